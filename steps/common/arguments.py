@@ -1,0 +1,321 @@
+"""Command line -> Hydra arguments, checked against the config before anything heavy is imported.
+
+`mlflow run -P key=value` reaches a step as `--key value`; typed by hand, `key=value` and Hydra's own
+flags work as well. `translate` turns all of them into what Hydra reads, `check` composes the config
+and turns whatever Hydra would refuse into one line that names the key and the nearest existing one.
+"""
+
+import dataclasses
+import difflib
+import re
+import shlex
+import types
+import typing
+from enum import Enum
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from steps.common.errors import UserError
+from steps.common.schema import STEPS
+
+PROJECT = Path(__file__).resolve().parents[2]
+CONF = PROJECT / "conf"
+
+# Hydra's own flags and whether each takes a value (--info may).
+HYDRA_FLAGS = {
+    "--help": False, "-h": False, "--hydra-help": False, "--version": False, "--resolve": False,
+    "--run": False, "-r": False, "--multirun": False, "-m": False, "--shell-completion": False, "-sc": False,
+    "--info": False, "-i": False,
+    "--cfg": True, "-c": True, "--package": True, "-p": True, "--config-path": True, "-cp": True,
+    "--config-name": True, "-cn": True, "--config-dir": True, "-cd": True, "--experimental-rerun": True,
+}  # fmt: skip
+
+# Parameters of MLproject whose name is not the config key they set.
+ALIASES = {"encode": {"corpus": "corpus.path"}, "main": {"corpus": "corpus.path"}}
+
+# The steps that `main` runs, in order.
+CHAIN = ("log_model", "validate", "encode")
+
+
+@dataclasses.dataclass
+class Arguments:
+    flags: list[str]
+    overrides: list[str]
+
+    @property
+    def multirun(self) -> bool:
+        return "--multirun" in self.flags or "-m" in self.flags
+
+    @property
+    def runs_the_step(self) -> bool:
+        """Whether the step will run, rather than show its help or its config."""
+        return not set(self.flags) - {"--multirun", "-m", "--run", "-r"}
+
+
+def register_schemas() -> None:
+    """Make the dataclasses of schema.py known to Hydra as `<step>_schema`."""
+    for step, schema in STEPS.items():
+        ConfigStore.instance().store(name=f"{step}_schema", node=schema, provider="steps.common.schema")
+
+
+def translate(step: str, argv: list[str]) -> Arguments:
+    """Turn a step's command line into Hydra flags and overrides.
+
+    `--key value` and `--key=value` set a config key; an empty value is nothing given. A key of type
+    string takes the value exactly as typed, any other key takes Hydra's grammar for values.
+
+    Raises:
+        UserError: a `--key` without a value, or `overrides` that a shell could not split.
+    """
+    flags: list[str] = []
+    overrides: list[str] = []
+    rest = list(argv)
+    while rest:
+        token = rest.pop(0)
+        if token in HYDRA_FLAGS:
+            flags.append(token)
+            if HYDRA_FLAGS[token] and rest:
+                flags.append(rest.pop(0))
+        elif token.startswith("--"):
+            key, given, value = token[2:].partition("=")
+            if not given:
+                if not rest:
+                    raise UserError(f"--{key} needs a value: type --{key} <value>, or {key}=<value>.")
+                value = rest.pop(0)
+            if key == "overrides":
+                rest[:0] = _split(value)
+            elif value:
+                overrides.append(_override(step, ALIASES.get(step, {}).get(key, key), value))
+        elif token:
+            overrides.append(token)
+    if step == "main":
+        overrides = _gather_for_main(overrides)
+    return Arguments(flags, overrides)
+
+
+def _split(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise UserError(f"overrides is split as a shell splits words, and {text!r} cannot be: {error}.") from None
+
+
+def _override(step: str, key: str, value: str) -> str:
+    kinds = (field_type(STEPS[name], key) for name in (CHAIN if step == "main" else (step,)))
+    kind = next((kind for kind in kinds if kind is not None), None)
+    is_group = dataclasses.is_dataclass(kind)
+    if (kind is str or is_group) or (kind == str | None and value != "null"):
+        # A plain word needs no quotes, and reads better in the run's command and in error messages.
+        plain = re.fullmatch(r"[A-Za-z_][\w.\-/]*", value) and value.lower() not in ("null", "true", "false", "nan", "inf")
+        return f"{key}={value if plain else quote(value)}"
+    return f"{key}={value}"
+
+
+def quote(text: str) -> str:
+    """Write a string in Hydra's override grammar so that it arrives as it is, `${...}` included."""
+    escaped = re.sub(r"(\\*)\$\{", lambda match: match.group(1) * 2 + r"\${", text)
+    return QuotedString(text=escaped, quote=Quote.single).with_quotes()
+
+
+def field_type(schema: type, key: str):
+    """The declared type of a dotted key, or None where the schema has no such key."""
+    for part in key.split("."):
+        if typing.get_origin(schema) is dict:
+            schema = typing.get_args(schema)[1]
+            continue
+        if not dataclasses.is_dataclass(schema):
+            return None
+        schema = typing.get_type_hints(schema).get(part)
+    return schema
+
+
+def _gather_for_main(overrides: list[str]) -> list[str]:
+    """Put everything that is not Hydra's own into main's one key, the list `overrides`."""
+    own, forwarded = [], []
+    for text, override in zip(overrides, parse(overrides)):
+        (own if override.is_hydra_override() else forwarded).append(text)
+    return [*own, f"overrides=[{','.join(map(quote, forwarded))}]"] if forwarded else own
+
+
+def share_out(overrides: list[str]) -> dict[str, list[str]]:
+    """Give each step of the chain the overrides it knows, checked.
+
+    Raises:
+        UserError: an override that no step knows, that main sets itself, or that a step refuses.
+    """
+    keys = [key for step in CHAIN for key in known_keys(STEPS[step])]
+    shares: dict[str, list[str]] = {step: [] for step in CHAIN}
+    for text, override in zip(overrides, parse(overrides)):
+        key = override.key_or_group
+        takers = [step for step in CHAIN if field_type(STEPS[step], key) is not None]
+        if key == "run_id":
+            raise UserError("main runs the whole chain and passes run_id on itself. Leave it out, or run one step: mlflow run . -e encode -P run_id=<run ID>.")
+        if not takers:
+            raise UserError(f"no step of main has a config key {key!r}.{_nearest(key, keys)}")
+        for step in takers:
+            shares[step].append(text)
+    for step, share in shares.items():
+        check(step, share)
+    return shares
+
+
+def parse(overrides: list[str]) -> list[Override]:
+    """Read overrides in Hydra's grammar.
+
+    Raises:
+        UserError: one of them cannot be read.
+    """
+    parser = OverridesParser.create()
+    parsed = []
+    for text in overrides:
+        try:
+            parsed += parser.parse_overrides([text])
+        except OverrideParseException as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"cannot read the override {text!r} ({reason}). Expected key=value, +key=value or ~key, "
+                "with quotes round a value that holds spaces, commas, braces or equals signs."
+            ) from None
+    return parsed
+
+
+def groups() -> dict[str, list[str]]:
+    """The folders of conf/ and the names of their files."""
+    return {folder.name: sorted(path.stem for path in folder.glob("*.yaml")) for folder in sorted(CONF.iterdir()) if folder.is_dir()}
+
+
+def known_keys(schema: type, prefix: str = "") -> list[str]:
+    """Every dotted key of a schema, groups included."""
+    keys = []
+    for name, kind in typing.get_type_hints(schema).items():
+        keys.append(prefix + name)
+        if dataclasses.is_dataclass(kind):
+            keys += known_keys(kind, f"{prefix}{name}.")
+    return keys
+
+
+def check(step: str, overrides: list[str], multirun: bool = False) -> list[DictConfig]:
+    """Compose the step's config with these overrides, once for each value of a sweep.
+
+    Raises:
+        UserError: an unknown key or group member, a value of the wrong type or out of range, a required
+            key that is missing.
+    """
+    parsed = parse(overrides)
+    for override in parsed:
+        _check_key(step, override)
+        if override.is_sweep_override() and not multirun:
+            raise UserError(
+                f"{override.input_line!r} lists several values, which is a sweep. Add --multirun, or quote the "
+                "value to use it as it is."
+            )
+    configs = []
+    if step == "main" and multirun:
+        raise UserError("main runs one chain at a time. Sweep a step instead: python -m steps.encode --multirun ...")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        for choice in _choices(parsed):
+            config = _compose(step, choice)
+            _check_values(config, STEPS[step])
+            configs.append(config)
+    if step == "main":
+        share_out(configs[0].overrides)
+    return configs
+
+
+def _choices(parsed: list[Override]) -> list[list[str]]:
+    """The first value of every sweep together, then each other value of each sweep in its place."""
+    values = [
+        [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()] if o.is_sweep_override() else [o.input_line]
+        for o in parsed
+    ]
+    first = [options[0] for options in values]
+    others = [first[:i] + [option] + first[i + 1 :] for i, options in enumerate(values) for option in options[1:]]
+    return [first, *others]
+
+
+def _check_key(step: str, override: Override) -> None:
+    key = override.key_or_group
+    if override.is_hydra_override():
+        return
+    kind = field_type(STEPS[step], key)
+    if kind is None:
+        raise UserError(f"{step} has no config key {key!r}.{_nearest(key, known_keys(STEPS[step]))} All keys: python -m steps.{step} --cfg job")
+    if override.is_delete() and typing.get_origin(kind) is not dict and not _within_dict(STEPS[step], key):
+        raise UserError(f"config key {key!r} is required and cannot be removed; set it with {key}=<value>.")
+    members = groups().get(key)
+    if members and dataclasses.is_dataclass(kind) and not override.is_sweep_override():
+        _check_member(key, override.value(), members)
+
+
+def _within_dict(schema: type, key: str) -> bool:
+    return typing.get_origin(field_type(schema, key.rpartition(".")[0])) is dict if "." in key else False
+
+
+def _check_member(group: str, member, members: list[str]) -> None:
+    if member not in members:
+        raise UserError(f"there is no {group} {str(member)!r} in conf/{group}/.{_nearest(str(member), members)} Choose one of: {', '.join(members)}.")
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    if not near:
+        # The right leaf under the wrong node (batch_size for backend.batch_size).
+        leaf = word.rpartition(".")[2]
+        leaves = {key.rpartition(".")[2]: key for key in known}
+        near = [leaves[match] for match in difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.6)]
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _compose(step: str, overrides: list[str]) -> DictConfig:
+    try:
+        return compose(step, overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        key = getattr(cause, "full_key", None)
+        expected = describe_type(field_type(STEPS[step], key)) if key else None
+        if expected:
+            found = next((text for text in reversed(overrides) if text.lstrip("+").startswith(f"{key}=")), None)
+            value = found.partition("=")[2] if found else "a value of another type"
+            raise UserError(f"{key} takes {expected}, not {value}. Type {key}=<{expected}>.") from error
+        raise UserError(" ".join(str(error).split())) from error
+
+
+def describe_type(kind) -> str | None:
+    """Name a config type as a person would."""
+    if kind is None:
+        return None
+    if isinstance(kind, types.UnionType):
+        kinds = [describe_type(k) for k in typing.get_args(kind) if k is not type(None)]
+        return " or ".join([*filter(None, kinds), "null"])
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return "one of " + ", ".join(member.name for member in kind)
+    if dataclasses.is_dataclass(kind):
+        return "a group of keys"
+    if typing.get_origin(kind) is list:
+        return "a list such as [a, b]"
+    if typing.get_origin(kind) is dict:
+        return "a mapping such as {a: b}"
+    return {int: "an integer", float: "a number", bool: "true or false", str: "a string"}.get(kind)
+
+
+def _check_values(config: DictConfig, schema: type, prefix: str = "") -> None:
+    for field in dataclasses.fields(schema):
+        key = prefix + field.name
+        kind = typing.get_type_hints(schema)[field.name]
+        if dataclasses.is_dataclass(kind):
+            _check_values(config[field.name], kind, f"{key}.")
+        elif OmegaConf.is_missing(config, field.name):
+            raise UserError(f"{key} is required here: give -P {key}=<value>.")
+        elif (least := field.metadata.get("min")) is not None:
+            value = config[field.name]
+            if value is not None and value < least:
+                raise UserError(f"{key} is {value}; expected {least} or more.")

@@ -1,0 +1,250 @@
+"""THE model-and-signature module: load a source model, build its signature, log it, find it again, load it."""
+
+import importlib.metadata
+import logging
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import sentence_transformers
+from mlflow.entities import LoggedModel
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature, infer_signature
+from mlflow.types import ParamSchema, ParamSpec
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
+
+from steps.common.errors import UserError
+from steps.common.source import Source
+
+logger = logging.getLogger("steps")
+
+# What the logged model needs to predict; versions are those installed now.
+REQUIREMENTS = ("mlflow", "sentence-transformers", "transformers", "tokenizers", "torch", "numpy", "pandas")
+
+# Inference params that encode() takes and that leave its result float32 [n, dim]. mlflow passes the declared
+# defaults on every call, so they are encode()'s own; infer_signature refuses None, so those come second.
+PARAMS = {"batch_size": 32, "normalize_embeddings": False}
+OPTIONAL_PARAMS = {"prompt_name": "string", "prompt": "string", "truncate_dim": "long"}
+
+# Tag of a LoggedModel that validate sets and encode obeys.
+VALIDATION = "validation"
+
+
+def load_source(source: Source, *, trust_remote_code: bool, prompts: dict[str, str], default_prompt_name: str | None) -> SentenceTransformer:
+    """Load a model on the CPU, with the prompts of the config in place of its own if there are any.
+
+    Raises:
+        UserError: files that do not make a model, or code in it that nobody allowed to run.
+    """
+    _quiet_progress_bars()
+    try:
+        return SentenceTransformer(
+            str(source.folder),
+            device="cpu",
+            local_files_only=True,
+            trust_remote_code=trust_remote_code,
+            prompts=prompts or None,
+            default_prompt_name=default_prompt_name,
+            model_kwargs={"use_safetensors": True},
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise UserError(f"{source.name} in {source.folder} cannot be loaded: {error}") from error
+
+
+def _quiet_progress_bars() -> None:
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+
+
+def facts(model: SentenceTransformer) -> dict[str, str]:
+    """What identifies a model's form: dimension, longest input, pooling, similarity and size."""
+    pooling = [module.pooling_mode for module in model if isinstance(module, Pooling)]
+    return {
+        "dimension": str(model.get_embedding_dimension()),
+        "max_seq_length": str(model.max_seq_length),
+        "pooling": "+".join(mode if isinstance(mode, str) else "+".join(mode) for mode in pooling) or "none",
+        "normalizes": str(normalizes(model)).lower(),
+        "modules": " > ".join(type(module).__name__ for module in model),
+        "parameters": str(sum(parameter.numel() for parameter in model.parameters())),
+    }
+
+
+def normalizes(model: SentenceTransformer) -> bool:
+    """Whether the model's own embeddings have length 1."""
+    return any(isinstance(module, Normalize) for module in model)
+
+
+def build_signature(examples: list[str], embeddings: np.ndarray) -> ModelSignature:
+    """Infer string in, float32 [-1, dim] out, and add the inference params that encode() obeys."""
+    signature = infer_signature(examples, embeddings, params=PARAMS)
+    optional = [ParamSpec(name, kind, None) for name, kind in OPTIONAL_PARAMS.items()]
+    return ModelSignature(signature.inputs, signature.outputs, ParamSchema(signature.params.params + optional))
+
+
+def requirements() -> list[str]:
+    """Exact versions of what the logged model imports, without a build's local part (2.13.0+cpu)."""
+    return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in REQUIREMENTS]
+
+
+def log(model: SentenceTransformer, source: Source, signature: ModelSignature, examples: list[str], name: str) -> LoggedModel:
+    """Log a model to the active run, with its facts and where it came from as tags."""
+    tags = {"hub_id": source.name, "revision": source.revision or "", "weights_sha256": source.weights_sha256, **facts(model)}
+    # The flavor records this attribute as source_model_name; a folder of this machine would mean nothing elsewhere.
+    if model.transformers_model is not None:
+        model.transformers_model.name_or_path = source.name
+    info = mlflow.sentence_transformers.log_model(
+        model=model,
+        name=name,
+        signature=signature,
+        input_example=examples,
+        pip_requirements=requirements(),
+        tags=tags,
+    )
+    mlflow.set_tags({"model_id": info.model_id, **tags})
+    return mlflow.get_logged_model(info.model_id)
+
+
+@dataclass(frozen=True)
+class FoundModel:
+    """The model that a run made or used."""
+
+    run_id: str
+    logged: LoggedModel
+
+    @property
+    def uri(self) -> str:
+        return f"models:/{self.logged.model_id}"
+
+    @property
+    def tags(self) -> dict[str, str]:
+        return self.logged.tags
+
+    def describe(self) -> dict[str, str]:
+        """What a result records of the model behind it."""
+        names = ("hub_id", "revision", "weights_sha256", "dimension", "max_seq_length", "pooling")
+        return {"model_id": self.logged.model_id, "name": self.logged.name, **{name: self.tags.get(name, "") for name in names}}
+
+
+def find_model(run_id: str, *, preceding: str, experiment_id: str) -> FoundModel:
+    """The model of a run, by run ID or `latest`: the newest finished run of the step `preceding` in the experiment.
+
+    Raises:
+        UserError: no such run, no finished run, or a run that holds no model.
+    """
+    client = mlflow.MlflowClient()
+    if run_id == "latest":
+        run_id = _latest(client, preceding, experiment_id)
+        logger.info("run_id=latest is %s, the newest finished run of %s in this experiment", run_id, preceding)
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise UserError(f"there is no run {run_id!r} on {mlflow.get_tracking_uri()}. Give the run ID that the step before has printed, or run_id=latest.") from None
+        raise
+    outputs = run.outputs.model_outputs if run.outputs else []
+    model_id = run.data.tags.get("model_id") or (outputs[0].model_id if outputs else None)
+    if model_id is None:
+        step = run.data.tags.get("step")
+        raise UserError(f"run {run_id} holds no model (it is {f'a run of {step}' if step else 'not a run of this project'}, {run.info.status}). Give the ID of a log_model or validate run that finished.")
+    return FoundModel(run_id, client.get_logged_model(model_id))
+
+
+def _latest(client: mlflow.MlflowClient, preceding: str, experiment_id: str) -> str:
+    found = client.search_runs([experiment_id], f"tags.step = '{preceding}' and attributes.status = 'FINISHED'", max_results=1, order_by=["attributes.start_time DESC"])
+    if not found:
+        name = client.get_experiment(experiment_id).name
+        raise UserError(f"run_id=latest: the experiment {name!r} has no finished run of {preceding}. Run it first (mlflow run . -e {preceding}), or give run_id=<run ID>.")
+    return found[0].info.run_id
+
+
+def download(found: FoundModel) -> Path:
+    """The folder of a logged model on this machine."""
+    return Path(mlflow.artifacts.download_artifacts(found.uri))
+
+
+def load_native(folder: Path, device: str | None = None) -> SentenceTransformer:
+    """Load a logged model as SentenceTransformer."""
+    _quiet_progress_bars()
+    return mlflow.sentence_transformers.load_model(str(folder)).to(device or "cpu")
+
+
+def load_pyfunc(folder: Path) -> mlflow.pyfunc.PyFuncModel:
+    """Load a logged model as pyfunc."""
+    _quiet_progress_bars()
+    return mlflow.pyfunc.load_model(str(folder))
+
+
+def versions() -> dict[str, str]:
+    """The libraries that decide an embedding."""
+    return {"mlflow": mlflow.__version__, "sentence-transformers": sentence_transformers.__version__, "torch": importlib.metadata.version("torch"), "transformers": importlib.metadata.version("transformers")}
+
+
+def reference(found: FoundModel, native: SentenceTransformer) -> dict:
+    """The input examples and what the source model made of them when log_model ran.
+
+    Returns:
+        {"sentences": [...], "embeddings": [[...], ...]}
+
+    Raises:
+        UserError: the run that logged the model has no reference.json (it was not made by log_model).
+    """
+    try:
+        return mlflow.artifacts.load_dict(f"runs:/{found.logged.source_run_id}/reference.json")
+    except MlflowException:
+        raise UserError(f"run {found.logged.source_run_id} has no reference.json, so the model cannot be compared with its source. Log it with mlflow run . -e log_model.") from None
+
+
+def input_example(folder: Path) -> list[str]:
+    """The sentences that were logged with the model as its input example."""
+    import json
+
+    return json.loads((folder / "input_example.json").read_text())
+
+
+def bad_inputs() -> dict[str, object]:
+    """Inputs that `string` in the signature rules out, by name."""
+    import pandas as pd
+
+    return {
+        "number": 3,
+        "list_of_numbers": [1, 2],
+        "column_of_numbers": pd.DataFrame({"text": [1.5, 2.5]}),
+        "matrix": np.zeros((2, 2)),
+        "nothing": None,
+    }
+
+
+def tag_validation(found: FoundModel, verdict: str, run_id: str) -> None:
+    """Write the verdict on the LoggedModel, where encode looks for it."""
+    mlflow.MlflowClient().set_logged_model_tags(found.logged.model_id, {VALIDATION: verdict, "validation_run_id": run_id})
+
+
+def log_data(corpus, result, where: str, found: FoundModel) -> None:
+    """Link the corpus and the embeddings to the active run as datasets, and its metrics to the model.
+
+    Args:
+        corpus: a corpus.Corpus. result: a pipeline.Result.
+        where: folder or artifact URI of the embeddings.
+    """
+    from mlflow.data.meta_dataset import MetaDataset
+
+    first = corpus.sources[0]
+    source = first.path if len(corpus.sources) == 1 else first.path.parent
+    texts = MetaDataset(dataset_source(str(source)), name=source.name, digest=first.sha256[:36])
+    embeddings = MetaDataset(dataset_source(where), name="embeddings", digest=result.parts[0].sha256[:36])
+    mlflow.log_input(texts, context="corpus")
+    mlflow.log_input(embeddings, context="embeddings")
+    mlflow.log_metrics(result.metrics(), model_id=found.logged.model_id)
+
+
+def dataset_source(where: str):
+    """mlflow's name for where data is; it knows local paths under two types of the same name, and warns."""
+    from mlflow.data.dataset_source_registry import resolve_dataset_source
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The specified dataset source can be interpreted")
+        return resolve_dataset_source(where)

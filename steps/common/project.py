@@ -1,0 +1,346 @@
+"""Life of a step: command line -> config -> MLflow run -> exit code.
+
+A step script calls `launch(step, main)`; its `main(cfg)` opens the run with `with run(step, cfg):`.
+Under `mlflow run` that is the run MLflow has created (MLFLOW_RUN_ID), else a new one.
+"""
+
+import contextlib
+import glob
+import logging
+import os
+import re
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from steps.common import arguments
+from steps.common.arguments import CONF, PROJECT
+from steps.common.errors import UserError
+
+EXPERIMENT = "Introduction to Sentence Transformers"
+
+# mlflow cuts longer values without a word, and takes 100 params in a batch.
+MAX_PARAM_LENGTH = 6000
+MAX_PARAM_BATCH = 100
+
+logger = logging.getLogger("steps")
+
+
+class Stopped(BaseException):
+    """SIGTERM arrived. Not an Exception, so that no step takes it for a failure of its own."""
+
+
+def launch(step: str, main: Callable[[DictConfig], None]) -> None:
+    """Run a step script: check the command line, then hand the config to `main`.
+
+    Exits with 1 after one line on stderr when the user can put it right, 130 after Ctrl-C, 143 after
+    SIGTERM. HYDRA_FULL_ERROR=1 shows the traceback instead.
+    """
+    _quiet_libraries()
+    _log_to_stderr()
+    signal.signal(signal.SIGTERM, _stop)
+    arguments.register_schemas()
+    try:
+        given = arguments.translate(step, sys.argv[1:])
+        if given.runs_the_step:
+            arguments.check(step, given.overrides, given.multirun)
+    except UserError as error:
+        _exit_with(error)
+    with tempfile.TemporaryDirectory() as scratch:
+        # Hydra writes nothing: what it would put into outputs/ are artifacts of the run, and logging is ours.
+        settings = {
+            "hydra.run.dir": ".",
+            "hydra.sweep.dir": scratch,
+            "hydra.sweep.subdir": ".",
+            "hydra.output_subdir": "null",
+            "hydra/job_logging": "none",
+            "hydra/hydra_logging": "none",
+            "hydra.help.header": arguments.quote((sys.modules["__main__"].__doc__ or step).strip()),
+            "hydra.help.footer": "''",
+        }
+        sys.argv[1:] = given.flags + [f"{key}={value}" for key, value in settings.items()] + given.overrides
+        task = _Task(step, main, given.multirun)
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=step)(task.run)()
+        task.finish()
+
+
+def _exit_with(error: BaseException, code: int = 1):
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        raise error
+    print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error, on one line; an error nobody foresaw also gets its type and where to see more."""
+    text = " ".join(str(error).split())
+    if isinstance(error, UserError):
+        return text
+    return f"{type(error).__name__}: {text} (set HYDRA_FULL_ERROR=1 for the traceback)"
+
+
+def _stop(signum, frame):
+    raise Stopped
+
+
+class _Task:
+    """What Hydra calls: once for a plain run, once for each job of a sweep."""
+
+    def __init__(self, step: str, main: Callable[[DictConfig], None], multirun: bool):
+        self.step, self.main, self.multirun = step, main, multirun
+        self.parent = contextlib.ExitStack()
+        self.failures = 0
+
+    def run(self, cfg: DictConfig) -> None:
+        # Under `name`, so that Hydra's {hydra.job.name} stays the step's.
+        try:
+            if self.multirun:
+                self._open_parent()
+            self.main(cfg)
+        except KeyboardInterrupt:
+            self._interrupted("interrupted (Ctrl-C)", 130)
+        except Stopped:
+            self._interrupted("stopped (SIGTERM)", 143)
+        except Exception as error:
+            if not self.multirun:
+                _exit_with(error)
+            print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
+            self.failures += 1
+
+    def _open_parent(self) -> None:
+        import mlflow
+
+        if mlflow.active_run() is None:
+            _set_experiment()
+            self.parent.enter_context(mlflow.start_run())
+            mlflow.set_tag("step", f"{self.step}_sweep")
+
+    def _interrupted(self, what: str, code: int) -> None:
+        if self.multirun:
+            import mlflow
+
+            mlflow.end_run("KILLED")
+        print(f"{what}: the run is marked KILLED; nothing it had finished is lost.", file=sys.stderr, flush=True)
+        sys.exit(code)
+
+    def finish(self) -> None:
+        """Close the parent of a sweep, as failed if one of its jobs did."""
+        if self.failures:
+            import mlflow
+
+            mlflow.end_run("FAILED")
+            self.parent.pop_all()
+            _exit_with(UserError(f"{self.failures} job(s) of the sweep failed; their runs say why."))
+        self.parent.close()
+
+
+def _quiet_libraries() -> None:
+    """Settings that libraries read when they are imported."""
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+def _set_experiment() -> None:
+    """Choose the experiment of a run that we create; one that `mlflow run` created has its own already."""
+    import mlflow
+
+    chosen = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
+    if not any(os.environ.get(name) for name in chosen):
+        mlflow.set_experiment(EXPERIMENT)
+
+
+@contextlib.contextmanager
+def run(step: str, cfg: DictConfig) -> Iterator:
+    """Start or resume the step's MLflow run; log its resolved config, and its log when it ends.
+
+    The run ends FINISHED, FAILED (with the reason in the tag `error`) or KILLED.
+    """
+    import mlflow
+
+    _set_experiment()
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        log = logging.FileHandler(folder / f"{step}.log", encoding="utf-8")
+        log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger.addHandler(log)
+        active = mlflow.start_run(nested=mlflow.active_run() is not None)
+        status = "FINISHED"
+        try:
+            mlflow.set_tag("step", step)
+            log_config(cfg, active.info.run_id)
+            logger.info("%s: run %s of experiment %s on %s", step, active.info.run_id, active.info.experiment_id, _without_password(mlflow.get_tracking_uri()))
+            yield active
+        except (KeyboardInterrupt, Stopped):
+            status = "KILLED"
+            raise
+        except BaseException as error:
+            status = "FAILED"
+            logger.debug("the step failed", exc_info=not isinstance(error, UserError))
+            _write_line(log, f"error: {one_line(error)}")
+            with contextlib.suppress(mlflow.MlflowException):
+                mlflow.set_tag("error", one_line(error)[:MAX_PARAM_LENGTH])
+            raise
+        finally:
+            logger.removeHandler(log)
+            log.close()
+            with contextlib.suppress(mlflow.MlflowException):
+                mlflow.log_artifact(str(folder / f"{step}.log"))
+            mlflow.end_run(status)
+
+
+def _write_line(handler: logging.Handler, text: str) -> None:
+    """Write to the run's log only; stderr gets the line once, when the step exits."""
+    handler.emit(logging.LogRecord("steps", logging.ERROR, __file__, 0, text, None, None))
+
+
+def _without_password(uri: str) -> str:
+    return re.sub(r"//[^/@]*@", "//", uri)
+
+
+def log_config(cfg: DictConfig, run_id: str) -> None:
+    """Log the resolved config as `config.yaml`, the truth, and flattened as params, for comparing runs.
+
+    `mlflow run` has logged the parameters it was given, in the shell's quotes; a param cannot be changed,
+    so a key the run holds already is left alone.
+    """
+    import mlflow
+    from mlflow.entities import Param
+
+    mlflow.log_text(OmegaConf.to_yaml(cfg, resolve=True), "config.yaml")
+    client = mlflow.MlflowClient()
+    held = client.get_run(run_id).data.params
+    flat = flatten(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
+    params = [Param(key, shorten(str(value))) for key, value in flat.items() if key not in held]
+    for start in range(0, len(params), MAX_PARAM_BATCH):
+        client.log_batch(run_id, params=params[start : start + MAX_PARAM_BATCH])
+
+
+def flatten(tree: dict, prefix: str = "") -> dict:
+    """{"a": {"b": 1}} -> {"a.b": 1}; a list stays one value."""
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def shorten(text: str, limit: int = MAX_PARAM_LENGTH) -> str:
+    """Cut a param that mlflow would cut without a word, and say so in it."""
+    mark = "... (cut, see config.yaml)"
+    return text if len(text) <= limit else text[: limit - len(mark)] + mark
+
+
+def local_path(given: str, key: str) -> Path:
+    """An existing file, folder or glob the user named: absolute, or relative to the project's folder.
+
+    `mlflow run` starts a step in the project's folder, which for a git URL is a temporary clone; so a path that
+    is not there is also looked for in the folder `mlflow run` was typed in.
+
+    Raises:
+        UserError: it is in neither.
+    """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", given):
+        raise UserError(f"{key}: {given!r} is a URI; expected a path on this machine. Download it, then give its path.")
+    path = Path(given).expanduser()
+    bases = list(dict.fromkeys([PROJECT, *_caller_folder()]))
+    for base in bases:
+        if (base / path).exists() or any(glob.iglob(str(base / path), recursive=True)):
+            return base / path
+    if path.is_absolute():
+        raise UserError(f"{key}: there is no {str(path)!r}. The path is absolute already, so check its spelling.")
+    looked = " nor in ".join(map(str, bases))
+    raise UserError(f"{key}: there is no {given!r} in {looked}. Type the absolute path: -P {PARAMETERS.get(key, key)}={Path.cwd() / path} (or where it really is).")
+
+
+# Config keys that are typed under another name.
+PARAMETERS = {"corpus.path": "corpus"}
+
+
+def output_path(given: str) -> Path:
+    """Where to write: absolute, or relative to the folder the command was typed in."""
+    base = next(iter(_caller_folder()), PROJECT)
+    return (base / Path(given).expanduser()).resolve()
+
+
+def _caller_folder() -> list[Path]:
+    """The folder in which the `mlflow run` that started this process was typed; empty where there is none."""
+    import psutil
+
+    with contextlib.suppress(psutil.Error):
+        for process in psutil.Process().parents():
+            words = [Path(word).name for word in process.cmdline()[:4]]
+            if "run" in words and "mlflow" in words:
+                return [Path(process.cwd())]
+    return []
+
+
+def tag_upstream(upstream_run_id: str, model_id: str) -> None:
+    """Tag the active run with what it builds on."""
+    import mlflow
+
+    mlflow.set_tags({"upstream_run_id": upstream_run_id, "model_id": model_id})
+
+
+def next_command(entry_point: str, **parameters: str) -> str:
+    """The `mlflow run` line that goes on from here: same project, same environment manager."""
+    import mlflow
+
+    active = mlflow.active_run()
+    tags = active.data.tags if active else {}
+    manager = tags.get("mlflow.project.env")
+    words = ["mlflow run", _project_uri(tags), f"-e {entry_point}", *(f"-P {key}={value}" for key, value in parameters.items())]
+    if tags.get("mlflow.project.entryPoint") and manager != "conda":
+        words.append(f"--env-manager {manager or 'local'}")
+    return " ".join(words)
+
+
+def ui_command() -> str:
+    """The line that shows the runs in a browser."""
+    import mlflow
+
+    uri = mlflow.get_tracking_uri()
+    if uri.startswith(("http://", "https://")):
+        return f"open {_without_password(uri)} in a browser"
+    return f"mlflow ui --backend-store-uri {uri}"
+
+
+def _project_uri(tags: dict[str, str]) -> str:
+    """`.` from the project's own folder, the git URL where mlflow made a temporary clone of it, else the folder."""
+    caller = next(iter(_caller_folder()), PROJECT)
+    if caller == PROJECT:
+        return "."
+    url = tags.get("mlflow.source.git.repoURL")
+    is_clone = PROJECT.is_relative_to(Path(tempfile.gettempdir()).resolve())
+    return url if url and is_clone else str(PROJECT)
+
+
+def corpus_path(given: str) -> Path:
+    """The corpus a user named; `sample` is the one that ships with the project."""
+    if given == "sample":
+        return PROJECT / "data" / "sample_corpus.csv"
+    return local_path(given, "corpus.path")
+
+
+def move_into_run(part: Path) -> None:
+    """Make a finished part an artifact of the active run, under embeddings/."""
+    import mlflow
+
+    mlflow.log_artifact(str(part), "embeddings")
+    part.unlink()

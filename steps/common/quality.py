@@ -1,0 +1,187 @@
+"""Checks of a model: what it promises, how it behaves, how good it is. Knows neither MLflow nor Hydra.
+
+Every check is a `Check`, a row of validation.json. Functions take embeddings, or something that makes
+them, and never raise on a bad model: a bad model is a failed check.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from steps.common import corpus
+from steps.common.embedding import pair_cosine, unit_length
+from steps.common.errors import UserError
+
+Encode = Callable[[Sequence[str]], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One row of validation.json. `threshold` says in words what `value` had to be."""
+
+    name: str
+    value: float | str | None
+    threshold: str
+    passed: bool
+
+
+def at_most(name: str, value: float, limit: float) -> Check:
+    """A value that has to be finite and no greater than `limit`."""
+    return Check(name, _finite(value), f"<= {limit:g}", bool(np.isfinite(value) and value <= limit))
+
+
+def at_least(name: str, value: float, limit: float) -> Check:
+    """A value that has to be finite and no smaller than `limit`."""
+    return Check(name, _finite(value), f">= {limit:g}", bool(np.isfinite(value) and value >= limit))
+
+
+def equal(name: str, value, expected) -> Check:
+    """A value that has to be `expected`."""
+    return Check(name, str(value), f"= {expected}", value == expected)
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def max_abs_diff(first: np.ndarray, second: np.ndarray) -> float:
+    """Largest difference of one number; infinite where shapes differ or a number is not finite."""
+    first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    if first.shape != second.shape:
+        return math.inf
+    difference = np.abs(first - second)
+    return float(difference.max(initial=0.0)) if np.isfinite(difference).all() else math.inf
+
+
+def check_form(embeddings: np.ndarray, sentences: Sequence[str], dim: int, normalizes: bool, *, unit_tolerance: float, max_cosine: float) -> list[Check]:
+    """One finite vector of the declared length for each sentence, different ones for different sentences."""
+    checks = [equal("predict/shape", tuple(np.shape(embeddings)), (len(sentences), dim)), equal("predict/dtype", str(embeddings.dtype), "float32")]
+    if np.ndim(embeddings) != 2:
+        return checks
+    bad = int(np.size(embeddings) - np.isfinite(embeddings).sum())
+    checks.append(equal("embeddings/non_finite", bad, 0))
+    if bad:
+        return checks
+    lengths = np.linalg.norm(embeddings, axis=1)
+    if normalizes:
+        checks.append(at_most("embeddings/unit_length", float(np.abs(lengths - 1).max()), unit_tolerance))
+    checks.append(Check("embeddings/shortest", float(lengths.min()), "> 0", bool(lengths.min() > 0)))
+    unit = unit_length(np.asarray(embeddings, np.float64))
+    cosines = (unit @ unit.T)[~np.eye(len(unit), dtype=bool)]
+    checks.append(at_most("embeddings/most_alike", float(cosines.max(initial=-1.0)), max_cosine))
+    return checks
+
+
+def check_invariance(encode: Callable[..., np.ndarray], sentences: Sequence[str], tolerance: float) -> list[Check]:
+    """The same vectors on every call, in any order and with any batch size.
+
+    Args:
+        encode: takes (sentences, batch_size=...).
+    """
+    expected = encode(sentences)
+    backwards = encode(list(reversed(sentences)))[::-1]
+    one_by_one = np.concatenate([encode([sentence]) for sentence in sentences])
+    return [
+        at_most("invariance/repeat", max_abs_diff(encode(sentences), expected), 0.0),
+        at_most("invariance/order", max_abs_diff(backwards, expected), tolerance),
+        at_most("invariance/batch_of_1", max_abs_diff(one_by_one, expected), tolerance),
+        at_most("invariance/batch_size_2", max_abs_diff(encode(sentences, batch_size=2), expected), tolerance),
+        at_most("invariance/beside_long_text", max_abs_diff(encode([*sentences, "word " * 400])[:-1], expected), tolerance),
+    ]
+
+
+def check_refusals(predict: Callable, bad_inputs: dict[str, object], refusal: type[Exception]) -> list[Check]:
+    """Inputs that the signature does not allow are refused, with the error meant for that."""
+    checks = []
+    for name, bad in bad_inputs.items():
+        try:
+            predict(bad)
+            found = "accepted"
+        except refusal:
+            found = "refused"
+        except Exception as error:  # noqa: BLE001 - any other error is a finding, not a crash of the gate
+            found = type(error).__name__
+        checks.append(Check(f"schema/refuses_{name}", found, "= refused", found == "refused"))
+    return checks
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Sentence pairs with a human grade."""
+
+    name: str
+    path: Path
+    first: list[str]
+    second: list[str]
+    scores: np.ndarray
+
+
+def read_suite(path: Path, name: str | None, sentence1: str, sentence2: str, score: str) -> Suite:
+    """Read graded pairs from JSON Lines, CSV, TSV or Parquet.
+
+    Raises:
+        UserError: a missing column, a row without sentence or number, fewer than two rows, equal grades.
+    """
+    file = corpus.find_files(path)[0]
+    kind = corpus.detect_format(file)
+    if kind == "text":
+        raise UserError(f"{file} is a text file; expected a suite with the columns {sentence1}, {sentence2} and {score}.")
+    columns = [sentence1, sentence2, score]
+    first, second, scores = [], [], []
+    for arrays in corpus.read_columns(file, kind, columns, 8192):
+        for values, array in zip((first, second, scores), arrays):
+            values += array.to_pylist()
+    for row, (a, b, grade) in enumerate(zip(first, second, scores), start=1):
+        if not isinstance(a, str) or not isinstance(b, str):
+            raise UserError(f"{file} row {row}: expected two sentences in {sentence1!r} and {sentence2!r}, found {a!r} and {b!r}.")
+        if _number(grade) is None:
+            raise UserError(f"{file} row {row}: expected a number in {score!r}, found {grade!r}.")
+    if len(scores) < 2:
+        raise UserError(f"{file} holds {len(scores)} row(s); expected at least two, or there is nothing to correlate.")
+    grades = np.array([_number(grade) for grade in scores])
+    if np.ptp(grades) == 0:
+        raise UserError(f"every {score!r} in {file} is {grades[0]:g}; expected different grades, or no correlation is defined.")
+    return Suite(name or file.stem, file, first, second, grades)
+
+
+def _number(value) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def spearman(suite: Suite, encode: Encode) -> float:
+    """Spearman's rank correlation x 100 of cosine with the grades, as MTEB's STS tasks report it.
+
+    Each distinct sentence is embedded once. NaN where the cosines are all equal or not finite.
+    """
+    distinct = list(dict.fromkeys([*suite.first, *suite.second]))
+    position = {sentence: i for i, sentence in enumerate(distinct)}
+    embeddings = encode(distinct)
+    cosines = pair_cosine(embeddings[[position[s] for s in suite.first]], embeddings[[position[s] for s in suite.second]])
+    if not np.isfinite(cosines).all() or np.ptp(cosines) == 0:
+        return math.nan
+    return float(spearmanr(cosines, suite.scores).statistic) * 100
+
+
+def latencies_ms(predict: Callable[[str], object], sentences: Sequence[str], calls: int) -> np.ndarray:
+    """Milliseconds of single-sentence calls, one after another, after one that is not counted."""
+    predict(sentences[0])
+    taken = []
+    for i in range(calls):
+        start = time.perf_counter()
+        predict(sentences[i % len(sentences)])
+        taken.append((time.perf_counter() - start) * 1000)
+    return np.array(taken)
+
+
+def failed(checks: Sequence[Check]) -> list[Check]:
+    """The checks that did not pass."""
+    return [check for check in checks if not check.passed]

@@ -1,0 +1,124 @@
+"""Types of the config, one dataclass per node. No defaults here: every default lives once, in conf/.
+
+`min` in a field's metadata is the least value accepted. `group` names the folder of conf/ that a
+node is chosen from.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from omegaconf import MISSING
+
+
+class Precision(Enum):
+    f32 = "f32"
+    bf16 = "bf16"
+
+
+class CorpusFormat(Enum):
+    auto = "auto"
+    text = "text"
+    csv = "csv"
+    tsv = "tsv"
+    jsonl = "jsonl"
+    parquet = "parquet"
+
+
+class EmbeddingDtype(Enum):
+    float32 = "float32"
+    float16 = "float16"
+
+
+@dataclass
+class ModelConf:
+    name: str = MISSING
+    revision: str | None = MISSING
+    path: str | None = MISSING
+    package: str | None = MISSING
+    weights_sha256: str | None = MISSING
+    trust_remote_code: bool = MISSING
+    prompts: dict[str, str] = MISSING
+    default_prompt_name: str | None = MISSING
+
+
+@dataclass
+class SuiteConf:
+    name: str | None = MISSING
+    path: str = MISSING
+    sentence1: str = MISSING
+    sentence2: str = MISSING
+    score: str = MISSING
+    threshold: float = MISSING
+
+
+@dataclass
+class BackendConf:
+    name: str = MISSING
+    precision: Precision = MISSING
+    batch_size: int = field(default=MISSING, metadata={"min": 1})
+    device: str = MISSING
+
+
+@dataclass
+class ToleranceConf:
+    parity: float = field(default=MISSING, metadata={"min": 0})
+    invariance: float = field(default=MISSING, metadata={"min": 0})
+    unit_length: float = field(default=MISSING, metadata={"min": 0})
+
+
+@dataclass
+class CorpusConf:
+    path: str = MISSING
+    format: CorpusFormat = MISSING
+    text_column: str = MISSING
+    id_column: str | None = MISSING
+
+
+@dataclass
+class EmbeddingConf:
+    dtype: EmbeddingDtype = MISSING
+    truncate_dim: int | None = field(default=MISSING, metadata={"min": 1})
+    normalize: bool = MISSING
+    prompt_name: str | None = MISSING
+
+
+@dataclass
+class LogModelConf:
+    model: ModelConf = field(default_factory=ModelConf, metadata={"group": "model"})
+    artifact_name: str = MISSING
+    examples: list[str] = MISSING
+
+
+@dataclass
+class ValidateConf:
+    run_id: str = MISSING
+    suite: SuiteConf = field(default_factory=SuiteConf, metadata={"group": "suite"})
+    backend: BackendConf = field(default_factory=BackendConf, metadata={"group": "backend"})
+    sentences: list[str] = MISSING
+    tolerance: ToleranceConf = field(default_factory=ToleranceConf)
+    max_cosine: float = MISSING
+    latency_calls: int = field(default=MISSING, metadata={"min": 1})
+
+
+@dataclass
+class EncodeConf:
+    run_id: str = MISSING
+    corpus: CorpusConf = field(default_factory=CorpusConf)
+    output: str | None = MISSING
+    rows_per_part: int = field(default=MISSING, metadata={"min": 1})
+    keep_text: bool = MISSING
+    backend: BackendConf = field(default_factory=BackendConf, metadata={"group": "backend"})
+    embedding: EmbeddingConf = field(default_factory=EmbeddingConf)
+
+
+@dataclass
+class MainConf:
+    overrides: list[str] = MISSING
+
+
+STEPS: dict[str, type] = {
+    "main": MainConf,
+    "log_model": LogModelConf,
+    "validate": ValidateConf,
+    "encode": EncodeConf,
+}

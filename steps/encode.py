@@ -1,0 +1,104 @@
+"""encode: turn a corpus into embeddings.
+
+Reads   a run of validate or log_model (run_id) and a corpus: text, CSV, TSV, JSON Lines or Parquet.
+Writes  part-00000.parquet, ... (id, text, embedding) in corpus order and manifest.json, under embeddings/ in the
+        run or in the folder `output`; metrics of rows, tokens and time.
+Refuses a model whose validation failed, and an output folder that holds something already.
+
+    mlflow run . -e encode -P run_id=<run of validate> -P corpus=texts.csv
+    python -m steps.encode run_id=latest corpus.path=/data/texts.parquet output=/data/embeddings
+"""
+
+import tempfile
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from steps.common import project, summary
+from steps.common.errors import UserError
+
+
+def check_validated(found, logger) -> None:
+    """Obey the verdict that validate has written on the model.
+
+    Raises:
+        UserError: validation failed.
+    """
+    verdict = found.tags.get("validation")
+    if verdict == "failed":
+        run_id = found.tags.get("validation_run_id")
+        raise UserError(f"model {found.logged.model_id} failed its validation (run {run_id}), so it is not used. See report.html of that run; log a better model, or validate again with other thresholds.")
+    if verdict is None:
+        logger.warning("model %s was never validated; run validate first to know what it is worth", found.logged.model_id)
+
+
+def main(cfg: DictConfig) -> None:
+    # Cheap checks first: nothing heavy is imported, and no run started, for a path that is not there.
+    from steps.common import corpus, shards
+
+    path = project.corpus_path(cfg.corpus.path)
+    texts = corpus.open_corpus(path, cfg.corpus.format.name, cfg.corpus.text_column, cfg.corpus.id_column)
+    output = project.output_path(cfg.output) if cfg.output is not None else None
+    if output is not None:
+        shards.prepare_output(output)
+
+    with project.run("encode", cfg) as run, tempfile.TemporaryDirectory() as scratch:
+        import mlflow
+
+        from steps.common import model as models
+        from steps.common import pipeline
+        from steps.common.backends import load_backend
+
+        found = models.find_model(cfg.run_id, preceding="validate", experiment_id=run.info.experiment_id)
+        project.tag_upstream(found.run_id, found.logged.model_id)
+        check_validated(found, project.logger)
+        native = models.load_native(models.download(found))
+        backend = load_backend(
+            cfg.backend.name,
+            native,
+            precision=cfg.backend.precision.name,
+            batch_size=cfg.backend.batch_size,
+            device=cfg.backend.device,
+            prompt_name=cfg.embedding.prompt_name,
+        )
+        options = pipeline.Options(
+            dtype=cfg.embedding.dtype.name,
+            truncate_dim=cfg.embedding.truncate_dim,
+            normalize=cfg.embedding.normalize or (cfg.embedding.truncate_dim is not None and models.normalizes(native)),
+            rows_per_part=cfg.rows_per_part,
+            keep_text=cfg.keep_text,
+        )
+        project.logger.info("encoding %d rows of %s with %s", texts.rows, path, found.tags.get("hub_id", found.logged.name))
+        folder = output or Path(scratch)
+        # A part that goes into the run leaves this disk as soon as it is whole.
+        on_part = project.move_into_run if output is None else lambda part: None
+        result = pipeline.encode_corpus(texts, backend, folder, options, on_part)
+        facts = {
+            "run_id": run.info.run_id,
+            "upstream_run_id": found.run_id,
+            "validation": found.tags.get("validation"),
+            "model": found.describe(),
+            "corpus": texts.describe(),
+            "options": OmegaConf.to_container(cfg, resolve=True, enum_to_str=True),
+            "versions": models.versions(),
+            "code_commit": run.data.tags.get("mlflow.source.git.commit"),
+            **result.manifest(),
+        }
+        manifest = shards.write_manifest(folder, result.parts, facts)
+        mlflow.log_artifact(str(manifest))
+        if output is None:
+            mlflow.log_artifact(str(manifest), "embeddings")
+        models.log_data(texts, result, str(output) if output else mlflow.get_artifact_uri("embeddings"), found)
+        where = str(output) if output else f"runs:/{run.info.run_id}/embeddings"
+        mlflow.set_tag("embeddings", where)
+        print("sample embeddings")
+        summary.show_embeddings(result.sample_texts, result.sample_embeddings)
+        summary.show(
+            "encode",
+            {"run_id": run.info.run_id, "model_id": found.logged.model_id, **result.metrics(), "parts": len(result.parts), "embeddings": where},
+            f"python -c \"import pandas; print(pandas.read_parquet('{output}/part-00000.parquet'))\"" if output else f"mlflow artifacts download -u {where} -d embeddings",
+        )
+
+
+if __name__ == "__main__":
+    project.launch("encode", main)

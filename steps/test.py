@@ -1,0 +1,23 @@
+"""test: run the project's tests inside its environment. `pytest_args` is split as a shell splits words.
+
+    mlflow run . -e test -P pytest_args="-k corpus"
+    python -m pytest
+"""
+
+import argparse
+import shlex
+import subprocess
+import sys
+
+from steps.common.arguments import PROJECT
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pytest_args", default="")
+    given = parser.parse_args()
+    sys.exit(subprocess.run([sys.executable, "-m", "pytest", *shlex.split(given.pytest_args)], cwd=PROJECT).returncode)
+
+
+if __name__ == "__main__":
+    main()
