@@ -18,7 +18,24 @@ from steps.common import arguments, project, summary
 from steps.common.errors import UserError
 
 
-def run_step(step: str, overrides: list[str], run_id: str | None, experiment_id: str) -> str:
+# Overrides that are declared parameters of a step in MLproject, so that its run shows them as the user typed them.
+DECLARED = {"log_model": {"model": "model"}, "validate": {"suite": "suite"}, "encode": {"corpus.path": "corpus", "output": "output"}}
+
+
+def step_parameters(step: str, overrides: list[str]) -> dict[str, str]:
+    """The `-P` parameters that make a step run with these overrides."""
+    parameters, rest = {}, []
+    for text, override in zip(overrides, arguments.parse(overrides)):
+        name = DECLARED[step].get(override.key_or_group)
+        value = override.value()
+        if name and isinstance(value, str) and "${" not in value and not override.is_add() and not override.is_delete():
+            parameters[name] = value
+        else:
+            rest.append(text)
+    return parameters | ({"overrides": shlex.join(rest)} if rest else {})
+
+
+def run_step(step: str, parameters: dict[str, str], experiment_id: str) -> str:
     """Run one step as a nested project run, in this very environment; returns its run ID.
 
     Raises:
@@ -27,23 +44,10 @@ def run_step(step: str, overrides: list[str], run_id: str | None, experiment_id:
     import mlflow
     from mlflow.exceptions import ExecutionException
 
-    parameters = {"overrides": shlex.join(overrides)} | ({"run_id": run_id} if run_id else {})
-    submitted = mlflow.projects.run(
-        str(project.PROJECT),
-        entry_point=step,
-        parameters=parameters,
-        experiment_id=experiment_id,
-        run_name=step,
-        env_manager="local",
-        synchronous=False,
-    )
     try:
-        finished = submitted.wait()
-    except BaseException:
-        submitted.cancel()
-        raise
-    if not finished:
-        raise UserError(f"{step} failed (run {submitted.run_id}); its own message is above. The steps after it did not run.")
+        submitted = mlflow.projects.run(str(project.PROJECT), entry_point=step, parameters=parameters, experiment_id=experiment_id, run_name=step, env_manager="local")
+    except ExecutionException as error:
+        raise UserError(f"{step} failed, its own message is above; the steps after it did not run. {error}") from None
     return submitted.run_id
 
 
@@ -57,7 +61,8 @@ def main(cfg: DictConfig) -> None:
         made: dict[str, str] = {}
         previous = None
         for step, overrides in shares.items():
-            previous = run_step(step, overrides, previous, run.info.experiment_id)
+            parameters = step_parameters(step, overrides) | ({"run_id": previous} if previous else {})
+            previous = run_step(step, parameters, run.info.experiment_id)
             made[f"{step}_run_id"] = previous
         tags = mlflow.MlflowClient().get_run(previous).data.tags
         mlflow.set_tags({"model_id": tags["model_id"], **made})

@@ -145,10 +145,10 @@ def _gather_for_main(overrides: list[str]) -> list[str]:
 
 
 def share_out(overrides: list[str]) -> dict[str, list[str]]:
-    """Give each step of the chain the overrides it knows, checked.
+    """Give each step of the chain the overrides it knows.
 
     Raises:
-        UserError: an override that no step knows, that main sets itself, or that a step refuses.
+        UserError: an override that no step knows, or that main sets itself.
     """
     keys = [key for step in CHAIN for key in known_keys(STEPS[step])]
     shares: dict[str, list[str]] = {step: [] for step in CHAIN}
@@ -161,8 +161,6 @@ def share_out(overrides: list[str]) -> dict[str, list[str]]:
             raise UserError(f"no step of main has a config key {key!r}.{_nearest(key, keys)}")
         for step in takers:
             shares[step].append(text)
-    for step, share in shares.items():
-        check(step, share)
     return shares
 
 
@@ -225,7 +223,8 @@ def check(step: str, overrides: list[str], multirun: bool = False) -> list[DictC
             _check_values(config, STEPS[step])
             configs.append(config)
     if step == "main":
-        share_out(configs[0].overrides)
+        for taker, share in share_out(configs[0].overrides).items():
+            check(taker, share)
     return configs
 
 

@@ -43,6 +43,7 @@ class Source:
     path: Path
     bytes: int
     rows: int
+    null_rows: int
     sha256: str
 
 
@@ -59,6 +60,11 @@ class Corpus:
     @property
     def rows(self) -> int:
         return sum(source.rows for source in self.sources)
+
+    @property
+    def null_rows(self) -> int:
+        """Rows whose text is null."""
+        return sum(source.null_rows for source in self.sources)
 
     @property
     def schema(self) -> pa.Schema:
@@ -155,22 +161,23 @@ def scan(path: Path, format: str, text_column: str, id_column: str | None) -> tu
     """Read a file through: its rows, digest and the type of its ids."""
     columns = [text_column] if id_column is None else [text_column, id_column]
     id_types = set()
-    rows = 0
+    rows = nulls = 0
     if format == "parquet":
         # Parquet checks itself while it is read, and its footer knows the rest.
         file = _open_parquet(path)
         _parquet_columns(path, file, columns)
-        rows = file.metadata.num_rows
+        rows, nulls = file.metadata.num_rows, _parquet_nulls(path, file, text_column)
         if id_column is not None:
             id_types.add(file.schema_arrow.field(id_column).type)
     else:
         for texts, *ids in read_columns(path, format, columns, 8192):
             rows += len(texts)
+            nulls += texts.null_count
             if ids:
                 id_types.add(_id_type_of_strings(ids[0]) if format in DELIMITERS else ids[0].type)
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return Source(path, path.stat().st_size, rows, digest), _common_id_type(id_types, id_column)
+    return Source(path, path.stat().st_size, rows, nulls, digest), _common_id_type(id_types, id_column)
 
 
 def read_columns(path: Path, format: str, columns: list[str], size: int) -> Iterator[list[pa.Array]]:
@@ -296,6 +303,17 @@ def _parquet_columns(path: Path, file: pq.ParquetFile, columns: list[str]) -> No
     value_type = kind.value_type if pa.types.is_dictionary(kind) else kind
     if not (pa.types.is_string(value_type) or pa.types.is_large_string(value_type) or pa.types.is_string_view(value_type) or pa.types.is_null(value_type)):
         raise UserError(f"{path}: expected strings in column {columns[0]!r}, found {kind}. Name the column of the text with corpus.text_column=...")
+
+
+def _parquet_nulls(path: Path, file: pq.ParquetFile, column: str) -> int:
+    """Nulls of a column, from the footer where the writer noted them, else by reading the column."""
+    metadata = file.metadata
+    position = next((i for i in range(metadata.num_columns) if metadata.schema.column(i).path == column), None)
+    if position is not None:
+        statistics = [metadata.row_group(i).column(position).statistics for i in range(metadata.num_row_groups)]
+        if all(each is not None and each.has_null_count for each in statistics):
+            return sum(each.null_count for each in statistics)
+    return sum(texts.null_count for (texts,) in _parquet_batches(path, [column], 65536))
 
 
 def _parquet_batches(path: Path, columns: list[str], size: int) -> Iterator[list[pa.Array]]:

@@ -95,7 +95,7 @@ def encode_corpus(corpus: Corpus, backend: Backend, folder: Path, options: Optio
     if options.truncate_dim is not None and options.truncate_dim > backend.dim:
         raise UserError(f"embedding.truncate_dim is {options.truncate_dim}, but the model has {backend.dim} dimensions. Give {backend.dim} or less.")
     result = Result(dim=options.truncate_dim or backend.dim, dtype=options.dtype)
-    schema = embedding_schema(corpus.id_type, result.dim, options.dtype, options.keep_text)
+    schema = embedding_schema(corpus.id_type, result.dim, options.dtype, keep_text=options.keep_text, nulls=corpus.null_rows > 0)
     start = time.perf_counter()
     with PartWriter(folder, schema, options.rows_per_part, on_part) as writer, Progress(corpus.rows) as progress:
         for batch in corpus.batches(WINDOW):
@@ -113,7 +113,7 @@ def encode_batch(batch: pa.RecordBatch, backend: Backend, schema: pa.Schema, opt
     present = texts.drop_null().to_pylist()
     tokens = backend.count_tokens(present)
     vectors = shorten(backend.encode(present), options.truncate_dim, options.normalize)
-    columns = {"id": batch.column("id"), "text": texts, "embedding": embedding_column(vectors, valid, options.dtype)}
+    columns = {"id": batch.column("id"), "text": texts, "embedding": embedding_column(vectors, valid, schema.field("embedding").type)}
 
     limit = backend.max_tokens or np.iinfo(np.int64).max
     result.rows += batch.num_rows

@@ -28,21 +28,27 @@ class Part:
     sha256: str
 
 
-def embedding_schema(id_type: pa.DataType, dim: int, dtype: str, keep_text: bool) -> pa.Schema:
-    """Columns `id`, `text` (with keep_text) and `embedding`, a fixed-size list of `dtype`."""
+def embedding_schema(id_type: pa.DataType, dim: int, dtype: str, *, keep_text: bool, nulls: bool) -> pa.Schema:
+    """Columns `id`, `text` (with keep_text) and `embedding`, a fixed-size list of `dtype`.
+
+    With `nulls` the embedding is a plain list: Arrow before version 26 writes a null fixed-size list to Parquet, but
+    cannot read the file again (apache/arrow issue 35692).
+    """
     fields = [pa.field("id", id_type)]
     if keep_text:
         fields.append(pa.field("text", pa.string()))
-    fields.append(pa.field("embedding", pa.list_(pa.from_numpy_dtype(dtype), dim)))
+    value_type = pa.from_numpy_dtype(dtype)
+    fields.append(pa.field("embedding", pa.list_(value_type) if nulls else pa.list_(value_type, dim)))
     return pa.schema(fields)
 
 
-def embedding_column(vectors: np.ndarray, valid: np.ndarray, dtype: str) -> pa.Array:
-    """Spread [k, dim] vectors over the k true rows of `valid`; the other rows are null."""
-    dim = vectors.shape[1]
-    dense = np.zeros((len(valid), dim), dtype)
-    dense[valid] = vectors
-    return pa.FixedSizeListArray.from_arrays(pa.array(dense.reshape(-1)), dim, mask=pa.array(~valid))
+def embedding_column(vectors: np.ndarray, valid: np.ndarray, kind: pa.DataType) -> pa.Array:
+    """Put [k, dim] vectors on the k true rows of `valid`, as an array of the list type `kind`; the other rows are null."""
+    values = pa.array(vectors.reshape(-1).astype(kind.value_type.to_pandas_dtype(), copy=False))
+    if pa.types.is_fixed_size_list(kind):
+        return pa.FixedSizeListArray.from_arrays(values, type=kind)
+    offsets = np.concatenate([[0], np.cumsum(valid)]) * vectors.shape[1]
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values, type=kind, mask=pa.array(~valid))
 
 
 def prepare_output(folder: Path) -> None:

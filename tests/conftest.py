@@ -1,0 +1,162 @@
+"""Fixtures: every test has its own tracking store, one tiny model is built once, real data is found or skipped."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from steps.common import arguments
+
+PROJECT = Path(__file__).resolve().parents[1]
+SHARED_DATA = Path(os.environ.get("SHARED_DATA", PROJECT.parent / "shared" / "data"))
+
+# Set by `mlflow run -e test`; a test that kept them would write into the run of the tests.
+LEAKED = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_NAME", "HYDRA_FULL_ERROR")
+
+TINY_WORDS = "the a of and to in is on for with cat dog car sky red blue fast slow big small house tree river stone apple bread".split()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def registered_schemas():
+    arguments.register_schemas()
+
+
+@pytest.fixture(autouse=True)
+def isolated_mlflow(tmp_path, monkeypatch):
+    """No leaked environment, a tracking store of its own, no run left active."""
+    for name in LEAKED:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    yield
+    mlflow = sys.modules.get("mlflow")
+    if mlflow is not None:
+        while mlflow.active_run():
+            mlflow.end_run()
+        mlflow.set_tracking_uri(None)
+        # The experiment of this test's store, which mlflow keeps for the process and has no call to forget.
+        mlflow.tracking.fluent._active_experiment_id = None
+        os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
+
+
+@pytest.fixture(scope="session")
+def tiny_model_folder(tmp_path_factory) -> Path:
+    """A BERT of 32 dimensions and 64 tokens with mean pooling and Normalize, seeded: small, but real in every part."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("tiny")
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *TINY_WORDS]
+    letters = [chr(c) for c in range(33, 127) if not chr(c).isupper()]
+    vocabulary = {piece: i for i, piece in enumerate(dict.fromkeys([*pieces, *letters, *(f"##{letter}" for letter in letters)]))}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", model_max_length=64)
+    torch.manual_seed(0)
+    bert = BertModel(
+        BertConfig(vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, max_position_embeddings=64, initializer_range=0.5)
+    )
+    bert.eval().save_pretrained(folder / "bert")
+    fast.save_pretrained(folder / "bert")
+    transformer = Transformer(str(folder / "bert"))
+    model = SentenceTransformer(modules=[transformer, Pooling(32, "mean"), Normalize()], device="cpu", prompts={"query": "the cat: "})
+    model.save(str(folder / "model"))
+    return folder / "model"
+
+
+@pytest.fixture(scope="session")
+def tiny_suite(tmp_path_factory) -> Path:
+    """A few graded pairs whose order any model gets right: equal sentences are alike, others less so."""
+    path = tmp_path_factory.mktemp("suite") / "tiny.jsonl"
+    pairs = [("the cat is big", "the cat is big", 5), ("the red car", "the red car", 5), ("a tree in the sky", "the dog and bread", 1), ("blue river stone", "an apple for the house", 0)]
+    path.write_text("".join(json.dumps({"sentence1": a, "sentence2": b, "score": s}) + "\n" for a, b, s in pairs))
+    return path
+
+
+@pytest.fixture
+def step(monkeypatch, capfd):
+    """Run a step in this process, as `python -m steps.<step> ...` would; returns (exit code, stdout, stderr).
+
+    The heavy imports are paid once for the whole test session this way.
+    """
+
+    def run(name: str, *argv: str):
+        import importlib
+        import logging
+        import signal
+
+        from steps.common import project
+
+        module = importlib.import_module(f"steps.{name}")
+        monkeypatch.setattr(sys, "argv", [f"steps.{name}", *argv])
+        handlers, on_term = list(project.logger.handlers), signal.getsignal(signal.SIGTERM)
+        level = logging.getLogger().level
+        code = 0
+        try:
+            project.launch(name, module.main)
+        except SystemExit as exit:
+            code = exit.code or 0
+        finally:
+            signal.signal(signal.SIGTERM, on_term)
+            project.logger.handlers[:] = handlers
+            project.logger.propagate = True
+            logging.getLogger().setLevel(level)
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return run
+
+
+def last_json(stdout: str) -> dict:
+    """The JSON line a step ends with."""
+    return json.loads([line for line in stdout.splitlines() if line.startswith('{"step"')][-1])
+
+
+@pytest.fixture
+def tiny_run(step, tiny_model_folder):
+    """Log the tiny model; returns the summary of log_model."""
+    code, out, err = step("log_model", "model=local", "--model.path", str(tiny_model_folder))
+    assert code == 0, err
+    return last_json(out)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"no data at {SHARED_DATA}; set SHARED_DATA to the folder that holds sts/ and corpus/")
+    return SHARED_DATA
+
+
+@pytest.fixture
+def shell(tmp_path):
+    """Run a command line in a new folder, with this environment's programs first; returns the CompletedProcess."""
+    folder = tmp_path / "caller"
+    folder.mkdir()
+    env = {name: value for name, value in os.environ.items() if name not in LEAKED}
+    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
+
+    def run(*command: str, cwd: Path = folder, timeout: float = 300, **extra: str):
+        return subprocess.run(command, cwd=cwd, env=env | extra, capture_output=True, text=True, timeout=timeout)
+
+    run.folder = folder
+    run.env = env
+    return run
+
+
+@pytest.fixture
+def clone(tmp_path) -> Path:
+    """A copy of the project as a git repository with one commit, whatever state this checkout is in."""
+    folder = tmp_path / "clone"
+    shutil.copytree(PROJECT, folder, ignore=shutil.ignore_patterns(".git", "__pycache__", ".pytest_cache", "mlruns", "mlflow.db*"))
+    for command in (["init", "-q", "-b", "main"], ["add", "-A"], ["-c", "user.name=t", "-c", "user.email=t@example.com", "commit", "-qm", "test"]):
+        subprocess.run(["git", *command], cwd=folder, check=True)
+    return folder

@@ -1,0 +1,90 @@
+"""The real weights: where the result is about quality, and where they come from."""
+
+import numpy as np
+import pytest
+from conftest import last_json
+
+
+@pytest.fixture(scope="module")
+def minilm():
+    """all-MiniLM-L6-v2 behind the torch backend."""
+    from omegaconf import OmegaConf
+
+    from conftest import PROJECT
+    from steps.common import model as models
+    from steps.common.backends import load_backend
+    from steps.common.source import find_source
+
+    conf = OmegaConf.to_container(OmegaConf.load(PROJECT / "conf/model/all-MiniLM-L6-v2.yaml"))
+    source = find_source(**{key: conf[key] for key in ("name", "revision", "path", "package", "weights_sha256")})
+    model = models.load_source(source, trust_remote_code=False, prompts={}, default_prompt_name=None)
+    return load_backend("torch", model, precision="f32", batch_size=32, device="cpu")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file, published", [("stsb-test.jsonl", 82.03), ("sick-r-test.jsonl", 77.58)])
+def test_published_scores_are_reproduced(minilm, shared_data, file, published):
+    from steps.common import quality
+
+    suite = quality.read_suite(shared_data / "sts" / file, None, "sentence1", "sentence2", "score")
+    assert quality.spearman(suite, minilm.encode) == pytest.approx(published, abs=0.05)
+
+
+@pytest.mark.slow
+def test_neighbours_in_the_sample_corpus_are_visibly_right(minilm):
+    import csv
+
+    from conftest import PROJECT
+
+    with (PROJECT / "data" / "sample_corpus.csv").open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) >= 200
+    embeddings = minilm.encode([row["text"] for row in rows])
+    cosines = embeddings @ embeddings.T - 2 * np.eye(len(rows))
+    topics = np.array([row["topic"] for row in rows])
+    assert (topics[cosines.argmax(axis=1)] == topics).mean() > 0.95
+
+
+def test_the_builtin_suite_is_what_the_readme_says():
+    from conftest import PROJECT
+    from steps.common import corpus, quality
+
+    path = PROJECT / "data" / "suites" / "builtin.jsonl"
+    suite = quality.read_suite(path, None, "sentence1", "sentence2", "score")
+    assert suite.name == "builtin"
+    assert len(suite.scores) == 180
+    assert (suite.scores.min(), suite.scores.max()) == (0, 5)
+    kinds = {(category, language) for batch in corpus.read_columns(path, "jsonl", ["category", "language"], 1000) for category, language in zip(*(column.to_pylist() for column in batch))}
+    assert {category for category, _ in kinds} == {"paraphrase", "related", "unrelated", "negation", "numbers", "entities", "word_order", "multilingual"}
+    assert len({language for _, language in kinds}) >= 5
+
+
+def test_prompts_of_the_config_are_stored_with_the_model(step, tiny_model_folder):
+    import mlflow
+
+    code, out, err = step("log_model", "model=local", f"--model.path={tiny_model_folder}", "+model.prompts.passage='the dog: '", "model.default_prompt_name=passage")
+    assert code == 0, err
+    native = mlflow.sentence_transformers.load_model(last_json(out)["model_uri"])
+    assert native.prompts["passage"] == "the dog: "
+    assert native.default_prompt_name == "passage"
+
+
+def test_the_hub_id_is_recorded_not_the_folder(step, tiny_model_folder):
+    import mlflow
+
+    _, out, _ = step("log_model", "model=local", f"--model.path={tiny_model_folder}", "--model.name", "org/tiny")
+    run = last_json(out)
+    assert mlflow.get_logged_model(run["model_id"]).tags["hub_id"] == "org/tiny"
+    assert mlflow.models.get_model_info(run["model_uri"]).flavors["sentence_transformers"]["source_model_name"] == "org/tiny"
+
+
+def test_token_counts_are_those_of_the_model(tiny_model_folder):
+    from sentence_transformers import SentenceTransformer
+
+    from steps.common.backends.torch import count_tokens
+
+    model = SentenceTransformer(str(tiny_model_folder), device="cpu")
+    texts = ["the cat", "", "a red car " * 50]
+    assert count_tokens(model.tokenizer, texts).tolist() == [4, 2, 152]
+    assert model.encode(texts).shape == (3, 32)
+    assert model.preprocess(texts)["input_ids"].shape == (3, 64)

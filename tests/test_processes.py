@@ -1,0 +1,132 @@
+"""What only a process of its own can show: start-up time, signals, flat memory, an unreachable Hub."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import PROJECT
+
+RESERVED_PORT = 9  # discard: nothing listens there
+
+
+def python(*argv, timeout=120, **extra):
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, *argv], cwd=PROJECT, env=os.environ | extra, capture_output=True, text=True, timeout=timeout)
+    return done, time.perf_counter() - start
+
+
+@pytest.mark.parametrize("step", ["main", "log_model", "validate", "encode"])
+def test_help_answers_at_once(step):
+    done, seconds = min((python("-m", f"steps.{step}", "--help") for _ in range(2)), key=lambda result: result[1])
+    assert done.returncode == 0
+    assert f"{step}: " in done.stdout.splitlines()[0]
+    assert "mlflow run . " in done.stdout
+    assert seconds < 2
+
+
+def test_a_config_error_answers_at_once():
+    done, seconds = min((python("-m", "steps.encode", "--backend.batch_size", "abc") for _ in range(2)), key=lambda result: result[1])
+    assert done.returncode == 1
+    assert done.stderr == "error: backend.batch_size takes an integer, not abc. Type backend.batch_size=<an integer>.\n"
+    assert seconds < 2
+
+
+def test_nothing_heavy_is_imported_before_the_config_is_accepted():
+    code = (
+        "import sys; sys.argv = ['encode', 'backend.batch_size=abc']\n"
+        "import runpy\n"
+        "try: runpy.run_module('steps.encode', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'mlflow', 'torch', 'transformers', 'sentence_transformers', 'pandas', 'pyarrow'} & set(sys.modules)))"
+    )
+    done, _ = python("-c", code)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_missing_corpus_is_found_before_anything_heavy_is_imported():
+    done, seconds = python("-m", "steps.encode", "--corpus", "nothing.csv")
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert f"-P corpus={PROJECT / 'nothing.csv'}" in done.stderr
+    assert seconds < 5
+
+
+def test_cfg_shows_the_config_with_overrides():
+    done, _ = python("-m", "steps.encode", "--cfg", "job", "--corpus", "my file.csv")
+    assert done.returncode == 0, done.stderr
+    assert "path: my file.csv" in done.stdout
+
+
+def test_hydra_full_error_shows_the_traceback():
+    done, _ = python("-m", "steps.encode", "nope=1", HYDRA_FULL_ERROR="1")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_an_unreachable_hub_fails_in_time_and_says_what_works_offline(tmp_path):
+    done, seconds = python(
+        "-m", "steps.log_model", "model=hub", "model.name=some/model", HF_ENDPOINT=f"http://127.0.0.1:{RESERVED_PORT}", HF_HUB_OFFLINE="0", HF_HOME=str(tmp_path)
+    )
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "cannot be reached" in done.stderr
+    assert "model=all-MiniLM-L6-v2" in done.stderr
+    assert seconds < 15
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_is_marked_killed(sent, code, tiny_run, tmp_path):
+    import mlflow
+
+    corpus = tmp_path / "many.txt"
+    corpus.write_text("the cat is on the house\n" * 2_000_000)
+    command = [sys.executable, "-m", "steps.encode", f"run_id={tiny_run['run_id']}", f"corpus.path={corpus}", f"output={tmp_path / 'out'}"]
+    process = subprocess.Popen(command, cwd=PROJECT, env=dict(os.environ), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    end = time.time() + 120
+    while not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir()):
+        assert process.poll() is None and time.time() < end, process.communicate()
+        time.sleep(0.2)
+    process.send_signal(sent)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "Traceback" not in err
+    run = mlflow.search_runs(search_all_experiments=True, filter_string="tags.step = 'encode'", output_format="list")[0]
+    assert run.info.status == "KILLED"
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    assert not list((tmp_path / "out").glob(".*.tmp"))
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_corpus(tiny_model_folder, tmp_path):
+    """Peak memory for 200,000 rows is within 10 % of that for 20,000."""
+    code = f"""
+import json, sys
+from pathlib import Path
+from sentence_transformers import SentenceTransformer
+from steps.common import corpus, pipeline
+from steps.common.backends import load_backend
+model = SentenceTransformer({str(tiny_model_folder)!r}, device="cpu")
+backend = load_backend("torch", model, precision="f32", batch_size=256, device="cpu")
+options = pipeline.Options(dtype="float32", truncate_dim=None, normalize=False, rows_per_part=50_000, keep_text=True)
+peaks = []
+for rows in (20_000, 200_000):
+    path = Path({str(tmp_path)!r}) / f"{{rows}}.csv"
+    with path.open("w") as stream:
+        stream.write("id,text\\n")
+        stream.writelines(f"{{i}},the cat {{i}} is on the house\\n" for i in range(rows))
+    out = path.with_suffix(".out")
+    out.mkdir()
+    result = pipeline.encode_corpus(corpus.open_corpus(path, id_column="id"), backend, out, options)
+    assert result.rows == rows
+    peaks.append(result.metrics()["encode/peak_rss_mb"])
+print(json.dumps(peaks))
+"""
+    done, _ = python("-c", code, timeout=400)
+    assert done.returncode == 0, done.stderr
+    small, large = json.loads(done.stdout)
+    assert large <= 1.1 * small, (small, large)

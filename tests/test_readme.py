@@ -1,0 +1,225 @@
+"""The commands of the README, read from it and run: from a clone, from a git URL, against a real server."""
+
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import requests
+import yaml
+from conftest import PROJECT
+
+README = (PROJECT / "README.md").read_text(encoding="utf-8")
+
+
+def bash_blocks() -> list[list[str]]:
+    return [block.strip().splitlines() for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)]
+
+
+def commands() -> list[str]:
+    return [line for block in bash_blocks() for line in block]
+
+
+SETUP, CHAIN = bash_blocks()[0], bash_blocks()[1]
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def wait_for(url: str, process: subprocess.Popen, seconds: float = 120) -> None:
+    end = time.time() + seconds
+    while time.time() < end:
+        assert process.poll() is None, f"the server ended with {process.returncode}"
+        try:
+            if requests.get(url, timeout=2).status_code == 200:
+                return
+        except requests.RequestException:
+            pass
+        time.sleep(0.5)
+    raise AssertionError(f"{url} did not answer in {seconds} s")
+
+
+@pytest.fixture
+def start(shell):
+    """Start a server that is stopped, with its children, when the test ends."""
+    running = []
+
+    def run(*command: str) -> subprocess.Popen:
+        log = shell.folder.parent / f"server-{len(running)}.log"
+        with log.open("w") as stream:
+            process = subprocess.Popen(command, cwd=shell.folder.parent, env=shell.env, stdout=stream, stderr=stream, start_new_session=True)
+        running.append(process)
+        return process
+
+    yield run
+    import os
+
+    for process in running:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def git_url(clone, start) -> str:
+    """The clone behind a git daemon, with `main` one commit behind the branch `work`."""
+    subprocess.run(["git", "config", "uploadpack.allowAnySHA1InWant", "true"], cwd=clone, check=True)
+    subprocess.run(["git", "branch", "work"], cwd=clone, check=True)
+    port = free_port()
+    process = start("git", "daemon", "--reuseaddr", "--export-all", f"--base-path={clone.parent}", "--listen=127.0.0.1", f"--port={port}", str(clone.parent))
+    url = f"git://127.0.0.1:{port}/clone"
+    for _ in range(100):
+        assert process.poll() is None
+        if subprocess.run(["git", "ls-remote", url], capture_output=True).returncode == 0:
+            return url
+        time.sleep(0.1)
+    raise AssertionError("git daemon did not answer")
+
+
+def run_id_in(stdout: str, step: str) -> str:
+    return re.search(rf'"step": "{step}", "run_id": "([0-9a-f]{{32}})"', stdout).group(1)
+
+
+def runs_of(folder: Path):
+    import mlflow
+
+    return mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
+
+
+def test_the_setup_lines_pin_the_mlflow_of_conda_yaml():
+    pip = next(entry["pip"] for entry in yaml.safe_load((PROJECT / "conda.yaml").read_text())["dependencies"] if isinstance(entry, dict))
+    pinned = next(line for line in pip if line.startswith("mlflow=="))
+    assert all(line.startswith(f"pip install {pinned} uv && mlflow run .") for line in SETUP)
+    assert len(SETUP) == 2
+
+
+def test_ci_runs_the_test_line_of_the_readme():
+    assert SETUP[1] in (PROJECT / ".ci" / "run").read_text()
+
+
+def test_conda_yaml_pins_every_dependency_exactly():
+    dependencies = yaml.safe_load((PROJECT / "conda.yaml").read_text())["dependencies"]
+    pip = next(entry["pip"] for entry in dependencies if isinstance(entry, dict))
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in pip)
+    assert {"mlflow", "sentence-transformers", "hydra-core", "numpy", "pytest"} <= {line.partition("==")[0] for line in pip}
+
+
+def test_every_step_command_of_the_readme_composes():
+    from steps.common import arguments
+
+    for command in commands():
+        words = command.replace("<log_model run>", "A").replace("<validate run>", "B").split()
+        if words[:2] == ["python", "-m"]:
+            step, argv = words[2].removeprefix("steps."), words[3:]
+        elif words[:2] == ["mlflow", "run"] and "-e" in words:
+            step = words[words.index("-e") + 1]
+            argv = [part for word, value in zip(words, words[1:]) if word == "-P" for part in (f"--{value.partition('=')[0]}", value.partition("=")[2])]
+        else:
+            continue
+        given = arguments.translate(step, argv)
+        arguments.check(step, given.overrides, given.multirun)
+
+
+@pytest.mark.slow
+def test_the_chain_runs_from_a_git_url_at_a_branch_and_a_commit(shell, git_url, clone):
+    """The three lines of the README with a git URL in place of `.`, each run ID from the line before."""
+    (shell.folder / "texts.csv").write_text('text,n\n"Stars, and planets",1\nBread and butter,2\n')
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=clone, capture_output=True, text=True, check=True).stdout.strip()
+    before = sorted(path.relative_to(clone) for path in clone.rglob("*") if ".git" not in path.parts)
+    ids = {}
+    for line, version in zip(CHAIN, (["-v", "work"], ["-v", commit], [])):
+        line = line.replace("<log_model run>", ids.get("log_model", "")).replace("<validate run>", ids.get("validate", ""))
+        words = line.replace("run . ", f"run {git_url} ").replace("--env-manager uv", "--env-manager local").split()
+        step = words[words.index("-e") + 1]
+        done = shell(*words, *version)
+        assert done.returncode == 0, done.stdout + done.stderr
+        ids[step] = run_id_in(done.stdout, step)
+        assert f"mlflow run {git_url} -e" in done.stdout or step == "encode"
+
+    assert sorted(path.name for path in shell.folder.iterdir()) == ["mlflow.db", "mlruns", "texts.csv"]
+    assert sorted(path.relative_to(clone) for path in clone.rglob("*") if ".git" not in path.parts and "__pycache__" not in path.parts) == before
+    client = runs_of(shell.folder)
+    runs = {step: client.get_run(run_id) for step, run_id in ids.items()}
+    assert all(run.info.status == "FINISHED" for run in runs.values())
+    assert all(run.data.tags["mlflow.source.git.commit"] == commit for run in runs.values())
+    assert runs["validate"].data.tags["upstream_run_id"] == ids["log_model"]
+    assert runs["encode"].data.tags["upstream_run_id"] == ids["validate"]
+    assert runs["encode"].data.metrics["encode/rows"] == 2
+    parts = list((shell.folder / "mlruns").rglob("part-00000.parquet"))
+    assert len(parts) == 1
+    assert runs["log_model"].data.tags["weights_sha256"] == "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+@pytest.mark.slow
+def test_main_lands_on_a_real_server_and_the_model_serves(shell, clone, start):
+    """The first line of the README, with MLFLOW_TRACKING_URI set; then the README's lines for serving."""
+    import mlflow
+
+    port = free_port()
+    store = shell.folder.parent / "server"
+    store.mkdir()
+    server = start("mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--backend-store-uri", f"sqlite:///{store}/server.db", "--artifacts-destination", str(store / "artifacts"), "--workers", "1")
+    wait_for(f"http://127.0.0.1:{port}/health", server)
+    uri = f"http://127.0.0.1:{port}"
+    line = SETUP[0].partition(" && ")[2]
+    if shutil.which("uv", path=shell.env["PATH"]) is None:
+        line = line.replace("--env-manager uv", "--env-manager local")
+    done = shell(*line.split(), "--experiment-name", "weekly", "-P", "rows_per_part=100", cwd=clone, timeout=600, MLFLOW_TRACKING_URI=uri)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"next: open {uri} in a browser" in done.stdout
+    assert not (clone / "mlruns").exists()
+    assert not (clone / "mlflow.db").exists()
+
+    client = mlflow.MlflowClient(uri)
+    experiment = client.get_experiment_by_name("weekly")
+    runs = client.search_runs([experiment.experiment_id])
+    by_step = {run.data.tags["step"]: run for run in runs}
+    assert set(by_step) == {"main", "log_model", "validate", "encode"}
+    parent = by_step.pop("main")
+    assert all(run.data.tags["mlflow.parentRunId"] == parent.info.run_id for run in by_step.values())
+    assert by_step["encode"].data.metrics["encode/rows"] == 240
+    assert by_step["encode"].data.params["overrides"] == "rows_per_part=100"
+    files = {file.path for file in client.list_artifacts(by_step["encode"].info.run_id, "embeddings")}
+    assert files == {"embeddings/manifest.json", *(f"embeddings/part-0000{i}.parquet" for i in range(3))}
+
+    serve = next(command for command in commands() if command.startswith("mlflow models serve"))
+    port = free_port()
+    words = serve.replace("<log_model run>", by_step["log_model"].info.run_id).replace("5001", str(port)).replace("--env-manager uv", "--env-manager local").split()
+    shell.env["MLFLOW_TRACKING_URI"] = uri
+    model = start(*words)
+    wait_for(f"http://127.0.0.1:{port}/ping", model)
+    curl = next(command for command in commands() if command.startswith("curl"))
+    answer = shell("bash", "-c", curl.replace("5001", str(port)))
+    import json
+
+    assert len(json.loads(answer.stdout)["predictions"][0]) == 384
+
+
+@pytest.mark.slow
+def test_ui_command_of_the_readme_shows_the_runs(shell, start, step, tiny_run):
+    import os
+
+    port = free_port()
+    command = next(command for command in commands() if command.startswith("mlflow ui")).replace("sqlite:///mlflow.db", os.environ["MLFLOW_TRACKING_URI"])
+    ui = start(*command.split(), "--port", str(port), "--workers", "1")
+    wait_for(f"http://127.0.0.1:{port}/health", ui)
+    import mlflow
+
+    assert mlflow.MlflowClient(f"http://127.0.0.1:{port}").get_run(tiny_run["run_id"]).info.status == "FINISHED"
+
+
+def test_python_block_of_the_readme_runs(tiny_run):
+    block = re.search(r"```python\n(.*?)```", README, re.DOTALL).group(1)
+    names: dict = {}
+    exec(block.replace("<log_model run>", tiny_run["run_id"]).replace('"truncate_dim": 128', '"truncate_dim": 16'), names)
+    assert names["pyfunc"].predict(["a"]).shape == (1, 32)
