@@ -88,8 +88,8 @@ def main(cfg: DictConfig) -> None:
         mlflow.log_artifact(str(manifest))
         if output is None:
             mlflow.log_artifact(str(manifest), "embeddings")
-        models.log_data(texts, result, str(output) if output else mlflow.get_artifact_uri("embeddings"), found)
         where = str(output) if output else f"runs:/{run.info.run_id}/embeddings"
+        models.log_data(texts, result, where, found)
         mlflow.set_tag("embeddings", where)
         print("sample embeddings")
         summary.show_embeddings(result.sample_texts, result.sample_embeddings)

@@ -228,7 +228,7 @@ def log_data(corpus, result, where: str, found: FoundModel) -> None:
 
     Args:
         corpus: a corpus.Corpus. result: a pipeline.Result.
-        where: folder or artifact URI of the embeddings.
+        where: folder or runs:/ URI of the embeddings.
     """
     from mlflow.data.meta_dataset import MetaDataset
 
@@ -242,9 +242,13 @@ def log_data(corpus, result, where: str, found: FoundModel) -> None:
 
 
 def dataset_source(where: str):
-    """mlflow's name for where data is; it knows local paths under two types of the same name, and warns."""
+    """mlflow's name for where data is: a path or URI, or, for what a run holds, the run that made it."""
+    from mlflow.data.code_dataset_source import CodeDatasetSource
     from mlflow.data.dataset_source_registry import resolve_dataset_source
 
+    if where.startswith("runs:/"):
+        return CodeDatasetSource(tags={"uri": where})
+    # It knows local paths under two types of the same name, and warns.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The specified dataset source can be interpreted")
         return resolve_dataset_source(where)

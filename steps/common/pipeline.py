@@ -21,8 +21,8 @@ from steps.common.shards import Part, PartWriter, embedding_column, embedding_sc
 
 logger = logging.getLogger("steps")
 
-# Rows that are in memory at once: enough to sort by length, a few MB of vectors.
-WINDOW = 2048
+# Rows encoded at once: enough to sort by length, few enough for a sign of life every few seconds on a slow machine.
+WINDOW = 512
 
 # Embeddings shown at the end.
 SAMPLES = 3

@@ -178,7 +178,8 @@ def run(step: str, cfg: DictConfig) -> Iterator:
         log = logging.FileHandler(folder / f"{step}.log", encoding="utf-8")
         log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger.addHandler(log)
-        active = mlflow.start_run(nested=mlflow.active_run() is not None)
+        # The name holds for a run we create; one that `mlflow run` created has its name already.
+        active = mlflow.start_run(run_name=step, nested=mlflow.active_run() is not None)
         status = "FINISHED"
         try:
             mlflow.set_tag("step", step)

@@ -13,6 +13,9 @@ import pyarrow.parquet as pq
 
 from steps.common.errors import UserError
 
+# Rows that are compressed and read together; a few MB of vectors.
+ROW_GROUP = 8192
+
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
 
@@ -81,6 +84,7 @@ class PartWriter:
         self.parts: list[Part] = []
         self._folder, self._schema, self._rows_per_part, self._on_part = folder, schema, rows_per_part, on_part
         self._writer: pq.ParquetWriter | None = None
+        self._pending: list[pa.Table] = []
         self._rows = 0
 
     def __enter__(self) -> "PartWriter":
@@ -107,11 +111,18 @@ class PartWriter:
             if self._writer is None:
                 self._open_part()
             head = table.slice(0, self._rows_per_part - self._rows)
-            self._writer.write_table(head)
+            self._pending.append(head)
             self._rows += head.num_rows
             table = table.slice(head.num_rows)
+            if sum(pending.num_rows for pending in self._pending) >= ROW_GROUP:
+                self._write_pending()
             if self._rows == self._rows_per_part:
                 self._finish_part()
+
+    def _write_pending(self) -> None:
+        if self._pending:
+            self._writer.write_table(pa.concat_tables(self._pending), row_group_size=2 * ROW_GROUP)
+            self._pending = []
 
     def _open_part(self) -> None:
         # Vectors of floats neither repeat nor compress: trying costs time and gains nothing.
@@ -122,6 +133,7 @@ class PartWriter:
     def _finish_part(self) -> None:
         if self._writer is None:
             return
+        self._write_pending()
         self._writer.close()
         self._writer = None
         path = self._folder / self._name
