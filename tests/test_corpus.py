@@ -65,7 +65,18 @@ def refusal(path, **options) -> str:
 
 @pytest.mark.parametrize(
     ("format", "ending"),
-    [("text", ".txt"), ("text", ".text"), ("csv", ".csv"), ("tsv", ".tsv"), ("tsv", ".tab"), ("jsonl", ".jsonl"), ("jsonl", ".ndjson"), ("jsonl", ".json"), ("parquet", ".parquet"), ("parquet", ".pq")],
+    [
+        ("text", ".txt"),
+        ("text", ".text"),
+        ("csv", ".csv"),
+        ("tsv", ".tsv"),
+        ("tsv", ".tab"),
+        ("jsonl", ".jsonl"),
+        ("jsonl", ".ndjson"),
+        ("jsonl", ".json"),
+        ("parquet", ".parquet"),
+        ("parquet", ".pq"),
+    ],
 )
 def test_a_format_is_read_as_it_was_written(tmp_path, format, ending):
     corpus = open_corpus(write_as(format, tmp_path / f"corpus{ending}", TEXTS))
@@ -130,10 +141,10 @@ def test_the_text_may_be_its_own_id(tmp_path):
 # ids
 
 
-@pytest.mark.parametrize("ids", [["007", "8"], ["+7", "8"], ["7", ""], ["1.0", "2.0"], ["99999999999999999999", "1"], ["a", "1"], ["1_000", "2"], ["-0", "1"], ["٣", "1"], [" 1", "2"]])
-def test_csv_ids_that_are_not_plain_numbers_stay_strings(tmp_path, ids):
-    path = put(tmp_path / "c.csv", "id,text\n" + "".join(f"{i},t\n" for i in ids))
-    assert ids_of(path, id_column="id") == ids
+@pytest.mark.parametrize("odd", ["007", "+7", "", "1.0", "99999999999999999999", "a", "1_000", "-0", "٣", " 1"])
+def test_csv_ids_that_are_not_plain_numbers_stay_strings(tmp_path, odd):
+    path = put(tmp_path / "c.csv", f"id,text\n8,t\n{odd},t\n")
+    assert ids_of(path, id_column="id") == ["8", odd]
 
 
 def test_negative_and_large_csv_ids_are_integers(tmp_path):
@@ -201,10 +212,10 @@ def test_files_whose_ids_differ_in_type_share_string_ids(tmp_path):
     assert ids_of(tmp_path, id_column="id") == ["1", "x"]
 
 
-def test_parquet_files_whose_integer_ids_differ_in_width_share_string_ids(tmp_path):
+def test_parquet_files_whose_integer_ids_differ_in_width_share_int64(tmp_path):
     put_parquet(tmp_path / "a.parquet", text=["a"], id=pa.array([1], pa.int32()))
     put_parquet(tmp_path / "b.parquet", text=["b"], id=pa.array([2], pa.int64()))
-    assert ids_of(tmp_path, id_column="id") == ["1", "2"]
+    assert ids_of(tmp_path, id_column="id") == [1, 2]
 
 
 def test_parquet_files_whose_ids_cannot_share_a_type_are_refused_when_the_corpus_is_opened(tmp_path):
@@ -488,7 +499,12 @@ def test_a_quote_that_is_never_closed_is_refused_with_the_file(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "lines"),
-    [("c.txt", [b"fine", b"caf\xe9"]), ("c.csv", [b"id,text", b"1,caf\xe9"]), ("c.tsv", [b"id\ttext", b"1\tcaf\xe9"]), ("c.jsonl", [b'{"text": "fine"}', b'{"text": "caf\xe9"}'])],
+    [
+        ("c.txt", [b"fine", b"caf\xe9"]),
+        ("c.csv", [b"id,text", b"1,caf\xe9"]),
+        ("c.tsv", [b"id\ttext", b"1\tcaf\xe9"]),
+        ("c.jsonl", [b'{"text": "fine"}', b'{"text": "caf\xe9"}']),
+    ],
 )
 def test_bytes_that_are_not_utf8_are_refused_with_file_and_line(tmp_path, name, lines):
     path = put(tmp_path / name, b"\n".join(lines) + b"\n")

@@ -114,22 +114,6 @@ def test_conda_yaml_pins_every_dependency_exactly():
     assert {"mlflow", "sentence-transformers", "hydra-core", "numpy", "pytest"} <= {line.partition("==")[0] for line in pip}
 
 
-def test_every_step_command_of_the_readme_composes():
-    from steps.common import arguments
-
-    for command in commands():
-        words = command.replace("<log_model run>", "A").replace("<validate run>", "B").split()
-        if words[:2] == ["python", "-m"]:
-            step, argv = words[2].removeprefix("steps."), words[3:]
-        elif words[:2] == ["mlflow", "run"] and "-e" in words:
-            step = words[words.index("-e") + 1]
-            argv = [part for word, value in zip(words, words[1:]) if word == "-P" for part in (f"--{value.partition('=')[0]}", value.partition("=")[2])]
-        else:
-            continue
-        given = arguments.translate(step, argv)
-        arguments.check(step, given.overrides, given.multirun)
-
-
 @pytest.mark.slow
 def test_the_chain_runs_from_a_git_url_at_a_branch_and_a_commit(shell, git_url, clone):
     """The three lines of the README with a git URL in place of `.`, each run ID from the line before."""
@@ -216,6 +200,25 @@ def test_ui_command_of_the_readme_shows_the_runs(shell, start, step, tiny_run):
     import mlflow
 
     assert mlflow.MlflowClient(f"http://127.0.0.1:{port}").get_run(tiny_run["run_id"]).info.status == "FINISHED"
+
+
+def test_the_other_step_commands_of_the_readme_run(step, tiny_run, tiny_suite):
+    """Those that are not in the chain, in this process, on the tiny model and its own pairs."""
+    others = [command for block in bash_blocks()[2:] for command in block if command.startswith(("mlflow run", "python -m"))]
+    assert len(others) == 4
+    for command in others:
+        words = command.replace("pairs.jsonl", str(tiny_suite)).replace("truncate_dim=128", "truncate_dim=16").split()
+        name, argv = step_and_arguments(words)
+        code, _, err = step(name, *argv)
+        assert code == 0, f"{command}: {err}"
+
+
+def step_and_arguments(words: list[str]) -> tuple[str, list[str]]:
+    """The step that a README command runs, and its arguments as MLproject hands them on."""
+    if words[0] == "python":
+        return words[2].removeprefix("steps."), words[3:]
+    given = [value.partition("=") for word, value in zip(words, words[1:]) if word == "-P"]
+    return words[words.index("-e") + 1], [part for key, _, value in given for part in (f"--{key}", value)]
 
 
 def test_python_block_of_the_readme_runs(tiny_run):

@@ -37,11 +37,15 @@ HYDRA_FLAGS = {
     "--config-name": True, "-cn": True, "--config-dir": True, "-cd": True, "--experimental-rerun": True,
 }  # fmt: skip
 
+# What --info may be asked about.
+INFO_TOPICS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+
 # Parameters of MLproject whose name is not the config key they set.
 ALIASES = {"encode": {"corpus": "corpus.path"}, "main": {"corpus": "corpus.path"}}
 
 # The steps that `main` runs, in order.
 CHAIN = ("log_model", "validate", "encode")
+ONE_CHAIN = "main runs one chain at a time. Sweep a step instead: python -m steps.encode --multirun key=a,b. A value that holds commas needs quotes."
 
 
 @dataclasses.dataclass
@@ -79,9 +83,12 @@ def translate(step: str, argv: list[str]) -> Arguments:
     rest = list(argv)
     while rest:
         token = rest.pop(0)
-        if token in HYDRA_FLAGS:
-            flags.append(token)
-            if HYDRA_FLAGS[token] and rest:
+        flag, equals, given_value = token.partition("=")
+        if flag in HYDRA_FLAGS:
+            flags.append(flag)
+            if equals:
+                flags.append(given_value)
+            elif rest and (HYDRA_FLAGS[flag] or (flag in ("--info", "-i") and rest[0] in INFO_TOPICS)):
                 flags.append(rest.pop(0))
         elif token.startswith("--"):
             key, given, value = token[2:].partition("=")
@@ -94,7 +101,7 @@ def translate(step: str, argv: list[str]) -> Arguments:
             elif value:
                 overrides.append(_override(step, ALIASES.get(step, {}).get(key, key), value))
         elif token:
-            overrides.append(token)
+            overrides.append(_unalias(step, token))
     if step == "main":
         overrides = _gather_for_main(overrides)
     return Arguments(flags, overrides)
@@ -107,13 +114,21 @@ def _split(text: str) -> list[str]:
         raise UserError(f"overrides is split as a shell splits words, and {text!r} cannot be: {error}.") from None
 
 
+def _unalias(step: str, override: str) -> str:
+    """`corpus=a.csv` typed by hand means what the parameter means."""
+    name, equals, value = override.partition("=")
+    return f"{ALIASES[step][name]}{equals}{value}" if name in ALIASES.get(step, {}) and equals else override
+
+
 def _override(step: str, key: str, value: str) -> str:
     kinds = (field_type(STEPS[name], key) for name in (CHAIN if step == "main" else (step,)))
     kind = next((kind for kind in kinds if kind is not None), None)
     is_group = dataclasses.is_dataclass(kind)
+    if _within_dict(STEPS[step if step != "main" else "log_model"], key):
+        key = f"++{key}"  # a mapping takes new keys
     if (kind is str or is_group) or (kind == str | None and value != "null"):
         # A plain word needs no quotes, and reads better in the run's command and in error messages.
-        plain = re.fullmatch(r"[A-Za-z_][\w.\-/]*", value) and value.lower() not in ("null", "true", "false", "nan", "inf")
+        plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.\-/]*", value) and value.lower() not in ("null", "true", "false", "nan", "inf")
         return f"{key}={value if plain else quote(value)}"
     return f"{key}={value}"
 
@@ -154,6 +169,8 @@ def share_out(overrides: list[str]) -> dict[str, list[str]]:
     shares: dict[str, list[str]] = {step: [] for step in CHAIN}
     for text, override in zip(overrides, parse(overrides)):
         key = override.key_or_group
+        if override.is_sweep_override():
+            raise UserError(ONE_CHAIN)
         takers = [step for step in CHAIN if field_type(STEPS[step], key) is not None]
         if key == "run_id":
             raise UserError("main runs the whole chain and passes run_id on itself. Leave it out, or run one step: mlflow run . -e encode -P run_id=<run ID>.")
@@ -216,7 +233,7 @@ def check(step: str, overrides: list[str], multirun: bool = False) -> list[DictC
             )
     configs = []
     if step == "main" and multirun:
-        raise UserError("main runs one chain at a time. Sweep a step instead: python -m steps.encode --multirun ...")
+        raise UserError(ONE_CHAIN)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for choice in _choices(parsed):
             config = _compose(step, choice)
@@ -249,8 +266,10 @@ def _check_key(step: str, override: Override) -> None:
     if override.is_delete() and typing.get_origin(kind) is not dict and not _within_dict(STEPS[step], key):
         raise UserError(f"config key {key!r} is required and cannot be removed; set it with {key}=<value>.")
     members = groups().get(key)
-    if members and dataclasses.is_dataclass(kind) and not override.is_sweep_override():
-        _check_member(key, override.value(), members)
+    if members and dataclasses.is_dataclass(kind):
+        values = override.sweep_iterator() if override.is_sweep_override() else [override.value()]
+        for value in values:
+            _check_member(key, value, members)
 
 
 def _within_dict(schema: type, key: str) -> bool:
@@ -280,6 +299,8 @@ def _compose(step: str, overrides: list[str]) -> DictConfig:
         while cause.__cause__ is not None:
             cause = cause.__cause__
         key = getattr(cause, "full_key", None)
+        if key and _within_dict(STEPS[step], key) and "not in struct" in str(cause):
+            raise UserError(f"{key.rpartition('.')[0]} has no {key.rpartition('.')[2]!r} yet. Add it with a plus sign: +{key}=<value>.") from error
         expected = describe_type(field_type(STEPS[step], key)) if key else None
         if expected:
             found = next((text for text in reversed(overrides) if text.lstrip("+").startswith(f"{key}=")), None)
@@ -316,5 +337,5 @@ def _check_values(config: DictConfig, schema: type, prefix: str = "") -> None:
             raise UserError(f"{key} is required here: give -P {key}=<value>.")
         elif (least := field.metadata.get("min")) is not None:
             value = config[field.name]
-            if value is not None and value < least:
+            if value is not None and not value >= least:  # nan is no number to compare with
                 raise UserError(f"{key} is {value}; expected {least} or more.")

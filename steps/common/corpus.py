@@ -2,10 +2,11 @@
 
 Text, CSV, TSV and JSON Lines are read by the standard library, line by line: it is many times faster than any
 model reads text, needs no more memory for a larger file, and knows the line of every error. `Corpus.open` reads
-such files through once before anything is computed, so that a bad line at the end of a large corpus is reported
+a corpus through once before anything is computed, so that a bad line at the end of a large corpus is reported
 in seconds, not after hours.
 """
 
+import contextlib
 import csv
 import glob
 import hashlib
@@ -88,11 +89,16 @@ class Corpus:
         first = 0
         columns = [self.text_column] if self.id_column is None else [self.text_column, self.id_column]
         for source in self.sources:
+            start = first
             for texts, *ids in read_columns(source.path, self.format, columns, size):
                 numbers = pa.array(range(first, first + len(texts)), pa.int64())
-                id_values = _cast_ids(ids[0], self.id_type) if ids else numbers
+                id_values = _cast_ids(ids[0], self.id_type, source.path) if ids else numbers
                 first += len(texts)
+                if first - start > source.rows:
+                    break
                 yield pa.record_batch([id_values, texts], schema=self.schema)
+            if first - start != source.rows:
+                raise _changed(source.path, f"it held {source.rows} rows")
 
 
 def open_corpus(path: Path | str, format: str = "auto", text_column: str = "text", id_column: str | None = None) -> Corpus:
@@ -114,7 +120,8 @@ def open_corpus(path: Path | str, format: str = "auto", text_column: str = "text
     if kind == "text" and id_column is not None:
         raise UserError(f"a text file has no columns, so corpus.id_column={id_column} cannot be read from {files[0]}; leave it out to number the lines.")
     scans = [scan(file, kind, text_column, id_column) for file in files]
-    corpus = Corpus([source for source, _ in scans], kind, text_column, id_column, _common_id_type([t for _, t in scans], id_column))
+    id_type = pa.int64() if id_column is None else _common_id_type(set().union(*(types for _, types in scans)), kind, path, id_column)
+    corpus = Corpus([source for source, _ in scans], kind, text_column, id_column, id_type)
     if corpus.rows == 0:
         raise UserError(f"the corpus is empty: expected at least one row, found none in {path}.")
     return corpus
@@ -128,7 +135,7 @@ def find_files(path: Path | str, format: str = "auto") -> list[Path]:
     """
     text = str(path)
     if Path(text).is_dir():
-        files = [file for file in sorted(Path(text).rglob("*")) if file.is_file() and not file.name.startswith((".", "_"))]
+        files = [file for file in sorted(Path(text).rglob("*")) if file.is_file() and not _is_hidden(file.relative_to(text))]
         if format == "auto":
             files = [file for file in files if file.suffix.lower() in FORMATS]
         if not files:
@@ -140,6 +147,11 @@ def find_files(path: Path | str, format: str = "auto") -> list[Path]:
     if not files:
         raise UserError(f"there is no corpus at {text}: expected a file, a folder or a glob that matches files.")
     return files
+
+
+def _is_hidden(path: Path) -> bool:
+    """Whether a part of a relative path starts with . or _, as the leavings of other tools do."""
+    return any(part.startswith((".", "_")) for part in path.parts)
 
 
 def detect_format(path: Path) -> str:
@@ -157,27 +169,27 @@ def detect_format(path: Path) -> str:
         ) from None
 
 
-def scan(path: Path, format: str, text_column: str, id_column: str | None) -> tuple[Source, pa.DataType]:
-    """Read a file through: its rows, digest and the type of its ids."""
+def scan(path: Path, format: str, text_column: str, id_column: str | None) -> tuple[Source, set[pa.DataType]]:
+    """Read a file through: its rows, nulls and digest, and the types its ids were found to have."""
     columns = [text_column] if id_column is None else [text_column, id_column]
     id_types = set()
     rows = nulls = 0
-    if format == "parquet":
-        # Parquet checks itself while it is read, and its footer knows the rest.
-        file = _open_parquet(path)
-        _parquet_columns(path, file, columns)
-        rows, nulls = file.metadata.num_rows, _parquet_nulls(path, file, text_column)
-        if id_column is not None:
-            id_types.add(file.schema_arrow.field(id_column).type)
-    else:
-        for texts, *ids in read_columns(path, format, columns, 8192):
-            rows += len(texts)
-            nulls += texts.null_count
-            if ids:
-                id_types.add(_id_type_of_strings(ids[0]) if format in DELIMITERS else ids[0].type)
-    with path.open("rb") as stream:
+    for texts, *ids in read_columns(path, format, columns, 8192):
+        rows += len(texts)
+        nulls += texts.null_count
+        if ids:
+            id_types.add(_id_type_of_strings(ids[0]) if format in DELIMITERS else ids[0].type)
+    with _reading(path), path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return Source(path, path.stat().st_size, rows, nulls, digest), _common_id_type(id_types, id_column)
+        return Source(path, path.stat().st_size, rows, nulls, digest), id_types
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
 
 
 def read_columns(path: Path, format: str, columns: list[str], size: int) -> Iterator[list[pa.Array]]:
@@ -214,7 +226,7 @@ def _to_arrow(path: Path, columns: list[str], pending: list[list]) -> list[pa.Ar
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Number and text of every line, without its end. A byte order mark is dropped."""
-    with path.open("rb") as stream:
+    with _reading(path), path.open("rb") as stream:
         for number, raw in enumerate(stream, start=1):
             if number == 1:
                 raw = raw.removeprefix(b"\xef\xbb\xbf")
@@ -251,7 +263,7 @@ def _csv_records(path: Path, columns: list[str], delimiter: str) -> Iterator[tup
 
 def _position(path: Path, names: list[str], wanted: str) -> int:
     if wanted not in names:
-        raise UserError(f"{path} has no column {wanted!r}; its columns are {', '.join(map(repr, names))}. Name the right one with corpus.text_column=... (or id_column).")
+        raise UserError(f"{path} has no column {wanted!r}; its columns are {', '.join(map(repr, names))}. Name the right one, with corpus.text_column=... or corpus.id_column=... for a corpus, suite.sentence1=..., suite.sentence2=... or suite.score=... for a suite.")
     return names.index(wanted)
 
 
@@ -274,19 +286,19 @@ def _json_records(path: Path, columns: list[str]) -> Iterator[tuple]:
                 _position(path, list(record), name)
             checked = True
         values = tuple(record.get(name) for name in columns)
-        _check_text(path, number, columns[0], values[0])
+        if values[0] is not None and not isinstance(values[0], str):
+            raise UserError(f"{path} line {number}: expected a string in {columns[0]!r}, found {type(values[0]).__name__} {str(values[0])[:40]!r}.")
+        for name, value in zip(columns, values):
+            _check_characters(path, number, name, value)
         yield values
 
 
-def _check_text(path: Path, number: int, column: str, value) -> None:
-    if value is None:
-        return
-    if not isinstance(value, str):
-        raise UserError(f"{path} line {number}: expected a string in {column!r}, found {type(value).__name__} {str(value)[:40]!r}.")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        raise UserError(f"{path} line {number}: {column!r} holds half a character (a lone surrogate), which no UTF-8 text can hold.") from None
+def _check_characters(path: Path, number: int, column: str, value) -> None:
+    if isinstance(value, str):
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            raise UserError(f"{path} line {number}: {column!r} holds half a character (a lone surrogate), which no UTF-8 text can hold.") from None
 
 
 def _open_parquet(path: Path) -> pq.ParquetFile:
@@ -305,22 +317,12 @@ def _parquet_columns(path: Path, file: pq.ParquetFile, columns: list[str]) -> No
         raise UserError(f"{path}: expected strings in column {columns[0]!r}, found {kind}. Name the column of the text with corpus.text_column=...")
 
 
-def _parquet_nulls(path: Path, file: pq.ParquetFile, column: str) -> int:
-    """Nulls of a column, from the footer where the writer noted them, else by reading the column."""
-    metadata = file.metadata
-    position = next((i for i in range(metadata.num_columns) if metadata.schema.column(i).path == column), None)
-    if position is not None:
-        statistics = [metadata.row_group(i).column(position).statistics for i in range(metadata.num_row_groups)]
-        if all(each is not None and each.has_null_count for each in statistics):
-            return sum(each.null_count for each in statistics)
-    return sum(texts.null_count for (texts,) in _parquet_batches(path, [column], 65536))
-
-
 def _parquet_batches(path: Path, columns: list[str], size: int) -> Iterator[list[pa.Array]]:
     file = _open_parquet(path)
     _parquet_columns(path, file, columns)
     try:
         for batch in file.iter_batches(batch_size=size, columns=columns):
+            batch.validate(full=True)  # text that is not UTF-8 would pass until something decodes it
             yield [batch.column(columns[0]).cast(pa.string()), *(batch.column(name) for name in columns[1:])]
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{path} is damaged: {_first_line(error)}.") from None
@@ -331,16 +333,28 @@ def _id_type_of_strings(values: pa.Array) -> pa.DataType:
     return pa.int64() if all(CANONICAL_INTEGER.fullmatch(value) for value in values.to_pylist()) else pa.string()
 
 
-def _common_id_type(types, id_column: str | None) -> pa.DataType:
-    """One type for the ids of all batches: what they share, int64 without ids, else string."""
-    if id_column is None:
+def _common_id_type(types: set[pa.DataType], format: str, path: Path | str, id_column: str) -> pa.DataType:
+    """The one type of all ids. Those of CSV files that are not all numbers are strings."""
+    known = {t for t in types if not pa.types.is_null(t)}
+    if len(known) == 1:
+        return known.pop()
+    if not known or format in DELIMITERS or all(pa.types.is_string(t) or pa.types.is_large_string(t) for t in known):
+        return pa.string()
+    if all(pa.types.is_integer(t) for t in known) and pa.uint64() not in known:
         return pa.int64()
-    distinct = {t for t in types if not pa.types.is_null(t)}
-    return distinct.pop() if len(distinct) == 1 else pa.string()
+    names = " and ".join(sorted(map(str, known)))
+    raise UserError(f"the ids in column {id_column!r} of {path} are of several types ({names}); expected one. Write them all as strings, or leave corpus.id_column out.")
 
 
-def _cast_ids(values: pa.Array, id_type: pa.DataType) -> pa.Array:
-    return values if values.type == id_type else values.cast(id_type)
+def _cast_ids(values: pa.Array, id_type: pa.DataType, path: Path) -> pa.Array:
+    try:
+        return values if values.type == id_type else values.cast(id_type)
+    except pa.ArrowInvalid as error:
+        raise _changed(path, _first_line(error)) from None
+
+
+def _changed(path: Path, what: str) -> UserError:
+    return UserError(f"{path} has changed since it was opened: {what}. Run the step again on files that stay as they are.")
 
 
 def _first_line(error: Exception) -> str:

@@ -267,7 +267,7 @@ def local_path(given: str, key: str) -> Path:
     if path.is_absolute():
         raise UserError(f"{key}: there is no {str(path)!r}. The path is absolute already, so check its spelling.")
     looked = " nor in ".join(map(str, bases))
-    raise UserError(f"{key}: there is no {given!r} in {looked}. Type the absolute path: -P {PARAMETERS.get(key, key)}={Path.cwd() / path} (or where it really is).")
+    raise UserError(f"{key}: there is no {given!r} in {looked}. Type the absolute path: -P {PARAMETERS.get(key, key)}={bases[-1] / path} (or where it really is).")
 
 
 # Config keys that are typed under another name.

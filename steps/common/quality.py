@@ -42,7 +42,7 @@ def at_least(name: str, value: float, limit: float) -> Check:
 
 def equal(name: str, value, expected) -> Check:
     """A value that has to be `expected`."""
-    return Check(name, str(value), f"= {expected}", value == expected)
+    return Check(name, str(value), f"= {expected}", bool(value == expected))
 
 
 def _finite(value: float) -> float | None:
@@ -61,7 +61,7 @@ def max_abs_diff(first: np.ndarray, second: np.ndarray) -> float:
 def check_form(embeddings: np.ndarray, sentences: Sequence[str], dim: int, normalizes: bool, *, unit_tolerance: float, max_cosine: float) -> list[Check]:
     """One finite vector of the declared length for each sentence, different ones for different sentences."""
     checks = [equal("predict/shape", tuple(np.shape(embeddings)), (len(sentences), dim)), equal("predict/dtype", str(embeddings.dtype), "float32")]
-    if np.ndim(embeddings) != 2:
+    if np.ndim(embeddings) != 2 or not len(embeddings):
         return checks
     bad = int(np.size(embeddings) - np.isfinite(embeddings).sum())
     checks.append(equal("embeddings/non_finite", bad, 0))

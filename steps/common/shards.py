@@ -1,5 +1,6 @@
 """Vectors -> Parquet parts + manifest. Knows neither MLflow nor Hydra."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -91,11 +92,19 @@ class PartWriter:
         return self
 
     def __exit__(self, kind, error, traceback) -> None:
-        if kind is None:
-            self._finish_part()
-        elif self._writer is not None:
-            self._writer.close()
-            self._temporary.unlink(missing_ok=True)
+        try:
+            if kind is None:
+                self._finish_part()
+        finally:
+            self._drop_part()
+
+    def _drop_part(self) -> None:
+        """Forget a part that is not whole; a disk that is full may refuse even to close it."""
+        if self._writer is not None:
+            with contextlib.suppress(OSError, pa.ArrowException):
+                self._writer.close()
+            self._writer = None
+        self._temporary.unlink(missing_ok=True)
 
     @property
     def _name(self) -> str:

@@ -1,0 +1,633 @@
+"""Command line -> Hydra overrides -> checked config, and the config files themselves."""
+
+import dataclasses
+import random
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+from omegaconf import MISSING, OmegaConf
+
+from steps.common import arguments
+from steps.common.arguments import CHAIN, CONF, PROJECT, check, describe_type, field_type, groups, known_keys, parse, quote, share_out, translate
+from steps.common.errors import UserError
+from steps.common.schema import STEPS
+from steps.main import step_parameters
+
+MLPROJECT = yaml.safe_load((PROJECT / "MLproject").read_text(encoding="utf-8"))
+
+NASTY = [
+    "two words",
+    " spaces around ",
+    "a,b",
+    "a=b",
+    "=",
+    "it's",
+    'say "no"',
+    "'",
+    '"',
+    "''",
+    "{a: b}",
+    "[a, b]",
+    "(a)",
+    "$(touch /tmp/x)",
+    "`ls`",
+    "$HOME",
+    "${oc.env:HOME}",
+    "${nope}",
+    "\\${a}",
+    "\\\\${a}",
+    "a${b}'c'",
+    "$${a}",
+    "\\",
+    "a\\",
+    "\\'",
+    "C:\\data\\new.csv",
+    "two\nlines",
+    "tab\there",
+    "Grüße 東京 Москва 🚀",
+    "Bücher.csv",
+    "données/тексты",
+    "007",
+    "1e5",
+    "-5",
+    "true",
+    "null.csv",
+    "nan",
+    "~/texts",
+    "+x",
+    "a#b",
+    "a:b",
+    "@a",
+    "%20",
+    "*.csv",
+    "a;b & c | d > e < f !",
+    "--multirun",
+    "choice(a,b)",
+    "glob(*)",
+]
+
+
+def composed(step: str, *argv: str):
+    """The config of a step called with these words."""
+    given = translate(step, list(argv))
+    (config,) = check(step, given.overrides, given.multirun)
+    return config
+
+
+def plain(config) -> dict:
+    return OmegaConf.to_container(config, enum_to_str=True)
+
+
+def refusal(step: str, *argv: str) -> str:
+    with pytest.raises(UserError) as caught:
+        given = translate(step, list(argv))
+        check(step, given.overrides, given.multirun)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# translation
+
+
+def test_a_key_and_its_value_as_two_words():
+    assert translate("encode", ["--backend.batch_size", "64"]).overrides == ["backend.batch_size=64"]
+
+
+def test_a_key_and_its_value_as_one_word():
+    assert translate("encode", ["--backend.batch_size=64"]).overrides == ["backend.batch_size=64"]
+
+
+def test_hydra_overrides_pass_as_they_are():
+    words = ["backend.batch_size=64", "+model.prompts.q='a b'", "~model.prompts", "++keep_text=false", "corpus.path='a, b'"]
+    assert translate("encode", words).overrides == words
+
+
+def test_the_value_after_a_key_may_look_like_a_flag():
+    assert composed("encode", "--corpus", "--multirun").corpus.path == "--multirun"
+    assert composed("encode", "--corpus", "--cfg").corpus.path == "--cfg"
+
+
+def test_an_empty_value_is_nothing_given():
+    assert translate("encode", ["--output", "", "--corpus=", "--overrides", "", ""]) == arguments.Arguments([], [])
+
+
+def test_a_key_without_a_value_says_what_to_type():
+    message = refusal("encode", "--corpus")
+    assert "--corpus needs a value" in message and "--corpus <value>" in message
+
+
+def test_overrides_are_split_as_a_shell_splits_words():
+    words = translate("encode", ["--overrides", """backend.batch_size=2 +a.b=1 ~c "corpus.path='two words'" output=x\\ y"""]).overrides
+    assert words == ["backend.batch_size=2", "+a.b=1", "~c", "corpus.path='two words'", "output=x y"]
+
+
+def test_overrides_may_hold_keys_with_dashes_and_flags():
+    given = translate("encode", ["--overrides", "--multirun --backend.batch_size 1,2"])
+    assert (given.flags, given.overrides) == (["--multirun"], ["backend.batch_size=1,2"])
+
+
+def test_overrides_that_no_shell_could_split_are_refused():
+    assert "splits words" in refusal("encode", "--overrides", "'never closed")
+
+
+def test_a_shell_comment_sign_in_overrides_is_kept():
+    assert translate("encode", ["--overrides", "output=a#b keep_text=false"]).overrides == ["output=a#b", "keep_text=false"]
+
+
+def test_the_last_of_two_values_wins():
+    assert composed("encode", "--corpus", "sample", "--corpus.path", "mine.csv").corpus.path == "mine.csv"
+    assert composed("encode", "--corpus", "sample", "--overrides", "corpus.path=mine.csv").corpus.path == "mine.csv"
+
+
+def test_the_corpus_parameter_sets_the_path_of_the_corpus():
+    assert composed("encode", "--corpus", "a.csv").corpus.path == "a.csv"
+
+
+@pytest.mark.parametrize("step", ["encode", "main"])
+def test_corpus_typed_by_hand_means_the_same_as_the_parameter(step):
+    assert translate(step, ["corpus=a.csv"]).overrides == translate(step, ["--corpus", "a.csv"]).overrides
+
+
+@pytest.mark.parametrize(
+    "flags", ["--help", "-h", "--hydra-help", "--version", "--multirun", "-m", "--cfg job", "-c all", "--cfg job --package corpus --resolve", "--config-dir /x"]
+)
+def test_hydra_flags_are_kept_with_their_values(flags):
+    given = translate("encode", [*flags.split(), "backend.batch_size=2"])
+    assert (given.flags, given.overrides) == (flags.split(), ["backend.batch_size=2"])
+
+
+@pytest.mark.parametrize("flag", ["--cfg=job", "--config-dir=/x", "--info=defaults"])
+def test_a_hydra_flag_may_hold_its_value_after_an_equals_sign(flag):
+    given = translate("encode", [flag])
+    assert (" ".join(given.flags).replace("=", " "), given.overrides) == (flag.replace("=", " "), [])
+
+
+def test_info_takes_a_value_or_none():
+    given = translate("encode", ["--info", "defaults", "backend.batch_size=2"])
+    assert (given.flags, given.overrides) == (["--info", "defaults"], ["backend.batch_size=2"])
+    given = translate("encode", ["--info", "backend.batch_size=2"])
+    assert (given.flags, given.overrides) == (["--info"], ["backend.batch_size=2"])
+
+
+def test_a_multirun_runs_the_step_and_help_does_not():
+    assert translate("encode", []).runs_the_step
+    assert translate("encode", ["-m"]).runs_the_step and translate("encode", ["-m"]).multirun
+    assert not translate("encode", ["--help"]).runs_the_step
+    assert not translate("encode", ["--cfg", "job"]).runs_the_step
+    assert not translate("encode", ["--cfg", "job"]).multirun
+
+
+# strings arrive as they were typed
+
+
+@pytest.mark.parametrize("text", NASTY)
+def test_a_string_arrives_as_it_was_typed(text):
+    config = composed("encode", "--corpus", text, f"--output={text}")
+    assert (config.corpus.path, config.output) == (text, text)
+
+
+def arrives(override: str) -> tuple:
+    """Key and value of an override as a config would hold them, without the time that composing takes."""
+    (parsed,) = parse([override])
+    assert not parsed.is_sweep_override()
+    return parsed.key_or_group, OmegaConf.create({"value": parsed.value()})["value"]
+
+
+def through_main(*argv: str) -> list[str]:
+    """The overrides that encode gets when main is called with these words."""
+    (gathered,) = translate("main", list(argv)).overrides
+    _, overrides = arrives(gathered)
+    parameters = step_parameters("encode", share_out(list(overrides))["encode"])
+    return translate("encode", [word for name, value in parameters.items() for word in (f"--{name}", value)]).overrides
+
+
+@pytest.mark.parametrize("text", NASTY)
+def test_a_string_arrives_as_it_was_typed_through_main(text):
+    overrides = through_main("--corpus", text, "--output", text, "--corpus.text_column", text)
+    assert dict(map(arrives, overrides)) == {"corpus.path": text, "output": text, "corpus.text_column": text}
+
+
+def test_a_string_arrives_through_the_composition_of_main_too():
+    text = "it's \\${a}, {b}"
+    config = composed("main", "--corpus", text, "--suite.name", text)
+    shares = share_out(list(config.overrides))
+    (encode,), (validate,) = check("encode", shares["encode"]), check("validate", shares["validate"])
+    assert (encode.corpus.path, validate.suite.name) == (text, text)
+
+
+PIECES = [*"abc019 ,.:;=+-*/\\\\\\'\"`(){}[]<>|&~!@#$%^_\t\n", "${", "${a}", "\\${", "$(", "ü", "東", "🚀", "\u2028", "'\\", "\\'", "''"]
+
+
+def random_texts(count: int, seed: int):
+    chance = random.Random(seed)
+    for _ in range(count):
+        yield "".join(chance.choice(PIECES) for _ in range(chance.randint(1, 12)))
+
+
+def test_several_hundred_random_strings_arrive_as_they_were_typed():
+    for text in random_texts(800, seed=1):
+        (override,) = translate("encode", ["--corpus", text]).overrides
+        assert arrives(override) == ("corpus.path", text)
+        assert list(arrives(f"list=[{quote(override)}]")[1]) == [override]
+
+
+def test_random_strings_arrive_as_they_were_typed_through_main():
+    for text in random_texts(100, seed=2):
+        assert dict(map(arrives, through_main("--corpus", text, "--corpus.text_column", text))) == {"corpus.path": text, "corpus.text_column": text}
+
+
+def test_random_strings_arrive_as_they_were_typed_through_the_whole_composition():
+    for text in random_texts(15, seed=3):
+        assert composed("encode", "--corpus", text).corpus.path == text
+
+
+def test_quote_keeps_an_empty_string():
+    assert parse([f"k={quote('')}"])[0].value() == ""
+
+
+def test_null_is_given_as_null_where_a_key_may_be_null():
+    assert composed("encode", "--output", "a", "--output", "null").output is None
+    assert composed("encode", "--corpus", "null").corpus.path == "null"
+
+
+@pytest.mark.parametrize("name", ["007", "1", "true", "null-ish", "a,b"])
+def test_a_name_that_looks_like_something_else_stays_a_string(name):
+    config = composed("encode", "--corpus.text_column", name, "--run_id", name)
+    assert (config.corpus.text_column, config.run_id) == (name, name)
+
+
+def test_interpolations_work_in_an_override_of_hydra():
+    assert composed("encode", "corpus.text_column=${run_id}").corpus.text_column == "latest"
+
+
+def test_numbers_switches_and_lists_take_the_grammar_of_hydra():
+    config = composed("encode", "--backend.batch_size", "64", "--keep_text", "false", "--embedding.truncate_dim", "null", "--corpus.format", "jsonl")
+    assert (config.backend.batch_size, config.keep_text, config.embedding.truncate_dim, config.corpus.format.name) == (64, False, None, "jsonl")
+    assert composed("log_model", "--examples", "['a, b', c]").examples == ["a, b", "c"]
+
+
+@pytest.mark.parametrize("word", ["model.prompts.q=find", "--model.prompts.q=find", "model.prompts={q: find}", "+model.prompts.q=find"])
+def test_a_prompt_of_a_new_name_can_be_given_or_the_error_says_how(word):
+    try:
+        config = composed("log_model", word)
+    except UserError as error:
+        assert "+model.prompts.q=" in str(error)
+    else:
+        assert config.model.prompts == {"q": "find"}
+
+
+def test_a_prompt_that_the_config_has_can_be_changed():
+    assert composed("log_model", "model=bge-small-en-v1.5", "--model.prompts.query", "Find: a, b").model.prompts["query"] == "Find: a, b"
+
+
+# what is refused
+
+
+@pytest.mark.parametrize(
+    ("step", "word", "nearest"),
+    [
+        ("encode", "backend.batchsize=3", "backend.batch_size"),
+        ("encode", "--backend.batchsize=3", "backend.batch_size"),
+        ("encode", "batch_size=3", "backend.batch_size"),
+        ("encode", "text_colum=a", "corpus.text_column"),
+        ("encode", "outptu=x", "output"),
+        ("encode", "+backend.batchsize=3", "backend.batch_size"),
+        ("log_model", "model.nam=x", "model.name"),
+        ("validate", "suite.treshold=3", "suite.threshold"),
+        ("main", "suite.treshold=3", "suite.threshold"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest_one(step, word, nearest):
+    message = refusal(step, word)
+    assert f"Did you mean {nearest!r}?" in message
+
+
+def test_a_key_like_no_other_is_refused_without_a_guess():
+    message = refusal("encode", "zzz=1")
+    assert "'zzz'" in message and "Did you mean" not in message and "python -m steps.encode --cfg job" in message
+
+
+def test_a_key_of_another_step_is_refused():
+    assert "'suite.threshold'" in refusal("encode", "suite.threshold=3")
+
+
+@pytest.mark.parametrize("word", ["~corpus.path", "~backend", "~keep_text"])
+def test_a_key_cannot_be_removed(word):
+    message = refusal("encode", word)
+    assert repr(word[1:]) in message and "cannot be removed" in message
+
+
+def test_an_entry_of_a_mapping_can_be_removed():
+    assert "query" not in composed("log_model", "model=bge-small-en-v1.5", "~model.prompts.query").model.prompts
+
+
+@pytest.mark.parametrize(
+    ("step", "word", "expected"),
+    [
+        ("encode", "backend.batch_size=many", "backend.batch_size takes an integer, not many"),
+        ("encode", "--backend.batch_size=1.5", "backend.batch_size takes an integer, not 1.5"),
+        ("encode", "backend.batch_size=null", "backend.batch_size takes an integer, not null"),
+        ("encode", "keep_text=maybe", "keep_text takes true or false, not maybe"),
+        ("encode", "embedding.truncate_dim=all", "embedding.truncate_dim takes an integer or null, not all"),
+        ("encode", "embedding.dtype=float8", "embedding.dtype takes one of float32, float16, not float8"),
+        ("encode", "corpus.format=xml", "corpus.format takes one of auto, text, csv, tsv, jsonl, parquet, not xml"),
+        ("encode", "corpus.path=null", "corpus.path takes a string, not null"),
+        ("encode", "backend.precision=int8", "backend.precision takes one of f32, bf16, not int8"),
+        ("log_model", "examples=one", "examples takes a list such as [a, b], not one"),
+        ("log_model", "model.trust_remote_code=perhaps", "model.trust_remote_code takes true or false, not perhaps"),
+        ("validate", "suite.threshold=high", "suite.threshold takes a number, not high"),
+        ("main", "suite.threshold=high", "suite.threshold takes a number, not high"),
+        ("main", "--backend.batch_size=many", "backend.batch_size takes an integer, not many"),
+    ],
+)
+def test_a_value_of_the_wrong_type_says_what_was_expected(step, word, expected):
+    assert expected in refusal(step, word)
+
+
+@pytest.mark.parametrize(
+    ("step", "word", "expected"),
+    [
+        ("encode", "backend.batch_size=0", "backend.batch_size is 0; expected 1 or more"),
+        ("encode", "rows_per_part=-5", "rows_per_part is -5; expected 1 or more"),
+        ("encode", "embedding.truncate_dim=0", "embedding.truncate_dim is 0; expected 1 or more"),
+        ("validate", "tolerance.parity=-1", "tolerance.parity is -1.0; expected 0 or more"),
+        ("validate", "latency_calls=0", "latency_calls is 0; expected 1 or more"),
+        ("validate", "tolerance.parity=nan", "tolerance.parity"),
+        ("main", "rows_per_part=0", "rows_per_part is 0; expected 1 or more"),
+    ],
+)
+def test_a_value_out_of_range_says_the_least_one(step, word, expected):
+    assert expected in refusal(step, word)
+
+
+def test_the_least_value_itself_is_accepted():
+    assert composed("encode", "rows_per_part=1", "embedding.truncate_dim=1").rows_per_part == 1
+    assert composed("validate", "tolerance.parity=0").tolerance.parity == 0
+
+
+@pytest.mark.parametrize(
+    ("step", "word", "nearest"),
+    [("encode", "backend=tortch", "torch"), ("log_model", "--model=all-MiniLM-L6", "all-MiniLM-L6-v2"), ("main", "model=all-MiniLM", "all-MiniLM-L6-v2")],
+)
+def test_an_unknown_member_of_a_group_names_the_nearest_one_and_lists_all(step, word, nearest):
+    message = refusal(step, word)
+    assert f"Did you mean {nearest!r}?" in message
+    assert "Choose one of:" in message and nearest in message.partition("Choose one of:")[2]
+
+
+@pytest.mark.parametrize("word", ["--model=with space", "--model=a,b", "model='../../etc/passwd'", "model="])
+def test_a_strange_member_of_a_group_is_refused(word):
+    assert "conf/model/" in refusal("log_model", word)
+
+
+@pytest.mark.parametrize(
+    ("step", "words", "key"),
+    [
+        ("log_model", ["model=hub"], "model.name"),
+        ("log_model", ["model=local"], "model.path"),
+        ("validate", ["suite=file"], "suite.path"),
+        ("validate", ["suite=file", "suite.path=a"], "suite.threshold"),
+        ("main", ["model=local"], "model.path"),
+    ],
+)
+def test_a_required_key_that_is_missing_says_what_to_type(step, words, key):
+    assert f"{key} is required here: give -P {key}=<value>" in refusal(step, *words)
+
+
+@pytest.mark.parametrize("word", ["word", "a b=c", "corpus.path=$(ls)", "corpus.path='open", "corpus.path={a", "-x", "corpus.path=a]"])
+def test_an_override_that_cannot_be_read_is_shown_and_explained(word):
+    message = refusal("encode", word)
+    assert repr(word) in message and "Expected key=value" in message
+
+
+# sweeps
+
+
+@pytest.mark.parametrize(
+    "word", ["backend.batch_size=1,2", "--backend.batch_size=1,2", "corpus.path=a,b", "backend.batch_size=range(1,3)", "backend.batch_size=choice(1,2)"]
+)
+def test_a_sweep_without_multirun_is_refused(word):
+    message = refusal("encode", word)
+    assert "--multirun" in message and "quote" in message
+
+
+def test_a_string_with_a_comma_is_no_sweep():
+    assert composed("encode", "--corpus", "a,b").corpus.path == "a,b"
+
+
+def test_with_multirun_every_value_of_a_sweep_is_composed():
+    configs = check("encode", ["backend.batch_size=1,2,3", "keep_text=true,false"], multirun=True)
+    assert {config.backend.batch_size for config in configs} == {1, 2, 3}
+    assert {config.keep_text for config in configs} == {True, False}
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["backend.batch_size=1,0"], "backend.batch_size is 0"),
+        (["backend.batch_size=8,many"], "backend.batch_size takes an integer"),
+        (["backend=torch,nope"], "there is no backend 'nope'"),
+        (["keep_text=true,false", "rows_per_part=5,-5"], "rows_per_part is -5"),
+        (["zzz=1,2"], "'zzz'"),
+    ],
+)
+def test_with_multirun_a_bad_value_anywhere_in_a_sweep_is_found_before_the_first_job(words, expected):
+    assert expected in refusal("encode", "--multirun", *words)
+
+
+def test_main_sweeps_nothing_and_says_so_with_or_without_multirun():
+    assert "one chain at a time" in refusal("main", "-m", "model=local,hub")
+    assert "Add --multirun" not in refusal("main", "model=local,hub")
+
+
+# main
+
+
+def test_main_gathers_what_is_not_its_own_into_one_list():
+    config = composed("main", "model=local", "--model.path", "/a b", "suite.threshold=50", "backend.batch_size=8")
+    assert list(config.overrides) == ["model=local", "model.path='/a b'", "suite.threshold=50", "backend.batch_size=8"]
+
+
+def test_main_leaves_the_settings_of_hydra_to_hydra():
+    assert translate("main", ["hydra.verbose=true", "model=local"]).overrides == ["hydra.verbose=true", "overrides=['model=local']"]
+
+
+def test_main_without_anything_given_has_no_overrides():
+    assert translate("main", []).overrides == []
+    assert list(composed("main").overrides) == []
+
+
+def test_each_step_of_the_chain_gets_the_overrides_it_knows():
+    shares = share_out(["model=local", "suite.threshold=5", "backend.batch_size=8", "corpus.path=a", "+model.prompts.q=x", "keep_text=false"])
+    assert shares == {
+        "log_model": ["model=local", "+model.prompts.q=x"],
+        "validate": ["suite.threshold=5", "backend.batch_size=8"],
+        "encode": ["backend.batch_size=8", "corpus.path=a", "keep_text=false"],
+    }
+
+
+def test_nothing_to_share_leaves_every_step_its_defaults():
+    assert share_out([]) == {"log_model": [], "validate": [], "encode": []}
+
+
+def test_main_refuses_a_run_id():
+    message = refusal("main", "--run_id", "abc")
+    assert "run_id" in message and "-e encode" in message
+
+
+def test_main_refuses_a_key_that_no_step_knows():
+    assert "no step of main has a config key 'zzz'" in refusal("main", "zzz=1")
+
+
+def test_declared_parameters_of_a_step_are_told_apart_from_its_other_overrides():
+    assert step_parameters("encode", ["corpus.path='a b'", "output=x", "keep_text=false", "embedding.dtype=float16"]) == {
+        "corpus": "a b",
+        "output": "x",
+        "overrides": "keep_text=false embedding.dtype=float16",
+    }
+    assert step_parameters("log_model", ["+model.prompts.q='a b'"]) == {"overrides": shlex.join(["+model.prompts.q='a b'"])}
+    assert step_parameters("validate", []) == {}
+
+
+# MLproject and conf/ agree
+
+
+def default_words(entry_point: str) -> list[str]:
+    """The words a step gets when nothing is given: the command of MLproject with its defaults."""
+    entry = MLPROJECT["entry_points"][entry_point]
+    words = shlex.split(entry["command"])
+    assert words[:3] == ["python", "-m", f"steps.{entry_point}"]
+    return [word.format(**{name: parameter["default"] for name, parameter in entry["parameters"].items()}) for word in words[3:]]
+
+
+@pytest.mark.parametrize("step", CHAIN)
+def test_the_defaults_of_mlproject_are_those_of_the_config(step):
+    assert plain(composed(step, *default_words(step))) == plain(composed(step))
+
+
+def test_the_defaults_of_main_in_mlproject_are_those_of_the_steps():
+    for step, share in share_out(list(composed("main", *default_words("main")).overrides)).items():
+        (config,) = check(step, share)
+        assert plain(config) == plain(composed(step))
+
+
+def test_every_step_is_an_entry_point_and_the_tests_are_one_too():
+    assert set(MLPROJECT["entry_points"]) == {*STEPS, "test"}
+
+
+@pytest.mark.parametrize("entry_point", MLPROJECT["entry_points"])
+def test_an_entry_point_passes_each_parameter_on_under_its_own_name(entry_point):
+    entry = MLPROJECT["entry_points"][entry_point]
+    pairs = re.findall(r"--(\S+) \{(\S+)\}", entry["command"])
+    assert pairs == [(name, name) for name in entry["parameters"]]
+    assert all(parameter["type"] == "string" for parameter in entry["parameters"].values())
+
+
+CONF_FILES = [path.relative_to(CONF).as_posix() for path in sorted(CONF.rglob("*.yaml"))]
+
+
+def step_with(group: str) -> str:
+    return next(step for step, schema in STEPS.items() if field_type(schema, group) is not None)
+
+
+@pytest.mark.parametrize("file", CONF_FILES)
+def test_a_config_file_composes(file):
+    group, _, name = file.removesuffix(".yaml").rpartition("/")
+    if not group:
+        check(name, [])
+        return
+    required = [key for key, value in yaml.safe_load((CONF / file).read_text(encoding="utf-8")).items() if value == MISSING]
+    (config,) = check(step_with(group), [f"{group}={name}", *(f"{group}.{key}=1" for key in required)])
+    assert not OmegaConf.missing_keys(config)
+
+
+@pytest.mark.parametrize("file", [file for file in CONF_FILES if "/" in file])
+def test_a_file_of_a_group_gives_every_key_of_its_node_and_no_other(file):
+    group = Path(file).parent.name
+    node = field_type(STEPS[step_with(group)], group)
+    assert list(yaml.safe_load((CONF / file).read_text(encoding="utf-8"))) == [field.name for field in dataclasses.fields(node)]
+
+
+def leaves(tree: dict, prefix: str = ""):
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_every_key_of_the_schema_has_its_value_in_yaml(step):
+    schema = STEPS[step]
+    text = yaml.safe_load((CONF / f"{step}.yaml").read_text(encoding="utf-8"))
+    chosen = {name for default in text.pop("defaults") if isinstance(default, dict) for name in default}
+    nodes = {key for key in known_keys(schema) if dataclasses.is_dataclass(field_type(schema, key))}
+    wanted = {key for key in known_keys(schema) if key not in nodes and key.partition(".")[0] not in chosen}
+    assert set(leaves(text)) == wanted
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_config_composes_its_schema_first_and_itself_last(step):
+    defaults = yaml.safe_load((CONF / f"{step}.yaml").read_text(encoding="utf-8"))["defaults"]
+    assert (defaults[0], defaults[-1]) == (f"{step}_schema", "_self_")
+
+
+def nodes_of(schema: type):
+    yield schema
+    for field in dataclasses.fields(schema):
+        if isinstance(field.type, type) and dataclasses.is_dataclass(field.type):
+            yield from nodes_of(field.type)
+
+
+NODES = list(dict.fromkeys(node for schema in STEPS.values() for node in nodes_of(schema)))
+
+
+@pytest.mark.parametrize("schema", NODES, ids=lambda node: node.__name__)
+def test_a_dataclass_of_the_schema_holds_no_default(schema):
+    for field in dataclasses.fields(schema):
+        if dataclasses.is_dataclass(field.type):
+            assert field.default_factory is field.type
+        else:
+            assert field.default == MISSING, f"{schema.__name__}.{field.name}"
+
+
+def test_every_group_of_the_schema_is_a_folder_of_conf_and_the_other_way_round():
+    named = {field.metadata["group"] for node in NODES for field in dataclasses.fields(node) if "group" in field.metadata}
+    assert named == set(groups())
+
+
+# small parts
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (int, "an integer"),
+        (float, "a number"),
+        (bool, "true or false"),
+        (str | None, "a string or null"),
+        (list[str], "a list such as [a, b]"),
+        (dict[str, str], "a mapping such as {a: b}"),
+        (None, None),
+    ],
+)
+def test_a_type_is_named_as_a_person_would(kind, words):
+    assert describe_type(kind) == words
+
+
+@pytest.mark.parametrize(
+    ("step", "key", "kind"),
+    [
+        ("encode", "backend.batch_size", int),
+        ("encode", "output", str | None),
+        ("log_model", "model.prompts.any", str),
+        ("encode", "backend.nope", None),
+        ("encode", "output.x", None),
+        ("encode", "", None),
+    ],
+)
+def test_the_type_of_a_dotted_key(step, key, kind):
+    assert field_type(STEPS[step], key) == kind
