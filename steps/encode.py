@@ -82,6 +82,7 @@ def main(cfg: DictConfig) -> None:
             "options": OmegaConf.to_container(cfg, resolve=True, enum_to_str=True),
             "versions": models.versions(),
             "code_commit": run.data.tags.get("mlflow.source.git.commit"),
+            "unit_length": options.normalize or models.normalizes(native),
             **result.manifest(),
         }
         manifest = shards.write_manifest(folder, result.parts, facts)

@@ -51,6 +51,23 @@ def run_step(step: str, parameters: dict[str, str], experiment_id: str) -> str:
     return submitted.run_id
 
 
+def check_inputs(overrides: list[str]) -> None:
+    """Find in seconds what encode or validate would find after the steps before them.
+
+    Raises:
+        UserError: a corpus, suite or output that cannot be used.
+    """
+    from steps.common import corpus, quality, shards
+
+    forwarded = arguments.check("main", overrides)[0].overrides
+    configs = arguments.check_chain(list(forwarded))
+    suite, encode = configs["validate"].suite, configs["encode"]
+    quality.read_suite(project.local_path(suite.path, "suite.path"), suite.name, suite.sentence1, suite.sentence2, suite.score)
+    corpus.open_corpus(project.corpus_path(encode.corpus.path), encode.corpus.format.name, encode.corpus.text_column, encode.corpus.id_column)
+    if encode.output is not None:
+        shards.prepare_output(project.output_path(encode.output))
+
+
 def main(cfg: DictConfig) -> None:
     shares = arguments.share_out(list(cfg.overrides))
     # `python` in MLproject is the one that runs now, whether or not its environment was activated.
@@ -79,4 +96,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    project.launch("main", main)
+    project.launch("main", main, before=check_inputs)

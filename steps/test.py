@@ -16,7 +16,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pytest_args", default="")
     given = parser.parse_args()
-    sys.exit(subprocess.run([sys.executable, "-m", "pytest", *shlex.split(given.pytest_args)], cwd=PROJECT).returncode)
+    try:
+        words = shlex.split(given.pytest_args)
+    except ValueError as error:
+        sys.exit(f"error: pytest_args is split as a shell splits words, and {given.pytest_args!r} cannot be: {error}.")
+    sys.exit(subprocess.run([sys.executable, "-m", "pytest", *words], cwd=PROJECT).returncode)
 
 
 if __name__ == "__main__":

@@ -66,25 +66,27 @@ def check_serving(pyfunc, folder, tolerance: float) -> list:
 
 
 def main(cfg: DictConfig) -> None:
+    from steps.common import quality
+
     suite_path = project.local_path(cfg.suite.path, "suite.path")
+    suite = quality.read_suite(suite_path, cfg.suite.name, cfg.suite.sentence1, cfg.suite.sentence2, cfg.suite.score)
     with project.run("validate", cfg) as run:
         import mlflow
         import numpy as np
         import pandas as pd
 
         from steps.common import model as models
-        from steps.common import quality, report
+        from steps.common import report
         from steps.common.backends import load_backend
 
-        suite = quality.read_suite(suite_path, cfg.suite.name, cfg.suite.sentence1, cfg.suite.sentence2, cfg.suite.score)
         found = models.find_model(cfg.run_id, preceding="log_model", experiment_id=run.info.experiment_id)
         project.tag_upstream(found.run_id, found.logged.model_id)
         project.logger.info("validating %s (%s)", found.uri, found.tags.get("hub_id", found.logged.name))
         folder = models.download(found)
         native, pyfunc = models.load_native(folder), models.load_pyfunc(folder)
         sentences = list(cfg.sentences)
+        reference = models.reference(found)
         dim = pyfunc.metadata.signature.outputs.inputs[0].shape[-1]
-        reference = models.reference(found, native)
 
         embeddings = pyfunc.predict(sentences)
         print("first 10 entries of each test embedding")
@@ -133,7 +135,7 @@ def main(cfg: DictConfig) -> None:
         summary.show(
             "validate",
             {"run_id": run.info.run_id, "model_id": found.logged.model_id, "validation": verdict, "checks": len(checks), "failed": len(failures), f"quality/{suite.name}/spearman": spearman, **metrics},
-            project.next_command("encode", run_id=run.info.run_id, corpus="<file>") if not failures else None,
+            project.next_command("encode", run_id=run.info.run_id, corpus="sample") if not failures else None,
         )
         if failures:
             names = ", ".join(f"{check.name} is {check.value} (expected {check.threshold})" for check in failures)

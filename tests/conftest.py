@@ -32,6 +32,8 @@ def isolated_mlflow(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    # mlflow puts the artifacts of a sqlite store into the current folder.
+    monkeypatch.chdir(tmp_path)
     yield
     mlflow = sys.modules.get("mlflow")
     if mlflow is not None:
@@ -90,19 +92,18 @@ def step(monkeypatch, capfd):
     """
 
     def run(name: str, *argv: str):
-        import importlib
         import logging
+        import runpy
         import signal
 
         from steps.common import project
 
-        module = importlib.import_module(f"steps.{name}")
         monkeypatch.setattr(sys, "argv", [f"steps.{name}", *argv])
         handlers, on_term = list(project.logger.handlers), signal.getsignal(signal.SIGTERM)
         level = logging.getLogger().level
         code = 0
         try:
-            project.launch(name, module.main)
+            runpy.run_module(f"steps.{name}", run_name="__main__")
         except SystemExit as exit:
             code = exit.code or 0
         finally:

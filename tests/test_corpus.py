@@ -327,10 +327,34 @@ def test_only_the_newline_separates_the_lines_of_a_text_file(tmp_path):
     assert texts_of(put(tmp_path / "c.txt", f"{line}\nf\n")) == [line, "f"]
 
 
-@pytest.mark.parametrize("format", ["csv", "tsv"])
-def test_quotes_delimiters_and_newlines_inside_cells_are_kept(tmp_path, format):
+def test_quotes_delimiters_and_newlines_inside_csv_cells_are_kept(tmp_path):
     texts = ["two\nlines", 'a "quoted" word', "comma, tab\t", '"', "\n", "one\n\ntwo"]
-    assert texts_of(write_as(format, tmp_path / "c", texts), format=format) == texts
+    assert texts_of(write_as("csv", tmp_path / "c", texts), format="csv") == texts
+
+
+def test_quotes_and_delimiters_inside_tsv_cells_are_kept(tmp_path):
+    texts = ['a "quoted" word', "comma, tab\t", '"']
+    assert texts_of(write_as("tsv", tmp_path / "c", texts), format="tsv") == texts
+
+
+def test_a_stray_quote_in_a_tsv_file_does_not_swallow_rows(tmp_path):
+    path = put(tmp_path / "c.tsv", 'text\tn\nx\t1\n"Hello\t2\nworld"\t3\n')
+    assert f"{path} line 3: a cell that starts with a quote runs over several lines" in refusal(path)
+
+
+def test_two_columns_of_the_wanted_name_are_refused(tmp_path):
+    assert "2 columns named 'text'" in refusal(put(tmp_path / "c.csv", "text,text\na,b\n"))
+
+
+def test_utf16_is_recognised(tmp_path):
+    path = tmp_path / "c.txt"
+    path.write_bytes("a text\n".encode("utf-16"))
+    assert "iconv -f utf-16" in refusal(path)
+
+
+def test_a_json_id_beyond_64_bits_or_not_flat_gives_file_and_line(tmp_path):
+    assert "c.jsonl line 2" in refusal(put(tmp_path / "c.jsonl", '{"id": 1, "text": "a"}\n{"id": 99999999999999999999999, "text": "b"}\n'), id_column="id")
+    assert "d.jsonl line 1" in refusal(put(tmp_path / "d.jsonl", '{"id": {"a": 1}, "text": "a"}\n'), id_column="id")
 
 
 def test_a_windows_line_end_inside_a_cell_is_kept(tmp_path):

@@ -55,6 +55,23 @@ def test_a_missing_corpus_is_found_before_anything_heavy_is_imported():
     assert seconds < 5
 
 
+def test_an_unreachable_tracking_server_fails_at_once():
+    done, seconds = python("-m", "steps.encode", MLFLOW_TRACKING_URI=f"http://127.0.0.1:{RESERVED_PORT}")
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert f"the tracking server at http://127.0.0.1:{RESERVED_PORT} cannot be reached" in done.stderr
+
+
+def test_the_reason_of_a_config_error_is_on_the_run_that_mlflow_made(tmp_path):
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    run_id = client.create_run("0").info.run_id
+    done, _ = python("-m", "steps.encode", "nope=1", MLFLOW_RUN_ID=run_id)
+    assert done.returncode == 1
+    assert client.get_run(run_id).data.tags["error"].startswith("encode has no config key 'nope'")
+
+
 def test_cfg_shows_the_config_with_overrides():
     done, _ = python("-m", "steps.encode", "--cfg", "job", "--corpus", "my file.csv")
     assert done.returncode == 0, done.stderr

@@ -129,6 +129,7 @@ def test_the_chain_runs_from_a_git_url_at_a_branch_and_a_commit(shell, git_url, 
         assert done.returncode == 0, done.stdout + done.stderr
         ids[step] = run_id_in(done.stdout, step)
         assert f"mlflow run {git_url} -e" in done.stdout or step == "encode"
+        assert f"-v {commit}" in done.stdout or step == "encode"
 
     assert sorted(path.name for path in shell.folder.iterdir()) == ["mlflow.db", "mlruns", "texts.csv"]
     assert sorted(path.relative_to(clone) for path in clone.rglob("*") if ".git" not in path.parts and "__pycache__" not in path.parts) == before

@@ -5,6 +5,7 @@ flags work as well. `translate` turns all of them into what Hydra reads, `check`
 and turns whatever Hydra would refuse into one line that names the key and the nearest existing one.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import re
@@ -19,7 +20,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from steps.common.errors import UserError
@@ -58,6 +59,11 @@ class Arguments:
         return "--multirun" in self.flags or "-m" in self.flags
 
     @property
+    def own_config(self) -> bool:
+        """Whether a flag points Hydra at another config than this step's."""
+        return bool(set(self.flags) & {"--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--experimental-rerun", "--hydra-help", "--version", "--shell-completion", "-sc"})
+
+    @property
     def runs_the_step(self) -> bool:
         """Whether the step will run, rather than show its help or its config."""
         return not set(self.flags) - {"--multirun", "-m", "--run", "-r"}
@@ -88,6 +94,8 @@ def translate(step: str, argv: list[str]) -> Arguments:
             flags.append(flag)
             if equals:
                 flags.append(given_value)
+            elif HYDRA_FLAGS[flag] and not rest:
+                raise UserError(f"{flag} needs a value; python -m steps.{step} --hydra-help lists Hydra's flags.")
             elif rest and (HYDRA_FLAGS[flag] or (flag in ("--info", "-i") and rest[0] in INFO_TOPICS)):
                 flags.append(rest.pop(0))
         elif token.startswith("--"):
@@ -101,7 +109,7 @@ def translate(step: str, argv: list[str]) -> Arguments:
             elif value:
                 overrides.append(_override(step, ALIASES.get(step, {}).get(key, key), value))
         elif token:
-            overrides.append(_unalias(step, token))
+            overrides.append(_typed_by_hand(step, token))
     if step == "main":
         overrides = _gather_for_main(overrides)
     return Arguments(flags, overrides)
@@ -114,15 +122,27 @@ def _split(text: str) -> list[str]:
         raise UserError(f"overrides is split as a shell splits words, and {text!r} cannot be: {error}.") from None
 
 
-def _unalias(step: str, override: str) -> str:
-    """`corpus=a.csv` typed by hand means what the parameter means."""
+def _typed_by_hand(step: str, override: str) -> str:
+    """`corpus=a.csv` means what the parameter means, and a string that looks like a number (12e45678) stays one."""
     name, equals, value = override.partition("=")
-    return f"{ALIASES[step][name]}{equals}{value}" if name in ALIASES.get(step, {}) and equals else override
+    if not equals:
+        return override
+    key = ALIASES.get(step, {}).get(name, name)
+    with contextlib.suppress(OverrideParseException):
+        parsed = OverridesParser.create().parse_overrides([f"{key}={value}"])[0]
+        if not parsed.is_sweep_override() and isinstance(parsed.value(), (int, float)) and _kind(step, key) in (str, str | None):
+            value = quote(value)
+    return f"{key}={value}"
+
+
+def _kind(step: str, key: str):
+    """The declared type of a key in a step, or in whichever step of main's chain has it."""
+    kinds = (field_type(STEPS[name], key) for name in (CHAIN if step == "main" else (step,)))
+    return next((kind for kind in kinds if kind is not None), None)
 
 
 def _override(step: str, key: str, value: str) -> str:
-    kinds = (field_type(STEPS[name], key) for name in (CHAIN if step == "main" else (step,)))
-    kind = next((kind for kind in kinds if kind is not None), None)
+    kind = _kind(step, key)
     is_group = dataclasses.is_dataclass(kind)
     if _within_dict(STEPS[step if step != "main" else "log_model"], key):
         key = f"++{key}"  # a mapping takes new keys
@@ -216,8 +236,11 @@ def known_keys(schema: type, prefix: str = "") -> list[str]:
     return keys
 
 
-def check(step: str, overrides: list[str], multirun: bool = False) -> list[DictConfig]:
+def check(step: str, overrides: list[str], multirun: bool = False, complete: bool = True) -> list[DictConfig]:
     """Compose the step's config with these overrides, once for each value of a sweep.
+
+    Args:
+        complete: whether keys without a value (???) are refused; to show a config they are not.
 
     Raises:
         UserError: an unknown key or group member, a value of the wrong type or out of range, a required
@@ -237,12 +260,25 @@ def check(step: str, overrides: list[str], multirun: bool = False) -> list[DictC
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for choice in _choices(parsed):
             config = _compose(step, choice)
-            _check_values(config, STEPS[step])
+            _check_values(config, STEPS[step], complete)
             configs.append(config)
     if step == "main":
-        for taker, share in share_out(configs[0].overrides).items():
-            check(taker, share)
+        check_chain(list(configs[0].overrides), complete)
+    if step == "log_model":
+        _check_source(parsed, configs[0])
     return configs
+
+
+def check_chain(overrides: list[str], complete: bool = True) -> dict[str, DictConfig]:
+    """The config of each step of the chain with main's overrides, checked."""
+    return {step: check(step, share, complete=complete)[0] for step, share in share_out(overrides).items()}
+
+
+def _check_source(parsed: list[Override], config: DictConfig) -> None:
+    """Refuse another name for weights that an installed package carries: the lineage would be wrong."""
+    renamed = [override.key_or_group for override in parsed if override.key_or_group in ("model.name", "model.revision")]
+    if renamed and not OmegaConf.is_missing(config.model, "package") and config.model.package is not None:
+        raise UserError(f"{renamed[0]} cannot be changed for a model whose weights are installed with the project. For another model: model=hub model.name=<org/model> model.revision=<commit>.")
 
 
 def _choices(parsed: list[Override]) -> list[list[str]]:
@@ -305,7 +341,8 @@ def _compose(step: str, overrides: list[str]) -> DictConfig:
         if expected:
             found = next((text for text in reversed(overrides) if text.lstrip("+").startswith(f"{key}=")), None)
             value = found.partition("=")[2] if found else "a value of another type"
-            raise UserError(f"{key} takes {expected}, not {value}. Type {key}=<{expected}>.") from error
+            remedy = "" if expected.startswith("one of") else f" Type {key}=<{expected}>."
+            raise UserError(f"{key} takes {expected}, not {value}.{remedy}") from error
         raise UserError(" ".join(str(error).split())) from error
 
 
@@ -327,15 +364,26 @@ def describe_type(kind) -> str | None:
     return {int: "an integer", float: "a number", bool: "true or false", str: "a string"}.get(kind)
 
 
-def _check_values(config: DictConfig, schema: type, prefix: str = "") -> None:
+def _check_values(config: DictConfig, schema: type, complete: bool, prefix: str = "") -> None:
     for field in dataclasses.fields(schema):
         key = prefix + field.name
         kind = typing.get_type_hints(schema)[field.name]
         if dataclasses.is_dataclass(kind):
-            _check_values(config[field.name], kind, f"{key}.")
+            _check_values(config[field.name], kind, complete, f"{key}.")
         elif OmegaConf.is_missing(config, field.name):
-            raise UserError(f"{key} is required here: give -P {key}=<value>.")
-        elif (least := field.metadata.get("min")) is not None:
-            value = config[field.name]
-            if value is not None and not value >= least:  # nan is no number to compare with
+            if complete:
+                raise UserError(f"{key} is required here: give -P {key}=<value>.")
+        else:
+            least = field.metadata.get("min")
+            try:
+                value = config[field.name]
+            except OmegaConfBaseException as error:
+                reason = str(error).splitlines()[0]
+                raise UserError(f"{key} cannot be resolved: {reason}. To give the characters themselves, type -P {key}=... or quote them as \\${{...}}.") from error
+            if least is None:
+                continue
+            if isinstance(value, ListConfig):
+                if len(value) < least:
+                    raise UserError(f"{key} has {len(value)} entries; expected {least} or more.")
+            elif value is not None and not value >= least:  # nan is no number to compare with
                 raise UserError(f"{key} is {value}; expected {least} or more.")

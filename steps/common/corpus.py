@@ -1,7 +1,7 @@
 """Files -> streams of Arrow batches with the columns `id` and `text`. Knows neither MLflow nor Hydra.
 
 Text, CSV, TSV and JSON Lines are read by the standard library, line by line: it is many times faster than any
-model reads text, needs no more memory for a larger file, and knows the line of every error. `Corpus.open` reads
+model reads text, needs no more memory for a larger file, and knows the line of every error. `open_corpus` reads
 a corpus through once before anything is computed, so that a bad line at the end of a large corpus is reported
 in seconds, not after hours.
 """
@@ -233,6 +233,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             try:
                 yield number, raw.decode("utf-8")
             except UnicodeDecodeError as error:
+                if number == 1 and raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+                    raise UserError(f"{path} line 1: expected UTF-8, found UTF-16. Convert the file first: iconv -f utf-16 -t utf-8 {path.name} > utf8-{path.name}") from None
                 raise UserError(
                     f"{path} line {number}: expected UTF-8, found byte 0x{raw[error.start]:02x} at position {error.start + 1} of the line. "
                     f"Convert the file first: iconv -f latin1 -t utf-8 {path.name} > utf8-{path.name}"
@@ -251,7 +253,12 @@ def _csv_records(path: Path, columns: list[str], delimiter: str) -> Iterator[tup
         if header is None:
             raise UserError(f"{path} is empty: expected a header line that names its columns.")
         picked = [_position(path, header, name) for name in columns]
+        last_line = reader.line_num
         for row in reader:
+            if delimiter == "\t" and reader.line_num > last_line + 1:
+                # Most TSV files quote nothing, so this is a stray quote that would swallow rows.
+                raise UserError(f"{path} line {last_line + 1}: a cell that starts with a quote runs over several lines, which TSV does not have. Remove the quote, or save the file as CSV.")
+            last_line = reader.line_num
             if len(row) != len(header):
                 if not row:
                     continue  # a blank line between records is no record, as in every CSV reader
@@ -262,6 +269,8 @@ def _csv_records(path: Path, columns: list[str], delimiter: str) -> Iterator[tup
 
 
 def _position(path: Path, names: list[str], wanted: str) -> int:
+    if names.count(wanted) > 1:
+        raise UserError(f"{path} has {names.count(wanted)} columns named {wanted!r}; expected one. Rename the others.")
     if wanted not in names:
         raise UserError(f"{path} has no column {wanted!r}; its columns are {', '.join(map(repr, names))}. Name the right one, with corpus.text_column=... or corpus.id_column=... for a corpus, suite.sentence1=..., suite.sentence2=... or suite.score=... for a suite.")
     return names.index(wanted)
@@ -289,11 +298,15 @@ def _json_records(path: Path, columns: list[str]) -> Iterator[tuple]:
         if values[0] is not None and not isinstance(values[0], str):
             raise UserError(f"{path} line {number}: expected a string in {columns[0]!r}, found {type(values[0]).__name__} {str(values[0])[:40]!r}.")
         for name, value in zip(columns, values):
-            _check_characters(path, number, name, value)
+            _check_value(path, number, name, value)
         yield values
 
 
-def _check_characters(path: Path, number: int, column: str, value) -> None:
+def _check_value(path: Path, number: int, column: str, value) -> None:
+    if isinstance(value, (dict, list)):
+        raise UserError(f"{path} line {number}: expected a string or a number in {column!r}, found {type(value).__name__}.")
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise UserError(f"{path} line {number}: {column!r} is {str(value)[:40]}, which 64 bits cannot hold. Write it as a string.")
     if isinstance(value, str):
         try:
             value.encode("utf-8")

@@ -1,5 +1,6 @@
 """THE model-and-signature module: load a source model, build its signature, log it, find it again, load it."""
 
+import hashlib
 import importlib.metadata
 import logging
 import warnings
@@ -166,16 +167,18 @@ def download(found: FoundModel) -> Path:
     return Path(mlflow.artifacts.download_artifacts(found.uri))
 
 
-def load_native(folder: Path, device: str | None = None) -> SentenceTransformer:
-    """Load a logged model as SentenceTransformer."""
+def load_native(folder: Path) -> SentenceTransformer:
+    """Load a logged model as SentenceTransformer, on the CPU; a backend moves it to where it computes."""
     _quiet_progress_bars()
-    return mlflow.sentence_transformers.load_model(str(folder)).to(device or "cpu")
+    return mlflow.sentence_transformers.load_model(str(folder)).to("cpu")
 
 
 def load_pyfunc(folder: Path) -> mlflow.pyfunc.PyFuncModel:
-    """Load a logged model as pyfunc."""
+    """Load a logged model as pyfunc, on the CPU too, so that both can be compared number by number."""
     _quiet_progress_bars()
-    return mlflow.pyfunc.load_model(str(folder))
+    pyfunc = mlflow.pyfunc.load_model(str(folder))
+    pyfunc.get_raw_model().to("cpu")
+    return pyfunc
 
 
 def versions() -> dict[str, str]:
@@ -183,7 +186,7 @@ def versions() -> dict[str, str]:
     return {"mlflow": mlflow.__version__, "sentence-transformers": sentence_transformers.__version__, "torch": importlib.metadata.version("torch"), "transformers": importlib.metadata.version("transformers")}
 
 
-def reference(found: FoundModel, native: SentenceTransformer) -> dict:
+def reference(found: FoundModel) -> dict:
     """The input examples and what the source model made of them when log_model ran.
 
     Returns:
@@ -234,11 +237,16 @@ def log_data(corpus, result, where: str, found: FoundModel) -> None:
 
     first = corpus.sources[0]
     source = first.path if len(corpus.sources) == 1 else first.path.parent
-    texts = MetaDataset(dataset_source(str(source)), name=source.name, digest=first.sha256[:36])
-    embeddings = MetaDataset(dataset_source(where), name="embeddings", digest=result.parts[0].sha256[:36])
+    texts = MetaDataset(dataset_source(str(source)), name=source.name, digest=_joint_digest(corpus.sources))
+    embeddings = MetaDataset(dataset_source(where), name="embeddings", digest=_joint_digest(result.parts))
     mlflow.log_input(texts, context="corpus")
     mlflow.log_input(embeddings, context="embeddings")
     mlflow.log_metrics(result.metrics(), model_id=found.logged.model_id)
+
+
+def _joint_digest(files) -> str:
+    """One digest for several files that each have a `sha256`; mlflow takes at most 36 characters."""
+    return hashlib.sha256("".join(file.sha256 for file in files).encode()).hexdigest()[:36]
 
 
 def dataset_source(where: str):

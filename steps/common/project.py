@@ -9,6 +9,7 @@ import glob
 import logging
 import os
 import re
+import shlex
 import signal
 import sys
 import tempfile
@@ -28,6 +29,9 @@ EXPERIMENT = "Introduction to Sentence Transformers"
 MAX_PARAM_LENGTH = 6000
 MAX_PARAM_BATCH = 100
 
+# Seconds to wait for the first answer of a tracking server.
+SERVER_TIMEOUT = 10.0
+
 logger = logging.getLogger("steps")
 
 
@@ -35,8 +39,10 @@ class Stopped(BaseException):
     """SIGTERM arrived. Not an Exception, so that no step takes it for a failure of its own."""
 
 
-def launch(step: str, main: Callable[[DictConfig], None]) -> None:
+def launch(step: str, main: Callable[[DictConfig], None], before: Callable[[list[str]], None] = lambda overrides: None) -> None:
     """Run a step script: check the command line, then hand the config to `main`.
+
+    `before` may check what the overrides name before Hydra starts.
 
     Exits with 1 after one line on stderr when the user can put it right, 130 after Ctrl-C, 143 after
     SIGTERM. HYDRA_FULL_ERROR=1 shows the traceback instead.
@@ -47,10 +53,20 @@ def launch(step: str, main: Callable[[DictConfig], None]) -> None:
     arguments.register_schemas()
     try:
         given = arguments.translate(step, sys.argv[1:])
+        if not given.own_config:
+            arguments.check(step, given.overrides, given.multirun, complete=given.runs_the_step)
         if given.runs_the_step:
-            arguments.check(step, given.overrides, given.multirun)
+            before(given.overrides)
+        _run_hydra(step, main, given)
     except UserError as error:
         _exit_with(error)
+    except KeyboardInterrupt:
+        _interrupted("interrupted (Ctrl-C)", 130)
+    except Stopped:
+        _interrupted("stopped (SIGTERM)", 143)
+
+
+def _run_hydra(step: str, main: Callable[[DictConfig], None], given: arguments.Arguments) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         # Hydra writes nothing: what it would put into outputs/ are artifacts of the run, and logging is ours.
         settings = {
@@ -73,6 +89,22 @@ def _exit_with(error: BaseException, code: int = 1):
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         raise error
     print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
+    _tag_waiting_run(one_line(error))
+    sys.exit(code)
+
+
+def _tag_waiting_run(reason: str) -> None:
+    """Write the reason on the run that `mlflow run` made for us, where the step failed before it took it over."""
+    run_id = os.environ.get("MLFLOW_RUN_ID")
+    if run_id:
+        import mlflow
+
+        with contextlib.suppress(mlflow.MlflowException):
+            mlflow.MlflowClient().set_tag(run_id, "error", reason[:MAX_PARAM_LENGTH])
+
+
+def _interrupted(what: str, code: int):
+    print(f"{what}: what was finished is kept, and the run, if it had started, is marked KILLED.", file=sys.stderr, flush=True)
     sys.exit(code)
 
 
@@ -102,10 +134,10 @@ class _Task:
             if self.multirun:
                 self._open_parent()
             self.main(cfg)
-        except KeyboardInterrupt:
-            self._interrupted("interrupted (Ctrl-C)", 130)
-        except Stopped:
-            self._interrupted("stopped (SIGTERM)", 143)
+        except (KeyboardInterrupt, Stopped):
+            if self.multirun:
+                self._close_parent("KILLED")
+            raise
         except Exception as error:
             if not self.multirun:
                 _exit_with(error)
@@ -120,23 +152,23 @@ class _Task:
             self.parent.enter_context(mlflow.start_run())
             mlflow.set_tag("step", f"{self.step}_sweep")
 
-    def _interrupted(self, what: str, code: int) -> None:
-        if self.multirun:
-            import mlflow
+    def _close_parent(self, status: str) -> None:
+        import mlflow
 
-            mlflow.end_run("KILLED")
-        print(f"{what}: the run is marked KILLED; nothing it had finished is lost.", file=sys.stderr, flush=True)
-        sys.exit(code)
+        self.parent.pop_all()
+        mlflow.end_run(status)
 
     def finish(self) -> None:
         """Close the parent of a sweep, as failed if one of its jobs did."""
-        if self.failures:
-            import mlflow
+        if not self.failures:
+            self.parent.close()
+            return
+        import mlflow
 
-            mlflow.end_run("FAILED")
-            self.parent.pop_all()
-            _exit_with(UserError(f"{self.failures} job(s) of the sweep failed; their runs say why."))
-        self.parent.close()
+        error = UserError(f"{self.failures} job(s) of the sweep failed; their own messages are above.")
+        mlflow.set_tag("error", one_line(error))
+        self._close_parent("FAILED")
+        _exit_with(error)
 
 
 def _quiet_libraries() -> None:
@@ -172,6 +204,7 @@ def run(step: str, cfg: DictConfig) -> Iterator:
     """
     import mlflow
 
+    _reach_tracking_server(mlflow.get_tracking_uri())
     _set_experiment()
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -202,6 +235,17 @@ def run(step: str, cfg: DictConfig) -> Iterator:
             with contextlib.suppress(mlflow.MlflowException):
                 mlflow.log_artifact(str(folder / f"{step}.log"))
             mlflow.end_run(status)
+
+
+def _reach_tracking_server(uri: str) -> None:
+    """Fail at once where mlflow's client would retry for minutes. Any answer will do."""
+    if uri.startswith(("http://", "https://")):
+        import httpx
+
+        try:
+            httpx.get(f"{uri.rstrip('/')}/health", timeout=SERVER_TIMEOUT)
+        except httpx.HTTPError as error:
+            raise UserError(f"the tracking server at {_without_password(uri)} cannot be reached ({error or type(error).__name__}). Start it, or set MLFLOW_TRACKING_URI to one that runs.") from None
 
 
 def _write_line(handler: logging.Handler, text: str) -> None:
@@ -251,23 +295,27 @@ def shorten(text: str, limit: int = MAX_PARAM_LENGTH) -> str:
 def local_path(given: str, key: str) -> Path:
     """An existing file, folder or glob the user named: absolute, or relative to the project's folder.
 
-    `mlflow run` starts a step in the project's folder, which for a git URL is a temporary clone; so a path that
-    is not there is also looked for in the folder `mlflow run` was typed in.
+    A path that is not there is looked for in the folder `mlflow run` was typed in; first of all there, where the
+    project's folder is mlflow's temporary clone of a git URL.
 
     Raises:
         UserError: it is in neither.
     """
+    given = given.removeprefix("file://")
+    if not given:
+        raise UserError(f"{key} is empty; expected a path.")
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", given):
         raise UserError(f"{key}: {given!r} is a URI; expected a path on this machine. Download it, then give its path.")
     path = Path(given).expanduser()
-    bases = list(dict.fromkeys([PROJECT, *_caller_folder()]))
+    bases = list(dict.fromkeys([*_caller_folder(), PROJECT] if _is_temporary_clone() else [PROJECT, *_caller_folder()]))
     for base in bases:
         if (base / path).exists() or any(glob.iglob(str(base / path), recursive=True)):
             return base / path
     if path.is_absolute():
         raise UserError(f"{key}: there is no {str(path)!r}. The path is absolute already, so check its spelling.")
     looked = " nor in ".join(map(str, bases))
-    raise UserError(f"{key}: there is no {given!r} in {looked}. Type the absolute path: -P {PARAMETERS.get(key, key)}={bases[-1] / path} (or where it really is).")
+    typed = next(iter(_caller_folder()), PROJECT)
+    raise UserError(f"{key}: there is no {given!r} in {looked}. Type the absolute path: -P {PARAMETERS.get(key, key)}={shlex.quote(str(typed / path))} (or where it really is).")
 
 
 # Config keys that are typed under another name.
@@ -275,9 +323,20 @@ PARAMETERS = {"corpus.path": "corpus"}
 
 
 def output_path(given: str) -> Path:
-    """Where to write: absolute, or relative to the folder the command was typed in."""
+    """Where to write: absolute, or relative to the folder the command was typed in.
+
+    Raises:
+        UserError: a relative path that would end up in mlflow's temporary clone.
+    """
     base = next(iter(_caller_folder()), PROJECT)
+    if base == PROJECT and _is_temporary_clone() and not Path(given).expanduser().is_absolute():
+        raise UserError(f"output={given} would land in a temporary clone of the project. Give an absolute path.")
     return (base / Path(given).expanduser()).resolve()
+
+
+def _is_temporary_clone() -> bool:
+    """Whether mlflow has fetched this project from a git URL into a folder of its own."""
+    return PROJECT.is_relative_to(Path(tempfile.gettempdir()).resolve()) and PROJECT.name.startswith(tempfile.gettempprefix())
 
 
 def _caller_folder() -> list[Path]:
@@ -286,8 +345,9 @@ def _caller_folder() -> list[Path]:
 
     with contextlib.suppress(psutil.Error):
         for process in psutil.Process().parents():
-            words = [Path(word).name for word in process.cmdline()[:4]]
-            if "run" in words and "mlflow" in words:
+            words = process.cmdline()
+            program = [Path(word).name for word in words[:3]]
+            if "mlflow" in program and "run" in words:
                 return [Path(process.cwd())]
     return []
 
@@ -299,17 +359,26 @@ def tag_upstream(upstream_run_id: str, model_id: str) -> None:
     mlflow.set_tags({"upstream_run_id": upstream_run_id, "model_id": model_id})
 
 
-def next_command(entry_point: str, **parameters: str) -> str:
-    """The `mlflow run` line that goes on from here: same project, same environment manager."""
+def next_command(step: str, **parameters: str) -> str:
+    """The line that goes on from here, typed the way this step was: same project, version, environment, experiment."""
     import mlflow
 
     active = mlflow.active_run()
-    tags = active.data.tags if active else {}
-    manager = tags.get("mlflow.project.env")
-    words = ["mlflow run", _project_uri(tags), f"-e {entry_point}", *(f"-P {key}={value}" for key, value in parameters.items())]
-    if tags.get("mlflow.project.entryPoint") and manager != "conda":
-        words.append(f"--env-manager {manager or 'local'}")
-    return " ".join(words)
+    tags = active.data.tags
+    if "mlflow.project.entryPoint" not in tags:
+        return shlex.join(["python", "-m", f"steps.{step}", *(f"{key}={value}" for key, value in parameters.items())])
+    words = ["mlflow", "run", _project_uri(tags), "-e", step]
+    if _is_temporary_clone():
+        words += ["-v", tags["mlflow.source.git.commit"]]
+    for key, value in parameters.items():
+        words += ["-P", f"{key}={value}"]
+    manager = tags.get("mlflow.project.env", "local")
+    if manager != "conda":
+        words += ["--env-manager", manager]
+    experiment = mlflow.get_experiment(active.info.experiment_id)
+    if experiment.experiment_id != "0":
+        words += ["--experiment-name", experiment.name]
+    return shlex.join(words)
 
 
 def ui_command() -> str:
@@ -324,12 +393,9 @@ def ui_command() -> str:
 
 def _project_uri(tags: dict[str, str]) -> str:
     """`.` from the project's own folder, the git URL where mlflow made a temporary clone of it, else the folder."""
-    caller = next(iter(_caller_folder()), PROJECT)
-    if caller == PROJECT:
+    if next(iter(_caller_folder()), PROJECT) == PROJECT:
         return "."
-    url = tags.get("mlflow.source.git.repoURL")
-    is_clone = PROJECT.is_relative_to(Path(tempfile.gettempdir()).resolve())
-    return url if url and is_clone else str(PROJECT)
+    return tags.get("mlflow.source.git.repoURL", str(PROJECT)) if _is_temporary_clone() else str(PROJECT)
 
 
 def corpus_path(given: str) -> Path:

@@ -5,6 +5,7 @@ them, and never raise on a bad model: a bad model is a failed check.
 """
 
 import math
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -127,7 +128,9 @@ def read_suite(path: Path, name: str | None, sentence1: str, sentence2: str, sco
     Raises:
         UserError: a missing column, a row without sentence or number, fewer than two rows, equal grades.
     """
-    file = corpus.find_files(path)[0]
+    file, *others = corpus.find_files(path)
+    if others:
+        raise UserError(f"{path} names {len(others) + 1} files; expected one suite. Give one of them, such as {file}.")
     kind = corpus.detect_format(file)
     if kind == "text":
         raise UserError(f"{file} is a text file; expected a suite with the columns {sentence1}, {sentence2} and {score}.")
@@ -146,7 +149,8 @@ def read_suite(path: Path, name: str | None, sentence1: str, sentence2: str, sco
     grades = np.array([_number(grade) for grade in scores])
     if np.ptp(grades) == 0:
         raise UserError(f"every {score!r} in {file} is {grades[0]:g}; expected different grades, or no correlation is defined.")
-    return Suite(name or file.stem, file, first, second, grades)
+    # mlflow takes no other characters in the name of a metric.
+    return Suite(re.sub(r"[^A-Za-z0-9_.\- ]", "_", name or file.stem), file, first, second, grades)
 
 
 def _number(value) -> float | None:

@@ -1,7 +1,6 @@
 """Types of the config, one dataclass per node. No defaults here: every default lives once, in conf/.
 
-`min` in a field's metadata is the least value accepted. `group` names the folder of conf/ that a
-node is chosen from.
+`min` in a field's metadata is the least value accepted, or the least number of entries of a list.
 """
 
 from dataclasses import dataclass, field
@@ -84,17 +83,17 @@ class EmbeddingConf:
 
 @dataclass
 class LogModelConf:
-    model: ModelConf = field(default_factory=ModelConf, metadata={"group": "model"})
+    model: ModelConf = field(default_factory=ModelConf)
     artifact_name: str = MISSING
-    examples: list[str] = MISSING
+    examples: list[str] = field(default=MISSING, metadata={"min": 1})
 
 
 @dataclass
 class ValidateConf:
     run_id: str = MISSING
-    suite: SuiteConf = field(default_factory=SuiteConf, metadata={"group": "suite"})
-    backend: BackendConf = field(default_factory=BackendConf, metadata={"group": "backend"})
-    sentences: list[str] = MISSING
+    suite: SuiteConf = field(default_factory=SuiteConf)
+    backend: BackendConf = field(default_factory=BackendConf)
+    sentences: list[str] = field(default=MISSING, metadata={"min": 2})
     tolerance: ToleranceConf = field(default_factory=ToleranceConf)
     max_cosine: float = MISSING
     latency_calls: int = field(default=MISSING, metadata={"min": 1})
@@ -107,7 +106,7 @@ class EncodeConf:
     output: str | None = MISSING
     rows_per_part: int = field(default=MISSING, metadata={"min": 1})
     keep_text: bool = MISSING
-    backend: BackendConf = field(default_factory=BackendConf, metadata={"group": "backend"})
+    backend: BackendConf = field(default_factory=BackendConf)
     embedding: EmbeddingConf = field(default_factory=EmbeddingConf)
 
 

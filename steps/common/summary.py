@@ -1,6 +1,7 @@
 """What a step shows when it is done."""
 
 import json
+import math
 
 
 def show(step: str, results: dict, next_command: str | None = None) -> None:
@@ -11,7 +12,8 @@ def show(step: str, results: dict, next_command: str | None = None) -> None:
         print(f"  {name:<{width}}  {_format(value)}")
     if next_command:
         print(f"\nnext: {next_command}")
-    print(json.dumps({"step": step, **results, "next": next_command}, ensure_ascii=False), flush=True)
+    finite = {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in results.items()}
+    print(json.dumps({"step": step, **finite, "next": next_command}, ensure_ascii=False), flush=True)
 
 
 def _format(value) -> str:
