@@ -9,6 +9,7 @@ Refuses a model whose validation failed, and an output folder that holds somethi
     python -m steps.encode run_id=latest corpus.path=/data/texts.parquet output=/data/embeddings
 """
 
+import shlex
 import tempfile
 from pathlib import Path
 
@@ -27,13 +28,17 @@ def check_validated(found, logger) -> None:
     verdict = found.tags.get("validation")
     if verdict == "failed":
         run_id = found.tags.get("validation_run_id")
-        raise UserError(f"model {found.logged.model_id} failed its validation (run {run_id}), so it is not used. See report.html of that run; log a better model, or validate again with other thresholds.")
+        raise UserError(
+            f"model {found.logged.model_id} failed its validation (run {run_id}), so it is not used. See report.html of that run; log a better model, or validate again with other thresholds."
+        )
     if verdict is None:
-        logger.warning("model %s was never validated; run validate first to know what it is worth", found.logged.model_id)
+        logger.warning(
+            "model %s was never validated; run validate first to know what it is worth", found.logged.model_id
+        )
 
 
-def main(cfg: DictConfig) -> None:
-    # Cheap checks first: nothing heavy is imported, and no run started, for a path that is not there.
+def open_inputs(cfg: DictConfig) -> tuple:
+    """The corpus, found readable, and the output folder, found empty (None: the run). Imports nothing heavy."""
     from steps.common import corpus, shards
 
     path = project.corpus_path(cfg.corpus.path)
@@ -41,38 +46,56 @@ def main(cfg: DictConfig) -> None:
     output = project.output_path(cfg.output) if cfg.output is not None else None
     if output is not None:
         shards.prepare_output(output)
+    return texts, output
 
+
+def load(cfg: DictConfig, found) -> tuple:
+    """The backend that computes with a found model, and what is done with its vectors."""
+    from steps.common import model as models
+    from steps.common import pipeline
+    from steps.common.backends import load_backend
+
+    native = models.load_native(models.download(found))
+    settings = cfg.backend
+    backend = load_backend(
+        settings.name,
+        native,
+        precision=settings.precision.name,
+        batch_size=settings.batch_size,
+        device=settings.device,
+        prompt_name=cfg.embedding.prompt_name,
+    )
+    cut = cfg.embedding.truncate_dim is not None
+    options = pipeline.Options(
+        dtype=cfg.embedding.dtype.name,
+        truncate_dim=cfg.embedding.truncate_dim,
+        # The model's own Normalize comes before the cut.
+        normalize=cfg.embedding.normalize or (cut and models.normalizes(native)),
+        rows_per_part=cfg.rows_per_part,
+        keep_text=cfg.keep_text,
+    )
+    return backend, options
+
+
+def main(cfg: DictConfig) -> None:
+    texts, output = open_inputs(cfg)
     with project.run("encode", cfg) as run, tempfile.TemporaryDirectory() as scratch:
         import mlflow
 
         from steps.common import model as models
-        from steps.common import pipeline
-        from steps.common.backends import load_backend
+        from steps.common import pipeline, shards
 
         found = models.find_model(cfg.run_id, preceding="validate", experiment_id=run.info.experiment_id)
         project.tag_upstream(found.run_id, found.logged.model_id)
         check_validated(found, project.logger)
-        native = models.load_native(models.download(found))
-        backend = load_backend(
-            cfg.backend.name,
-            native,
-            precision=cfg.backend.precision.name,
-            batch_size=cfg.backend.batch_size,
-            device=cfg.backend.device,
-            prompt_name=cfg.embedding.prompt_name,
-        )
-        options = pipeline.Options(
-            dtype=cfg.embedding.dtype.name,
-            truncate_dim=cfg.embedding.truncate_dim,
-            normalize=cfg.embedding.normalize or (cfg.embedding.truncate_dim is not None and models.normalizes(native)),
-            rows_per_part=cfg.rows_per_part,
-            keep_text=cfg.keep_text,
-        )
-        project.logger.info("encoding %d rows of %s with %s", texts.rows, path, found.tags.get("hub_id", found.logged.name))
+        backend, options = load(cfg, found)
+        project.logger.info("encoding %d rows with %s", texts.rows, found.tags.get("hub_id", found.logged.name))
         folder = output or Path(scratch)
         # A part that goes into the run leaves this disk as soon as it is whole.
-        on_part = project.move_into_run if output is None else lambda part: None
-        result = pipeline.encode_corpus(texts, backend, folder, options, on_part)
+        result = pipeline.encode_corpus(
+            texts, backend, folder, options, on_part=project.move_into_run if output is None else None
+        )
+
         facts = {
             "run_id": run.info.run_id,
             "upstream_run_id": found.run_id,
@@ -82,7 +105,6 @@ def main(cfg: DictConfig) -> None:
             "options": OmegaConf.to_container(cfg, resolve=True, enum_to_str=True),
             "versions": models.versions(),
             "code_commit": run.data.tags.get("mlflow.source.git.commit"),
-            "unit_length": options.normalize or models.normalizes(native),
             **result.manifest(),
         }
         manifest = shards.write_manifest(folder, result.parts, facts)
@@ -96,8 +118,16 @@ def main(cfg: DictConfig) -> None:
         summary.show_embeddings(result.sample_texts, result.sample_embeddings)
         summary.show(
             "encode",
-            {"run_id": run.info.run_id, "model_id": found.logged.model_id, **result.metrics(), "parts": len(result.parts), "embeddings": where},
-            f"python -c \"import pandas; print(pandas.read_parquet('{output}/part-00000.parquet'))\"" if output else f"mlflow artifacts download -u {where} -d embeddings",
+            {
+                "run_id": run.info.run_id,
+                "model_id": found.logged.model_id,
+                **result.metrics(),
+                "parts": len(result.parts),
+                "embeddings": where,
+            },
+            shlex.join(["mlflow", "artifacts", "download", "-u", where, "-d", "embeddings"])
+            if output is None
+            else shlex.join(["ls", "-l", where]),
         )
 
 

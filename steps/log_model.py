@@ -32,7 +32,12 @@ def main(cfg: DictConfig) -> None:
 
         project.logger.info("loading %s from %s", source.name, source.folder)
         prompts = OmegaConf.to_container(spec.prompts)
-        model = models.load_source(source, trust_remote_code=spec.trust_remote_code, prompts=prompts, default_prompt_name=spec.default_prompt_name)
+        model = models.load_source(
+            source,
+            trust_remote_code=spec.trust_remote_code,
+            prompts=prompts,
+            default_prompt_name=spec.default_prompt_name,
+        )
         examples = list(cfg.examples)
         embeddings = model.encode(examples, show_progress_bar=False)
         signature = models.build_signature(examples, embeddings)

@@ -17,9 +17,12 @@ from omegaconf import DictConfig
 from steps.common import arguments, project, summary
 from steps.common.errors import UserError
 
-
 # Overrides that are declared parameters of a step in MLproject, so that its run shows them as the user typed them.
-DECLARED = {"log_model": {"model": "model"}, "validate": {"suite": "suite"}, "encode": {"corpus.path": "corpus", "output": "output"}}
+DECLARED = {
+    "log_model": {"model": "model"},
+    "validate": {"suite": "suite"},
+    "encode": {"corpus.path": "corpus", "output": "output"},
+}
 
 
 def step_parameters(step: str, overrides: list[str]) -> dict[str, str]:
@@ -45,7 +48,14 @@ def run_step(step: str, parameters: dict[str, str], experiment_id: str) -> str:
     from mlflow.exceptions import ExecutionException
 
     try:
-        submitted = mlflow.projects.run(str(project.PROJECT), entry_point=step, parameters=parameters, experiment_id=experiment_id, run_name=step, env_manager="local")
+        submitted = mlflow.projects.run(
+            str(project.PROJECT),
+            entry_point=step,
+            parameters=parameters,
+            experiment_id=experiment_id,
+            run_name=step,
+            env_manager="local",
+        )
     except ExecutionException as error:
         raise UserError(f"{step} failed, its own message is above; the steps after it did not run. {error}") from None
     return submitted.run_id
@@ -62,8 +72,15 @@ def check_inputs(overrides: list[str]) -> None:
     forwarded = arguments.check("main", overrides)[0].overrides
     configs = arguments.check_chain(list(forwarded))
     suite, encode = configs["validate"].suite, configs["encode"]
-    quality.read_suite(project.local_path(suite.path, "suite.path"), suite.name, suite.sentence1, suite.sentence2, suite.score)
-    corpus.open_corpus(project.corpus_path(encode.corpus.path), encode.corpus.format.name, encode.corpus.text_column, encode.corpus.id_column)
+    quality.read_suite(
+        project.local_path(suite.path, "suite.path"), suite.name, suite.sentence1, suite.sentence2, suite.score
+    )
+    corpus.open_corpus(
+        project.corpus_path(encode.corpus.path),
+        encode.corpus.format.name,
+        encode.corpus.text_column,
+        encode.corpus.id_column,
+    )
     if encode.output is not None:
         shards.prepare_output(project.output_path(encode.output))
 

@@ -1,7 +1,7 @@
 """test: run the project's tests inside its environment. `pytest_args` is split as a shell splits words.
 
-    mlflow run . -e test -P pytest_args="-k corpus"
-    python -m pytest
+mlflow run . -e test -P pytest_args="-k corpus"
+python -m pytest
 """
 
 import argparse

@@ -29,11 +29,17 @@ def check_loading(pyfunc, native, reference: dict, dim: int, tolerance: float) -
     params = {"truncate_dim": max(1, dim // 2), "normalize_embeddings": True, "batch_size": 2}
     cut = pyfunc.predict(sentences, params=params)
     return [
-        quality.at_most("parity/pyfunc_vs_native", quality.max_abs_diff(predicted, native.encode(sentences)), tolerance),
+        quality.at_most(
+            "parity/pyfunc_vs_native", quality.max_abs_diff(predicted, native.encode(sentences)), tolerance
+        ),
         quality.at_most("parity/native_vs_source", quality.max_abs_diff(native.encode(sentences), source), tolerance),
         quality.at_most("parity/max_abs_diff", quality.max_abs_diff(predicted, source), tolerance),
         quality.at_most("input/str_vs_list", quality.max_abs_diff(pyfunc.predict(sentences[0]), one), tolerance),
-        quality.at_most("input/dataframe_vs_list", quality.max_abs_diff(pyfunc.predict(pd.DataFrame({"text": sentences})), predicted), tolerance),
+        quality.at_most(
+            "input/dataframe_vs_list",
+            quality.max_abs_diff(pyfunc.predict(pd.DataFrame({"text": sentences})), predicted),
+            tolerance,
+        ),
         quality.equal("params/truncate_dim", cut.shape[-1], params["truncate_dim"]),
         quality.at_most("params/normalize_embeddings", float(np.abs(np.linalg.norm(cut, axis=1) - 1).max()), 1e-3),
     ]
@@ -65,6 +71,63 @@ def check_serving(pyfunc, folder, tolerance: float) -> list:
     ]
 
 
+def run_checks(cfg: DictConfig, found, suite) -> tuple[list, dict[str, float]]:
+    """Load the model both ways and check all it claims: the checks, and the metrics beside them."""
+    import mlflow
+    import numpy as np
+
+    from steps.common import model as models
+    from steps.common import quality
+    from steps.common.backends import load_backend
+
+    folder = models.download(found)
+    native, pyfunc = models.load_native(folder), models.load_pyfunc(folder)
+    sentences, tolerance = list(cfg.sentences), cfg.tolerance
+    reference = models.reference(found)
+    dim = pyfunc.metadata.signature.outputs.inputs[0].shape[-1]
+
+    embeddings = pyfunc.predict(sentences)
+    print("first 10 entries of each test embedding")
+    summary.show_embeddings(sentences, embeddings)
+
+    def encode(texts, **params):
+        return pyfunc.predict(list(texts), params=params or None)
+
+    checks = quality.check_form(
+        embeddings,
+        sentences,
+        dim,
+        models.normalizes(native),
+        unit_tolerance=tolerance.unit_length,
+        max_cosine=cfg.max_cosine,
+    )
+    checks += check_loading(pyfunc, native, reference, dim, tolerance.parity)
+    checks += quality.check_invariance(encode, sentences, tolerance.invariance)
+    checks += quality.check_refusals(pyfunc.predict, models.bad_inputs(), mlflow.MlflowException)
+    checks += check_serving(pyfunc, folder, tolerance.parity)
+    latency = quality.latencies_ms(pyfunc.predict, sentences, cfg.latency_calls)
+
+    settings = cfg.backend
+    backend = load_backend(
+        settings.name, native, precision=settings.precision.name, batch_size=settings.batch_size, device=settings.device
+    )
+    project.logger.info("scoring %d pairs of %s", len(suite.scores), suite.path)
+    checks.append(
+        quality.at_least(f"quality/{suite.name}/spearman", quality.spearman(suite, backend.encode), cfg.suite.threshold)
+    )
+
+    values = {check.name: check.value for check in checks}
+    metrics = {
+        "parity/max_abs_diff": values["parity/max_abs_diff"],
+        "serving/ok": float(all(check.passed for check in checks if check.name.startswith("serving/"))),
+        "latency/p50_ms": float(np.percentile(latency, 50)),
+        "latency/p95_ms": float(np.percentile(latency, 95)),
+        "checks/total": len(checks),
+        "checks/failed": len(quality.failed(checks)),
+    }
+    return checks, {name: value for name, value in metrics.items() if value is not None}
+
+
 def main(cfg: DictConfig) -> None:
     from steps.common import quality
 
@@ -72,74 +135,43 @@ def main(cfg: DictConfig) -> None:
     suite = quality.read_suite(suite_path, cfg.suite.name, cfg.suite.sentence1, cfg.suite.sentence2, cfg.suite.score)
     with project.run("validate", cfg) as run:
         import mlflow
-        import numpy as np
-        import pandas as pd
 
         from steps.common import model as models
         from steps.common import report
-        from steps.common.backends import load_backend
 
         found = models.find_model(cfg.run_id, preceding="log_model", experiment_id=run.info.experiment_id)
         project.tag_upstream(found.run_id, found.logged.model_id)
         project.logger.info("validating %s (%s)", found.uri, found.tags.get("hub_id", found.logged.name))
-        folder = models.download(found)
-        native, pyfunc = models.load_native(folder), models.load_pyfunc(folder)
-        sentences = list(cfg.sentences)
-        reference = models.reference(found)
-        dim = pyfunc.metadata.signature.outputs.inputs[0].shape[-1]
+        checks, metrics = run_checks(cfg, found, suite)
 
-        embeddings = pyfunc.predict(sentences)
-        print("first 10 entries of each test embedding")
-        summary.show_embeddings(sentences, embeddings)
-
-        def encode(texts, **params):
-            return pyfunc.predict(list(texts), params=params or None)
-
-        checks = quality.check_form(embeddings, sentences, dim, models.normalizes(native), unit_tolerance=cfg.tolerance.unit_length, max_cosine=cfg.max_cosine)
-        checks += check_loading(pyfunc, native, reference, dim, cfg.tolerance.parity)
-        checks += quality.check_invariance(encode, sentences, cfg.tolerance.invariance)
-        checks += quality.check_refusals(pyfunc.predict, models.bad_inputs(), mlflow.MlflowException)
-        checks += check_serving(pyfunc, folder, cfg.tolerance.parity)
-
-        latency = quality.latencies_ms(pyfunc.predict, sentences, cfg.latency_calls)
-        backend = load_backend(cfg.backend.name, native, precision=cfg.backend.precision.name, batch_size=cfg.backend.batch_size, device=cfg.backend.device)
-        project.logger.info("scoring %d pairs of %s", len(suite.scores), suite.path)
-        spearman = quality.spearman(suite, backend.encode)
-        checks.append(quality.at_least(f"quality/{suite.name}/spearman", spearman, cfg.suite.threshold))
-
-        values = {check.name: check.value for check in checks}
         failures = quality.failed(checks)
-        metrics = {
-            "parity/max_abs_diff": values["parity/max_abs_diff"],
-            "serving/ok": float(all(check.passed for check in checks if check.name.startswith("serving/"))),
-            "latency/p50_ms": float(np.percentile(latency, 50)),
-            "latency/p95_ms": float(np.percentile(latency, 95)),
-            "checks/total": len(checks),
-            "checks/failed": len(failures),
-        }
-        metrics = {name: value for name, value in metrics.items() if value is not None}
-        mlflow.log_metrics(metrics, model_id=found.logged.model_id)
-        frame = pd.DataFrame({cfg.suite.sentence1: suite.first, cfg.suite.sentence2: suite.second, cfg.suite.score: suite.scores})
-        dataset = mlflow.data.from_pandas(frame, source=models.dataset_source(str(suite.path)), name=suite.name, targets=cfg.suite.score)
-        mlflow.log_input(dataset, context="validation")
-        if np.isfinite(spearman):
-            mlflow.log_metric(f"quality/{suite.name}/spearman", spearman, model_id=found.logged.model_id, dataset=dataset)
-
         verdict = "failed" if failures else "passed"
         validation = report.as_dict(verdict, run.info.run_id, found.run_id, found.describe(), suite, checks, metrics)
         mlflow.log_dict(validation, "validation.json")
         mlflow.log_text(report.as_html(validation), "report.html")
         models.tag_validation(found, verdict, run.info.run_id)
         mlflow.set_tag(models.VALIDATION, verdict)
+        spearman = checks[-1]
+        models.log_validation(found, metrics, suite, spearman.name, spearman.value)
         print(report.as_table(checks))
         summary.show(
             "validate",
-            {"run_id": run.info.run_id, "model_id": found.logged.model_id, "validation": verdict, "checks": len(checks), "failed": len(failures), f"quality/{suite.name}/spearman": spearman, **metrics},
-            project.next_command("encode", run_id=run.info.run_id, corpus="sample") if not failures else None,
+            {
+                "run_id": run.info.run_id,
+                "model_id": found.logged.model_id,
+                "validation": verdict,
+                "checks": len(checks),
+                "failed": len(failures),
+                spearman.name: spearman.value,
+                **metrics,
+            },
+            None if failures else project.next_command("encode", run_id=run.info.run_id, corpus="sample"),
         )
         if failures:
             names = ", ".join(f"{check.name} is {check.value} (expected {check.threshold})" for check in failures)
-            raise UserError(f"validation failed, {len(failures)} of {len(checks)} checks: {names}. See report.html of run {run.info.run_id}.")
+            raise UserError(
+                f"validation failed, {len(failures)} of {len(checks)} checks: {names}. See report.html of run {run.info.run_id}."
+            )
 
 
 if __name__ == "__main__":

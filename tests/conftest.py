@@ -15,9 +15,16 @@ PROJECT = Path(__file__).resolve().parents[1]
 SHARED_DATA = Path(os.environ.get("SHARED_DATA", PROJECT.parent / "shared" / "data"))
 
 # Set by `mlflow run -e test`; a test that kept them would write into the run of the tests.
-LEAKED = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_NAME", "HYDRA_FULL_ERROR")
+LEAKED = (
+    "MLFLOW_RUN_ID",
+    "MLFLOW_EXPERIMENT_ID",
+    "MLFLOW_EXPERIMENT_NAME",
+    "MLFLOW_TRACKING_URI",
+    "MLFLOW_RUN_NAME",
+    "HYDRA_FULL_ERROR",
+)
 
-TINY_WORDS = "the a of and to in is on for with cat dog car sky red blue fast slow big small house tree river stone apple bread".split()
+TINY_WORDS = ["the", "a", "of", "and", "to", "in", "is", "on", "for", "with", "cat", "dog", "car", "sky", "red", "blue", "fast", "slow", "big", "small", "house", "tree", "river", "stone", "apple", "bread"]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -57,20 +64,41 @@ def tiny_model_folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *TINY_WORDS]
     letters = [chr(c) for c in range(33, 127) if not chr(c).isupper()]
-    vocabulary = {piece: i for i, piece in enumerate(dict.fromkeys([*pieces, *letters, *(f"##{letter}" for letter in letters)]))}
+    vocabulary = {
+        piece: i for i, piece in enumerate(dict.fromkeys([*pieces, *letters, *(f"##{letter}" for letter in letters)]))
+    }
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", model_max_length=64)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        "[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        model_max_length=64,
+    )
     torch.manual_seed(0)
     bert = BertModel(
-        BertConfig(vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, max_position_embeddings=64, initializer_range=0.5)
+        BertConfig(
+            vocab_size=len(vocabulary),
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=64,
+            max_position_embeddings=64,
+            initializer_range=0.5,
+        )
     )
     bert.eval().save_pretrained(folder / "bert")
     fast.save_pretrained(folder / "bert")
     transformer = Transformer(str(folder / "bert"))
-    model = SentenceTransformer(modules=[transformer, Pooling(32, "mean"), Normalize()], device="cpu", prompts={"query": "the cat: "})
+    model = SentenceTransformer(
+        modules=[transformer, Pooling(32, "mean"), Normalize()], device="cpu", prompts={"query": "the cat: "}
+    )
     model.save(str(folder / "model"))
     return folder / "model"
 
@@ -79,7 +107,12 @@ def tiny_model_folder(tmp_path_factory) -> Path:
 def tiny_suite(tmp_path_factory) -> Path:
     """A few graded pairs whose order any model gets right: equal sentences are alike, others less so."""
     path = tmp_path_factory.mktemp("suite") / "tiny.jsonl"
-    pairs = [("the cat is big", "the cat is big", 5), ("the red car", "the red car", 5), ("a tree in the sky", "the dog and bread", 1), ("blue river stone", "an apple for the house", 0)]
+    pairs = [
+        ("the cat is big", "the cat is big", 5),
+        ("the red car", "the red car", 5),
+        ("a tree in the sky", "the dog and bread", 1),
+        ("blue river stone", "an apple for the house", 0),
+    ]
     path.write_text("".join(json.dumps({"sentence1": a, "sentence2": b, "score": s}) + "\n" for a, b, s in pairs))
     return path
 
@@ -157,7 +190,13 @@ def shell(tmp_path):
 def clone(tmp_path) -> Path:
     """A copy of the project as a git repository with one commit, whatever state this checkout is in."""
     folder = tmp_path / "clone"
-    shutil.copytree(PROJECT, folder, ignore=shutil.ignore_patterns(".git", "__pycache__", ".pytest_cache", "mlruns", "mlflow.db*"))
-    for command in (["init", "-q", "-b", "main"], ["add", "-A"], ["-c", "user.name=t", "-c", "user.email=t@example.com", "commit", "-qm", "test"]):
+    shutil.copytree(
+        PROJECT, folder, ignore=shutil.ignore_patterns(".git", "__pycache__", ".pytest_cache", "mlruns", "mlflow.db*")
+    )
+    for command in (
+        ["init", "-q", "-b", "main"],
+        ["add", "-A"],
+        ["-c", "user.name=t", "-c", "user.email=t@example.com", "commit", "-qm", "test"],
+    ):
         subprocess.run(["git", *command], cwd=folder, check=True)
     return folder

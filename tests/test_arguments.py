@@ -11,7 +11,20 @@ import yaml
 from omegaconf import MISSING, OmegaConf
 
 from steps.common import arguments
-from steps.common.arguments import CHAIN, CONF, PROJECT, check, describe_type, field_type, groups, known_keys, parse, quote, share_out, translate
+from steps.common.arguments import (
+    CHAIN,
+    CONF,
+    PROJECT,
+    check,
+    describe_type,
+    field_type,
+    groups,
+    known_keys,
+    parse,
+    quote,
+    share_out,
+    translate,
+)
 from steps.common.errors import UserError
 from steps.common.schema import STEPS
 from steps.main import step_parameters
@@ -101,7 +114,13 @@ def test_a_key_and_its_value_as_one_word():
 
 
 def test_hydra_overrides_pass_as_they_are():
-    words = ["backend.batch_size=64", "+model.prompts.q='a b'", "~model.prompts", "++keep_text=false", "corpus.path='a, b'"]
+    words = [
+        "backend.batch_size=64",
+        "+model.prompts.q='a b'",
+        "~model.prompts",
+        "++keep_text=false",
+        "corpus.path='a, b'",
+    ]
     assert translate("encode", words).overrides == words
 
 
@@ -120,7 +139,9 @@ def test_a_key_without_a_value_says_what_to_type():
 
 
 def test_overrides_are_split_as_a_shell_splits_words():
-    words = translate("encode", ["--overrides", """backend.batch_size=2 +a.b=1 ~c "corpus.path='two words'" output=x\\ y"""]).overrides
+    words = translate(
+        "encode", ["--overrides", """backend.batch_size=2 +a.b=1 ~c "corpus.path='two words'" output=x\\ y"""]
+    ).overrides
     assert words == ["backend.batch_size=2", "+a.b=1", "~c", "corpus.path='two words'", "output=x y"]
 
 
@@ -134,7 +155,10 @@ def test_overrides_that_no_shell_could_split_are_refused():
 
 
 def test_a_shell_comment_sign_in_overrides_is_kept():
-    assert translate("encode", ["--overrides", "output=a#b keep_text=false"]).overrides == ["output=a#b", "keep_text=false"]
+    assert translate("encode", ["--overrides", "output=a#b keep_text=false"]).overrides == [
+        "output=a#b",
+        "keep_text=false",
+    ]
 
 
 def test_the_last_of_two_values_wins():
@@ -152,7 +176,19 @@ def test_corpus_typed_by_hand_means_the_same_as_the_parameter(step):
 
 
 @pytest.mark.parametrize(
-    "flags", ["--help", "-h", "--hydra-help", "--version", "--multirun", "-m", "--cfg job", "-c all", "--cfg job --package corpus --resolve", "--config-dir /x"]
+    "flags",
+    [
+        "--help",
+        "-h",
+        "--hydra-help",
+        "--version",
+        "--multirun",
+        "-m",
+        "--cfg job",
+        "-c all",
+        "--cfg job --package corpus --resolve",
+        "--config-dir /x",
+    ],
 )
 def test_hydra_flags_are_kept_with_their_values(flags):
     given = translate("encode", [*flags.split(), "backend.batch_size=2"])
@@ -218,7 +254,20 @@ def test_a_string_arrives_through_the_composition_of_main_too():
     assert (encode.corpus.path, validate.suite.name) == (text, text)
 
 
-PIECES = [*"abc019 ,.:;=+-*/\\\\\\'\"`(){}[]<>|&~!@#$%^_\t\n", "${", "${a}", "\\${", "$(", "ü", "東", "🚀", "\u2028", "'\\", "\\'", "''"]
+PIECES = [
+    *"abc019 ,.:;=+-*/\\\\\\'\"`(){}[]<>|&~!@#$%^_\t\n",
+    "${",
+    "${a}",
+    "\\${",
+    "$(",
+    "ü",
+    "東",
+    "🚀",
+    "\u2028",
+    "'\\",
+    "\\'",
+    "''",
+]
 
 
 def random_texts(count: int, seed: int):
@@ -236,7 +285,10 @@ def test_several_hundred_random_strings_arrive_as_they_were_typed():
 
 def test_random_strings_arrive_as_they_were_typed_through_main():
     for text in random_texts(100, seed=2):
-        assert dict(map(arrives, through_main("--corpus", text, "--corpus.text_column", text))) == {"corpus.path": text, "corpus.text_column": text}
+        assert dict(map(arrives, through_main("--corpus", text, "--corpus.text_column", text))) == {
+            "corpus.path": text,
+            "corpus.text_column": text,
+        }
 
 
 def test_random_strings_arrive_as_they_were_typed_through_the_whole_composition():
@@ -264,12 +316,29 @@ def test_interpolations_work_in_an_override_of_hydra():
 
 
 def test_numbers_switches_and_lists_take_the_grammar_of_hydra():
-    config = composed("encode", "--backend.batch_size", "64", "--keep_text", "false", "--embedding.truncate_dim", "null", "--corpus.format", "jsonl")
-    assert (config.backend.batch_size, config.keep_text, config.embedding.truncate_dim, config.corpus.format.name) == (64, False, None, "jsonl")
+    config = composed(
+        "encode",
+        "--backend.batch_size",
+        "64",
+        "--keep_text",
+        "false",
+        "--embedding.truncate_dim",
+        "null",
+        "--corpus.format",
+        "jsonl",
+    )
+    assert (config.backend.batch_size, config.keep_text, config.embedding.truncate_dim, config.corpus.format.name) == (
+        64,
+        False,
+        None,
+        "jsonl",
+    )
     assert composed("log_model", "--examples", "['a, b', c]").examples == ["a, b", "c"]
 
 
-@pytest.mark.parametrize("word", ["model.prompts.q=find", "--model.prompts.q=find", "model.prompts={q: find}", "+model.prompts.q=find"])
+@pytest.mark.parametrize(
+    "word", ["model.prompts.q=find", "--model.prompts.q=find", "model.prompts={q: find}", "+model.prompts.q=find"]
+)
 def test_a_prompt_of_a_new_name_can_be_given_or_the_error_says_how(word):
     try:
         config = composed("log_model", word)
@@ -280,7 +349,10 @@ def test_a_prompt_of_a_new_name_can_be_given_or_the_error_says_how(word):
 
 
 def test_a_prompt_that_the_config_has_can_be_changed():
-    assert composed("log_model", "model=bge-small-en-v1.5", "--model.prompts.query", "Find: a, b").model.prompts["query"] == "Find: a, b"
+    assert (
+        composed("log_model", "model=bge-small-en-v1.5", "--model.prompts.query", "Find: a, b").model.prompts["query"]
+        == "Find: a, b"
+    )
 
 
 # what is refused
@@ -370,7 +442,11 @@ def test_the_least_value_itself_is_accepted():
 
 @pytest.mark.parametrize(
     ("step", "word", "nearest"),
-    [("encode", "backend=tortch", "torch"), ("log_model", "--model=all-MiniLM-L6", "all-MiniLM-L6-v2"), ("main", "model=all-MiniLM", "all-MiniLM-L6-v2")],
+    [
+        ("encode", "backend=tortch", "torch"),
+        ("log_model", "--model=all-MiniLM-L6", "all-MiniLM-L6-v2"),
+        ("main", "model=all-MiniLM", "all-MiniLM-L6-v2"),
+    ],
 )
 def test_an_unknown_member_of_a_group_names_the_nearest_one_and_lists_all(step, word, nearest):
     message = refusal(step, word)
@@ -397,7 +473,9 @@ def test_a_required_key_that_is_missing_says_what_to_type(step, words, key):
     assert f"{key} is required here: give -P {key}=<value>" in refusal(step, *words)
 
 
-@pytest.mark.parametrize("word", ["word", "a b=c", "corpus.path=$(ls)", "corpus.path='open", "corpus.path={a", "-x", "corpus.path=a]"])
+@pytest.mark.parametrize(
+    "word", ["word", "a b=c", "corpus.path=$(ls)", "corpus.path='open", "corpus.path={a", "-x", "corpus.path=a]"]
+)
 def test_an_override_that_cannot_be_read_is_shown_and_explained(word):
     message = refusal("encode", word)
     assert repr(word) in message and "Expected key=value" in message
@@ -407,7 +485,14 @@ def test_an_override_that_cannot_be_read_is_shown_and_explained(word):
 
 
 @pytest.mark.parametrize(
-    "word", ["backend.batch_size=1,2", "--backend.batch_size=1,2", "corpus.path=a,b", "backend.batch_size=range(1,3)", "backend.batch_size=choice(1,2)"]
+    "word",
+    [
+        "backend.batch_size=1,2",
+        "--backend.batch_size=1,2",
+        "corpus.path=a,b",
+        "backend.batch_size=range(1,3)",
+        "backend.batch_size=choice(1,2)",
+    ],
 )
 def test_a_sweep_without_multirun_is_refused(word):
     message = refusal("encode", word)
@@ -452,7 +537,10 @@ def test_main_gathers_what_is_not_its_own_into_one_list():
 
 
 def test_main_leaves_the_settings_of_hydra_to_hydra():
-    assert translate("main", ["hydra.verbose=true", "model=local"]).overrides == ["hydra.verbose=true", "overrides=['model=local']"]
+    assert translate("main", ["hydra.verbose=true", "model=local"]).overrides == [
+        "hydra.verbose=true",
+        "overrides=['model=local']",
+    ]
 
 
 def test_main_without_anything_given_has_no_overrides():
@@ -461,7 +549,16 @@ def test_main_without_anything_given_has_no_overrides():
 
 
 def test_each_step_of_the_chain_gets_the_overrides_it_knows():
-    shares = share_out(["model=local", "suite.threshold=5", "backend.batch_size=8", "corpus.path=a", "+model.prompts.q=x", "keep_text=false"])
+    shares = share_out(
+        [
+            "model=local",
+            "suite.threshold=5",
+            "backend.batch_size=8",
+            "corpus.path=a",
+            "+model.prompts.q=x",
+            "keep_text=false",
+        ]
+    )
     assert shares == {
         "log_model": ["model=local", "+model.prompts.q=x"],
         "validate": ["suite.threshold=5", "backend.batch_size=8"],
@@ -483,12 +580,16 @@ def test_main_refuses_a_key_that_no_step_knows():
 
 
 def test_declared_parameters_of_a_step_are_told_apart_from_its_other_overrides():
-    assert step_parameters("encode", ["corpus.path='a b'", "output=x", "keep_text=false", "embedding.dtype=float16"]) == {
+    assert step_parameters(
+        "encode", ["corpus.path='a b'", "output=x", "keep_text=false", "embedding.dtype=float16"]
+    ) == {
         "corpus": "a b",
         "output": "x",
         "overrides": "keep_text=false embedding.dtype=float16",
     }
-    assert step_parameters("log_model", ["+model.prompts.q='a b'"]) == {"overrides": shlex.join(["+model.prompts.q='a b'"])}
+    assert step_parameters("log_model", ["+model.prompts.q='a b'"]) == {
+        "overrides": shlex.join(["+model.prompts.q='a b'"])
+    }
     assert step_parameters("validate", []) == {}
 
 
@@ -500,7 +601,10 @@ def default_words(entry_point: str) -> list[str]:
     entry = MLPROJECT["entry_points"][entry_point]
     words = shlex.split(entry["command"])
     assert words[:3] == ["python", "-m", f"steps.{entry_point}"]
-    return [word.format(**{name: parameter["default"] for name, parameter in entry["parameters"].items()}) for word in words[3:]]
+    return [
+        word.format(**{name: parameter["default"] for name, parameter in entry["parameters"].items()})
+        for word in words[3:]
+    ]
 
 
 @pytest.mark.parametrize("step", CHAIN)
@@ -539,7 +643,9 @@ def test_a_config_file_composes(file):
     if not group:
         check(name, [])
         return
-    required = [key for key, value in yaml.safe_load((CONF / file).read_text(encoding="utf-8")).items() if value == MISSING]
+    required = [
+        key for key, value in yaml.safe_load((CONF / file).read_text(encoding="utf-8")).items() if value == MISSING
+    ]
     (config,) = check(step_with(group), [f"{group}={name}", *(f"{group}.{key}=1" for key in required)])
     assert not OmegaConf.missing_keys(config)
 
@@ -548,7 +654,9 @@ def test_a_config_file_composes(file):
 def test_a_file_of_a_group_gives_every_key_of_its_node_and_no_other(file):
     group = Path(file).parent.name
     node = field_type(STEPS[step_with(group)], group)
-    assert list(yaml.safe_load((CONF / file).read_text(encoding="utf-8"))) == [field.name for field in dataclasses.fields(node)]
+    assert list(yaml.safe_load((CONF / file).read_text(encoding="utf-8"))) == [
+        field.name for field in dataclasses.fields(node)
+    ]
 
 
 def leaves(tree: dict, prefix: str = ""):
@@ -595,7 +703,15 @@ def test_a_dataclass_of_the_schema_holds_no_default(schema):
 
 
 def test_every_group_of_the_schema_is_a_folder_of_conf_and_the_other_way_round():
-    chosen = {entry for step in STEPS for entry in (next(iter(d)) for d in yaml.safe_load((CONF / f"{step}.yaml").read_text())["defaults"] if isinstance(d, dict))}
+    chosen = {
+        entry
+        for step in STEPS
+        for entry in (
+            next(iter(d))
+            for d in yaml.safe_load((CONF / f"{step}.yaml").read_text())["defaults"]
+            if isinstance(d, dict)
+        )
+    }
     assert chosen == set(groups())
 
 

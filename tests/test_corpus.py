@@ -11,7 +11,14 @@ import pytest
 from steps.common.corpus import find_files, open_corpus
 from steps.common.errors import UserError
 
-TEXTS = ["A plain sentence.", "", "Grüße aus Köln, 東京 и Москва 🚀", 'She said "no", twice.', "tab\there", "  spaces kept  "]
+TEXTS = [
+    "A plain sentence.",
+    "",
+    "Grüße aus Köln, 東京 и Москва 🚀",
+    'She said "no", twice.',
+    "tab\there",
+    "  spaces kept  ",
+]
 
 
 def put(path, content: str | bytes):
@@ -49,7 +56,11 @@ def write_as(format: str, path, texts):
         return put(path, "".join(f"{text}\n" for text in texts))
     if format in ("csv", "tsv"):
         delimiter = {"csv": ",", "tsv": "\t"}[format]
-        return put(path, f"n{delimiter}text\n" + "".join(f"{i}{delimiter}{quoted(text, delimiter)}\n" for i, text in enumerate(texts)))
+        return put(
+            path,
+            f"n{delimiter}text\n"
+            + "".join(f"{i}{delimiter}{quoted(text, delimiter)}\n" for i, text in enumerate(texts)),
+        )
     if format == "jsonl":
         return put_jsonl(path, *({"n": i, "text": text} for i, text in enumerate(texts)))
     return put_parquet(path, n=list(range(len(texts))), text=texts)
@@ -192,7 +203,9 @@ def test_a_lone_surrogate_in_a_json_id_is_refused_with_the_file(tmp_path):
     assert str(path) in refusal(path, id_column="id")
 
 
-@pytest.mark.parametrize("id_type", [pa.int32(), pa.uint64(), pa.string(), pa.large_string(), pa.timestamp("us"), pa.binary()])
+@pytest.mark.parametrize(
+    "id_type", [pa.int32(), pa.uint64(), pa.string(), pa.large_string(), pa.timestamp("us"), pa.binary()]
+)
 def test_parquet_ids_keep_their_type(tmp_path, id_type):
     ids = pa.array([b"1", b"2"]) if id_type == pa.binary() else pa.array([1, 2], pa.int64()).cast(id_type)
     path = put_parquet(tmp_path / "c.parquet", text=["a", "b"], id=ids)
@@ -248,7 +261,9 @@ def test_null_texts_are_counted_when_the_corpus_is_opened(tmp_path, format):
 
 
 def test_null_texts_are_counted_in_parquet_without_statistics_beside_nested_columns(tmp_path):
-    table = pa.table({"meta": [{"text": "x", "n": [1, 2]}, None, None, {"text": None, "n": None}], "text": ["a", None, "b", "c"]})
+    table = pa.table(
+        {"meta": [{"text": "x", "n": [1, 2]}, None, None, {"text": None, "n": None}], "text": ["a", None, "b", "c"]}
+    )
     for statistics in (True, False):
         pq.write_table(table, tmp_path / "c.parquet", write_statistics=statistics, row_group_size=2)
         corpus = open_corpus(tmp_path / "c.parquet")
@@ -353,7 +368,10 @@ def test_utf16_is_recognised(tmp_path):
 
 
 def test_a_json_id_beyond_64_bits_or_not_flat_gives_file_and_line(tmp_path):
-    assert "c.jsonl line 2" in refusal(put(tmp_path / "c.jsonl", '{"id": 1, "text": "a"}\n{"id": 99999999999999999999999, "text": "b"}\n'), id_column="id")
+    assert "c.jsonl line 2" in refusal(
+        put(tmp_path / "c.jsonl", '{"id": 1, "text": "a"}\n{"id": 99999999999999999999999, "text": "b"}\n'),
+        id_column="id",
+    )
     assert "d.jsonl line 1" in refusal(put(tmp_path / "d.jsonl", '{"id": {"a": 1}, "text": "a"}\n'), id_column="id")
 
 
@@ -587,7 +605,9 @@ def test_a_parquet_file_cut_short_is_refused_with_its_path(tmp_path):
 
 def test_a_parquet_file_damaged_in_the_middle_is_refused_with_its_path(tmp_path):
     path = tmp_path / "c.parquet"
-    pq.write_table(pa.table({"text": [f"text number {i}" for i in range(5000)]}), path, compression="zstd", use_dictionary=False)
+    pq.write_table(
+        pa.table({"text": [f"text number {i}" for i in range(5000)]}), path, compression="zstd", use_dictionary=False
+    )
     content = bytearray(path.read_bytes())
     content[50:2000] = bytes(1950)
     put(path, bytes(content))
@@ -605,7 +625,9 @@ def test_a_bad_line_at_the_end_is_found_when_the_corpus_is_opened(tmp_path):
         open_corpus(path)
 
 
-@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that exists and cannot be read, whoever asks")
+@pytest.mark.skipif(
+    not Path("/proc/self/mem").exists(), reason="needs a file that exists and cannot be read, whoever asks"
+)
 def test_a_file_that_cannot_be_read_is_refused_with_its_path():
     assert "/proc/self/mem" in refusal("/proc/self/mem", format="text")
 

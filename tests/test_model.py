@@ -8,9 +8,9 @@ from conftest import last_json
 @pytest.fixture(scope="module")
 def minilm():
     """all-MiniLM-L6-v2 behind the torch backend."""
+    from conftest import PROJECT
     from omegaconf import OmegaConf
 
-    from conftest import PROJECT
     from steps.common import model as models
     from steps.common.backends import load_backend
     from steps.common.source import find_source
@@ -47,6 +47,7 @@ def test_neighbours_in_the_sample_corpus_are_visibly_right(minilm):
 
 def test_the_builtin_suite_is_what_the_readme_says():
     from conftest import PROJECT
+
     from steps.common import corpus, quality
 
     path = PROJECT / "data" / "suites" / "builtin.jsonl"
@@ -54,15 +55,34 @@ def test_the_builtin_suite_is_what_the_readme_says():
     assert suite.name == "builtin"
     assert len(suite.scores) == 180
     assert (suite.scores.min(), suite.scores.max()) == (0, 5)
-    kinds = {(category, language) for batch in corpus.read_columns(path, "jsonl", ["category", "language"], 1000) for category, language in zip(*(column.to_pylist() for column in batch))}
-    assert {category for category, _ in kinds} == {"paraphrase", "related", "unrelated", "negation", "numbers", "entities", "word_order", "multilingual"}
+    kinds = {
+        (category, language)
+        for batch in corpus.read_columns(path, "jsonl", ["category", "language"], 1000)
+        for category, language in zip(*(column.to_pylist() for column in batch))
+    }
+    assert {category for category, _ in kinds} == {
+        "paraphrase",
+        "related",
+        "unrelated",
+        "negation",
+        "numbers",
+        "entities",
+        "word_order",
+        "multilingual",
+    }
     assert len({language for _, language in kinds}) >= 5
 
 
 def test_prompts_of_the_config_are_stored_with_the_model(step, tiny_model_folder):
     import mlflow
 
-    code, out, err = step("log_model", "model=local", f"--model.path={tiny_model_folder}", "+model.prompts.passage='the dog: '", "model.default_prompt_name=passage")
+    code, out, err = step(
+        "log_model",
+        "model=local",
+        f"--model.path={tiny_model_folder}",
+        "+model.prompts.passage='the dog: '",
+        "model.default_prompt_name=passage",
+    )
     assert code == 0, err
     native = mlflow.sentence_transformers.load_model(last_json(out)["model_uri"])
     assert native.prompts["passage"] == "the dog: "
@@ -75,7 +95,10 @@ def test_the_hub_id_is_recorded_not_the_folder(step, tiny_model_folder):
     _, out, _ = step("log_model", "model=local", f"--model.path={tiny_model_folder}", "--model.name", "org/tiny")
     run = last_json(out)
     assert mlflow.get_logged_model(run["model_id"]).tags["hub_id"] == "org/tiny"
-    assert mlflow.models.get_model_info(run["model_uri"]).flavors["sentence_transformers"]["source_model_name"] == "org/tiny"
+    assert (
+        mlflow.models.get_model_info(run["model_uri"]).flavors["sentence_transformers"]["source_model_name"]
+        == "org/tiny"
+    )
 
 
 def test_token_counts_are_those_of_the_model(tiny_model_folder):

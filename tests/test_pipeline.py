@@ -34,7 +34,12 @@ class CountingBackend:
 
 
 def options(**given):
-    return Options(**({"dtype": "float32", "truncate_dim": None, "normalize": False, "rows_per_part": 1000, "keep_text": True} | given))
+    return Options(
+        **(
+            {"dtype": "float32", "truncate_dim": None, "normalize": False, "rows_per_part": 1000, "keep_text": True}
+            | given
+        )
+    )
 
 
 def corpus_of(tmp_path, *texts):
@@ -59,7 +64,11 @@ def embeddings_in(folder):
 
 def test_every_row_gets_its_own_embedding_beside_its_id_and_text(tmp_path, folder):
     encode_corpus(corpus_of(tmp_path, "one two", "three", "four"), CountingBackend(), folder, options())
-    assert read(folder).to_pydict() == {"id": [0, 1, 2], "text": ["one two", "three", "four"], "embedding": [[7, 2, 12], [5, 1, 12], [4, 1, 12]]}
+    assert read(folder).to_pydict() == {
+        "id": [0, 1, 2],
+        "text": ["one two", "three", "four"],
+        "embedding": [[7, 2, 12], [5, 1, 12], [4, 1, 12]],
+    }
 
 
 def test_rows_keep_their_order_over_windows_and_parts(tmp_path, folder, monkeypatch):
@@ -94,7 +103,9 @@ def test_a_null_in_a_later_window_is_still_null(tmp_path, folder, monkeypatch):
 
 
 def test_a_corpus_of_nothing_but_null_is_written(tmp_path, folder):
-    result = encode_corpus(corpus_of(tmp_path, None, None), CountingBackend(), folder, options(normalize=True, truncate_dim=2))
+    result = encode_corpus(
+        corpus_of(tmp_path, None, None), CountingBackend(), folder, options(normalize=True, truncate_dim=2)
+    )
     assert embeddings_in(folder) == [None, None]
     assert (result.rows, result.null_rows, result.tokens, result.truncated_rows) == (2, 2, 0, 0)
     assert result.sample_texts == []
@@ -123,8 +134,16 @@ def test_a_model_without_a_limit_cuts_nothing(tmp_path, folder):
 
 def test_counts_add_up_over_windows(tmp_path, folder, monkeypatch):
     monkeypatch.setattr(pipeline, "WINDOW", 2)
-    result = encode_corpus(corpus_of(tmp_path, "a b c", None, "", "a b c", None, "a"), CountingBackend(max_tokens=4), folder, options())
-    assert (result.rows, result.null_rows, result.empty_rows, result.truncated_rows, result.tokens) == (6, 2, 1, 2, 4 + 2 + 4 + 3)
+    result = encode_corpus(
+        corpus_of(tmp_path, "a b c", None, "", "a b c", None, "a"), CountingBackend(max_tokens=4), folder, options()
+    )
+    assert (result.rows, result.null_rows, result.empty_rows, result.truncated_rows, result.tokens) == (
+        6,
+        2,
+        1,
+        2,
+        4 + 2 + 4 + 3,
+    )
 
 
 def test_truncate_dim_keeps_the_first_numbers(tmp_path, folder):
@@ -159,15 +178,27 @@ def test_float16_is_written_and_recorded(tmp_path, folder):
 
 def test_samples_are_the_first_texts_with_their_embeddings(tmp_path, folder, monkeypatch):
     monkeypatch.setattr(pipeline, "WINDOW", 2)
-    result = encode_corpus(corpus_of(tmp_path, None, "one", "three", "seven", "nine"), CountingBackend(), folder, options())
+    result = encode_corpus(
+        corpus_of(tmp_path, None, "one", "three", "seven", "nine"), CountingBackend(), folder, options()
+    )
     assert result.sample_texts == ["one", "three", "seven"]
     np.testing.assert_array_equal(result.sample_embeddings, [[3, 1, 12], [5, 1, 12], [5, 1, 12]])
 
 
 def test_on_part_hears_of_every_part_in_order(tmp_path, folder):
     heard = []
-    result = encode_corpus(corpus_of(tmp_path, *"abcde"), CountingBackend(), folder, options(rows_per_part=2), lambda path: heard.append(path.name))
-    assert heard == [part.name for part in result.parts] == ["part-00000.parquet", "part-00001.parquet", "part-00002.parquet"]
+    result = encode_corpus(
+        corpus_of(tmp_path, *"abcde"),
+        CountingBackend(),
+        folder,
+        options(rows_per_part=2),
+        lambda path: heard.append(path.name),
+    )
+    assert (
+        heard
+        == [part.name for part in result.parts]
+        == ["part-00000.parquet", "part-00001.parquet", "part-00002.parquet"]
+    )
 
 
 def test_a_backend_that_fails_leaves_the_whole_parts_and_nothing_else(tmp_path, folder, monkeypatch):
@@ -205,9 +236,22 @@ def test_metrics_of_no_time_at_all_are_finite():
 
 
 def test_the_result_measures_its_time_and_describes_itself_as_json(tmp_path, folder):
-    result = encode_corpus(corpus_of(tmp_path, "a b c", None), CountingBackend(max_tokens=4), folder, options(dtype="float16", truncate_dim=2))
+    result = encode_corpus(
+        corpus_of(tmp_path, "a b c", None),
+        CountingBackend(max_tokens=4),
+        folder,
+        options(dtype="float16", truncate_dim=2),
+    )
     assert result.seconds > 0
-    expected = {"rows": 2, "null_rows": 1, "empty_rows": 0, "truncated_rows": 1, "tokens": 4, "dim": 2, "dtype": "float16"}
+    expected = {
+        "rows": 2,
+        "null_rows": 1,
+        "empty_rows": 0,
+        "truncated_rows": 1,
+        "tokens": 4,
+        "dim": 2,
+        "dtype": "float16",
+    }
     assert json.loads(json.dumps(result.manifest())) == expected
 
 

@@ -15,7 +15,9 @@ RESERVED_PORT = 9  # discard: nothing listens there
 
 def python(*argv, timeout=120, **extra):
     start = time.perf_counter()
-    done = subprocess.run([sys.executable, *argv], cwd=PROJECT, env=os.environ | extra, capture_output=True, text=True, timeout=timeout)
+    done = subprocess.run(
+        [sys.executable, *argv], cwd=PROJECT, env=os.environ | extra, capture_output=True, text=True, timeout=timeout
+    )
     return done, time.perf_counter() - start
 
 
@@ -29,7 +31,9 @@ def test_help_answers_at_once(step):
 
 
 def test_a_config_error_answers_at_once():
-    done, seconds = min((python("-m", "steps.encode", "--backend.batch_size", "abc") for _ in range(2)), key=lambda result: result[1])
+    done, seconds = min(
+        (python("-m", "steps.encode", "--backend.batch_size", "abc") for _ in range(2)), key=lambda result: result[1]
+    )
     assert done.returncode == 1
     assert done.stderr == "error: backend.batch_size takes an integer, not abc. Type backend.batch_size=<an integer>.\n"
     assert seconds < 2
@@ -86,7 +90,13 @@ def test_hydra_full_error_shows_the_traceback():
 
 def test_an_unreachable_hub_fails_in_time_and_says_what_works_offline(tmp_path):
     done, seconds = python(
-        "-m", "steps.log_model", "model=hub", "model.name=some/model", HF_ENDPOINT=f"http://127.0.0.1:{RESERVED_PORT}", HF_HUB_OFFLINE="0", HF_HOME=str(tmp_path)
+        "-m",
+        "steps.log_model",
+        "model=hub",
+        "model.name=some/model",
+        HF_ENDPOINT=f"http://127.0.0.1:{RESERVED_PORT}",
+        HF_HUB_OFFLINE="0",
+        HF_HOME=str(tmp_path),
     )
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
@@ -102,8 +112,17 @@ def test_a_stopped_run_is_marked_killed(sent, code, tiny_run, tmp_path):
 
     corpus = tmp_path / "many.txt"
     corpus.write_text("the cat is on the house\n" * 2_000_000)
-    command = [sys.executable, "-m", "steps.encode", f"run_id={tiny_run['run_id']}", f"corpus.path={corpus}", f"output={tmp_path / 'out'}"]
-    process = subprocess.Popen(command, cwd=PROJECT, env=dict(os.environ), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "steps.encode",
+        f"run_id={tiny_run['run_id']}",
+        f"corpus.path={corpus}",
+        f"output={tmp_path / 'out'}",
+    ]
+    process = subprocess.Popen(
+        command, cwd=PROJECT, env=dict(os.environ), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     end = time.time() + 120
     while not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir()):
         assert process.poll() is None and time.time() < end, process.communicate()

@@ -17,7 +17,10 @@ WORDS = ["a", "b", "c"]
 
 def embed(texts, batch_size=32):
     """The same unit vector for the same text, different ones for different texts."""
-    return np.array([[math.cos(angle), math.sin(angle)] for angle in (sum(map(ord, text)) % 360 * math.pi / 180 for text in texts)], np.float32).reshape(-1, 2)
+    return np.array(
+        [[math.cos(angle), math.sin(angle)] for angle in (sum(map(ord, text)) % 360 * math.pi / 180 for text in texts)],
+        np.float32,
+    ).reshape(-1, 2)
 
 
 def by_name(checks):
@@ -39,14 +42,19 @@ def put_suite(path, *rows):
 # one check
 
 
-@pytest.mark.parametrize(("value", "passed"), [(0.5, True), (1.0, True), (1.1, False), (math.nan, False), (math.inf, False), (-math.inf, False)])
+@pytest.mark.parametrize(
+    ("value", "passed"),
+    [(0.5, True), (1.0, True), (1.1, False), (math.nan, False), (math.inf, False), (-math.inf, False)],
+)
 def test_at_most_wants_a_finite_value_up_to_the_limit(value, passed):
     check = quality.at_most("x", value, 1.0)
     assert check.passed is passed
     assert check.threshold == "<= 1"
 
 
-@pytest.mark.parametrize(("value", "passed"), [(1.5, True), (1.0, True), (0.9, False), (math.nan, False), (math.inf, False)])
+@pytest.mark.parametrize(
+    ("value", "passed"), [(1.5, True), (1.0, True), (0.9, False), (math.nan, False), (math.inf, False)]
+)
 def test_at_least_wants_a_finite_value_from_the_limit_on(value, passed):
     check = quality.at_least("x", value, 1.0)
     assert check.passed is passed
@@ -60,7 +68,11 @@ def test_a_value_that_is_not_finite_becomes_null_in_json():
 
 
 def test_a_numpy_value_is_written_as_json():
-    for check in (quality.at_most("x", np.float32(0.5), 1.0), quality.at_least("x", np.float64(2), 1.0), quality.equal("x", np.int64(3), 3)):
+    for check in (
+        quality.at_most("x", np.float32(0.5), 1.0),
+        quality.at_least("x", np.float64(2), 1.0),
+        quality.equal("x", np.int64(3), 3),
+    ):
         assert json.dumps(vars(check))
 
 
@@ -99,13 +111,24 @@ def test_max_abs_diff_is_infinite_where_both_sides_are_nan():
 
 
 def form(embeddings, normalizes=True, sentences=WORDS, dim=2):
-    return by_name(quality.check_form(np.asarray(embeddings, np.float32), sentences, dim, normalizes, unit_tolerance=1e-4, max_cosine=0.9))
+    return by_name(
+        quality.check_form(
+            np.asarray(embeddings, np.float32), sentences, dim, normalizes, unit_tolerance=1e-4, max_cosine=0.9
+        )
+    )
 
 
 def test_good_embeddings_pass_every_check_of_form():
     checks = form([[1, 0], [0, 1], [-1, 0]])
     assert all(check.passed for check in checks.values())
-    assert {"predict/shape", "predict/dtype", "embeddings/non_finite", "embeddings/unit_length", "embeddings/shortest", "embeddings/most_alike"} == set(checks)
+    assert {
+        "predict/shape",
+        "predict/dtype",
+        "embeddings/non_finite",
+        "embeddings/unit_length",
+        "embeddings/shortest",
+        "embeddings/most_alike",
+    } == set(checks)
 
 
 def test_a_wrong_number_of_rows_or_dimensions_fails_the_shape():
@@ -162,7 +185,9 @@ def test_one_sentence_has_nothing_to_be_like():
 def test_a_function_of_the_text_alone_is_invariant():
     checks = quality.check_invariance(embed, WORDS, 1e-6)
     assert all(check.passed for check in checks)
-    assert {check.name for check in checks} == {f"invariance/{what}" for what in ("repeat", "order", "batch_of_1", "batch_size_2", "beside_long_text")}
+    assert {check.name for check in checks} == {
+        f"invariance/{what}" for what in ("repeat", "order", "batch_of_1", "batch_size_2", "beside_long_text")
+    }
 
 
 def failing(encode):
@@ -188,7 +213,9 @@ def test_a_model_that_looks_at_the_batch_size_fails_batch_size_2_alone():
 
 
 def test_a_model_that_reads_its_padding_fails_beside_long_text():
-    assert failing(lambda texts, batch_size=32: embed(texts) + (max(map(len, texts)) > 100)) == {"invariance/beside_long_text"}
+    assert failing(lambda texts, batch_size=32: embed(texts) + (max(map(len, texts)) > 100)) == {
+        "invariance/beside_long_text"
+    }
 
 
 # refusals
@@ -202,7 +229,11 @@ def test_bad_inputs_are_refused_accepted_or_crash():
             raise ZeroDivisionError
 
     checks = by_name(quality.check_refusals(predict, {"one": "refuse", "two": "crash", "three": "take"}, UserError))
-    assert [(check.value, check.passed) for check in checks.values()] == [("refused", True), ("ZeroDivisionError", False), ("accepted", False)]
+    assert [(check.value, check.passed) for check in checks.values()] == [
+        ("refused", True),
+        ("ZeroDivisionError", False),
+        ("accepted", False),
+    ]
     assert list(checks) == ["schema/refuses_one", "schema/refuses_two", "schema/refuses_three"]
 
 
@@ -236,7 +267,9 @@ def test_a_suite_takes_the_name_and_columns_it_is_given(tmp_path):
 
 
 def test_integer_and_decimal_grades_may_be_mixed(tmp_path):
-    suite = quality.read_suite(put_suite(tmp_path / "p.jsonl", ("a", "b", 1), ("c", "d", 2.5)), None, "sentence1", "sentence2", "score")
+    suite = quality.read_suite(
+        put_suite(tmp_path / "p.jsonl", ("a", "b", 1), ("c", "d", 2.5)), None, "sentence1", "sentence2", "score"
+    )
     np.testing.assert_array_equal(suite.scores, [1, 2.5])
 
 
@@ -290,7 +323,9 @@ ANGLES = {"x": 0, "x5": 5, "x20": 20, "x60": 60, "x90": 90, "x170": 170}
 
 
 def by_angle(texts):
-    return np.array([[math.cos(math.radians(ANGLES[text])), math.sin(math.radians(ANGLES[text]))] for text in texts], np.float32)
+    return np.array(
+        [[math.cos(math.radians(ANGLES[text])), math.sin(math.radians(ANGLES[text]))] for text in texts], np.float32
+    )
 
 
 def suite_of(scores, second=("x5", "x20", "x60", "x90", "x170")):
@@ -317,7 +352,9 @@ def test_spearman_shares_the_rank_of_equal_grades():
 
 
 def test_spearman_does_not_depend_on_the_length_of_vectors():
-    assert quality.spearman(suite_of([5, 4, 3, 2, 1]), lambda texts: by_angle(texts) * np.arange(1, len(texts) + 1)[:, None]) == pytest.approx(100)
+    assert quality.spearman(
+        suite_of([5, 4, 3, 2, 1]), lambda texts: by_angle(texts) * np.arange(1, len(texts) + 1)[:, None]
+    ) == pytest.approx(100)
 
 
 def test_each_distinct_sentence_is_embedded_once():
@@ -333,7 +370,9 @@ def test_each_distinct_sentence_is_embedded_once():
 
 @pytest.mark.parametrize("vector", [[1.0, 0.0], [math.nan, 1.0], [0.0, 0.0]])
 def test_spearman_of_a_model_that_tells_nothing_apart_is_nan(vector):
-    assert math.isnan(quality.spearman(suite_of([5, 4, 3, 2, 1]), lambda texts: np.array([vector] * len(texts), np.float32)))
+    assert math.isnan(
+        quality.spearman(suite_of([5, 4, 3, 2, 1]), lambda texts: np.array([vector] * len(texts), np.float32))
+    )
 
 
 # latency

@@ -54,7 +54,9 @@ def start(shell):
     def run(*command: str) -> subprocess.Popen:
         log = shell.folder.parent / f"server-{len(running)}.log"
         with log.open("w") as stream:
-            process = subprocess.Popen(command, cwd=shell.folder.parent, env=shell.env, stdout=stream, stderr=stream, start_new_session=True)
+            process = subprocess.Popen(
+                command, cwd=shell.folder.parent, env=shell.env, stdout=stream, stderr=stream, start_new_session=True
+            )
         running.append(process)
         return process
 
@@ -76,7 +78,16 @@ def git_url(clone, start) -> str:
     subprocess.run(["git", "config", "uploadpack.allowAnySHA1InWant", "true"], cwd=clone, check=True)
     subprocess.run(["git", "branch", "work"], cwd=clone, check=True)
     port = free_port()
-    process = start("git", "daemon", "--reuseaddr", "--export-all", f"--base-path={clone.parent}", "--listen=127.0.0.1", f"--port={port}", str(clone.parent))
+    process = start(
+        "git",
+        "daemon",
+        "--reuseaddr",
+        "--export-all",
+        f"--base-path={clone.parent}",
+        "--listen=127.0.0.1",
+        f"--port={port}",
+        str(clone.parent),
+    )
     url = f"git://127.0.0.1:{port}/clone"
     for _ in range(100):
         assert process.poll() is None
@@ -97,7 +108,11 @@ def runs_of(folder: Path):
 
 
 def test_the_setup_lines_pin_the_mlflow_of_conda_yaml():
-    pip = next(entry["pip"] for entry in yaml.safe_load((PROJECT / "conda.yaml").read_text())["dependencies"] if isinstance(entry, dict))
+    pip = next(
+        entry["pip"]
+        for entry in yaml.safe_load((PROJECT / "conda.yaml").read_text())["dependencies"]
+        if isinstance(entry, dict)
+    )
     pinned = next(line for line in pip if line.startswith("mlflow=="))
     assert all(line.startswith(f"pip install {pinned} uv && mlflow run .") for line in SETUP)
     assert len(SETUP) == 2
@@ -111,18 +126,24 @@ def test_conda_yaml_pins_every_dependency_exactly():
     dependencies = yaml.safe_load((PROJECT / "conda.yaml").read_text())["dependencies"]
     pip = next(entry["pip"] for entry in dependencies if isinstance(entry, dict))
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in pip)
-    assert {"mlflow", "sentence-transformers", "hydra-core", "numpy", "pytest"} <= {line.partition("==")[0] for line in pip}
+    assert {"mlflow", "sentence-transformers", "hydra-core", "numpy", "pytest"} <= {
+        line.partition("==")[0] for line in pip
+    }
 
 
 @pytest.mark.slow
 def test_the_chain_runs_from_a_git_url_at_a_branch_and_a_commit(shell, git_url, clone):
     """The three lines of the README with a git URL in place of `.`, each run ID from the line before."""
     (shell.folder / "texts.csv").write_text('text,n\n"Stars, and planets",1\nBread and butter,2\n')
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=clone, capture_output=True, text=True, check=True).stdout.strip()
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=clone, capture_output=True, text=True, check=True
+    ).stdout.strip()
     before = sorted(path.relative_to(clone) for path in clone.rglob("*") if ".git" not in path.parts)
     ids = {}
     for line, version in zip(CHAIN, (["-v", "work"], ["-v", commit], [])):
-        line = line.replace("<log_model run>", ids.get("log_model", "")).replace("<validate run>", ids.get("validate", ""))
+        line = line.replace("<log_model run>", ids.get("log_model", "")).replace(
+            "<validate run>", ids.get("validate", "")
+        )
         words = line.replace("run . ", f"run {git_url} ").replace("--env-manager uv", "--env-manager local").split()
         step = words[words.index("-e") + 1]
         done = shell(*words, *version)
@@ -132,7 +153,14 @@ def test_the_chain_runs_from_a_git_url_at_a_branch_and_a_commit(shell, git_url, 
         assert f"-v {commit}" in done.stdout or step == "encode"
 
     assert sorted(path.name for path in shell.folder.iterdir()) == ["mlflow.db", "mlruns", "texts.csv"]
-    assert sorted(path.relative_to(clone) for path in clone.rglob("*") if ".git" not in path.parts and "__pycache__" not in path.parts) == before
+    assert (
+        sorted(
+            path.relative_to(clone)
+            for path in clone.rglob("*")
+            if ".git" not in path.parts and "__pycache__" not in path.parts
+        )
+        == before
+    )
     client = runs_of(shell.folder)
     runs = {step: client.get_run(run_id) for step, run_id in ids.items()}
     assert all(run.info.status == "FINISHED" for run in runs.values())
@@ -142,7 +170,10 @@ def test_the_chain_runs_from_a_git_url_at_a_branch_and_a_commit(shell, git_url, 
     assert runs["encode"].data.metrics["encode/rows"] == 2
     parts = list((shell.folder / "mlruns").rglob("part-00000.parquet"))
     assert len(parts) == 1
-    assert runs["log_model"].data.tags["weights_sha256"] == "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+    assert (
+        runs["log_model"].data.tags["weights_sha256"]
+        == "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+    )
 
 
 @pytest.mark.slow
@@ -153,13 +184,35 @@ def test_main_lands_on_a_real_server_and_the_model_serves(shell, clone, start):
     port = free_port()
     store = shell.folder.parent / "server"
     store.mkdir()
-    server = start("mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--backend-store-uri", f"sqlite:///{store}/server.db", "--artifacts-destination", str(store / "artifacts"), "--workers", "1")
+    server = start(
+        "mlflow",
+        "server",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--backend-store-uri",
+        f"sqlite:///{store}/server.db",
+        "--artifacts-destination",
+        str(store / "artifacts"),
+        "--workers",
+        "1",
+    )
     wait_for(f"http://127.0.0.1:{port}/health", server)
     uri = f"http://127.0.0.1:{port}"
     line = SETUP[0].partition(" && ")[2]
     if shutil.which("uv", path=shell.env["PATH"]) is None:
         line = line.replace("--env-manager uv", "--env-manager local")
-    done = shell(*line.split(), "--experiment-name", "weekly", "-P", "rows_per_part=100", cwd=clone, timeout=600, MLFLOW_TRACKING_URI=uri)
+    done = shell(
+        *line.split(),
+        "--experiment-name",
+        "weekly",
+        "-P",
+        "rows_per_part=100",
+        cwd=clone,
+        timeout=600,
+        MLFLOW_TRACKING_URI=uri,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"next: open {uri} in a browser" in done.stdout
     assert not (clone / "mlruns").exists()
@@ -179,7 +232,12 @@ def test_main_lands_on_a_real_server_and_the_model_serves(shell, clone, start):
 
     serve = next(command for command in commands() if command.startswith("mlflow models serve"))
     port = free_port()
-    words = serve.replace("<log_model run>", by_step["log_model"].info.run_id).replace("5001", str(port)).replace("--env-manager uv", "--env-manager local").split()
+    words = (
+        serve.replace("<log_model run>", by_step["log_model"].info.run_id)
+        .replace("5001", str(port))
+        .replace("--env-manager uv", "--env-manager local")
+        .split()
+    )
     shell.env["MLFLOW_TRACKING_URI"] = uri
     model = start(*words)
     wait_for(f"http://127.0.0.1:{port}/ping", model)
@@ -195,7 +253,9 @@ def test_ui_command_of_the_readme_shows_the_runs(shell, start, step, tiny_run):
     import os
 
     port = free_port()
-    command = next(command for command in commands() if command.startswith("mlflow ui")).replace("sqlite:///mlflow.db", os.environ["MLFLOW_TRACKING_URI"])
+    command = next(command for command in commands() if command.startswith("mlflow ui")).replace(
+        "sqlite:///mlflow.db", os.environ["MLFLOW_TRACKING_URI"]
+    )
     ui = start(*command.split(), "--port", str(port), "--workers", "1")
     wait_for(f"http://127.0.0.1:{port}/health", ui)
     import mlflow
@@ -205,7 +265,9 @@ def test_ui_command_of_the_readme_shows_the_runs(shell, start, step, tiny_run):
 
 def test_the_other_step_commands_of_the_readme_run(step, tiny_run, tiny_suite):
     """Those that are not in the chain, in this process, on the tiny model and its own pairs."""
-    others = [command for block in bash_blocks()[2:] for command in block if command.startswith(("mlflow run", "python -m"))]
+    others = [
+        command for block in bash_blocks()[2:] for command in block if command.startswith(("mlflow run", "python -m"))
+    ]
     assert len(others) == 4
     for command in others:
         words = command.replace("pairs.jsonl", str(tiny_suite)).replace("truncate_dim=128", "truncate_dim=16").split()
@@ -225,5 +287,7 @@ def step_and_arguments(words: list[str]) -> tuple[str, list[str]]:
 def test_python_block_of_the_readme_runs(tiny_run):
     block = re.search(r"```python\n(.*?)```", README, re.DOTALL).group(1)
     names: dict = {}
-    exec(block.replace("<log_model run>", tiny_run["run_id"]).replace('"truncate_dim": 128', '"truncate_dim": 16'), names)
+    exec(
+        block.replace("<log_model run>", tiny_run["run_id"]).replace('"truncate_dim": 128', '"truncate_dim": 16'), names
+    )
     assert names["pyfunc"].predict(["a"]).shape == (1, 32)

@@ -54,7 +54,9 @@ def refusal(folder) -> str:
 
 
 def test_the_schema_has_id_text_and_a_fixed_size_embedding():
-    assert schema_of(dim=384) == pa.schema([("id", pa.int64()), ("text", pa.string()), ("embedding", pa.list_(pa.float32(), 384))])
+    assert schema_of(dim=384) == pa.schema(
+        [("id", pa.int64()), ("text", pa.string()), ("embedding", pa.list_(pa.float32(), 384))]
+    )
 
 
 def test_the_id_column_has_the_type_of_the_ids():
@@ -100,7 +102,11 @@ def test_a_column_of_nothing_but_nulls_can_be_made():
 
 def test_vectors_that_are_a_slice_of_others_are_written_as_they_look():
     wide = np.array([[1, 2, 9], [3, 4, 9], [5, 6, 9]], np.float32)
-    assert embedding_column(wide[:, :2], ALL, schema_of().field("embedding").type).to_pylist() == [[1, 2], [3, 4], [5, 6]]
+    assert embedding_column(wide[:, :2], ALL, schema_of().field("embedding").type).to_pylist() == [
+        [1, 2],
+        [3, 4],
+        [5, 6],
+    ]
 
 
 # parts
@@ -117,7 +123,9 @@ def test_parts_are_numbered_and_filled_to_rows_per_part(tmp_path):
 @pytest.mark.parametrize("rows_per_part", [1, 3, 4, 12, 100])
 def test_the_parts_in_name_order_are_the_rows_in_order_however_they_came(tmp_path, sizes, rows_per_part):
     starts = np.cumsum([0, *sizes])
-    parts = write_all(tmp_path, *(table_of(start, size) for start, size in zip(starts, sizes)), rows_per_part=rows_per_part)
+    parts = write_all(
+        tmp_path, *(table_of(start, size) for start, size in zip(starts, sizes)), rows_per_part=rows_per_part
+    )
     read = pa.concat_tables([pq.read_table(tmp_path / name) for name in names_in(tmp_path)])
     assert read.combine_chunks() == table_of(0, 12)
     assert [part.rows for part in parts[:-1]] == [rows_per_part] * (len(parts) - 1)
@@ -168,8 +176,14 @@ def test_a_part_has_the_schema_it_was_given(tmp_path, dtype, keep_text, nulls):
 
 def test_null_embeddings_and_null_texts_survive_the_file(tmp_path):
     schema = schema_of(nulls=True)
-    vectors = embedding_column(np.array([[1, 2]], np.float32), np.array([False, True, False]), schema.field("embedding").type)
-    write_all(tmp_path, pa.table([pa.array([0, 1, 2]), pa.array([None, "b", None], pa.string()), vectors], schema=schema), rows_per_part=2)
+    vectors = embedding_column(
+        np.array([[1, 2]], np.float32), np.array([False, True, False]), schema.field("embedding").type
+    )
+    write_all(
+        tmp_path,
+        pa.table([pa.array([0, 1, 2]), pa.array([None, "b", None], pa.string()), vectors], schema=schema),
+        rows_per_part=2,
+    )
     read = pa.concat_tables([pq.read_table(tmp_path / name) for name in names_in(tmp_path)])
     assert read.column("embedding").to_pylist() == [None, [1, 2], None]
     assert read.column("text").to_pylist() == [None, "b", None]
@@ -198,14 +212,22 @@ def test_on_part_hears_of_each_part_when_it_is_whole(tmp_path):
         heard.append((path.name, pq.read_table(path).num_rows, names_in(tmp_path)))
 
     write_all(tmp_path, table_of(0, 5), rows_per_part=2, on_part=on_part)
-    assert [(name, rows) for name, rows, _ in heard] == [("part-00000.parquet", 2), ("part-00001.parquet", 2), ("part-00002.parquet", 1)]
+    assert [(name, rows) for name, rows, _ in heard] == [
+        ("part-00000.parquet", 2),
+        ("part-00001.parquet", 2),
+        ("part-00002.parquet", 1),
+    ]
     assert not any(name.endswith(".tmp") for _, _, names in heard for name in names)
 
 
 def test_on_part_may_move_the_part_away(tmp_path):
     parts = write_all(tmp_path, table_of(0, 5), rows_per_part=2, on_part=lambda path: path.unlink())
     assert names_in(tmp_path) == []
-    assert [(part.name, part.first_row) for part in parts] == [("part-00000.parquet", 0), ("part-00001.parquet", 2), ("part-00002.parquet", 4)]
+    assert [(part.name, part.first_row) for part in parts] == [
+        ("part-00000.parquet", 0),
+        ("part-00001.parquet", 2),
+        ("part-00002.parquet", 4),
+    ]
 
 
 def test_a_part_that_is_not_whole_yet_has_only_a_hidden_temporary_name(tmp_path):
@@ -322,7 +344,9 @@ def test_the_manifest_lists_every_part_with_its_rows_and_digest(tmp_path):
     manifest = json.loads(path.read_text(encoding="utf-8"))
     assert path == tmp_path / "manifest.json"
     assert (manifest["format_version"], manifest["rows"]) == (1, 5)
-    assert [(part["name"], part["first_row"], part["rows"]) for part in manifest["parts"]] == [(part.name, part.first_row, part.rows) for part in parts]
+    assert [(part["name"], part["first_row"], part["rows"]) for part in manifest["parts"]] == [
+        (part.name, part.first_row, part.rows) for part in parts
+    ]
     for part in manifest["parts"]:
         content = (tmp_path / part["name"]).read_bytes()
         assert (part["bytes"], part["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())

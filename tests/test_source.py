@@ -18,7 +18,13 @@ from steps.common.source import find_source, weights_digest
 
 WEIGHTS = b"the weights"
 OTHER_COMMIT = "b" * 40
-HUB_FILES = {"modules.json": b"[]", "config.json": b"{}", "sub/model.safetensors": WEIGHTS, "pytorch_model.bin": b"pickle", "code.py": b"1"}
+HUB_FILES = {
+    "modules.json": b"[]",
+    "config.json": b"{}",
+    "sub/model.safetensors": WEIGHTS,
+    "pytorch_model.bin": b"pickle",
+    "code.py": b"1",
+}
 
 
 def sha256(content: bytes) -> str:
@@ -36,7 +42,9 @@ def put_model(folder, **files: bytes):
 
 
 def find(**given):
-    return find_source(**({"name": "org/model", "revision": None, "path": None, "package": None, "weights_sha256": None} | given))
+    return find_source(
+        **({"name": "org/model", "revision": None, "path": None, "package": None, "weights_sha256": None} | given)
+    )
 
 
 def refusal(**given) -> str:
@@ -94,7 +102,9 @@ def test_a_folder_without_weights_says_what_was_expected(tmp_path):
     assert "expected model.safetensors" in refusal(path=put_model(tmp_path, modules__json=b"[]"))
 
 
-@pytest.mark.parametrize("place", ["pytorch_model__bin", "0_Transformer___pytorch_model__bin", "pytorch_model-00001-of-00002__bin"])
+@pytest.mark.parametrize(
+    "place", ["pytorch_model__bin", "0_Transformer___pytorch_model__bin", "pytorch_model-00001-of-00002__bin"]
+)
 def test_weights_that_are_a_pickle_only_are_refused(tmp_path, place):
     message = refusal(path=put_model(tmp_path, modules__json=b"[]", **{place: b"pickle"}))
     assert "pytorch_model" in message and "pickle" in message and "safetensors" in message
@@ -106,7 +116,9 @@ def test_a_pickled_module_beside_safe_ones_is_refused(tmp_path):
 
 
 def test_a_pickle_beside_the_same_weights_as_safetensors_is_not_in_the_way(tmp_path):
-    found = find(path=put_model(tmp_path, modules__json=b"[]", model__safetensors=WEIGHTS, pytorch_model__bin=b"pickle"))
+    found = find(
+        path=put_model(tmp_path, modules__json=b"[]", model__safetensors=WEIGHTS, pytorch_model__bin=b"pickle")
+    )
     assert found.weights_sha256 == sha256(WEIGHTS)
 
 
@@ -125,7 +137,12 @@ def package(tmp_path, monkeypatch):
 
 def test_a_package_is_found_without_importing_it(package):
     found = find(package="weights_in_a_wheel", revision="a" * 40)
-    assert (found.folder, found.name, found.revision, found.weights_sha256) == (package / "model", "org/model", "a" * 40, sha256(WEIGHTS))
+    assert (found.folder, found.name, found.revision, found.weights_sha256) == (
+        package / "model",
+        "org/model",
+        "a" * 40,
+        sha256(WEIGHTS),
+    )
 
 
 def test_a_package_with_other_weights_is_refused(package):
@@ -172,8 +189,17 @@ class FakeHub:
             if commit is None:
                 return 404, {"X-Error-Code": "RevisionNotFound", "X-Error-Message": "Invalid rev id"}, b"{}"
             if what == "revision":
-                return 200, {}, json.dumps({"id": repo, "sha": commit, "siblings": [{"rfilename": name} for name in self.files]}).encode()
-            tree = [{"type": "file", "path": name, "size": len(content), "oid": sha256(content)[:40]} for name, content in self.files.items()]
+                return (
+                    200,
+                    {},
+                    json.dumps(
+                        {"id": repo, "sha": commit, "siblings": [{"rfilename": name} for name in self.files]}
+                    ).encode(),
+                )
+            tree = [
+                {"type": "file", "path": name, "size": len(content), "oid": sha256(content)[:40]}
+                for name, content in self.files.items()
+            ]
             return 200, {}, json.dumps(tree).encode()
         if file := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             repo, revision, name = map(unquote, file.groups())
@@ -225,7 +251,16 @@ def use_endpoint(monkeypatch, tmp_path, endpoint: str, offline: bool = False) ->
     """Point huggingface_hub, which reads its environment when it is imported, at another Hub and an empty cache."""
     from huggingface_hub import close_session, constants
 
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+    for name in (
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+        "http_proxy",
+        "https_proxy",
+        "all_proxy",
+        "HF_TOKEN",
+        "HUGGING_FACE_HUB_TOKEN",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(constants, "ENDPOINT", endpoint)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}")

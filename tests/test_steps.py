@@ -24,7 +24,9 @@ def test_log_model_records_a_model_that_loads_both_ways(tiny_run, tiny_model_fol
     np.testing.assert_allclose(pyfunc.predict(texts), expected, atol=1e-6)
     np.testing.assert_allclose(native.encode(texts), expected, atol=1e-6)
     assert pyfunc.metadata.signature.inputs.to_dict() == [{"type": "string", "required": True}]
-    assert pyfunc.metadata.signature.outputs.to_dict() == [{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": (-1, 32)}}]
+    assert pyfunc.metadata.signature.outputs.to_dict() == [
+        {"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": (-1, 32)}}
+    ]
 
 
 def test_log_model_shows_the_signature(step, tiny_model_folder):
@@ -37,7 +39,13 @@ def test_declared_params_are_obeyed(tiny_run):
     import mlflow
 
     pyfunc = mlflow.pyfunc.load_model(tiny_run["model_uri"])
-    assert {spec.name for spec in pyfunc.metadata.signature.params} == {"batch_size", "normalize_embeddings", "prompt_name", "prompt", "truncate_dim"}
+    assert {spec.name for spec in pyfunc.metadata.signature.params} == {
+        "batch_size",
+        "normalize_embeddings",
+        "prompt_name",
+        "prompt",
+        "truncate_dim",
+    }
     text = ["the cat is big"]
     cut = pyfunc.predict(text, params={"truncate_dim": 8, "normalize_embeddings": True})
     assert cut.shape == (1, 8)
@@ -76,7 +84,9 @@ def test_a_run_holds_its_config_its_log_and_its_lineage(tiny_run):
     assert "artifact_name: sbert_model" in mlflow.artifacts.load_text(f"runs:/{tiny_run['run_id']}/config.yaml")
 
 
-def test_the_chain_ends_in_embeddings_that_equal_the_source_model(step, tiny_run, tiny_model_folder, tiny_suite, tmp_path):
+def test_the_chain_ends_in_embeddings_that_equal_the_source_model(
+    step, tiny_run, tiny_model_folder, tiny_suite, tmp_path
+):
     import mlflow
     from sentence_transformers import SentenceTransformer
 
@@ -87,7 +97,13 @@ def test_the_chain_ends_in_embeddings_that_equal_the_source_model(step, tiny_run
     assert mlflow.get_logged_model(tiny_run["model_id"]).tags["validation"] == "passed"
 
     texts = ["the cat", "", "a big red house in the river", "x " * 200]
-    code, out, err = step("encode", f"--run_id={validated['run_id']}", "--corpus", str(write_corpus(tmp_path / "texts.txt", texts)), f"--output={tmp_path / 'out'}")
+    code, out, err = step(
+        "encode",
+        f"--run_id={validated['run_id']}",
+        "--corpus",
+        str(write_corpus(tmp_path / "texts.txt", texts)),
+        f"--output={tmp_path / 'out'}",
+    )
     assert code == 0, err
     table = pq.read_table(tmp_path / "out" / "part-00000.parquet")
     assert table["id"].to_pylist() == [0, 1, 2, 3]
@@ -118,7 +134,9 @@ def test_metrics_of_validate_are_linked_to_model_and_suite(step, tiny_run, tiny_
 def test_a_failed_gate_fails_the_run_and_encode_refuses_the_model(step, tiny_run, tiny_suite, tmp_path):
     import mlflow
 
-    code, out, err = step("validate", f"--run_id={tiny_run['run_id']}", f"suite.path={tiny_suite}", "suite.threshold=100.5")
+    code, out, err = step(
+        "validate", f"--run_id={tiny_run['run_id']}", f"suite.path={tiny_suite}", "suite.threshold=100.5"
+    )
     assert code == 1
     assert err.splitlines()[-1].startswith("error: validation failed, 1 of ")
     assert "quality/tiny/spearman" in err
@@ -148,7 +166,9 @@ def test_a_model_that_changed_after_logging_fails_parity(step, tiny_run, tiny_su
 
 
 def test_encode_warns_for_a_model_that_was_never_validated(step, tiny_run, tmp_path):
-    code, _, err = step("encode", f"--run_id={tiny_run['run_id']}", f"--corpus={write_corpus(tmp_path / 'c.txt', ['the cat'])}")
+    code, _, err = step(
+        "encode", f"--run_id={tiny_run['run_id']}", f"--corpus={write_corpus(tmp_path / 'c.txt', ['the cat'])}"
+    )
     assert code == 0
     assert "never validated" in err
 
@@ -171,20 +191,34 @@ def test_embeddings_go_into_the_run_unless_output_says_where(step, tiny_run, tmp
 def test_truncated_embeddings_of_a_normalising_model_are_unit_length(step, tiny_run, tmp_path):
     corpus = write_corpus(tmp_path / "c.txt", ["the cat", "a dog"])
     code, _, err = step(
-        "encode", f"--run_id={tiny_run['run_id']}", f"--corpus={corpus}", f"--output={tmp_path / 'o'}", "embedding.truncate_dim=8", "embedding.dtype=float16", "keep_text=false"
+        "encode",
+        f"--run_id={tiny_run['run_id']}",
+        f"--corpus={corpus}",
+        f"--output={tmp_path / 'o'}",
+        "embedding.truncate_dim=8",
+        "embedding.dtype=float16",
+        "keep_text=false",
     )
     assert code == 0, err
     table = pq.read_table(tmp_path / "o" / "part-00000.parquet")
     assert table.column_names == ["id", "embedding"]
     assert str(table.schema.field("embedding").type) == "fixed_size_list<element: halffloat>[8]"
-    np.testing.assert_allclose(np.linalg.norm(np.array(table["embedding"].to_pylist(), np.float32), axis=1), 1, atol=2e-3)
+    np.testing.assert_allclose(
+        np.linalg.norm(np.array(table["embedding"].to_pylist(), np.float32), axis=1), 1, atol=2e-3
+    )
 
 
 def test_a_prompt_is_put_before_every_text(step, tiny_run, tmp_path):
     import mlflow
 
     corpus = write_corpus(tmp_path / "c.txt", ["the dog"])
-    step("encode", f"--run_id={tiny_run['run_id']}", f"--corpus={corpus}", f"--output={tmp_path / 'o'}", "embedding.prompt_name=query")
+    step(
+        "encode",
+        f"--run_id={tiny_run['run_id']}",
+        f"--corpus={corpus}",
+        f"--output={tmp_path / 'o'}",
+        "embedding.prompt_name=query",
+    )
     expected = mlflow.sentence_transformers.load_model(tiny_run["model_uri"]).encode(["the cat: the dog"])
     table = pq.read_table(tmp_path / "o" / "part-00000.parquet")
     np.testing.assert_allclose(np.array(table["embedding"].to_pylist()), expected, atol=1e-6)
@@ -195,7 +229,13 @@ def test_null_texts_keep_their_row(step, tiny_run, tmp_path):
 
     path = tmp_path / "c.jsonl"
     path.write_text('{"id": "x", "text": "a cat"}\n{"id": "y", "text": null}\n{"id": "z"}\n')
-    code, out, err = step("encode", f"--run_id={tiny_run['run_id']}", f"--corpus={path}", "corpus.id_column=id", f"--output={tmp_path / 'o'}")
+    code, out, err = step(
+        "encode",
+        f"--run_id={tiny_run['run_id']}",
+        f"--corpus={path}",
+        "corpus.id_column=id",
+        f"--output={tmp_path / 'o'}",
+    )
     assert code == 0, err
     rows = pq.read_table(tmp_path / "o" / "part-00000.parquet").to_pylist()
     assert [row["id"] for row in rows] == ["x", "y", "z"]
@@ -212,9 +252,15 @@ def test_a_sweep_becomes_nested_child_runs(step, tiny_run, tmp_path):
     import mlflow
 
     corpus = write_corpus(tmp_path / "c.txt", ["the cat", "a dog"])
-    code, _, err = step("encode", "--multirun", f"run_id={tiny_run['run_id']}", f"--corpus={corpus}", "backend.batch_size=1,2")
+    code, _, err = step(
+        "encode", "--multirun", f"run_id={tiny_run['run_id']}", f"--corpus={corpus}", "backend.batch_size=1,2"
+    )
     assert code == 0, err
-    runs = mlflow.search_runs(experiment_names=["Introduction to Sentence Transformers"], filter_string="tags.step = 'encode'", output_format="list")
+    runs = mlflow.search_runs(
+        experiment_names=["Introduction to Sentence Transformers"],
+        filter_string="tags.step = 'encode'",
+        output_format="list",
+    )
     assert {run.data.params["backend.batch_size"] for run in runs} == {"1", "2"}
     parents = {run.data.tags["mlflow.parentRunId"] for run in runs}
     assert len(parents) == 1
@@ -226,10 +272,17 @@ def test_a_sweep_with_a_failing_job_runs_the_others_and_fails(step, tiny_run, tm
     import mlflow
 
     corpus = write_corpus(tmp_path / "c.txt", ["the cat"])
-    code, _, err = step("encode", "--multirun", f"run_id={tiny_run['run_id']}", f"--corpus={corpus}", "embedding.truncate_dim=99,8")
+    code, _, err = step(
+        "encode", "--multirun", f"run_id={tiny_run['run_id']}", f"--corpus={corpus}", "embedding.truncate_dim=99,8"
+    )
     assert code == 1
     assert "embedding.truncate_dim is 99" in err
-    statuses = {run.data.params["embedding.truncate_dim"]: run.info.status for run in mlflow.search_runs(search_all_experiments=True, filter_string="tags.step = 'encode'", output_format="list")}
+    statuses = {
+        run.data.params["embedding.truncate_dim"]: run.info.status
+        for run in mlflow.search_runs(
+            search_all_experiments=True, filter_string="tags.step = 'encode'", output_format="list"
+        )
+    }
     assert statuses == {"99": "FAILED", "8": "FINISHED"}
 
 
@@ -282,7 +335,11 @@ def test_a_model_logged_by_a_notebook_can_be_encoded_but_not_validated(step, tin
     from sentence_transformers import SentenceTransformer
 
     with mlflow.start_run() as run:
-        mlflow.sentence_transformers.log_model(SentenceTransformer(str(tiny_model_folder), device="cpu"), name="mine", pip_requirements=["sentence-transformers"])
+        mlflow.sentence_transformers.log_model(
+            SentenceTransformer(str(tiny_model_folder), device="cpu"),
+            name="mine",
+            pip_requirements=["sentence-transformers"],
+        )
     corpus = write_corpus(tmp_path / "c.txt", ["the cat"])
     code, _, err = step("encode", f"run_id={run.info.run_id}", f"--corpus={corpus}")
     assert code == 0, err
@@ -316,7 +373,9 @@ def test_declared_strings_reach_the_config_as_typed(step, tiny_run, tmp_path):
 
     name = "a b,c=d'e\"f{g}$(h)${i}Ж#.txt"
     corpus = write_corpus(tmp_path / name, ["the cat"])
-    code, out, err = step("encode", "--run_id", tiny_run["run_id"], "--corpus", str(corpus), "--output", str(tmp_path / "o {x} = y"))
+    code, out, err = step(
+        "encode", "--run_id", tiny_run["run_id"], "--corpus", str(corpus), "--output", str(tmp_path / "o {x} = y")
+    )
     assert code == 0, err
     assert mlflow.get_run(last_json(out)["run_id"]).data.params["corpus.path"] == str(corpus)
     assert (tmp_path / "o {x} = y" / "part-00000.parquet").exists()

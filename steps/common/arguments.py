@@ -61,7 +61,22 @@ class Arguments:
     @property
     def own_config(self) -> bool:
         """Whether a flag points Hydra at another config than this step's."""
-        return bool(set(self.flags) & {"--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--experimental-rerun", "--hydra-help", "--version", "--shell-completion", "-sc"})
+        return bool(
+            set(self.flags)
+            & {
+                "--config-path",
+                "-cp",
+                "--config-name",
+                "-cn",
+                "--config-dir",
+                "-cd",
+                "--experimental-rerun",
+                "--hydra-help",
+                "--version",
+                "--shell-completion",
+                "-sc",
+            }
+        )
 
     @property
     def runs_the_step(self) -> bool:
@@ -130,7 +145,11 @@ def _typed_by_hand(step: str, override: str) -> str:
     key = ALIASES.get(step, {}).get(name, name)
     with contextlib.suppress(OverrideParseException):
         parsed = OverridesParser.create().parse_overrides([f"{key}={value}"])[0]
-        if not parsed.is_sweep_override() and isinstance(parsed.value(), (int, float)) and _kind(step, key) in (str, str | None):
+        if (
+            not parsed.is_sweep_override()
+            and isinstance(parsed.value(), (int, float))
+            and _kind(step, key) in (str, str | None)
+        ):
             value = quote(value)
     return f"{key}={value}"
 
@@ -148,7 +167,13 @@ def _override(step: str, key: str, value: str) -> str:
         key = f"++{key}"  # a mapping takes new keys
     if (kind is str or is_group) or (kind == str | None and value != "null"):
         # A plain word needs no quotes, and reads better in the run's command and in error messages.
-        plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.\-/]*", value) and value.lower() not in ("null", "true", "false", "nan", "inf")
+        plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.\-/]*", value) and value.lower() not in (
+            "null",
+            "true",
+            "false",
+            "nan",
+            "inf",
+        )
         return f"{key}={value if plain else quote(value)}"
     return f"{key}={value}"
 
@@ -193,7 +218,9 @@ def share_out(overrides: list[str]) -> dict[str, list[str]]:
             raise UserError(ONE_CHAIN)
         takers = [step for step in CHAIN if field_type(STEPS[step], key) is not None]
         if key == "run_id":
-            raise UserError("main runs the whole chain and passes run_id on itself. Leave it out, or run one step: mlflow run . -e encode -P run_id=<run ID>.")
+            raise UserError(
+                "main runs the whole chain and passes run_id on itself. Leave it out, or run one step: mlflow run . -e encode -P run_id=<run ID>."
+            )
         if not takers:
             raise UserError(f"no step of main has a config key {key!r}.{_nearest(key, keys)}")
         for step in takers:
@@ -223,7 +250,11 @@ def parse(overrides: list[str]) -> list[Override]:
 
 def groups() -> dict[str, list[str]]:
     """The folders of conf/ and the names of their files."""
-    return {folder.name: sorted(path.stem for path in folder.glob("*.yaml")) for folder in sorted(CONF.iterdir()) if folder.is_dir()}
+    return {
+        folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
+        for folder in sorted(CONF.iterdir())
+        if folder.is_dir()
+    }
 
 
 def known_keys(schema: type, prefix: str = "") -> list[str]:
@@ -276,15 +307,21 @@ def check_chain(overrides: list[str], complete: bool = True) -> dict[str, DictCo
 
 def _check_source(parsed: list[Override], config: DictConfig) -> None:
     """Refuse another name for weights that an installed package carries: the lineage would be wrong."""
-    renamed = [override.key_or_group for override in parsed if override.key_or_group in ("model.name", "model.revision")]
+    renamed = [
+        override.key_or_group for override in parsed if override.key_or_group in ("model.name", "model.revision")
+    ]
     if renamed and not OmegaConf.is_missing(config.model, "package") and config.model.package is not None:
-        raise UserError(f"{renamed[0]} cannot be changed for a model whose weights are installed with the project. For another model: model=hub model.name=<org/model> model.revision=<commit>.")
+        raise UserError(
+            f"{renamed[0]} cannot be changed for a model whose weights are installed with the project. For another model: model=hub model.name=<org/model> model.revision=<commit>."
+        )
 
 
 def _choices(parsed: list[Override]) -> list[list[str]]:
     """The first value of every sweep together, then each other value of each sweep in its place."""
     values = [
-        [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()] if o.is_sweep_override() else [o.input_line]
+        [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()]
+        if o.is_sweep_override()
+        else [o.input_line]
         for o in parsed
     ]
     first = [options[0] for options in values]
@@ -298,7 +335,9 @@ def _check_key(step: str, override: Override) -> None:
         return
     kind = field_type(STEPS[step], key)
     if kind is None:
-        raise UserError(f"{step} has no config key {key!r}.{_nearest(key, known_keys(STEPS[step]))} All keys: python -m steps.{step} --cfg job")
+        raise UserError(
+            f"{step} has no config key {key!r}.{_nearest(key, known_keys(STEPS[step]))} All keys: python -m steps.{step} --cfg job"
+        )
     if override.is_delete() and typing.get_origin(kind) is not dict and not _within_dict(STEPS[step], key):
         raise UserError(f"config key {key!r} is required and cannot be removed; set it with {key}=<value>.")
     members = groups().get(key)
@@ -314,7 +353,9 @@ def _within_dict(schema: type, key: str) -> bool:
 
 def _check_member(group: str, member, members: list[str]) -> None:
     if member not in members:
-        raise UserError(f"there is no {group} {str(member)!r} in conf/{group}/.{_nearest(str(member), members)} Choose one of: {', '.join(members)}.")
+        raise UserError(
+            f"there is no {group} {str(member)!r} in conf/{group}/.{_nearest(str(member), members)} Choose one of: {', '.join(members)}."
+        )
 
 
 def _nearest(word: str, known: list[str]) -> str:
@@ -336,7 +377,9 @@ def _compose(step: str, overrides: list[str]) -> DictConfig:
             cause = cause.__cause__
         key = getattr(cause, "full_key", None)
         if key and _within_dict(STEPS[step], key) and "not in struct" in str(cause):
-            raise UserError(f"{key.rpartition('.')[0]} has no {key.rpartition('.')[2]!r} yet. Add it with a plus sign: +{key}=<value>.") from error
+            raise UserError(
+                f"{key.rpartition('.')[0]} has no {key.rpartition('.')[2]!r} yet. Add it with a plus sign: +{key}=<value>."
+            ) from error
         expected = describe_type(field_type(STEPS[step], key)) if key else None
         if expected:
             found = next((text for text in reversed(overrides) if text.lstrip("+").startswith(f"{key}=")), None)
@@ -379,7 +422,9 @@ def _check_values(config: DictConfig, schema: type, complete: bool, prefix: str 
                 value = config[field.name]
             except OmegaConfBaseException as error:
                 reason = str(error).splitlines()[0]
-                raise UserError(f"{key} cannot be resolved: {reason}. To give the characters themselves, type -P {key}=... or quote them as \\${{...}}.") from error
+                raise UserError(
+                    f"{key} cannot be resolved: {reason}. To give the characters themselves, type -P {key}=... or quote them as \\${{...}}."
+                ) from error
             if least is None:
                 continue
             if isinstance(value, ListConfig):

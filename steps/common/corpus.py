@@ -77,7 +77,10 @@ class Corpus:
             "format": self.format,
             "text_column": self.text_column,
             "id_column": self.id_column,
-            "sources": [{"path": str(source.path), "bytes": source.bytes, "rows": source.rows, "sha256": source.sha256} for source in self.sources],
+            "sources": [
+                {"path": str(source.path), "bytes": source.bytes, "rows": source.rows, "sha256": source.sha256}
+                for source in self.sources
+            ],
         }
 
     def batches(self, size: int) -> Iterator[pa.RecordBatch]:
@@ -101,7 +104,9 @@ class Corpus:
                 raise _changed(source.path, f"it held {source.rows} rows")
 
 
-def open_corpus(path: Path | str, format: str = "auto", text_column: str = "text", id_column: str | None = None) -> Corpus:
+def open_corpus(
+    path: Path | str, format: str = "auto", text_column: str = "text", id_column: str | None = None
+) -> Corpus:
     """Find the files of a corpus and check that every row of them can be read.
 
     Args:
@@ -115,12 +120,20 @@ def open_corpus(path: Path | str, format: str = "auto", text_column: str = "text
     files = find_files(path, format)
     formats = {detect_format(file) if format == "auto" else format for file in files}
     if len(formats) > 1:
-        raise UserError(f"{path} holds files of several formats ({', '.join(sorted(formats))}); give corpus.format=<one of them> or a glob such as '{path}/*.csv'.")
+        raise UserError(
+            f"{path} holds files of several formats ({', '.join(sorted(formats))}); give corpus.format=<one of them> or a glob such as '{path}/*.csv'."
+        )
     kind = formats.pop()
     if kind == "text" and id_column is not None:
-        raise UserError(f"a text file has no columns, so corpus.id_column={id_column} cannot be read from {files[0]}; leave it out to number the lines.")
+        raise UserError(
+            f"a text file has no columns, so corpus.id_column={id_column} cannot be read from {files[0]}; leave it out to number the lines."
+        )
     scans = [scan(file, kind, text_column, id_column) for file in files]
-    id_type = pa.int64() if id_column is None else _common_id_type(set().union(*(types for _, types in scans)), kind, path, id_column)
+    id_type = (
+        pa.int64()
+        if id_column is None
+        else _common_id_type(set().union(*(types for _, types in scans)), kind, path, id_column)
+    )
     corpus = Corpus([source for source, _ in scans], kind, text_column, id_column, id_type)
     if corpus.rows == 0:
         raise UserError(f"the corpus is empty: expected at least one row, found none in {path}.")
@@ -135,7 +148,9 @@ def find_files(path: Path | str, format: str = "auto") -> list[Path]:
     """
     text = str(path)
     if Path(text).is_dir():
-        files = [file for file in sorted(Path(text).rglob("*")) if file.is_file() and not _is_hidden(file.relative_to(text))]
+        files = [
+            file for file in sorted(Path(text).rglob("*")) if file.is_file() and not _is_hidden(file.relative_to(text))
+        ]
         if format == "auto":
             files = [file for file in files if file.suffix.lower() in FORMATS]
         if not files:
@@ -234,7 +249,9 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 yield number, raw.decode("utf-8")
             except UnicodeDecodeError as error:
                 if number == 1 and raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-                    raise UserError(f"{path} line 1: expected UTF-8, found UTF-16. Convert the file first: iconv -f utf-16 -t utf-8 {path.name} > utf8-{path.name}") from None
+                    raise UserError(
+                        f"{path} line 1: expected UTF-8, found UTF-16. Convert the file first: iconv -f utf-16 -t utf-8 {path.name} > utf8-{path.name}"
+                    ) from None
                 raise UserError(
                     f"{path} line {number}: expected UTF-8, found byte 0x{raw[error.start]:02x} at position {error.start + 1} of the line. "
                     f"Convert the file first: iconv -f latin1 -t utf-8 {path.name} > utf8-{path.name}"
@@ -257,12 +274,16 @@ def _csv_records(path: Path, columns: list[str], delimiter: str) -> Iterator[tup
         for row in reader:
             if delimiter == "\t" and reader.line_num > last_line + 1:
                 # Most TSV files quote nothing, so this is a stray quote that would swallow rows.
-                raise UserError(f"{path} line {last_line + 1}: a cell that starts with a quote runs over several lines, which TSV does not have. Remove the quote, or save the file as CSV.")
+                raise UserError(
+                    f"{path} line {last_line + 1}: a cell that starts with a quote runs over several lines, which TSV does not have. Remove the quote, or save the file as CSV."
+                )
             last_line = reader.line_num
             if len(row) != len(header):
                 if not row:
                     continue  # a blank line between records is no record, as in every CSV reader
-                raise UserError(f"{path} line {reader.line_num}: expected {len(header)} columns ({', '.join(header)}), found {len(row)}. Quote cells that hold the delimiter.")
+                raise UserError(
+                    f"{path} line {reader.line_num}: expected {len(header)} columns ({', '.join(header)}), found {len(row)}. Quote cells that hold the delimiter."
+                )
             yield tuple(row[i] for i in picked)
     except csv.Error as error:
         raise UserError(f"{path} line {reader.line_num}: this is not valid CSV: {error}.") from None
@@ -272,7 +293,9 @@ def _position(path: Path, names: list[str], wanted: str) -> int:
     if names.count(wanted) > 1:
         raise UserError(f"{path} has {names.count(wanted)} columns named {wanted!r}; expected one. Rename the others.")
     if wanted not in names:
-        raise UserError(f"{path} has no column {wanted!r}; its columns are {', '.join(map(repr, names))}. Name the right one, with corpus.text_column=... or corpus.id_column=... for a corpus, suite.sentence1=..., suite.sentence2=... or suite.score=... for a suite.")
+        raise UserError(
+            f"{path} has no column {wanted!r}; its columns are {', '.join(map(repr, names))}. Name the right one, with corpus.text_column=... or corpus.id_column=... for a corpus, suite.sentence1=..., suite.sentence2=... or suite.score=... for a suite."
+        )
     return names.index(wanted)
 
 
@@ -296,7 +319,9 @@ def _json_records(path: Path, columns: list[str]) -> Iterator[tuple]:
             checked = True
         values = tuple(record.get(name) for name in columns)
         if values[0] is not None and not isinstance(values[0], str):
-            raise UserError(f"{path} line {number}: expected a string in {columns[0]!r}, found {type(values[0]).__name__} {str(values[0])[:40]!r}.")
+            raise UserError(
+                f"{path} line {number}: expected a string in {columns[0]!r}, found {type(values[0]).__name__} {str(values[0])[:40]!r}."
+            )
         for name, value in zip(columns, values):
             _check_value(path, number, name, value)
         yield values
@@ -304,14 +329,20 @@ def _json_records(path: Path, columns: list[str]) -> Iterator[tuple]:
 
 def _check_value(path: Path, number: int, column: str, value) -> None:
     if isinstance(value, (dict, list)):
-        raise UserError(f"{path} line {number}: expected a string or a number in {column!r}, found {type(value).__name__}.")
+        raise UserError(
+            f"{path} line {number}: expected a string or a number in {column!r}, found {type(value).__name__}."
+        )
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise UserError(f"{path} line {number}: {column!r} is {str(value)[:40]}, which 64 bits cannot hold. Write it as a string.")
+        raise UserError(
+            f"{path} line {number}: {column!r} is {str(value)[:40]}, which 64 bits cannot hold. Write it as a string."
+        )
     if isinstance(value, str):
         try:
             value.encode("utf-8")
         except UnicodeEncodeError:
-            raise UserError(f"{path} line {number}: {column!r} holds half a character (a lone surrogate), which no UTF-8 text can hold.") from None
+            raise UserError(
+                f"{path} line {number}: {column!r} holds half a character (a lone surrogate), which no UTF-8 text can hold."
+            ) from None
 
 
 def _open_parquet(path: Path) -> pq.ParquetFile:
@@ -326,8 +357,15 @@ def _parquet_columns(path: Path, file: pq.ParquetFile, columns: list[str]) -> No
         _position(path, file.schema_arrow.names, name)
     kind = file.schema_arrow.field(columns[0]).type
     value_type = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if not (pa.types.is_string(value_type) or pa.types.is_large_string(value_type) or pa.types.is_string_view(value_type) or pa.types.is_null(value_type)):
-        raise UserError(f"{path}: expected strings in column {columns[0]!r}, found {kind}. Name the column of the text with corpus.text_column=...")
+    if not (
+        pa.types.is_string(value_type)
+        or pa.types.is_large_string(value_type)
+        or pa.types.is_string_view(value_type)
+        or pa.types.is_null(value_type)
+    ):
+        raise UserError(
+            f"{path}: expected strings in column {columns[0]!r}, found {kind}. Name the column of the text with corpus.text_column=..."
+        )
 
 
 def _parquet_batches(path: Path, columns: list[str], size: int) -> Iterator[list[pa.Array]]:
@@ -356,7 +394,9 @@ def _common_id_type(types: set[pa.DataType], format: str, path: Path | str, id_c
     if all(pa.types.is_integer(t) for t in known) and pa.uint64() not in known:
         return pa.int64()
     names = " and ".join(sorted(map(str, known)))
-    raise UserError(f"the ids in column {id_column!r} of {path} are of several types ({names}); expected one. Write them all as strings, or leave corpus.id_column out.")
+    raise UserError(
+        f"the ids in column {id_column!r} of {path} are of several types ({names}); expected one. Write them all as strings, or leave corpus.id_column out."
+    )
 
 
 def _cast_ids(values: pa.Array, id_type: pa.DataType, path: Path) -> pa.Array:
@@ -367,7 +407,9 @@ def _cast_ids(values: pa.Array, id_type: pa.DataType, path: Path) -> pa.Array:
 
 
 def _changed(path: Path, what: str) -> UserError:
-    return UserError(f"{path} has changed since it was opened: {what}. Run the step again on files that stay as they are.")
+    return UserError(
+        f"{path} has changed since it was opened: {what}. Run the step again on files that stay as they are."
+    )
 
 
 def _first_line(error: Exception) -> str:

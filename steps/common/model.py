@@ -34,7 +34,9 @@ OPTIONAL_PARAMS = {"prompt_name": "string", "prompt": "string", "truncate_dim": 
 VALIDATION = "validation"
 
 
-def load_source(source: Source, *, trust_remote_code: bool, prompts: dict[str, str], default_prompt_name: str | None) -> SentenceTransformer:
+def load_source(
+    source: Source, *, trust_remote_code: bool, prompts: dict[str, str], default_prompt_name: str | None
+) -> SentenceTransformer:
     """Load a model on the CPU, with the prompts of the config in place of its own if there are any.
 
     Raises:
@@ -91,9 +93,16 @@ def requirements() -> list[str]:
     return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in REQUIREMENTS]
 
 
-def log(model: SentenceTransformer, source: Source, signature: ModelSignature, examples: list[str], name: str) -> LoggedModel:
+def log(
+    model: SentenceTransformer, source: Source, signature: ModelSignature, examples: list[str], name: str
+) -> LoggedModel:
     """Log a model to the active run, with its facts and where it came from as tags."""
-    tags = {"hub_id": source.name, "revision": source.revision or "", "weights_sha256": source.weights_sha256, **facts(model)}
+    tags = {
+        "hub_id": source.name,
+        "revision": source.revision or "",
+        "weights_sha256": source.weights_sha256,
+        **facts(model),
+    }
     # The flavor records this attribute as source_model_name; a folder of this machine would mean nothing elsewhere.
     if model.transformers_model is not None:
         model.transformers_model.name_or_path = source.name
@@ -127,7 +136,11 @@ class FoundModel:
     def describe(self) -> dict[str, str]:
         """What a result records of the model behind it."""
         names = ("hub_id", "revision", "weights_sha256", "dimension", "max_seq_length", "pooling")
-        return {"model_id": self.logged.model_id, "name": self.logged.name, **{name: self.tags.get(name, "") for name in names}}
+        return {
+            "model_id": self.logged.model_id,
+            "name": self.logged.name,
+            **{name: self.tags.get(name, "") for name in names},
+        }
 
 
 def find_model(run_id: str, *, preceding: str, experiment_id: str) -> FoundModel:
@@ -144,21 +157,32 @@ def find_model(run_id: str, *, preceding: str, experiment_id: str) -> FoundModel
         run = client.get_run(run_id)
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise UserError(f"there is no run {run_id!r} on {mlflow.get_tracking_uri()}. Give the run ID that the step before has printed, or run_id=latest.") from None
+            raise UserError(
+                f"there is no run {run_id!r} on {mlflow.get_tracking_uri()}. Give the run ID that the step before has printed, or run_id=latest."
+            ) from None
         raise
     outputs = run.outputs.model_outputs if run.outputs else []
     model_id = run.data.tags.get("model_id") or (outputs[0].model_id if outputs else None)
     if model_id is None:
         step = run.data.tags.get("step")
-        raise UserError(f"run {run_id} holds no model (it is {f'a run of {step}' if step else 'not a run of this project'}, {run.info.status}). Give the ID of a log_model or validate run that finished.")
+        raise UserError(
+            f"run {run_id} holds no model (it is {f'a run of {step}' if step else 'not a run of this project'}, {run.info.status}). Give the ID of a log_model or validate run that finished."
+        )
     return FoundModel(run_id, client.get_logged_model(model_id))
 
 
 def _latest(client: mlflow.MlflowClient, preceding: str, experiment_id: str) -> str:
-    found = client.search_runs([experiment_id], f"tags.step = '{preceding}' and attributes.status = 'FINISHED'", max_results=1, order_by=["attributes.start_time DESC"])
+    found = client.search_runs(
+        [experiment_id],
+        f"tags.step = '{preceding}' and attributes.status = 'FINISHED'",
+        max_results=1,
+        order_by=["attributes.start_time DESC"],
+    )
     if not found:
         name = client.get_experiment(experiment_id).name
-        raise UserError(f"run_id=latest: the experiment {name!r} has no finished run of {preceding}. Run it first (mlflow run . -e {preceding}), or give run_id=<run ID>.")
+        raise UserError(
+            f"run_id=latest: the experiment {name!r} has no finished run of {preceding}. Run it first (mlflow run . -e {preceding}), or give run_id=<run ID>."
+        )
     return found[0].info.run_id
 
 
@@ -183,7 +207,12 @@ def load_pyfunc(folder: Path) -> mlflow.pyfunc.PyFuncModel:
 
 def versions() -> dict[str, str]:
     """The libraries that decide an embedding."""
-    return {"mlflow": mlflow.__version__, "sentence-transformers": sentence_transformers.__version__, "torch": importlib.metadata.version("torch"), "transformers": importlib.metadata.version("transformers")}
+    return {
+        "mlflow": mlflow.__version__,
+        "sentence-transformers": sentence_transformers.__version__,
+        "torch": importlib.metadata.version("torch"),
+        "transformers": importlib.metadata.version("transformers"),
+    }
 
 
 def reference(found: FoundModel) -> dict:
@@ -198,7 +227,9 @@ def reference(found: FoundModel) -> dict:
     try:
         return mlflow.artifacts.load_dict(f"runs:/{found.logged.source_run_id}/reference.json")
     except MlflowException:
-        raise UserError(f"run {found.logged.source_run_id} has no reference.json, so the model cannot be compared with its source. Log it with mlflow run . -e log_model.") from None
+        raise UserError(
+            f"run {found.logged.source_run_id} has no reference.json, so the model cannot be compared with its source. Log it with mlflow run . -e log_model."
+        ) from None
 
 
 def input_example(folder: Path) -> list[str]:
@@ -223,7 +254,21 @@ def bad_inputs() -> dict[str, object]:
 
 def tag_validation(found: FoundModel, verdict: str, run_id: str) -> None:
     """Write the verdict on the LoggedModel, where encode looks for it."""
-    mlflow.MlflowClient().set_logged_model_tags(found.logged.model_id, {VALIDATION: verdict, "validation_run_id": run_id})
+    mlflow.MlflowClient().set_logged_model_tags(
+        found.logged.model_id, {VALIDATION: verdict, "validation_run_id": run_id}
+    )
+
+
+def log_validation(found: FoundModel, metrics: dict[str, float], suite, name: str, score: float | None) -> None:
+    """Log the metrics of validate, linked to the model, and the score of a quality.Suite, linked to the suite as well."""
+    import pandas as pd
+
+    mlflow.log_metrics(metrics, model_id=found.logged.model_id)
+    frame = pd.DataFrame({"sentence1": suite.first, "sentence2": suite.second, "score": suite.scores})
+    dataset = mlflow.data.from_pandas(frame, source=dataset_source(str(suite.path)), name=suite.name, targets="score")
+    mlflow.log_input(dataset, context="validation")
+    if score is not None:
+        mlflow.log_metric(name, score, model_id=found.logged.model_id, dataset=dataset)
 
 
 def log_data(corpus, result, where: str, found: FoundModel) -> None:

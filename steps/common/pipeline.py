@@ -84,7 +84,9 @@ def peak_rss_mb() -> float:
     return peak * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
-def encode_corpus(corpus: Corpus, backend: Backend, folder: Path, options: Options, on_part: Callable[[Path], None] = lambda path: None) -> Result:
+def encode_corpus(
+    corpus: Corpus, backend: Backend, folder: Path, options: Options, on_part: Callable[[Path], None] | None = None
+) -> Result:
     """Embed every row of a corpus, in order, into parts in `folder`; `on_part` is told of each finished part.
 
     A null text gets a null embedding. A text that is longer than the model reads is cut by the model, and counted.
@@ -93,9 +95,13 @@ def encode_corpus(corpus: Corpus, backend: Backend, folder: Path, options: Optio
         UserError: `truncate_dim` is more than the model has.
     """
     if options.truncate_dim is not None and options.truncate_dim > backend.dim:
-        raise UserError(f"embedding.truncate_dim is {options.truncate_dim}, but the model has {backend.dim} dimensions. Give {backend.dim} or less.")
+        raise UserError(
+            f"embedding.truncate_dim is {options.truncate_dim}, but the model has {backend.dim} dimensions. Give {backend.dim} or less."
+        )
     result = Result(dim=options.truncate_dim or backend.dim, dtype=options.dtype)
-    schema = embedding_schema(corpus.id_type, result.dim, options.dtype, keep_text=options.keep_text, nulls=corpus.null_rows > 0)
+    schema = embedding_schema(
+        corpus.id_type, result.dim, options.dtype, keep_text=options.keep_text, nulls=corpus.null_rows > 0
+    )
     start = time.perf_counter()
     with PartWriter(folder, schema, options.rows_per_part, on_part) as writer, Progress(corpus.rows) as progress:
         for batch in corpus.batches(WINDOW):
@@ -106,14 +112,20 @@ def encode_corpus(corpus: Corpus, backend: Backend, folder: Path, options: Optio
     return result
 
 
-def encode_batch(batch: pa.RecordBatch, backend: Backend, schema: pa.Schema, options: Options, result: Result) -> pa.Table:
+def encode_batch(
+    batch: pa.RecordBatch, backend: Backend, schema: pa.Schema, options: Options, result: Result
+) -> pa.Table:
     """Embed one batch (`id`, `text`) into a table of `schema`, counting into `result`."""
     texts = batch.column("text")
     valid = pc.is_valid(texts).to_numpy(zero_copy_only=False)
     present = texts.drop_null().to_pylist()
     tokens = backend.count_tokens(present)
     vectors = shorten(backend.encode(present), options.truncate_dim, options.normalize)
-    columns = {"id": batch.column("id"), "text": texts, "embedding": embedding_column(vectors, valid, schema.field("embedding").type)}
+    columns = {
+        "id": batch.column("id"),
+        "text": texts,
+        "embedding": embedding_column(vectors, valid, schema.field("embedding").type),
+    }
 
     limit = backend.max_tokens or np.iinfo(np.int64).max
     result.rows += batch.num_rows
@@ -148,4 +160,11 @@ class Progress:
         if self._bar.disable and now - self._last >= PROGRESS_SECONDS:
             self._last = now
             rate = self._done / (now - self._start)
-            logger.info("%d of %d rows (%.0f %%), %.0f rows/s, %.0f s left", self._done, self._total, 100 * self._done / self._total, rate, (self._total - self._done) / rate)
+            logger.info(
+                "%d of %d rows (%.0f %%), %.0f rows/s, %.0f s left",
+                self._done,
+                self._total,
+                100 * self._done / self._total,
+                rate,
+                (self._total - self._done) / rate,
+            )

@@ -39,7 +39,9 @@ class Stopped(BaseException):
     """SIGTERM arrived. Not an Exception, so that no step takes it for a failure of its own."""
 
 
-def launch(step: str, main: Callable[[DictConfig], None], before: Callable[[list[str]], None] = lambda overrides: None) -> None:
+def launch(
+    step: str, main: Callable[[DictConfig], None], before: Callable[[list[str]], None] = lambda overrides: None
+) -> None:
     """Run a step script: check the command line, then hand the config to `main`.
 
     `before` may check what the overrides name before Hydra starts.
@@ -104,7 +106,11 @@ def _tag_waiting_run(reason: str) -> None:
 
 
 def _interrupted(what: str, code: int):
-    print(f"{what}: what was finished is kept, and the run, if it had started, is marked KILLED.", file=sys.stderr, flush=True)
+    print(
+        f"{what}: what was finished is kept, and the run, if it had started, is marked KILLED.",
+        file=sys.stderr,
+        flush=True,
+    )
     sys.exit(code)
 
 
@@ -217,7 +223,13 @@ def run(step: str, cfg: DictConfig) -> Iterator:
         try:
             mlflow.set_tag("step", step)
             log_config(cfg, active.info.run_id)
-            logger.info("%s: run %s of experiment %s on %s", step, active.info.run_id, active.info.experiment_id, _without_password(mlflow.get_tracking_uri()))
+            logger.info(
+                "%s: run %s of experiment %s on %s",
+                step,
+                active.info.run_id,
+                active.info.experiment_id,
+                _without_password(mlflow.get_tracking_uri()),
+            )
             yield active
         except (KeyboardInterrupt, Stopped):
             status = "KILLED"
@@ -245,7 +257,9 @@ def _reach_tracking_server(uri: str) -> None:
         try:
             httpx.get(f"{uri.rstrip('/')}/health", timeout=SERVER_TIMEOUT)
         except httpx.HTTPError as error:
-            raise UserError(f"the tracking server at {_without_password(uri)} cannot be reached ({error or type(error).__name__}). Start it, or set MLFLOW_TRACKING_URI to one that runs.") from None
+            raise UserError(
+                f"the tracking server at {_without_password(uri)} cannot be reached ({error or type(error).__name__}). Start it, or set MLFLOW_TRACKING_URI to one that runs."
+            ) from None
 
 
 def _write_line(handler: logging.Handler, text: str) -> None:
@@ -315,7 +329,9 @@ def local_path(given: str, key: str) -> Path:
         raise UserError(f"{key}: there is no {str(path)!r}. The path is absolute already, so check its spelling.")
     looked = " nor in ".join(map(str, bases))
     typed = next(iter(_caller_folder()), PROJECT)
-    raise UserError(f"{key}: there is no {given!r} in {looked}. Type the absolute path: -P {PARAMETERS.get(key, key)}={shlex.quote(str(typed / path))} (or where it really is).")
+    raise UserError(
+        f"{key}: there is no {given!r} in {looked}. Type the absolute path: -P {PARAMETERS.get(key, key)}={shlex.quote(str(typed / path))} (or where it really is)."
+    )
 
 
 # Config keys that are typed under another name.
@@ -336,7 +352,9 @@ def output_path(given: str) -> Path:
 
 def _is_temporary_clone() -> bool:
     """Whether mlflow has fetched this project from a git URL into a folder of its own."""
-    return PROJECT.is_relative_to(Path(tempfile.gettempdir()).resolve()) and PROJECT.name.startswith(tempfile.gettempprefix())
+    return PROJECT.is_relative_to(Path(tempfile.gettempdir()).resolve()) and PROJECT.name.startswith(
+        tempfile.gettempprefix()
+    )
 
 
 def _caller_folder() -> list[Path]:

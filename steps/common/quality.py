@@ -59,9 +59,20 @@ def max_abs_diff(first: np.ndarray, second: np.ndarray) -> float:
     return float(difference.max(initial=0.0)) if np.isfinite(difference).all() else math.inf
 
 
-def check_form(embeddings: np.ndarray, sentences: Sequence[str], dim: int, normalizes: bool, *, unit_tolerance: float, max_cosine: float) -> list[Check]:
+def check_form(
+    embeddings: np.ndarray,
+    sentences: Sequence[str],
+    dim: int,
+    normalizes: bool,
+    *,
+    unit_tolerance: float,
+    max_cosine: float,
+) -> list[Check]:
     """One finite vector of the declared length for each sentence, different ones for different sentences."""
-    checks = [equal("predict/shape", tuple(np.shape(embeddings)), (len(sentences), dim)), equal("predict/dtype", str(embeddings.dtype), "float32")]
+    checks = [
+        equal("predict/shape", tuple(np.shape(embeddings)), (len(sentences), dim)),
+        equal("predict/dtype", str(embeddings.dtype), "float32"),
+    ]
     if np.ndim(embeddings) != 2 or not len(embeddings):
         return checks
     bad = int(np.size(embeddings) - np.isfinite(embeddings).sum())
@@ -92,7 +103,9 @@ def check_invariance(encode: Callable[..., np.ndarray], sentences: Sequence[str]
         at_most("invariance/order", max_abs_diff(backwards, expected), tolerance),
         at_most("invariance/batch_of_1", max_abs_diff(one_by_one, expected), tolerance),
         at_most("invariance/batch_size_2", max_abs_diff(encode(sentences, batch_size=2), expected), tolerance),
-        at_most("invariance/beside_long_text", max_abs_diff(encode([*sentences, "word " * 400])[:-1], expected), tolerance),
+        at_most(
+            "invariance/beside_long_text", max_abs_diff(encode([*sentences, "word " * 400])[:-1], expected), tolerance
+        ),
     ]
 
 
@@ -133,7 +146,9 @@ def read_suite(path: Path, name: str | None, sentence1: str, sentence2: str, sco
         raise UserError(f"{path} names {len(others) + 1} files; expected one suite. Give one of them, such as {file}.")
     kind = corpus.detect_format(file)
     if kind == "text":
-        raise UserError(f"{file} is a text file; expected a suite with the columns {sentence1}, {sentence2} and {score}.")
+        raise UserError(
+            f"{file} is a text file; expected a suite with the columns {sentence1}, {sentence2} and {score}."
+        )
     columns = [sentence1, sentence2, score]
     first, second, scores = [], [], []
     for arrays in corpus.read_columns(file, kind, columns, 8192):
@@ -141,14 +156,18 @@ def read_suite(path: Path, name: str | None, sentence1: str, sentence2: str, sco
             values += array.to_pylist()
     for row, (a, b, grade) in enumerate(zip(first, second, scores), start=1):
         if not isinstance(a, str) or not isinstance(b, str):
-            raise UserError(f"{file} row {row}: expected two sentences in {sentence1!r} and {sentence2!r}, found {a!r} and {b!r}.")
+            raise UserError(
+                f"{file} row {row}: expected two sentences in {sentence1!r} and {sentence2!r}, found {a!r} and {b!r}."
+            )
         if _number(grade) is None:
             raise UserError(f"{file} row {row}: expected a number in {score!r}, found {grade!r}.")
     if len(scores) < 2:
         raise UserError(f"{file} holds {len(scores)} row(s); expected at least two, or there is nothing to correlate.")
     grades = np.array([_number(grade) for grade in scores])
     if np.ptp(grades) == 0:
-        raise UserError(f"every {score!r} in {file} is {grades[0]:g}; expected different grades, or no correlation is defined.")
+        raise UserError(
+            f"every {score!r} in {file} is {grades[0]:g}; expected different grades, or no correlation is defined."
+        )
     # mlflow takes no other characters in the name of a metric.
     return Suite(re.sub(r"[^A-Za-z0-9_.\- ]", "_", name or file.stem), file, first, second, grades)
 
@@ -169,7 +188,9 @@ def spearman(suite: Suite, encode: Encode) -> float:
     distinct = list(dict.fromkeys([*suite.first, *suite.second]))
     position = {sentence: i for i, sentence in enumerate(distinct)}
     embeddings = encode(distinct)
-    cosines = pair_cosine(embeddings[[position[s] for s in suite.first]], embeddings[[position[s] for s in suite.second]])
+    cosines = pair_cosine(
+        embeddings[[position[s] for s in suite.first]], embeddings[[position[s] for s in suite.second]]
+    )
     if not np.isfinite(cosines).all() or np.ptp(cosines) == 0:
         return math.nan
     return float(spearmanr(cosines, suite.scores).statistic) * 100

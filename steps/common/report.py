@@ -11,7 +11,9 @@ from steps.common.quality import Check, Suite
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 
 
-def as_dict(verdict: str, run_id: str, upstream_run_id: str, model: dict, suite: Suite, checks: list[Check], metrics: dict) -> dict:
+def as_dict(
+    verdict: str, run_id: str, upstream_run_id: str, model: dict, suite: Suite, checks: list[Check], metrics: dict
+) -> dict:
     """The content of validation.json."""
     return {
         "validation": verdict,
@@ -28,13 +30,17 @@ def as_table(checks: list[Check]) -> str:
     """Every check on a line, for a terminal."""
     table = PrettyTable(["", "check", "value", "expected"], align="l")
     table.set_style(TableStyle.PLAIN_COLUMNS)
-    table.add_rows([["pass" if check.passed else "FAIL", check.name, _show(check.value), check.threshold] for check in checks])
+    table.add_rows(
+        [["pass" if check.passed else "FAIL", check.name, _show(check.value), check.threshold] for check in checks]
+    )
     return table.get_string()
 
 
 def as_html(validation: dict) -> str:
     """validation.json as one self-contained page, verdict first."""
-    environment = Environment(loader=FileSystemLoader(TEMPLATE.parent), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATE.parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
     return environment.get_template(TEMPLATE.name).render(**validation, show=_show)
 
 

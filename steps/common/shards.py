@@ -70,7 +70,9 @@ def prepare_output(folder: Path) -> None:
         raise UserError(f"output {folder} cannot be written: {error.strerror}. Give another folder.") from None
     if held:
         shown = ", ".join(held[:3]) + (f" and {len(held) - 3} more" if len(held) > 3 else "")
-        raise UserError(f"output {folder} already holds {shown}; expected a new or empty folder. Give another one, or move that away.")
+        raise UserError(
+            f"output {folder} already holds {shown}; expected a new or empty folder. Give another one, or move that away."
+        )
     if not os.access(folder, os.W_OK):
         raise UserError(f"output {folder} cannot be written: permission denied. Give another folder.")
 
@@ -81,7 +83,9 @@ class PartWriter:
     A part is written under a temporary name, synced, and renamed when it is whole; `on_part` hears of it then.
     """
 
-    def __init__(self, folder: Path, schema: pa.Schema, rows_per_part: int, on_part: Callable[[Path], None] = lambda path: None):
+    def __init__(
+        self, folder: Path, schema: pa.Schema, rows_per_part: int, on_part: Callable[[Path], None] | None = None
+    ):
         self.parts: list[Part] = []
         self._folder, self._schema, self._rows_per_part, self._on_part = folder, schema, rows_per_part, on_part
         self._writer: pq.ParquetWriter | None = None
@@ -137,7 +141,9 @@ class PartWriter:
         # Vectors of floats neither repeat nor compress: trying costs time and gains nothing.
         text = [name for name in self._schema.names if name != "embedding"]
         codecs = {name: "zstd" for name in text} | {"embedding.list.element": "none"}
-        self._writer = pq.ParquetWriter(self._temporary, self._schema, compression=codecs, use_dictionary=False, write_statistics=text)
+        self._writer = pq.ParquetWriter(
+            self._temporary, self._schema, compression=codecs, use_dictionary=False, write_statistics=text
+        )
 
     def _finish_part(self) -> None:
         if self._writer is None:
@@ -153,7 +159,8 @@ class PartWriter:
         first_row = sum(part.rows for part in self.parts)
         self.parts.append(Part(path.name, first_row, self._rows, path.stat().st_size, digest))
         self._rows = 0
-        self._on_part(path)
+        if self._on_part is not None:
+            self._on_part(path)
 
 
 def write_manifest(folder: Path, parts: list[Part], facts: dict) -> Path:

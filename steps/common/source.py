@@ -30,7 +30,15 @@ class Source:
     weights_sha256: str
 
 
-def find_source(*, name: str, revision: str | None, path: Path | None, package: str | None, weights_sha256: str | None, trust_remote_code: bool = False) -> Source:
+def find_source(
+    *,
+    name: str,
+    revision: str | None,
+    path: Path | None,
+    package: str | None,
+    weights_sha256: str | None,
+    trust_remote_code: bool = False,
+) -> Source:
     """Find the files of a model: `path` if given, else an installed `package`, else the Hub.
 
     Raises:
@@ -72,7 +80,9 @@ def weights_digest(folder: Path) -> str:
         raise UserError(f"{folder} holds no sentence-transformers model: expected modules.json or config.json in it.")
     for pickled in sorted(folder.rglob("pytorch_model*.bin")):
         if not any(pickled.parent.glob("*.safetensors")):
-            raise UserError(f"{pickled} is a pickle, which can run code when it is loaded; expected safetensors. Load the model where you trust it and save it with model.save(<folder>).")
+            raise UserError(
+                f"{pickled} is a pickle, which can run code when it is loaded; expected safetensors. Load the model where you trust it and save it with model.save(<folder>)."
+            )
     files = sorted(folder.rglob("*.safetensors"))
     if not files:
         raise UserError(f"{folder} holds no weights: expected model.safetensors.")
@@ -94,7 +104,9 @@ def _download(name: str, revision: str, trust_remote_code: bool) -> tuple[Path, 
 
     def fetch(local_files_only: bool) -> tuple[Path, str]:
         patterns = [*HUB_FILES, "*.py"] if trust_remote_code else HUB_FILES
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=local_files_only))
+        folder = Path(
+            snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=local_files_only)
+        )
         return folder, folder.name
 
     # A full commit never changes, so what the cache holds of it needs no question to the Hub.
@@ -113,11 +125,17 @@ def _download(name: str, revision: str, trust_remote_code: bool) -> tuple[Path, 
     try:
         return fetch(local_files_only=False)
     except errors.GatedRepoError:
-        raise UserError(f"{name} is gated: accept its terms on {constants.ENDPOINT}/{name}, then set HF_TOKEN.") from None
+        raise UserError(
+            f"{name} is gated: accept its terms on {constants.ENDPOINT}/{name}, then set HF_TOKEN."
+        ) from None
     except errors.RepositoryNotFoundError:
-        raise UserError(f"the Hub has no model {name!r} that you may read. Check the spelling of model.name; a private one needs HF_TOKEN.") from None
+        raise UserError(
+            f"the Hub has no model {name!r} that you may read. Check the spelling of model.name; a private one needs HF_TOKEN."
+        ) from None
     except errors.RevisionNotFoundError:
-        raise UserError(f"{name} has no revision {revision!r}. Check model.revision on {constants.ENDPOINT}/{name}/commits/main") from None
+        raise UserError(
+            f"{name} has no revision {revision!r}. Check model.revision on {constants.ENDPOINT}/{name}/commits/main"
+        ) from None
     except errors.HFValidationError as error:
         raise UserError(f"model.name={name!r} is not a Hub id: {error}") from None
     except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
@@ -130,5 +148,6 @@ def _reach(endpoint: str) -> None:
     try:
         httpx.head(endpoint, timeout=HUB_TIMEOUT, follow_redirects=False)
     except httpx.HTTPError as error:
-        raise UserError(f"the Hub at {endpoint} cannot be reached ({str(error) or type(error).__name__}). {WORKS_OFFLINE}") from None
-
+        raise UserError(
+            f"the Hub at {endpoint} cannot be reached ({str(error) or type(error).__name__}). {WORKS_OFFLINE}"
+        ) from None

@@ -12,7 +12,10 @@ def show(step: str, results: dict, next_command: str | None = None) -> None:
         print(f"  {name:<{width}}  {_format(value)}")
     if next_command:
         print(f"\nnext: {next_command}")
-    finite = {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in results.items()}
+    finite = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in results.items()
+    }
     print(json.dumps({"step": step, **finite, "next": next_command}, ensure_ascii=False), flush=True)
 
 

@@ -23,7 +23,9 @@ class Backend(Protocol):
         ...
 
 
-def load_backend(name: str, model, *, precision: str, batch_size: int, device: str, prompt_name: str | None = None) -> Backend:
+def load_backend(
+    name: str, model, *, precision: str, batch_size: int, device: str, prompt_name: str | None = None
+) -> Backend:
     """Make the backend `name` compute with a loaded SentenceTransformer.
 
     Raises:

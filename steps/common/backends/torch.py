@@ -12,7 +12,9 @@ DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
 class TorchBackend:
     """`SentenceTransformer.encode` with fixed settings."""
 
-    def __init__(self, model: SentenceTransformer, *, precision: str, batch_size: int, device: str, prompt_name: str | None):
+    def __init__(
+        self, model: SentenceTransformer, *, precision: str, batch_size: int, device: str, prompt_name: str | None
+    ):
         self._device = pick_device(device)
         self._model = model.to(device=self._device, dtype=DTYPES[precision])
         self._batch_size = batch_size
@@ -23,7 +25,9 @@ class TorchBackend:
     def encode(self, texts: list[str]) -> np.ndarray:
         if not texts:
             return np.empty((0, self.dim), np.float32)
-        embeddings = self._model.encode(texts, prompt=self._prompt, batch_size=self._batch_size, show_progress_bar=False)
+        embeddings = self._model.encode(
+            texts, prompt=self._prompt, batch_size=self._batch_size, show_progress_bar=False
+        )
         return np.asarray(embeddings, np.float32)
 
     def count_tokens(self, texts: list[str]) -> np.ndarray:
@@ -40,7 +44,9 @@ def pick_device(device: str) -> str:
     if device == "auto":
         return next(name for name in ("cuda", "mps", "cpu") if there[name])
     kind, _, index = device.partition(":")
-    if not there.get(kind) or (index and not (kind == "cuda" and index.isdigit() and int(index) < torch.cuda.device_count())):
+    if not there.get(kind) or (
+        index and not (kind == "cuda" and index.isdigit() and int(index) < torch.cuda.device_count())
+    ):
         names = ", ".join(["auto", *(name for name, is_there in there.items() if is_there)])
         raise UserError(f"backend.device={device} is not on this machine; expected one of {names}.")
     return device
@@ -56,7 +62,9 @@ def find_prompt(model: SentenceTransformer, name: str | None) -> str | None:
     if name is None:
         return None
     if name not in model.prompts:
-        raise UserError(f"the model has no prompt {name!r}; embedding.prompt_name is one of {', '.join(model.prompts) or 'none'}.")
+        raise UserError(
+            f"the model has no prompt {name!r}; embedding.prompt_name is one of {', '.join(model.prompts) or 'none'}."
+        )
     return model.prompts[name]
 
 
