@@ -12,6 +12,11 @@ import sys
 from steps.common.arguments import PROJECT
 
 
+# Most of the time goes into importing torch and mlflow in processes of their own, on one core each. Files stay
+# together, so that each process pays for its imports once. `-P pytest_args="-n 0"` turns it off.
+PARALLEL = ("-n", "2", "--dist", "loadfile")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pytest_args", default="")
@@ -20,7 +25,7 @@ def main() -> None:
         words = shlex.split(given.pytest_args)
     except ValueError as error:
         sys.exit(f"error: pytest_args is split as a shell splits words, and {given.pytest_args!r} cannot be: {error}.")
-    sys.exit(subprocess.run([sys.executable, "-m", "pytest", *words], cwd=PROJECT).returncode)
+    sys.exit(subprocess.run([sys.executable, "-m", "pytest", *PARALLEL, *words], cwd=PROJECT).returncode)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,34 @@ LEAKED = (
     "HYDRA_FULL_ERROR",
 )
 
-TINY_WORDS = ["the", "a", "of", "and", "to", "in", "is", "on", "for", "with", "cat", "dog", "car", "sky", "red", "blue", "fast", "slow", "big", "small", "house", "tree", "river", "stone", "apple", "bread"]
+TINY_WORDS = [
+    "the",
+    "a",
+    "of",
+    "and",
+    "to",
+    "in",
+    "is",
+    "on",
+    "for",
+    "with",
+    "cat",
+    "dog",
+    "car",
+    "sky",
+    "red",
+    "blue",
+    "fast",
+    "slow",
+    "big",
+    "small",
+    "house",
+    "tree",
+    "river",
+    "stone",
+    "apple",
+    "bread",
+]
 
 
 @pytest.fixture(scope="session", autouse=True)

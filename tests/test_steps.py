@@ -1,6 +1,7 @@
 """The three steps on the tiny model, in this process, against a real sqlite store."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -116,6 +117,7 @@ def test_the_chain_ends_in_embeddings_that_equal_the_source_model(
     assert encoded.data.metrics["encode/empty_rows"] == 1
     assert encoded.data.metrics["encode/truncated_rows"] == 1
     assert encoded.data.tags["upstream_run_id"] == validated["run_id"]
+    assert [given.model_id for given in encoded.inputs.model_inputs] == [tiny_run["model_id"]]
     assert {entry.tags[0].value for entry in encoded.inputs.dataset_inputs} == {"corpus", "embeddings"}
 
 
@@ -154,7 +156,7 @@ def test_a_model_that_changed_after_logging_fails_parity(step, tiny_run, tiny_su
     from safetensors.torch import load_file, save_file
 
     folder = mlflow.artifacts.download_artifacts(f"models:/{tiny_run['model_id']}")
-    weights = next(p for p in __import__("pathlib").Path(folder).rglob("model.safetensors"))
+    weights = next(p for p in Path(folder).rglob("model.safetensors"))
     tensors = load_file(weights)
     name = next(name for name in tensors if "attention.output.dense.weight" in name)
     tensors[name] = torch.randn_like(tensors[name])
@@ -180,9 +182,9 @@ def test_embeddings_go_into_the_run_unless_output_says_where(step, tiny_run, tmp
     code, out, err = step("encode", f"--run_id={tiny_run['run_id']}", f"--corpus={corpus}", "rows_per_part=10")
     assert code == 0, err
     folder = mlflow.artifacts.download_artifacts(f"runs:/{last_json(out)['run_id']}/embeddings")
-    names = sorted(p.name for p in __import__("pathlib").Path(folder).iterdir())
+    names = sorted(p.name for p in Path(folder).iterdir())
     assert names == ["manifest.json", "part-00000.parquet", "part-00001.parquet", "part-00002.parquet"]
-    manifest = json.loads((__import__("pathlib").Path(folder) / "manifest.json").read_text())
+    manifest = json.loads((Path(folder) / "manifest.json").read_text())
     assert manifest["rows"] == 25
     assert manifest["model"]["model_id"] == tiny_run["model_id"]
     assert [part["first_row"] for part in manifest["parts"]] == [0, 10, 20]
@@ -387,3 +389,22 @@ def test_no_folder_of_hydra_appears(step, tiny_run, tmp_path):
     assert not (PROJECT / "outputs").exists()
     assert not (PROJECT / "multirun").exists()
     assert not (PROJECT / "multirun.yaml").exists()
+
+
+def test_an_error_nobody_foresaw_is_one_line_and_its_traceback_is_in_the_log_of_the_run(
+    step, tiny_run, tmp_path, monkeypatch
+):
+    import mlflow
+
+    from steps.common import pipeline
+
+    def broken(*args, **kwargs):
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(pipeline, "encode_corpus", broken)
+    code, _, err = step("encode", f"--run_id={tiny_run['run_id']}")
+    assert code == 1
+    assert err.splitlines()[-1] == "error: ZeroDivisionError: a bug (set HYDRA_FULL_ERROR=1 for the traceback)"
+    assert "Traceback" not in err
+    run = mlflow.search_runs(search_all_experiments=True, filter_string="tags.step = 'encode'", output_format="list")[0]
+    assert "Traceback" in mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/encode.log")

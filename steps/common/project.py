@@ -13,6 +13,7 @@ import shlex
 import signal
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -101,7 +102,8 @@ def _tag_waiting_run(reason: str) -> None:
     if run_id:
         import mlflow
 
-        with contextlib.suppress(mlflow.MlflowException):
+        with contextlib.suppress(mlflow.MlflowException, UserError):
+            _reach_tracking_server(mlflow.get_tracking_uri())
             mlflow.MlflowClient().set_tag(run_id, "error", reason[:MAX_PARAM_LENGTH])
 
 
@@ -236,7 +238,8 @@ def run(step: str, cfg: DictConfig) -> Iterator:
             raise
         except BaseException as error:
             status = "FAILED"
-            logger.debug("the step failed", exc_info=not isinstance(error, UserError))
+            if not isinstance(error, UserError):
+                _write_line(log, traceback.format_exc())
             _write_line(log, f"error: {one_line(error)}")
             with contextlib.suppress(mlflow.MlflowException):
                 mlflow.set_tag("error", one_line(error)[:MAX_PARAM_LENGTH])
@@ -371,10 +374,13 @@ def _caller_folder() -> list[Path]:
 
 
 def tag_upstream(upstream_run_id: str, model_id: str) -> None:
-    """Tag the active run with what it builds on."""
+    """Tag the active run with what it builds on, and link the model to it as an input."""
     import mlflow
+    from mlflow.entities import LoggedModelInput
 
     mlflow.set_tags({"upstream_run_id": upstream_run_id, "model_id": model_id})
+    run_id = mlflow.active_run().info.run_id
+    mlflow.MlflowClient().log_inputs(run_id, models=[LoggedModelInput(model_id)])
 
 
 def next_command(step: str, **parameters: str) -> str:
