@@ -11,7 +11,6 @@ import sys
 
 from steps.common.arguments import PROJECT
 
-
 # Most of the time goes into importing torch and mlflow in processes of their own, on one core each. Files stay
 # together, so that each process pays for its imports once. `-P pytest_args="-n 0"` turns it off.
 PARALLEL = ("-n", "2", "--dist", "loadfile")
