@@ -140,6 +140,7 @@ def test_a_stopped_run_is_marked_killed(sent, code, tiny_run, tmp_path):
     assert "Traceback" not in err
     run = mlflow.search_runs(search_all_experiments=True, filter_string="tags.step = 'encode'", output_format="list")[0]
     assert run.info.status == "KILLED"
+    assert run.data.tags["error"] == {130: "interrupted (Ctrl-C)", 143: "stopped (SIGTERM)"}[code]
     assert not (tmp_path / "out" / "manifest.json").exists()
     assert not list((tmp_path / "out").glob(".*.tmp"))
 

@@ -208,7 +208,8 @@ def _set_experiment() -> None:
 def run(step: str, cfg: DictConfig) -> Iterator:
     """Start or resume the step's MLflow run; log its resolved config, and its log when it ends.
 
-    The run ends FINISHED, FAILED (with the reason in the tag `error`) or KILLED.
+    The run ends FINISHED, or with the reason in the tag `error` FAILED or KILLED. (After Ctrl-C the launcher of
+    mlflow 3.17.2 writes FAILED over KILLED; the tag stays.)
     """
     import mlflow
 
@@ -233,8 +234,12 @@ def run(step: str, cfg: DictConfig) -> Iterator:
                 _without_password(mlflow.get_tracking_uri()),
             )
             yield active
-        except (KeyboardInterrupt, Stopped):
+        except (KeyboardInterrupt, Stopped) as stop:
+            # After Ctrl-C `mlflow run` sends SIGTERM as well; what follows is to be finished.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
             status = "KILLED"
+            with contextlib.suppress(mlflow.MlflowException):
+                mlflow.set_tag("error", "stopped (SIGTERM)" if isinstance(stop, Stopped) else "interrupted (Ctrl-C)")
             raise
         except BaseException as error:
             status = "FAILED"
