@@ -15,7 +15,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from steps.common import project, summary
+from steps.common import inputs, project, summary
 from steps.common.errors import UserError
 
 
@@ -25,28 +25,15 @@ def check_validated(found, logger) -> None:
     Raises:
         UserError: validation failed.
     """
-    verdict = found.tags.get("validation")
-    if verdict == "failed":
+    if found.validation == "failed":
         run_id = found.tags.get("validation_run_id")
         raise UserError(
             f"model {found.logged.model_id} failed its validation (run {run_id}), so it is not used. See report.html of that run; log a better model, or validate again with other thresholds."
         )
-    if verdict is None:
+    if found.validation is None:
         logger.warning(
             "model %s was never validated; run validate first to know what it is worth", found.logged.model_id
         )
-
-
-def open_inputs(cfg: DictConfig) -> tuple:
-    """The corpus, found readable, and the output folder, found empty (None: the run). Imports nothing heavy."""
-    from steps.common import corpus, shards
-
-    path = project.corpus_path(cfg.corpus.path)
-    texts = corpus.open_corpus(path, cfg.corpus.format.name, cfg.corpus.text_column, cfg.corpus.id_column)
-    output = project.output_path(cfg.output) if cfg.output is not None else None
-    if output is not None:
-        shards.prepare_output(output)
-    return texts, output
 
 
 def load(cfg: DictConfig, found) -> tuple:
@@ -78,7 +65,9 @@ def load(cfg: DictConfig, found) -> tuple:
 
 
 def main(cfg: DictConfig) -> None:
-    texts, output = open_inputs(cfg)
+    corpus = cfg.corpus
+    texts = inputs.open_corpus(corpus.path, corpus.format.name, corpus.text_column, corpus.id_column)
+    output = inputs.open_output(cfg.output)
     with project.run("encode", cfg) as run, tempfile.TemporaryDirectory() as scratch:
         import mlflow
 
@@ -99,12 +88,13 @@ def main(cfg: DictConfig) -> None:
         facts = {
             "run_id": run.info.run_id,
             "upstream_run_id": found.run_id,
-            "validation": found.tags.get("validation"),
+            "validation": found.validation,
             "model": found.describe(),
             "corpus": texts.describe(),
             "options": OmegaConf.to_container(cfg, resolve=True, enum_to_str=True),
             "versions": models.versions(),
             "code_commit": run.data.tags.get("mlflow.source.git.commit"),
+            "normalized": options.normalize,
             **result.manifest(),
         }
         manifest = shards.write_manifest(folder, result.parts, facts)

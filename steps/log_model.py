@@ -10,13 +10,13 @@ Writes  a LoggedModel (native flavor, signature, input example, pinned requireme
 
 from omegaconf import DictConfig, OmegaConf
 
-from steps.common import project, summary
+from steps.common import inputs, project, summary
 from steps.common.source import find_source
 
 
 def main(cfg: DictConfig) -> None:
     spec = cfg.model
-    path = project.local_path(spec.path, "model.path") if spec.path is not None else None
+    path = inputs.local_path(spec.path, "model.path") if spec.path is not None else None
     source = find_source(
         name=spec.name,
         revision=spec.revision,

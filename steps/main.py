@@ -14,7 +14,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from steps.common import arguments, project, summary
+from steps.common import arguments, inputs, project, summary
 from steps.common.errors import UserError
 
 # Overrides that are declared parameters of a step in MLproject, so that its run shows them as the user typed them.
@@ -67,22 +67,12 @@ def check_inputs(overrides: list[str]) -> None:
     Raises:
         UserError: a corpus, suite or output that cannot be used.
     """
-    from steps.common import corpus, quality, shards
-
     forwarded = arguments.check("main", overrides)[0].overrides
     configs = arguments.check_chain(list(forwarded))
-    suite, encode = configs["validate"].suite, configs["encode"]
-    quality.read_suite(
-        project.local_path(suite.path, "suite.path"), suite.name, suite.sentence1, suite.sentence2, suite.score
-    )
-    corpus.open_corpus(
-        project.corpus_path(encode.corpus.path),
-        encode.corpus.format.name,
-        encode.corpus.text_column,
-        encode.corpus.id_column,
-    )
-    if encode.output is not None:
-        shards.prepare_output(project.output_path(encode.output))
+    suite, corpus = configs["validate"].suite, configs["encode"].corpus
+    inputs.open_suite(suite.path, suite.name, suite.sentence1, suite.sentence2, suite.score)
+    inputs.open_corpus(corpus.path, corpus.format.name, corpus.text_column, corpus.id_column)
+    inputs.open_output(configs["encode"].output)
 
 
 def main(cfg: DictConfig) -> None:

@@ -11,7 +11,7 @@ Fails   when a check fails: exit code 1, after everything has been written.
 
 from omegaconf import DictConfig
 
-from steps.common import project, summary
+from steps.common import inputs, project, summary
 from steps.common.errors import UserError
 
 
@@ -129,15 +129,13 @@ def run_checks(cfg: DictConfig, found, suite) -> tuple[list, dict[str, float]]:
 
 
 def main(cfg: DictConfig) -> None:
-    from steps.common import quality
-
-    suite_path = project.local_path(cfg.suite.path, "suite.path")
-    suite = quality.read_suite(suite_path, cfg.suite.name, cfg.suite.sentence1, cfg.suite.sentence2, cfg.suite.score)
+    given = cfg.suite
+    suite = inputs.open_suite(given.path, given.name, given.sentence1, given.sentence2, given.score)
     with project.run("validate", cfg) as run:
         import mlflow
 
         from steps.common import model as models
-        from steps.common import report
+        from steps.common import quality, report
 
         found = models.find_model(cfg.run_id, preceding="log_model", experiment_id=run.info.experiment_id)
         project.tag_upstream(found.run_id, found.logged.model_id)

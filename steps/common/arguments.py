@@ -38,6 +38,12 @@ HYDRA_FLAGS = {
     "--config-name": True, "-cn": True, "--config-dir": True, "-cd": True, "--experimental-rerun": True,
 }  # fmt: skip
 
+# Those with which Hydra uses another config than the step's, or none.
+OTHER_CONFIG = {
+    "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
+    "--experimental-rerun", "--hydra-help", "--version", "--shell-completion", "-sc",
+}  # fmt: skip
+
 # What --info may be asked about.
 INFO_TOPICS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
@@ -51,6 +57,8 @@ ONE_CHAIN = "main runs one chain at a time. Sweep a step instead: python -m step
 
 @dataclasses.dataclass
 class Arguments:
+    """A step's command line as Hydra reads it."""
+
     flags: list[str]
     overrides: list[str]
 
@@ -60,23 +68,8 @@ class Arguments:
 
     @property
     def own_config(self) -> bool:
-        """Whether a flag points Hydra at another config than this step's."""
-        return bool(
-            set(self.flags)
-            & {
-                "--config-path",
-                "-cp",
-                "--config-name",
-                "-cn",
-                "--config-dir",
-                "-cd",
-                "--experimental-rerun",
-                "--hydra-help",
-                "--version",
-                "--shell-completion",
-                "-sc",
-            }
-        )
+        """Whether this step's config is not the one that Hydra will use."""
+        return bool(OTHER_CONFIG.intersection(self.flags))
 
     @property
     def runs_the_step(self) -> bool:

@@ -133,6 +133,11 @@ class FoundModel:
     def tags(self) -> dict[str, str]:
         return self.logged.tags
 
+    @property
+    def validation(self) -> str | None:
+        """The verdict of validate; None where it never ran."""
+        return self.tags.get(VALIDATION)
+
     def describe(self) -> dict[str, str]:
         """What a result records of the model behind it."""
         names = ("hub_id", "revision", "weights_sha256", "dimension", "max_seq_length", "pooling")

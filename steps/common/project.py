@@ -5,7 +5,6 @@ Under `mlflow run` that is the run MLflow has created (MLFLOW_RUN_ID), else a ne
 """
 
 import contextlib
-import glob
 import logging
 import os
 import re
@@ -20,7 +19,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from steps.common import arguments
+from steps.common import arguments, inputs
 from steps.common.arguments import CONF, PROJECT
 from steps.common.errors import UserError
 
@@ -88,12 +87,12 @@ def _run_hydra(step: str, main: Callable[[DictConfig], None], given: arguments.A
         task.finish()
 
 
-def _exit_with(error: BaseException, code: int = 1):
+def _exit_with(error: BaseException):
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         raise error
     print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
     _tag_waiting_run(one_line(error))
-    sys.exit(code)
+    sys.exit(1)
 
 
 def _tag_waiting_run(reason: str) -> None:
@@ -137,7 +136,6 @@ class _Task:
         self.failures = 0
 
     def run(self, cfg: DictConfig) -> None:
-        # Under `name`, so that Hydra's {hydra.job.name} stays the step's.
         try:
             if self.multirun:
                 self._open_parent()
@@ -314,70 +312,6 @@ def shorten(text: str, limit: int = MAX_PARAM_LENGTH) -> str:
     return text if len(text) <= limit else text[: limit - len(mark)] + mark
 
 
-def local_path(given: str, key: str) -> Path:
-    """An existing file, folder or glob the user named: absolute, or relative to the project's folder.
-
-    A path that is not there is looked for in the folder `mlflow run` was typed in; first of all there, where the
-    project's folder is mlflow's temporary clone of a git URL.
-
-    Raises:
-        UserError: it is in neither.
-    """
-    given = given.removeprefix("file://")
-    if not given:
-        raise UserError(f"{key} is empty; expected a path.")
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", given):
-        raise UserError(f"{key}: {given!r} is a URI; expected a path on this machine. Download it, then give its path.")
-    path = Path(given).expanduser()
-    bases = list(dict.fromkeys([*_caller_folder(), PROJECT] if _is_temporary_clone() else [PROJECT, *_caller_folder()]))
-    for base in bases:
-        if (base / path).exists() or any(glob.iglob(str(base / path), recursive=True)):
-            return base / path
-    if path.is_absolute():
-        raise UserError(f"{key}: there is no {str(path)!r}. The path is absolute already, so check its spelling.")
-    looked = " nor in ".join(map(str, bases))
-    typed = next(iter(_caller_folder()), PROJECT)
-    raise UserError(
-        f"{key}: there is no {given!r} in {looked}. Type the absolute path: -P {PARAMETERS.get(key, key)}={shlex.quote(str(typed / path))} (or where it really is)."
-    )
-
-
-# Config keys that are typed under another name.
-PARAMETERS = {"corpus.path": "corpus"}
-
-
-def output_path(given: str) -> Path:
-    """Where to write: absolute, or relative to the folder the command was typed in.
-
-    Raises:
-        UserError: a relative path that would end up in mlflow's temporary clone.
-    """
-    base = next(iter(_caller_folder()), PROJECT)
-    if base == PROJECT and _is_temporary_clone() and not Path(given).expanduser().is_absolute():
-        raise UserError(f"output={given} would land in a temporary clone of the project. Give an absolute path.")
-    return (base / Path(given).expanduser()).resolve()
-
-
-def _is_temporary_clone() -> bool:
-    """Whether mlflow has fetched this project from a git URL into a folder of its own."""
-    return PROJECT.is_relative_to(Path(tempfile.gettempdir()).resolve()) and PROJECT.name.startswith(
-        tempfile.gettempprefix()
-    )
-
-
-def _caller_folder() -> list[Path]:
-    """The folder in which the `mlflow run` that started this process was typed; empty where there is none."""
-    import psutil
-
-    with contextlib.suppress(psutil.Error):
-        for process in psutil.Process().parents():
-            words = process.cmdline()
-            program = [Path(word).name for word in words[:3]]
-            if "mlflow" in program and "run" in words:
-                return [Path(process.cwd())]
-    return []
-
-
 def tag_upstream(upstream_run_id: str, model_id: str) -> None:
     """Tag the active run with what it builds on, and link the model to it as an input."""
     import mlflow
@@ -397,7 +331,7 @@ def next_command(step: str, **parameters: str) -> str:
     if "mlflow.project.entryPoint" not in tags:
         return shlex.join(["python", "-m", f"steps.{step}", *(f"{key}={value}" for key, value in parameters.items())])
     words = ["mlflow", "run", _project_uri(tags), "-e", step]
-    if _is_temporary_clone():
+    if inputs.is_temporary_clone():
         words += ["-v", tags["mlflow.source.git.commit"]]
     for key, value in parameters.items():
         words += ["-P", f"{key}={value}"]
@@ -422,16 +356,9 @@ def ui_command() -> str:
 
 def _project_uri(tags: dict[str, str]) -> str:
     """`.` from the project's own folder, the git URL where mlflow made a temporary clone of it, else the folder."""
-    if next(iter(_caller_folder()), PROJECT) == PROJECT:
+    if inputs.typed_in() == PROJECT:
         return "."
-    return tags.get("mlflow.source.git.repoURL", str(PROJECT)) if _is_temporary_clone() else str(PROJECT)
-
-
-def corpus_path(given: str) -> Path:
-    """The corpus a user named; `sample` is the one that ships with the project."""
-    if given == "sample":
-        return PROJECT / "data" / "sample_corpus.csv"
-    return local_path(given, "corpus.path")
+    return tags.get("mlflow.source.git.repoURL", str(PROJECT)) if inputs.is_temporary_clone() else str(PROJECT)
 
 
 def move_into_run(part: Path) -> None:

@@ -49,7 +49,7 @@ def find_source(
     if folder is None and package is not None:
         folder = _package_folder(package)
     if folder is None:
-        folder, revision = _download(name, revision or "main", trust_remote_code)
+        folder, revision = _download(name, revision, trust_remote_code)
     digest = weights_digest(folder)
     if weights_sha256 is not None and digest != weights_sha256:
         raise UserError(
@@ -97,7 +97,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _download(name: str, revision: str, trust_remote_code: bool) -> tuple[Path, str]:
+def _download(name: str, revision: str | None, trust_remote_code: bool) -> tuple[Path, str]:
     """The folder of a model of the Hub in the local cache, and the commit it is at."""
     # Imported here: a model on this machine does not need it.
     from huggingface_hub import constants, errors, snapshot_download
@@ -110,7 +110,7 @@ def _download(name: str, revision: str, trust_remote_code: bool) -> tuple[Path, 
         return folder, folder.name
 
     # A full commit never changes, so what the cache holds of it needs no question to the Hub.
-    if re.fullmatch(r"[0-9a-f]{40}", revision) or constants.HF_HUB_OFFLINE:
+    if re.fullmatch(r"[0-9a-f]{40}", revision or "") or constants.HF_HUB_OFFLINE:
         try:
             folder, commit = fetch(local_files_only=True)
             if any(folder.rglob("*.safetensors")):
