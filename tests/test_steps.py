@@ -408,3 +408,15 @@ def test_an_error_nobody_foresaw_is_one_line_and_its_traceback_is_in_the_log_of_
     assert "Traceback" not in err
     run = mlflow.search_runs(search_all_experiments=True, filter_string="tags.step = 'encode'", output_format="list")[0]
     assert "Traceback" in mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/encode.log")
+
+
+def test_a_model_whose_files_are_gone_is_one_line(step, tiny_run):
+    import shutil
+
+    import mlflow
+
+    shutil.rmtree(mlflow.get_logged_model(tiny_run["model_id"]).artifact_location)
+    code, _, err = step("encode", f"--run_id={tiny_run['run_id']}")
+    assert code == 1
+    assert f"error: the files of models:/{tiny_run['model_id']} cannot be read" in err
+    assert "Traceback" not in err

@@ -192,8 +192,17 @@ def _latest(client: mlflow.MlflowClient, preceding: str, experiment_id: str) -> 
 
 
 def download(found: FoundModel) -> Path:
-    """The folder of a logged model on this machine."""
-    return Path(mlflow.artifacts.download_artifacts(found.uri))
+    """The folder of a logged model on this machine.
+
+    Raises:
+        UserError: its files are gone or out of reach.
+    """
+    try:
+        return Path(mlflow.artifacts.download_artifacts(found.uri))
+    except (MlflowException, OSError) as error:
+        raise UserError(
+            f"the files of {found.uri} cannot be read from {found.logged.artifact_location} ({error}). If they are gone, run log_model again."
+        ) from error
 
 
 def load_native(folder: Path) -> SentenceTransformer:
