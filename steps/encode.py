@@ -9,6 +9,7 @@ Refuses a model whose validation failed, and an output folder that holds somethi
     python -m steps.encode run_id=latest corpus.path=/data/texts.parquet output=/data/embeddings
 """
 
+import contextlib
 import shlex
 import tempfile
 from pathlib import Path
@@ -40,17 +41,11 @@ def load(cfg: DictConfig, found) -> tuple:
     """The backend that computes with a found model, and what is done with its vectors."""
     from steps.common import model as models
     from steps.common import pipeline
-    from steps.common.backends import load_backend
 
-    native = models.load_native(models.download(found))
-    settings = cfg.backend
-    backend = load_backend(
-        settings.name,
-        native,
-        precision=settings.precision.name,
-        batch_size=settings.batch_size,
-        device=settings.device,
-        prompt_name=cfg.embedding.prompt_name,
+    folder = models.download(found)
+    native = models.load_native(folder)
+    backend = models.load_backend(
+        found, folder, native, project.backend_settings(cfg.backend), cfg.embedding.prompt_name
     )
     cut = cfg.embedding.truncate_dim is not None
     options = pipeline.Options(
@@ -81,9 +76,9 @@ def main(cfg: DictConfig) -> None:
         project.logger.info("encoding %d rows with %s", texts.rows, found.tags.get("hub_id", found.logged.name))
         folder = output or Path(scratch)
         # A part that goes into the run leaves this disk as soon as it is whole.
-        result = pipeline.encode_corpus(
-            texts, backend, folder, options, on_part=project.move_into_run if output is None else None
-        )
+        on_part = project.mover_into_run() if output is None else None
+        with contextlib.closing(backend):
+            result = pipeline.encode_corpus(texts, backend, folder, options, on_part)
 
         facts = {
             "run_id": run.info.run_id,
@@ -91,6 +86,7 @@ def main(cfg: DictConfig) -> None:
             "validation": found.validation,
             "model": found.describe(),
             "corpus": texts.describe(),
+            "backend": {name: getattr(backend, name) for name in ("name", "precision", "device", "digest")},
             "options": OmegaConf.to_container(cfg, resolve=True, enum_to_str=True),
             "versions": models.versions(),
             "code_commit": run.data.tags.get("mlflow.source.git.commit"),
@@ -111,6 +107,7 @@ def main(cfg: DictConfig) -> None:
             {
                 "run_id": run.info.run_id,
                 "model_id": found.logged.model_id,
+                "backend": f"{backend.name} {backend.precision} on {backend.device}",
                 **result.metrics(),
                 "parts": len(result.parts),
                 "embeddings": where,

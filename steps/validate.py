@@ -12,6 +12,7 @@ Fails   when a check fails: exit code 1, after everything has been written.
 from omegaconf import DictConfig
 
 from steps.common import inputs, project, summary
+from steps.common.backends import check_candidates
 from steps.common.errors import UserError
 
 
@@ -71,14 +72,39 @@ def check_serving(pyfunc, folder, tolerance: float) -> list:
     ]
 
 
-def run_checks(cfg: DictConfig, found, suite) -> tuple[list, dict[str, float]]:
-    """Load the model both ways and check all it claims: the checks, and the metrics beside them."""
+def try_backends(cfg: DictConfig, found, folder, native, suite, backend, score: float) -> list:
+    """Score the backend of the config and every candidate beside torch in float32."""
+    import contextlib
+
+    from steps.common import model as models
+    from steps.common import quality
+    from steps.common.backends.check import Refused
+
+    settings, tolerance = project.backend_settings(cfg.backend), cfg.tolerance.spearman
+    own = f"{backend.name}/{backend.precision}"
+    expected = score
+    if own != "torch/f32":
+        with contextlib.closing(models.load_backend(found, folder, native, settings.of("torch/f32"))) as exact:
+            expected = quality.spearman(suite, exact.encode)
+    trials = [quality.judge_backend(own, backend, suite, expected, tolerance)]
+    for candidate in cfg.candidates:
+        if candidate == own:
+            continue
+        try:
+            with contextlib.closing(models.load_backend(found, folder, native, settings.of(candidate))) as other:
+                trials.append(quality.judge_backend(candidate, other, suite, expected, tolerance))
+        except Refused as refused:
+            trials.append(quality.Trial(candidate, False, refused.reason))
+    return trials
+
+
+def run_checks(cfg: DictConfig, found, suite) -> tuple[list, list, dict[str, float]]:
+    """Load the model both ways and check all it claims: the checks, the backends tried, the metrics beside them."""
     import mlflow
     import numpy as np
 
     from steps.common import model as models
     from steps.common import quality
-    from steps.common.backends import load_backend
 
     folder = models.download(found)
     native, pyfunc = models.load_native(folder), models.load_pyfunc(folder)
@@ -107,14 +133,11 @@ def run_checks(cfg: DictConfig, found, suite) -> tuple[list, dict[str, float]]:
     checks += check_serving(pyfunc, folder, tolerance.parity)
     latency = quality.latencies_ms(pyfunc.predict, sentences, cfg.latency_calls)
 
-    settings = cfg.backend
-    backend = load_backend(
-        settings.name, native, precision=settings.precision.name, batch_size=settings.batch_size, device=settings.device
-    )
+    backend = models.load_backend(found, folder, native, project.backend_settings(cfg.backend))
     project.logger.info("scoring %d pairs of %s", len(suite.scores), suite.path)
-    checks.append(
-        quality.at_least(f"quality/{suite.name}/spearman", quality.spearman(suite, backend.encode), cfg.suite.threshold)
-    )
+    score = quality.spearman(suite, backend.encode)
+    checks.append(quality.at_least(f"quality/{suite.name}/spearman", score, cfg.suite.threshold))
+    trials = try_backends(cfg, found, folder, native, suite, backend, score)
 
     values = {check.name: check.value for check in checks}
     metrics = {
@@ -125,10 +148,14 @@ def run_checks(cfg: DictConfig, found, suite) -> tuple[list, dict[str, float]]:
         "checks/total": len(checks),
         "checks/failed": len(quality.failed(checks)),
     }
-    return checks, {name: value for name, value in metrics.items() if value is not None}
+    for trial in trials:
+        name = f"backends/{trial.backend.replace('/', '-')}"
+        metrics |= {f"{name}/spearman": trial.spearman, f"{name}/rows_per_second": trial.rows_per_second}
+    return checks, trials, {name: value for name, value in metrics.items() if value is not None}
 
 
 def main(cfg: DictConfig) -> None:
+    check_candidates(cfg.candidates)
     given = cfg.suite
     suite = inputs.open_suite(given.path, given.name, given.sentence1, given.sentence2, given.score)
     with project.run("validate", cfg) as run:
@@ -140,18 +167,22 @@ def main(cfg: DictConfig) -> None:
         found = models.find_model(cfg.run_id, preceding="log_model", experiment_id=run.info.experiment_id)
         project.tag_upstream(found.run_id, found.logged.model_id)
         project.logger.info("validating %s (%s)", found.uri, found.tags.get("hub_id", found.logged.name))
-        checks, metrics = run_checks(cfg, found, suite)
+        checks, trials, metrics = run_checks(cfg, found, suite)
 
         failures = quality.failed(checks)
         verdict = "failed" if failures else "passed"
-        validation = report.as_dict(verdict, run.info.run_id, found.run_id, found.describe(), suite, checks, metrics)
+        validation = report.as_dict(
+            verdict, run.info.run_id, found.run_id, found.describe(), suite, checks, trials, metrics
+        )
         mlflow.log_dict(validation, "validation.json")
         mlflow.log_text(report.as_html(validation), "report.html")
         models.tag_validation(found, verdict, run.info.run_id)
+        models.tag_backends(found, [] if failures else trials)
         mlflow.set_tag(models.VALIDATION, verdict)
         spearman = checks[-1]
         models.log_validation(found, metrics, suite, spearman.name, spearman.value)
         print(report.as_table(checks))
+        print(report.backends_table(trials))
         summary.show(
             "validate",
             {
@@ -161,6 +192,8 @@ def main(cfg: DictConfig) -> None:
                 "checks": len(checks),
                 "failed": len(failures),
                 spearman.name: spearman.value,
+                "backends passed": ", ".join(trial.backend for trial in trials if trial.passed and not failures)
+                or "none",
                 **metrics,
             },
             None if failures else project.next_command("encode", run_id=run.info.run_id, corpus="sample"),

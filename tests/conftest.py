@@ -190,6 +190,19 @@ def tiny_run(step, tiny_model_folder):
     return last_json(out)
 
 
+class FolderStore:
+    """Converted models in a folder (a backends.Store)."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def find(self, name: str) -> Path | None:
+        return self.folder / name if (self.folder / name).is_dir() else None
+
+    def keep(self, name: str, folder: Path) -> Path:
+        return Path(shutil.copytree(folder, self.folder / name, dirs_exist_ok=True))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     if not SHARED_DATA.is_dir():

@@ -407,7 +407,7 @@ def test_an_entry_of_a_mapping_can_be_removed():
         ("encode", "embedding.dtype=float8", "embedding.dtype takes one of float32, float16, not float8"),
         ("encode", "corpus.format=xml", "corpus.format takes one of auto, text, csv, tsv, jsonl, parquet, not xml"),
         ("encode", "corpus.path=null", "corpus.path takes a string, not null"),
-        ("encode", "backend.precision=int8", "backend.precision takes one of f32, bf16, not int8"),
+        ("encode", "backend.precision=int4", "backend.precision takes one of auto, f32, bf16, fp16, int8, not int4"),
         ("log_model", "examples=one", "examples takes a list such as [a, b], not one"),
         ("log_model", "model.trust_remote_code=perhaps", "model.trust_remote_code takes true or false, not perhaps"),
         ("validate", "suite.threshold=high", "suite.threshold takes a number, not high"),

@@ -6,28 +6,74 @@ from conftest import last_json
 
 
 @pytest.fixture(scope="module")
-def minilm():
-    """all-MiniLM-L6-v2 behind the torch backend."""
-    from conftest import PROJECT
+def load(tmp_path_factory):
+    """Loads a backend of all-MiniLM-L6-v2, each once."""
+    from conftest import PROJECT, FolderStore
     from omegaconf import OmegaConf
 
     from steps.common import model as models
-    from steps.common.backends import load_backend
+    from steps.common.backends import Settings
+    from steps.common.backends.load import load_backend
     from steps.common.source import find_source
 
     conf = OmegaConf.to_container(OmegaConf.load(PROJECT / "conf/model/all-MiniLM-L6-v2.yaml"))
     source = find_source(**{key: conf[key] for key in ("name", "revision", "path", "package", "weights_sha256")})
     model = models.load_source(source, trust_remote_code=False, prompts={}, default_prompt_name=None)
-    return load_backend("torch", model, precision="f32", batch_size=32, device="cpu")
+    store, loaded = FolderStore(tmp_path_factory.mktemp("store")), {}
+
+    def load(name: str, precision: str):
+        settings = Settings(name, precision, batch_size=128)
+        if settings not in loaded:
+            loaded[settings] = load_backend(settings, model, store=store, calibration=models.calibration_texts)
+        return loaded[settings]
+
+    load.model = model
+    return load
+
+
+@pytest.fixture(scope="module")
+def minilm(load):
+    """all-MiniLM-L6-v2 behind the torch backend."""
+    return load("torch", "f32")
+
+
+def has_bfloat16() -> bool:
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+BACKENDS = [("torch", "f32"), ("openvino", "f32"), ("openvino", "bf16"), ("openvino", "int8")]
+
+# Points of Spearman x 100.
+WITHIN = {"f32": 0.05, "bf16": 0.05, "int8": 0.3}
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name, precision", BACKENDS)
 @pytest.mark.parametrize("file, published", [("stsb-test.jsonl", 82.03), ("sick-r-test.jsonl", 77.58)])
-def test_published_scores_are_reproduced(minilm, shared_data, file, published):
+def test_published_scores_are_reproduced(load, shared_data, file, published, name, precision):
     from steps.common import quality
 
+    if precision == "bf16" and not has_bfloat16():
+        pytest.skip("this CPU has no bfloat16")
     suite = quality.read_suite(shared_data / "sts" / file, None, "sentence1", "sentence2", "score")
-    assert quality.spearman(suite, minilm.encode) == pytest.approx(published, abs=0.05)
+    found = quality.spearman(suite, load(name, precision).encode)
+    assert found == pytest.approx(published, abs=WITHIN[precision])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name, precision, least", [("torch", "f32", 0.999999), ("openvino", "f32", 0.999999), ("openvino", "bf16", 0.9999)]
+)
+def test_every_row_is_the_librarys_own_to_its_precision(load, shared_data, name, precision, least):
+    from steps.common.embedding import pair_cosine
+
+    if precision == "bf16" and not has_bfloat16():
+        pytest.skip("this CPU has no bfloat16")
+    news = (shared_data / "corpus" / "news.txt").read_text(encoding="utf-8").splitlines()[::10]
+    stock = load.model.encode(news, show_progress_bar=False)
+    assert pair_cosine(load(name, precision).encode(news).astype(np.float64), stock.astype(np.float64)).min() >= least
 
 
 @pytest.mark.slow

@@ -1,9 +1,17 @@
 """Corpus -> backend -> parts, with a backend whose vectors can be worked out by hand."""
 
 import io
+import itertools
 import json
 import logging
+import random
+import re
+import shutil
+import signal
 import sys
+import threading
+import time
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -13,24 +21,89 @@ import pytest
 from steps.common import pipeline
 from steps.common.corpus import open_corpus
 from steps.common.errors import UserError
-from steps.common.pipeline import Options, Progress, Result, encode_corpus, peak_rss_mb
+from steps.common.pipeline import (
+    Behind,
+    Options,
+    Progress,
+    Result,
+    ahead,
+    cut_windows,
+    embed_window,
+    encode_corpus,
+    peak_rss_mb,
+    prepare,
+)
+from steps.common.repeats import RepeatPlanner
+
+
+@dataclass(frozen=True)
+class Words:
+    texts: list
+    lengths: np.ndarray
 
 
 class CountingBackend:
-    """Embeds a text as [letters, words, 12]; a token is a word, and two special ones."""
+    """Embeds a text as [letters, words, 12]; a token is a word, and two special ones.
 
-    dim = 3
+    It has what the pipeline uses of a backend, and records what it was given, call by call.
+    """
+
+    dim, padding_share = 3, 0.25
 
     def __init__(self, max_tokens=None):
         self.max_tokens = max_tokens
-        self.calls = []
+        self.tokenized, self.embedded = [], []
 
-    def encode(self, texts):
-        self.calls.append(list(texts))
-        return np.array([[len(text), len(text.split()), 12] for text in texts], np.float32).reshape(-1, 3)
+    @property
+    def seen(self):
+        return [text for call in self.embedded for text in call]
 
-    def count_tokens(self, texts):
-        return np.array([len(text.split()) + 2 for text in texts], np.int64)
+    def tokenize(self, texts):
+        self.tokenized.append(list(texts))
+        return Words(list(texts), np.array([len(text.split()) + 2 for text in texts], np.int64))
+
+    def embed(self, tokens, on_rows=None):
+        self.embedded.append(tokens.texts)
+        for _ in tokens.texts:
+            on_rows(1)
+        return np.array([vector_of(text) for text in tokens.texts], np.float32).reshape(-1, 3)
+
+
+class NumberingBackend(CountingBackend):
+    """Embeds a text as [window, position in the window, 12]: what is computed twice has two vectors."""
+
+    def embed(self, tokens, on_rows=None):
+        super().embed(tokens, on_rows)
+        return np.array([[len(self.embedded), i, 12] for i in range(len(tokens.texts))], np.float32).reshape(-1, 3)
+
+
+class FailingBackend(CountingBackend):
+    """Raises an error in one of its methods, as soon as it is given a certain text."""
+
+    def __init__(self, method, text, error):
+        super().__init__()
+        whole = getattr(self, method)
+
+        def failing(given, *arguments):
+            if text in getattr(given, "texts", given):
+                raise error
+            return whole(given, *arguments)
+
+        setattr(self, method, failing)
+
+
+def vector_of(text):
+    return None if text is None else [len(text), len(text.split()), 12]
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left():
+    def threads():
+        return {thread for thread in threading.enumerate() if not thread.daemon}
+
+    before = threads()
+    yield
+    assert threads() <= before
 
 
 def options(**given):
@@ -43,9 +116,12 @@ def options(**given):
 
 
 def corpus_of(tmp_path, *texts):
-    path = tmp_path / "corpus.jsonl"
+    return open_corpus(put(tmp_path / "corpus.jsonl", texts))
+
+
+def put(path, texts):
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    return open_corpus(path)
+    return path
 
 
 @pytest.fixture
@@ -60,6 +136,10 @@ def read(folder):
 
 def embeddings_in(folder):
     return read(folder).column("embedding").to_pylist()
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
 
 
 def test_every_row_gets_its_own_embedding_beside_its_id_and_text(tmp_path, folder):
@@ -92,7 +172,7 @@ def test_a_null_text_is_never_embedded_and_gets_a_null_embedding(tmp_path, folde
     result = encode_corpus(corpus_of(tmp_path, "one", None, "three"), backend, folder, options())
     assert embeddings_in(folder) == [[3, 1, 12], None, [5, 1, 12]]
     assert read(folder).column("text").to_pylist() == ["one", None, "three"]
-    assert [text for call in backend.calls for text in call] == ["one", "three"]
+    assert backend.seen == ["one", "three"]
     assert (result.rows, result.null_rows) == (3, 1)
 
 
@@ -107,7 +187,8 @@ def test_a_corpus_of_nothing_but_null_is_written(tmp_path, folder):
         corpus_of(tmp_path, None, None), CountingBackend(), folder, options(normalize=True, truncate_dim=2)
     )
     assert embeddings_in(folder) == [None, None]
-    assert (result.rows, result.null_rows, result.tokens, result.truncated_rows) == (2, 2, 0, 0)
+    assert (result.rows, result.null_rows, result.computed_rows) == (2, 2, 0)
+    assert (result.tokens, result.truncated_rows) == (0, 0)
     assert result.sample_texts == []
 
 
@@ -160,8 +241,8 @@ def test_truncate_dim_beyond_the_model_is_refused_before_anything_is_computed(tm
     backend = CountingBackend()
     with pytest.raises(UserError, match="embedding.truncate_dim is 4, but the model has 3 dimensions"):
         encode_corpus(corpus_of(tmp_path, "a"), backend, folder, options(truncate_dim=4))
-    assert backend.calls == []
-    assert list(folder.iterdir()) == []
+    assert backend.tokenized == backend.embedded == []
+    assert names_in(folder) == []
 
 
 def test_normalize_scales_what_is_left_after_the_cut(tmp_path, folder):
@@ -201,24 +282,499 @@ def test_on_part_hears_of_every_part_in_order(tmp_path, folder):
     )
 
 
-def test_a_backend_that_fails_leaves_the_whole_parts_and_nothing_else(tmp_path, folder, monkeypatch):
+# repeats
+
+
+def test_a_text_that_comes_again_is_computed_once_over_windows_and_parts(tmp_path, folder, monkeypatch):
     monkeypatch.setattr(pipeline, "WINDOW", 2)
     backend = CountingBackend()
-    encode = backend.encode
+    texts = ["a", "b b", "a", "c", "a", "b b", "ccc", "ccc"]
+    result = encode_corpus(corpus_of(tmp_path, *texts), backend, folder, options(rows_per_part=3))
+    assert backend.embedded == [["a", "b b"], [], ["c"], [], ["ccc"]]
+    assert backend.tokenized == backend.embedded
+    assert embeddings_in(folder) == [vector_of(text) for text in texts]
+    assert (result.rows, result.computed_rows) == (8, 4)
 
-    def failing(texts):
-        if "e" in texts:
-            raise RuntimeError("out of memory")
-        return encode(texts)
 
-    backend.encode = failing
-    with pytest.raises(RuntimeError, match="out of memory"):
-        encode_corpus(corpus_of(tmp_path, *"abcdef"), backend, folder, options(rows_per_part=3))
-    assert [path.name for path in folder.iterdir()] == ["part-00000.parquet"]
+def test_a_repeat_has_the_very_vector_of_the_first(tmp_path, folder, monkeypatch):
+    monkeypatch.setattr(pipeline, "WINDOW", 2)
+    encode_corpus(corpus_of(tmp_path, "a", "b", "b", "c", "c", "a"), NumberingBackend(), folder, options())
+    a, b, c = [1, 0, 12], [1, 1, 12], [2, 0, 12]
+    assert embeddings_in(folder) == [a, b, b, c, c, a]
+
+
+def test_repeats_that_cannot_be_kept_are_computed_again(tmp_path, folder, monkeypatch):
+    monkeypatch.setattr(pipeline, "WINDOW", 2)
+    monkeypatch.setattr(pipeline, "MAX_KEPT", 4 * CountingBackend.dim)
+    backend = CountingBackend()
+    texts = ["a", "bb", "a", "bb", "a", "bb"]
+    result = encode_corpus(corpus_of(tmp_path, *texts), backend, folder, options())
+    assert backend.embedded == [["a", "bb"], ["bb"], ["bb"]]
+    assert embeddings_in(folder) == [vector_of(text) for text in texts]
+    assert result.computed_rows == 4
+
+
+def test_repeats_count_like_every_other_row(tmp_path, folder, monkeypatch):
+    monkeypatch.setattr(pipeline, "WINDOW", 2)
+    texts = ["a b c", "", "a b c", "a", "a b c", "", "a b c", None]
+    result = encode_corpus(corpus_of(tmp_path, *texts), CountingBackend(max_tokens=4), folder, options())
+    assert (result.tokens, result.truncated_rows) == (4 * 4 + 2 * 2 + 3, 4)
+    assert (result.rows, result.empty_rows, result.null_rows, result.computed_rows) == (8, 2, 1, 3)
+
+
+def test_repeats_are_found_over_the_files_of_a_corpus(tmp_path, folder):
+    for name, texts in (("a", ["one", "two words"]), ("b", ["two words", None, "one"])):
+        put(tmp_path / f"{name}.jsonl", texts)
+    backend = CountingBackend()
+    encode_corpus(open_corpus(f"{tmp_path}/*.jsonl"), backend, folder, options(rows_per_part=1))
+    assert backend.seen == ["one", "two words"]
+    assert embeddings_in(folder) == [[3, 1, 12], [9, 2, 12], [9, 2, 12], None, [3, 1, 12]]
+
+
+def test_vectors_are_kept_by_themselves_until_their_last_row():
+    backend, planner, kept = CountingBackend(), RepeatPlanner({hash("a"): 3}, 10), {}
+    windows = [prepare(batch, planner, backend) for batch in batches_of([2, 2, 1], ["b", "a", "a", None, "a"])]
+    held = []
+    with Progress(5) as progress:
+        for window in windows:
+            embed_window(window, backend, kept, options(), progress)
+            held.append([(vector.tolist(), tokens, vector.base) for vector, tokens in kept.values()])
+    assert held == [[([1, 1, 12], 3, None)], [([1, 1, 12], 3, None)], []]
+
+
+def test_repeats_are_cut_and_normalised_once(tmp_path, folder, monkeypatch):
+    monkeypatch.setattr(pipeline, "WINDOW", 1)
+    encode_corpus(
+        corpus_of(tmp_path, *["a b "] * 3), CountingBackend(), folder, options(truncate_dim=2, normalize=True)
+    )
+    np.testing.assert_allclose(embeddings_in(folder), [[4 / np.sqrt(20), 2 / np.sqrt(20)]] * 3, rtol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_any_corpus_comes_back_in_order_whatever_its_windows(tmp_path, folder, monkeypatch, seed):
+    rng = random.Random(seed)
+    for name, most in (("WINDOW", 9), ("WINDOW_BYTES", 60), ("READ", 9)):
+        monkeypatch.setattr(pipeline, name, rng.randint(1, most))
+    all_kept = seed % 2 == 0
+    if not all_kept:
+        monkeypatch.setattr(pipeline, "MAX_KEPT", 4 * CountingBackend.dim * rng.randint(0, 3))
+    known = [None, "", "  ", "\n", *("x" * i for i in range(1, 13))][: rng.randint(1, 16)]
+    texts = [rng.choice(known) for _ in range(rng.randint(1, 60))]
+    cuts = sorted(rng.choices(range(len(texts) + 1), k=2))
+    for name, first, end in zip("abc", [0, *cuts], [*cuts, len(texts)]):
+        put(tmp_path / f"{name}.jsonl", texts[first:end])
+    backend = CountingBackend(max_tokens=2)
+
+    result = encode_corpus(
+        open_corpus(f"{tmp_path}/*.jsonl"), backend, folder, options(rows_per_part=rng.randint(3, 20))
+    )
+    table = read(folder)
+    assert table.column("id").to_pylist() == list(range(len(texts)))
+    assert table.column("text").to_pylist() == texts
+    assert table.column("embedding").to_pylist() == [vector_of(text) for text in texts]
+    present = [text for text in texts if text is not None]
+    assert (result.rows, result.null_rows) == (len(texts), len(texts) - len(present))
+    assert result.empty_rows == sum(not text.strip() for text in present)
+    assert result.truncated_rows == sum(bool(text.strip()) for text in present)
+    assert result.tokens == 2 * len(present)
+    assert result.computed_rows == len(backend.seen)
+    if all_kept:
+        assert backend.seen == list(dict.fromkeys(present))
+
+
+# windows
+
+
+def batches_of(sizes, texts=None):
+    """Batches with the ids 0, 1, ...; without texts each is one letter."""
+    texts = ["x"] * sum(sizes) if texts is None else texts
+    ends = list(itertools.accumulate(sizes))
+    return [
+        pa.record_batch(
+            {"id": pa.array(range(end - size, end), pa.int64()), "text": pa.array(texts[end - size : end], pa.string())}
+        )
+        for size, end in zip(sizes, ends)
+    ]
+
+
+def windows_of(sizes, texts=None, rows=1000, bytes=1000, rows_per_part=1000):
+    """The ids of every window."""
+    return [
+        window.column("id").to_pylist() for window in cut_windows(batches_of(sizes, texts), rows, bytes, rows_per_part)
+    ]
+
+
+def test_a_window_is_full_after_its_rows():
+    assert windows_of([7], rows=3) == [[0, 1, 2], [3, 4, 5], [6]]
+
+
+def test_many_small_batches_fill_one_window():
+    assert windows_of([1] * 7, rows=3) == [[0, 1, 2], [3, 4, 5], [6]]
+
+
+def test_a_batch_is_shared_by_two_windows():
+    assert windows_of([2, 2, 2], rows=3) == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_a_window_ends_where_a_part_does():
+    assert windows_of([4, 6], rows=4, rows_per_part=6) == [[0, 1, 2, 3], [4, 5], [6, 7, 8, 9]]
+
+
+def test_a_part_smaller_than_a_window_is_one():
+    assert windows_of([5], rows=4, rows_per_part=2) == [[0, 1], [2, 3], [4]]
+
+
+def test_a_window_ends_after_the_batch_that_brings_its_bytes():
+    texts = ["xxx", "xx", "ü", None, "xxxx", "", "x"]
+    assert windows_of([1] * 7, texts, bytes=5) == [[0, 1], [2, 3, 4], [5, 6]]
+    assert windows_of([3, 2, 2], texts, bytes=5) == [[0, 1, 2], [3, 4, 5, 6]]
+
+
+def test_texts_of_no_bytes_fill_a_window_by_their_rows():
+    assert windows_of([2, 2, 1], [None, "", None, None, ""], rows=3, bytes=1) == [[0, 1, 2], [3, 4]]
+
+
+def test_no_rows_give_no_window():
+    assert windows_of([]) == windows_of([0, 0]) == []
+
+
+def test_batches_without_rows_are_passed_over():
+    assert windows_of([0, 2, 0, 1, 0], rows=3) == [[0, 1, 2]]
+
+
+def test_windows_keep_every_column_and_its_type():
+    (window,) = cut_windows(batches_of([2, 1], ["a", None, "ü"]), 8, 8, 8)
+    assert window.schema == pa.schema([("id", pa.int64()), ("text", pa.string())])
+    assert window.to_pydict() == {"id": [0, 1, 2], "text": ["a", None, "ü"]}
+
+
+def test_windows_are_cut_while_the_batches_are_read():
+    read = []
+    batches = (read.append(i) or batch for i, batch in enumerate(batches_of([2] * 5)))
+    next(cut_windows(batches, 3, 1000, 1000))
+    assert read == [0, 1]
+
+
+def test_windows_lose_and_reorder_nothing_and_are_as_large_as_they_may_be():
+    rng = random.Random(0)
+    for _ in range(400):
+        sizes = [rng.randint(0, 6) for _ in range(rng.randint(0, 12))]
+        texts = [rng.choice([None, "", "x", "ü" * 3, "x" * 20]) for _ in range(sum(sizes))]
+        rows, bytes, rows_per_part = rng.randint(1, 12), rng.randint(1, 80), rng.randint(1, 20)
+        windows = windows_of(sizes, texts, rows, bytes, rows_per_part)
+        assert [row for window in windows for row in window] == list(range(len(texts)))
+        batch_of_row = [batch for batch, size in enumerate(sizes) for _ in range(size)]
+        for window in windows:
+            size = [len((texts[row] or "").encode()) for row in window]
+            last_batch = [batch_of_row[row] == batch_of_row[window[-1]] for row in window]
+            assert 1 <= len(window) <= rows
+            assert window[0] // rows_per_part == window[-1] // rows_per_part
+            assert sum(bytes for bytes, last in zip(size, last_batch) if not last) < bytes
+            whole = len(window) == rows or (window[-1] + 1) % rows_per_part == 0 or sum(size) >= bytes
+            assert whole or window is windows[-1]
+
+
+def test_a_window_that_is_computed_belongs_to_one_part(tmp_path, folder, monkeypatch):
+    monkeypatch.setattr(pipeline, "WINDOW", 4)
+    backend = CountingBackend()
+    encode_corpus(corpus_of(tmp_path, *"abcdefghij"), backend, folder, options(rows_per_part=6))
+    assert ["".join(window) for window in backend.embedded] == ["abcd", "ef", "ghij"]
+
+
+def test_long_texts_make_small_windows(tmp_path, folder, monkeypatch):
+    monkeypatch.setattr(pipeline, "READ", 1)
+    monkeypatch.setattr(pipeline, "WINDOW_BYTES", 10)
+    backend = CountingBackend()
+    encode_corpus(corpus_of(tmp_path, "x" * 11, "a", "b", "x" * 8, "c"), backend, folder, options())
+    assert [len(window) for window in backend.embedded] == [1, 3, 1]
+
+
+# ahead and behind
+
+# Seconds after which a test that waits for another thread has failed.
+PATIENCE = 20
+
+
+def test_items_made_ahead_come_in_their_order():
+    assert list(ahead(iter(range(100)))) == list(range(100))
+    assert list(ahead(iter([]))) == []
+
+
+def test_an_item_may_be_none_or_false():
+    assert list(ahead(iter([None, 0, None, ""]))) == [None, 0, None, ""]
+
+
+def test_the_next_item_is_made_while_this_one_is_used():
+    made = [threading.Event() for _ in range(3)]
+
+    def items():
+        for number, event in enumerate(made):
+            event.set()
+            yield number
+
+    for number in ahead(items()):
+        assert all(event.wait(PATIENCE) for event in made[: number + 2])
+
+
+def test_no_more_than_the_next_item_is_made():
+    made = []
+    for number in ahead(made.append(i) or i for i in range(50)):
+        assert len(made) <= number + 2
+
+
+def test_an_error_in_making_an_item_comes_after_the_items_before_it():
+    error, got = ValueError("line 3"), []
+
+    def items():
+        yield from (1, 2)
+        raise error
+
+    with pytest.raises(ValueError) as caught:
+        for item in ahead(items()):
+            got.append(item)
+    assert caught.value is error
+    assert got == [1, 2]
+
+
+def test_leaving_early_stops_the_thread_and_closes_what_makes_the_items():
+    closed = threading.Event()
+
+    def items():
+        try:
+            yield from itertools.count()
+        finally:
+            closed.set()
+
+    before = threading.active_count()
+    for item in ahead(items()):
+        if item == 3:
+            break
+    assert threading.active_count() == before
+    assert closed.is_set()
+
+
+def test_an_error_in_using_an_item_stops_the_thread():
+    before = threading.active_count()
+    with pytest.raises(KeyError):
+        for item in ahead(itertools.count()):
+            raise KeyError(item)
+    assert threading.active_count() == before
+
+
+def fail(error):
+    raise error
+
+
+def test_things_are_done_behind_in_their_order():
+    done = []
+    with Behind() as behind:
+        for i in range(100):
+            behind.do(done.append, i)
+    assert done == list(range(100))
+
+
+def test_whoever_brings_the_next_thing_waits_until_the_last_is_done():
+    go, done = threading.Event(), []
+    timer = threading.Timer(0.05, go.set)
+    with Behind() as behind:
+        behind.do(lambda: done.append(go.wait(PATIENCE)))
+        timer.start()
+        behind.do(done.append, "second")
+        assert done[0] is True
+    timer.join()
+
+
+def test_an_error_behind_meets_whoever_brings_the_next_thing_which_is_not_done():
+    error, done = OSError("no space left on device"), []
+    with pytest.raises(OSError) as caught, Behind() as behind:
+        behind.do(fail, error)
+        behind.do(done.append, 1)
+    assert caught.value is error
+    assert done == []
+
+
+def test_an_error_behind_is_met_again_by_whoever_goes_on():
+    error = OSError("no space left on device")
+    with pytest.raises(OSError) as last, Behind() as behind:
+        behind.do(fail, error)
+        for _ in range(2):
+            with pytest.raises(OSError) as caught:
+                behind.do(print)
+            assert caught.value is error
+    assert last.value is error
+
+
+def test_an_error_in_the_last_thing_is_met_when_leaving():
+    error = OSError("no space left on device")
+    with pytest.raises(OSError) as caught, Behind() as behind:
+        behind.do(fail, error)
+    assert caught.value is error
+
+
+@pytest.mark.parametrize("error", [KeyError("first"), KeyboardInterrupt()])
+def test_leaving_because_of_an_error_does_not_hide_it(error):
+    with pytest.raises(type(error)) as caught, Behind() as behind:
+        behind.do(fail, OSError("no space left on device"))
+        raise error
+    assert caught.value is error
+
+
+def test_leaving_because_of_an_error_waits_for_what_was_begun():
+    done = []
+    with pytest.raises(KeyError), Behind() as behind:
+        behind.do(lambda: done.append(threading.Event().wait(0.05)))
+        raise KeyError
+    assert done == [False]
+
+
+def test_ctrl_c_while_leaving_waits_for_what_was_begun():
+    done, pause = [], threading.Event()
+
+    def interrupted():
+        pause.wait(0.05)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        pause.wait(0.05)
+        done.append(True)
+
+    with pytest.raises(KeyboardInterrupt), Behind() as behind:
+        behind.do(interrupted)
+    assert done == [True]
+
+
+def test_the_next_window_is_tokenised_while_this_one_is_computed(tmp_path, folder, monkeypatch):
+    monkeypatch.setattr(pipeline, "WINDOW", 1)
+    texts = ["a", "b", "c"]
+    tokenized = {text: threading.Event() for text in texts}
+
+    class Backend(CountingBackend):
+        def tokenize(self, texts):
+            tokenized[texts[0]].set()
+            return super().tokenize(texts)
+
+        def embed(self, tokens, on_rows=None):
+            upcoming = texts[: texts.index(tokens.texts[0]) + 2]
+            assert all(tokenized[text].wait(PATIENCE) for text in upcoming)
+            assert len(self.tokenized) <= len(upcoming)
+            return super().embed(tokens, on_rows)
+
+    encode_corpus(corpus_of(tmp_path, *texts), Backend(), folder, options())
+    assert read(folder).column("text").to_pylist() == texts
+
+
+def test_the_next_window_is_computed_while_this_one_is_written(tmp_path, folder, monkeypatch):
+    computed = {text: threading.Event() for text in "abc"}
+
+    class Backend(CountingBackend):
+        def embed(self, tokens, on_rows=None):
+            computed[tokens.texts[0]].set()
+            return super().embed(tokens, on_rows)
+
+    following = {"part-00000.parquet": "b", "part-00001.parquet": "c", "part-00002.parquet": "c"}
+    heard = []
+    encode_corpus(
+        corpus_of(tmp_path, *"abc"),
+        Backend(),
+        folder,
+        options(rows_per_part=1),
+        lambda path: heard.append(computed[following[path.name]].wait(PATIENCE)),
+    )
+    assert heard == [True] * 3
+
+
+# errors
+
+
+@pytest.mark.parametrize("method", ["tokenize", "embed"])
+@pytest.mark.parametrize("error", [RuntimeError("out of memory"), UserError("a worker died"), KeyboardInterrupt()])
+def test_an_error_in_the_backend_leaves_the_whole_parts_and_nothing_else(tmp_path, folder, monkeypatch, method, error):
+    monkeypatch.setattr(pipeline, "WINDOW", 2)
+    backend = FailingBackend(method, "g", error)
+    with pytest.raises(type(error)) as caught:
+        encode_corpus(corpus_of(tmp_path, *"abcdefgh"), backend, folder, options(rows_per_part=4))
+    assert caught.value is error
+    assert backend.seen == list("abcdef")
+    assert names_in(folder) == ["part-00000.parquet"]
+    assert read(folder).column("text").to_pylist() == list("abcd")
+
+
+def test_an_error_in_the_first_window_leaves_nothing(tmp_path, folder):
+    with pytest.raises(RuntimeError, match="no GPU"):
+        encode_corpus(corpus_of(tmp_path, "a"), FailingBackend("embed", "a", RuntimeError("no GPU")), folder, options())
+    assert names_in(folder) == []
+
+
+@pytest.mark.parametrize("texts", ["abcde", "abcdefgh"])
+def test_a_corpus_that_changed_is_named_after_the_parts_before_it(tmp_path, folder, monkeypatch, texts):
+    monkeypatch.setattr(pipeline, "READ", 1)
+    monkeypatch.setattr(pipeline, "WINDOW", 1)
+    corpus = corpus_of(tmp_path, *"abcdefg")
+    put(tmp_path / "corpus.jsonl", texts)
+    with pytest.raises(UserError, match="corpus.jsonl has changed"):
+        encode_corpus(corpus, CountingBackend(), folder, options(rows_per_part=2))
+    whole = len(texts[:7]) // 2
+    assert names_in(folder) == [f"part-{i:05d}.parquet" for i in range(whole)]
+    assert read(folder).column("text").to_pylist() == list(texts[: 2 * whole])
+
+
+@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("rows", [8, 7])
+def test_an_error_in_on_part_ends_the_run_as_itself(tmp_path, folder, monkeypatch, part, rows):
+    monkeypatch.setattr(pipeline, "WINDOW", 2)
+    error, heard = RuntimeError("the store is gone"), []
+
+    def on_part(path):
+        heard.append(path.name)
+        if len(heard) == part + 1:
+            raise error
+
+    with pytest.raises(RuntimeError) as caught:
+        encode_corpus(
+            corpus_of(tmp_path, *"abcdefgh"[:rows]), CountingBackend(), folder, options(rows_per_part=2), on_part
+        )
+    assert caught.value is error
+    assert heard == names_in(folder) == [f"part-{i:05d}.parquet" for i in range(part + 1)]
+
+
+def test_an_output_folder_that_goes_away_ends_the_run(tmp_path, folder):
+    with pytest.raises(FileNotFoundError):
+        encode_corpus(
+            corpus_of(tmp_path, *"abcdefgh"),
+            CountingBackend(),
+            folder,
+            options(rows_per_part=2),
+            lambda path: shutil.rmtree(folder),
+        )
+    assert not folder.exists()
+
+
+def test_a_backend_that_fails_after_the_writer_is_what_the_run_ends_with(tmp_path, folder):
+    failed = threading.Event()
+    error = KeyboardInterrupt()
+
+    class Backend(CountingBackend):
+        def embed(self, tokens, on_rows=None):
+            if "b" in tokens.texts:
+                failed.wait(PATIENCE)
+                raise error
+            return super().embed(tokens, on_rows)
+
+    def on_part(path):
+        failed.set()
+        raise OSError("no space left on device")
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        encode_corpus(corpus_of(tmp_path, *"ab"), Backend(), folder, options(rows_per_part=1), on_part)
+    assert caught.value is error
+    assert names_in(folder) == ["part-00000.parquet"]
+
+
+# results
 
 
 def test_metrics_are_numbers_and_rates_follow_from_the_seconds():
-    metrics = Result(rows=10, tokens=40, truncated_rows=1, empty_rows=2, null_rows=3, seconds=2.0).metrics()
+    metrics = Result(
+        rows=10, tokens=40, truncated_rows=1, empty_rows=2, null_rows=3, computed_rows=6, seconds=2.0
+    ).metrics()
     assert metrics.pop("encode/peak_rss_mb") > 1
     assert metrics == {
         "encode/rows": 10,
@@ -228,7 +784,16 @@ def test_metrics_are_numbers_and_rates_follow_from_the_seconds():
         "encode/truncated_rows": 1,
         "encode/empty_rows": 2,
         "encode/null_rows": 3,
+        "encode/computed_rows": 6,
     }
+
+
+def test_padding_is_a_metric_where_the_backend_knows_it(tmp_path, folder):
+    known, unknown = CountingBackend(), CountingBackend()
+    unknown.padding_share = None
+    corpus = corpus_of(tmp_path, "a")
+    assert encode_corpus(corpus, known, folder, options()).metrics()["encode/padding_share"] == 0.25
+    assert "encode/padding_share" not in encode_corpus(corpus, unknown, folder, options()).metrics()
 
 
 def test_metrics_of_no_time_at_all_are_finite():
@@ -259,6 +824,19 @@ def test_peak_memory_is_in_megabytes():
     assert 10 < peak_rss_mb() < 1_000_000
 
 
+# progress
+
+
+@pytest.fixture
+def shown(monkeypatch, caplog):
+    """The rows of the progress lines so far, [(done, of all), ...]; every call shows one."""
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    monkeypatch.setattr(pipeline, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(pipeline.logger, "propagate", True)
+    caplog.set_level(logging.INFO, logger="steps")
+    return lambda: [(int(done), int(total)) for done, total in re.findall(r"(\d+) of (\d+) rows", caplog.text)]
+
+
 def test_progress_is_a_log_line_where_there_is_no_terminal(monkeypatch, caplog):
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     monkeypatch.setattr(pipeline, "PROGRESS_SECONDS", 0.0)
@@ -274,3 +852,47 @@ def test_progress_is_quiet_between_its_lines(monkeypatch, caplog):
     with caplog.at_level(logging.INFO, logger="steps"), Progress(200) as progress:
         progress.advance(50)
     assert caplog.text == ""
+
+
+def test_progress_counts_what_needed_no_computing_when_the_window_is_done(shown):
+    with Progress(10) as progress:
+        progress.advance(2)
+        progress.advance(1)
+        progress.window_done(6)
+        progress.advance(4)
+        progress.window_done(4)
+    assert shown() == [(2, 10), (3, 10), (6, 10), (10, 10), (10, 10)]
+
+
+def test_progress_can_be_shown_before_the_first_row_is_done(shown):
+    with Progress(10) as progress:
+        progress.advance(0)
+        progress.window_done(10)
+    assert shown()[-1] == (10, 10)
+
+
+def test_progress_from_several_threads_is_added_up(shown):
+    class Slow(int):
+        """A number that takes long to add."""
+
+        def __radd__(self, other):
+            time.sleep(0.001)
+            return int(other) + int(self)
+
+    with Progress(100) as progress:
+        threads = [threading.Thread(target=lambda: [progress.advance(Slow(1)) for _ in range(10)]) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        progress.window_done(100)
+    assert shown() == [(done, 100) for done in (*range(1, 81), 100)]
+
+
+def test_progress_of_a_corpus_counts_every_row_once(tmp_path, folder, monkeypatch, shown):
+    monkeypatch.setattr(pipeline, "WINDOW", 3)
+    texts = ["a", None, "b", "a", "a", "a", None, None, None, "b", "c"]
+    encode_corpus(corpus_of(tmp_path, *texts), CountingBackend(), folder, options())
+    # Texts that are computed one by one, then the window they are in.
+    assert [done for done, _ in shown()] == [1, 2, 3, 6, 9, 10, 11]
+    assert {total for _, total in shown()} == {11}

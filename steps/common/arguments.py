@@ -48,7 +48,7 @@ OTHER_CONFIG = {
 INFO_TOPICS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
 # Parameters of MLproject whose name is not the config key they set.
-ALIASES = {"encode": {"corpus": "corpus.path"}, "main": {"corpus": "corpus.path"}}
+ALIASES = {step: {"corpus": "corpus.path"} for step in ("encode", "benchmark", "main")}
 
 # The steps that `main` runs, in order.
 CHAIN = ("log_model", "validate", "encode")

@@ -14,13 +14,14 @@ import json
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from steps.common.errors import UserError
+from steps.common.repeats import RepeatCounter
 
 # File name ending -> format.
 FORMATS = {
@@ -57,6 +58,8 @@ class Corpus:
     text_column: str
     id_column: str | None
     id_type: pa.DataType
+    # Texts that stand in more than one row: hash of the text in this process -> rows.
+    repeats: dict[int, int] = field(default_factory=dict, repr=False)
 
     @property
     def rows(self) -> int:
@@ -128,13 +131,14 @@ def open_corpus(
         raise UserError(
             f"a text file has no columns, so corpus.id_column={id_column} cannot be read from {files[0]}; leave it out to number the lines."
         )
-    scans = [scan(file, kind, text_column, id_column) for file in files]
+    counter = RepeatCounter()
+    scans = [scan(file, kind, text_column, id_column, counter) for file in files]
     id_type = (
         pa.int64()
         if id_column is None
         else _common_id_type(set().union(*(types for _, types in scans)), kind, path, id_column)
     )
-    corpus = Corpus([source for source, _ in scans], kind, text_column, id_column, id_type)
+    corpus = Corpus([source for source, _ in scans], kind, text_column, id_column, id_type, counter.repeats())
     if corpus.rows == 0:
         raise UserError(f"the corpus is empty: expected at least one row, found none in {path}.")
     return corpus
@@ -184,14 +188,20 @@ def detect_format(path: Path) -> str:
         ) from None
 
 
-def scan(path: Path, format: str, text_column: str, id_column: str | None) -> tuple[Source, set[pa.DataType]]:
-    """Read a file through: its rows, nulls and digest, and the types its ids were found to have."""
+def scan(
+    path: Path, format: str, text_column: str, id_column: str | None, counter: RepeatCounter
+) -> tuple[Source, set[pa.DataType]]:
+    """Read a file through: its rows, nulls and digest, and the types its ids were found to have.
+
+    `counter` is shown its texts.
+    """
     columns = [text_column] if id_column is None else [text_column, id_column]
     id_types = set()
     rows = nulls = 0
     for texts, *ids in read_columns(path, format, columns, 8192):
         rows += len(texts)
         nulls += texts.null_count
+        counter.add(texts.to_pylist())
         if ids:
             id_types.add(_id_type_of_strings(ids[0]) if format in DELIMITERS else ids[0].type)
     with _reading(path), path.open("rb") as stream:

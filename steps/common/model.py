@@ -1,8 +1,12 @@
 """THE model-and-signature module: load a source model, build its signature, log it, find it again, load it."""
 
+import filecmp
 import hashlib
 import importlib.metadata
+import json
 import logging
+import shutil
+import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +21,12 @@ from mlflow.types import ParamSchema, ParamSpec
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 
+from steps.common import corpus
+from steps.common.backends import Backend, Settings, load
+from steps.common.backends.load import Passed
 from steps.common.errors import UserError
+from steps.common.inputs import SAMPLE_CORPUS
+from steps.common.quality import Trial
 from steps.common.source import Source
 
 logger = logging.getLogger("steps")
@@ -30,8 +39,12 @@ REQUIREMENTS = ("mlflow", "sentence-transformers", "transformers", "tokenizers",
 PARAMS = {"batch_size": 32, "normalize_embeddings": False}
 OPTIONAL_PARAMS = {"prompt_name": "string", "prompt": "string", "truncate_dim": "long"}
 
-# Tag of a LoggedModel that validate sets and encode obeys.
+# Tags of a LoggedModel that validate sets and encode obeys: the verdict, and the backends that passed, as JSON.
 VALIDATION = "validation"
+BACKENDS = "validated_backends"
+
+# Folder of a LoggedModel that holds what was converted from it.
+CONVERTED = "converted"
 
 
 def load_source(
@@ -138,6 +151,12 @@ class FoundModel:
         """The verdict of validate; None where it never ran."""
         return self.tags.get(VALIDATION)
 
+    @property
+    def passed_backends(self) -> dict[str, Passed]:
+        """The backends that validate has passed, by name/precision."""
+        passed = json.loads(self.tags.get(BACKENDS, "{}"))
+        return {key: Passed(facts["rows_per_second"], facts["digest"]) for key, facts in passed.items()}
+
     def describe(self) -> dict[str, str]:
         """What a result records of the model behind it."""
         names = ("hub_id", "revision", "weights_sha256", "dimension", "max_seq_length", "pooling")
@@ -219,13 +238,79 @@ def load_pyfunc(folder: Path) -> mlflow.pyfunc.PyFuncModel:
     return pyfunc
 
 
+class ConvertedStore:
+    """Converted models, kept among the files of the LoggedModel they were made from (a backends.Store)."""
+
+    def __init__(self, found: FoundModel, folder: Path):
+        """`folder` is where the model was downloaded to."""
+        self._found, self._folder = found, folder / CONVERTED
+
+    def find(self, name: str) -> Path | None:
+        folder = self._folder / name
+        return folder if folder.is_dir() else None
+
+    def keep(self, name: str, folder: Path) -> Path:
+        """Upload a folder; where the artifact store is this disk, that is where it is read from."""
+        model_id = self._found.logged.model_id
+        try:
+            mlflow.MlflowClient().log_model_artifacts(model_id, str(folder), f"{CONVERTED}/{name}")
+        except (MlflowException, OSError) as error:
+            logger.warning(
+                "%s could not be kept with model %s, so it is made again next time: %s", name, model_id, error
+            )
+        kept = self._folder / name
+        if not _same_files(folder, kept):
+            # The model was downloaded, or the store has taken nothing.
+            try:
+                shutil.copytree(folder, kept, dirs_exist_ok=True)
+            except OSError:
+                kept = Path(tempfile.mkdtemp(prefix="converted-")) / name
+                shutil.copytree(folder, kept)
+        return kept
+
+
+def _same_files(first: Path, second: Path) -> bool:
+    """Whether every file of `first` is in `second`, byte for byte."""
+    names = [path.name for path in first.iterdir()]
+    return second.is_dir() and filecmp.cmpfiles(first, second, names, shallow=False)[0] == names
+
+
+def load_backend(
+    found: FoundModel, folder: Path, model: SentenceTransformer, settings: Settings, prompt_name: str | None = None
+) -> Backend:
+    """Load a backend for a logged model, with what the model has kept for it.
+
+    Args:
+        folder: where the model was downloaded to. model: the model in it.
+
+    Raises:
+        UserError: as backends.load.load_backend.
+    """
+    return load.load_backend(
+        settings,
+        model,
+        store=ConvertedStore(found, folder),
+        calibration=calibration_texts,
+        prompt_name=prompt_name,
+        passed=found.passed_backends,
+    )
+
+
+def calibration_texts() -> list[str]:
+    """The sample corpus, and its texts four by four: what int8 ranges are measured on. English; short and long."""
+    texts = [
+        text for batch in corpus.open_corpus(SAMPLE_CORPUS).batches(1000) for text in batch.column("text").to_pylist()
+    ]
+    return texts + [" ".join(texts[i : i + 4]) for i in range(0, len(texts), 4)]
+
+
 def versions() -> dict[str, str]:
     """The libraries that decide an embedding."""
+    names = ("torch", "transformers", "tokenizers", "openvino")
     return {
         "mlflow": mlflow.__version__,
         "sentence-transformers": sentence_transformers.__version__,
-        "torch": importlib.metadata.version("torch"),
-        "transformers": importlib.metadata.version("transformers"),
+        **{name: importlib.metadata.version(name) for name in names},
     }
 
 
@@ -248,8 +333,6 @@ def reference(found: FoundModel) -> dict:
 
 def input_example(folder: Path) -> list[str]:
     """The sentences that were logged with the model as its input example."""
-    import json
-
     return json.loads((folder / "input_example.json").read_text())
 
 
@@ -273,6 +356,16 @@ def tag_validation(found: FoundModel, verdict: str, run_id: str) -> None:
     )
 
 
+def tag_backends(found: FoundModel, trials: list[Trial]) -> None:
+    """Write on the LoggedModel which backends passed, for encode's backend=auto."""
+    passed = {
+        trial.backend: {"rows_per_second": trial.rows_per_second, "digest": trial.digest}
+        for trial in trials
+        if trial.passed
+    }
+    mlflow.MlflowClient().set_logged_model_tags(found.logged.model_id, {BACKENDS: json.dumps(passed)})
+
+
 def log_validation(found: FoundModel, metrics: dict[str, float], suite, name: str, score: float | None) -> None:
     """Log the metrics of validate, linked to the model, and the score of a quality.Suite, linked to the suite as well."""
     import pandas as pd
@@ -285,20 +378,27 @@ def log_validation(found: FoundModel, metrics: dict[str, float], suite, name: st
         mlflow.log_metric(name, score, model_id=found.logged.model_id, dataset=dataset)
 
 
-def log_data(corpus, result, where: str, found: FoundModel) -> None:
+def log_corpus(texts) -> None:
+    """Link a corpus.Corpus to the active run as a dataset."""
+    from mlflow.data.meta_dataset import MetaDataset
+
+    first = texts.sources[0]
+    source = first.path if len(texts.sources) == 1 else first.path.parent
+    dataset = MetaDataset(dataset_source(str(source)), name=source.name, digest=_joint_digest(texts.sources))
+    mlflow.log_input(dataset, context="corpus")
+
+
+def log_data(texts, result, where: str, found: FoundModel) -> None:
     """Link the corpus and the embeddings to the active run as datasets, and its metrics to the model.
 
     Args:
-        corpus: a corpus.Corpus. result: a pipeline.Result.
+        texts: a corpus.Corpus. result: a pipeline.Result.
         where: folder or runs:/ URI of the embeddings.
     """
     from mlflow.data.meta_dataset import MetaDataset
 
-    first = corpus.sources[0]
-    source = first.path if len(corpus.sources) == 1 else first.path.parent
-    texts = MetaDataset(dataset_source(str(source)), name=source.name, digest=_joint_digest(corpus.sources))
+    log_corpus(texts)
     embeddings = MetaDataset(dataset_source(where), name="embeddings", digest=_joint_digest(result.parts))
-    mlflow.log_input(texts, context="corpus")
     mlflow.log_input(embeddings, context="embeddings")
     mlflow.log_metrics(result.metrics(), model_id=found.logged.model_id)
 

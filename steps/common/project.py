@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from steps.common import arguments, inputs
 from steps.common.arguments import CONF, PROJECT
+from steps.common.backends import Settings
 from steps.common.errors import UserError
 
 EXPERIMENT = "Introduction to Sentence Transformers"
@@ -361,9 +362,20 @@ def _project_uri(tags: dict[str, str]) -> str:
     return tags.get("mlflow.source.git.repoURL", str(PROJECT)) if inputs.is_temporary_clone() else str(PROJECT)
 
 
-def move_into_run(part: Path) -> None:
-    """Make a finished part an artifact of the active run, under embeddings/."""
+def backend_settings(backend: DictConfig) -> Settings:
+    """The node `backend` of a config as plain values."""
+    return Settings(**OmegaConf.to_container(backend, enum_to_str=True))
+
+
+def mover_into_run() -> Callable[[Path], None]:
+    """What makes a finished part an artifact of the active run, under embeddings/. May be called in any thread."""
     import mlflow
 
-    mlflow.log_artifact(str(part), "embeddings")
-    part.unlink()
+    # mlflow's active run belongs to a thread.
+    client, run_id = mlflow.MlflowClient(), mlflow.active_run().info.run_id
+
+    def move(part: Path) -> None:
+        client.log_artifact(run_id, str(part), "embeddings")
+        part.unlink()
+
+    return move

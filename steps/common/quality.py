@@ -134,6 +134,11 @@ class Suite:
     second: list[str]
     scores: np.ndarray
 
+    @property
+    def sentences(self) -> list[str]:
+        """Every distinct sentence once."""
+        return list(dict.fromkeys([*self.first, *self.second]))
+
 
 def read_suite(path: Path, name: str | None, sentence1: str, sentence2: str, score: str) -> Suite:
     """Read graded pairs from JSON Lines, CSV, TSV or Parquet.
@@ -185,7 +190,7 @@ def spearman(suite: Suite, encode: Encode) -> float:
 
     Each distinct sentence is embedded once. NaN where the cosines are all equal or not finite.
     """
-    distinct = list(dict.fromkeys([*suite.first, *suite.second]))
+    distinct = suite.sentences
     position = {sentence: i for i, sentence in enumerate(distinct)}
     embeddings = encode(distinct)
     cosines = pair_cosine(
@@ -205,6 +210,46 @@ def latencies_ms(predict: Callable[[str], object], sentences: Sequence[str], cal
         predict(sentences[i % len(sentences)])
         taken.append((time.perf_counter() - start) * 1000)
     return np.array(taken)
+
+
+def rows_per_second(encode: Callable[[list[str]], np.ndarray], sentences: list[str], repeats: int = 3) -> float:
+    """Median rate of embedding the sentences, after a call that is not counted."""
+    encode(sentences)
+    rates = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        encode(sentences)
+        rates.append(len(sentences) / (time.perf_counter() - start))
+    return float(np.median(rates))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What became of a backend that was tried: its score beside torch's in float32, and its speed on the suite."""
+
+    backend: str
+    passed: bool
+    reason: str
+    spearman: float | None = None
+    difference: float | None = None
+    rows_per_second: float | None = None
+    digest: str | None = None
+
+
+def judge_backend(name: str, backend, suite: Suite, expected: float, tolerance: float) -> Trial:
+    """Score a backends.Backend on the suite: it passes unless it loses more than `tolerance` points to `expected`."""
+    score = spearman(suite, backend.encode)
+    difference = score - expected
+    passed = bool(difference >= -tolerance)
+    return Trial(
+        name,
+        passed,
+        f"{difference:+.2f} points" + ("" if passed else f", expected no less than {-tolerance:g}"),
+        _finite(score),
+        _finite(difference),
+        rows_per_second(backend.encode, suite.sentences),
+        backend.digest,
+    )
 
 
 def failed(checks: Sequence[Check]) -> list[Check]:

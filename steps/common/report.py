@@ -6,13 +6,20 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader
 from prettytable import PrettyTable, TableStyle
 
-from steps.common.quality import Check, Suite
+from steps.common.quality import Check, Suite, Trial
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 
 
 def as_dict(
-    verdict: str, run_id: str, upstream_run_id: str, model: dict, suite: Suite, checks: list[Check], metrics: dict
+    verdict: str,
+    run_id: str,
+    upstream_run_id: str,
+    model: dict,
+    suite: Suite,
+    checks: list[Check],
+    trials: list[Trial],
+    metrics: dict,
 ) -> dict:
     """The content of validation.json."""
     return {
@@ -23,6 +30,7 @@ def as_dict(
         "suite": {"name": suite.name, "path": str(suite.path), "pairs": len(suite.scores)},
         "metrics": metrics,
         "checks": [asdict(check) for check in checks],
+        "backends": [asdict(trial) for trial in trials],
     }
 
 
@@ -36,6 +44,19 @@ def as_table(checks: list[Check]) -> str:
     return table.get_string()
 
 
+def backends_table(trials: list[Trial]) -> str:
+    """Every backend that was tried on a line, for a terminal."""
+    table = PrettyTable(["", "backend", "spearman", "rows/s", "beside torch f32"], align="l")
+    table.set_style(TableStyle.PLAIN_COLUMNS)
+    table.add_rows(
+        [
+            ["pass" if t.passed else "no", t.backend, _show(t.spearman), _show(t.rows_per_second), t.reason]
+            for t in trials
+        ]
+    )
+    return table.get_string()
+
+
 def as_html(validation: dict) -> str:
     """validation.json as one self-contained page, verdict first."""
     environment = Environment(
@@ -45,4 +66,4 @@ def as_html(validation: dict) -> str:
 
 
 def _show(value) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return "none" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)

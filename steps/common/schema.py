@@ -10,8 +10,11 @@ from omegaconf import MISSING
 
 
 class Precision(Enum):
+    auto = "auto"
     f32 = "f32"
     bf16 = "bf16"
+    fp16 = "fp16"
+    int8 = "int8"
 
 
 class CorpusFormat(Enum):
@@ -55,7 +58,10 @@ class BackendConf:
     name: str = MISSING
     precision: Precision = MISSING
     batch_size: int = field(default=MISSING, metadata={"min": 1})
+    batch_tokens: int | None = field(default=MISSING, metadata={"min": 1})
     device: str = MISSING
+    threads: int | None = field(default=MISSING, metadata={"min": 1})
+    streams: int | None = field(default=MISSING, metadata={"min": 1})
 
 
 @dataclass
@@ -63,6 +69,7 @@ class ToleranceConf:
     parity: float = field(default=MISSING, metadata={"min": 0})
     invariance: float = field(default=MISSING, metadata={"min": 0})
     unit_length: float = field(default=MISSING, metadata={"min": 0})
+    spearman: float = field(default=MISSING, metadata={"min": 0})
 
 
 @dataclass
@@ -93,6 +100,7 @@ class ValidateConf:
     run_id: str = MISSING
     suite: SuiteConf = field(default_factory=SuiteConf)
     backend: BackendConf = field(default_factory=BackendConf)
+    candidates: list[str] = MISSING
     sentences: list[str] = field(default=MISSING, metadata={"min": 2})
     tolerance: ToleranceConf = field(default_factory=ToleranceConf)
     max_cosine: float = MISSING
@@ -111,6 +119,17 @@ class EncodeConf:
 
 
 @dataclass
+class BenchmarkConf:
+    run_id: str = MISSING
+    corpus: CorpusConf = field(default_factory=CorpusConf)
+    suite: SuiteConf = field(default_factory=SuiteConf)
+    candidates: list[str] = MISSING
+    rows: int = field(default=MISSING, metadata={"min": 2})
+    repeats: int = field(default=MISSING, metadata={"min": 1})
+    backend: BackendConf = field(default_factory=BackendConf)
+
+
+@dataclass
 class MainConf:
     overrides: list[str] = MISSING
 
@@ -120,4 +139,5 @@ STEPS: dict[str, type] = {
     "log_model": LogModelConf,
     "validate": ValidateConf,
     "encode": EncodeConf,
+    "benchmark": BenchmarkConf,
 }

@@ -108,7 +108,9 @@ class PartWriter:
             with contextlib.suppress(OSError, pa.ArrowException):
                 self._writer.close()
             self._writer = None
-        self._temporary.unlink(missing_ok=True)
+        # Whatever went wrong before is what the user has to hear of.
+        with contextlib.suppress(OSError):
+            self._temporary.unlink(missing_ok=True)
 
     @property
     def _name(self) -> str:

@@ -1,38 +1,96 @@
 """Texts -> float32 vectors. Knows neither MLflow nor Hydra."""
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from steps.common.errors import UserError
 
+NAMES = ("auto", "torch", "openvino")
+CANDIDATES = ("torch/f32", "torch/bf16", "torch/fp16", "openvino/f32", "openvino/bf16", "openvino/int8")
+
+# Told how many texts were embedded since it was last called.
+OnRows = Callable[[int], None]
+
+
+class TokenizedTexts(Protocol):
+    """What a backend's `tokenize` made of texts; only that backend looks inside."""
+
+    # Tokens of each text before truncation, prompt and special tokens included: int64 [n].
+    lengths: np.ndarray
+
 
 class Backend(Protocol):
-    """What computes embeddings: one method that computes, and what a caller must know beside it."""
+    """What computes embeddings. `encode` is `embed(tokenize(texts))`, for callers who have nothing to overlap."""
 
+    # How this backend was loaded: torch or openvino, f32, bf16, fp16 or int8, and where it computes.
+    name: str
+    precision: str
+    device: str
     dim: int
     # Longest text the model reads, in tokens; None where it has no limit.
     max_tokens: int | None
+    # What was compiled: SHA-256 of the converted model; None where the model's own weights compute.
+    digest: str | None
+    # Share of the computed tokens that was padding so far, 0 to 1; None where the library makes the batches.
+    padding_share: float | None
 
     def encode(self, texts: list[str]) -> np.ndarray:
         """Embed texts, prompt included: float32 [len(texts), dim], in the order of `texts`."""
         ...
 
-    def count_tokens(self, texts: list[str]) -> np.ndarray:
-        """Tokens of each text, prompt and special tokens included, before truncation: int64 [len(texts)]."""
+    def tokenize(self, texts: list[str]) -> TokenizedTexts:
+        """The part of `encode` that needs no model; may run in another thread, beside `embed`."""
+        ...
+
+    def embed(self, tokens: TokenizedTexts, on_rows: OnRows | None = None) -> np.ndarray:
+        """The part of `encode` that computes: float32 [len(tokens), dim]."""
+        ...
+
+    def close(self) -> None:
+        """Free what the backend holds: memory, processes."""
         ...
 
 
-def load_backend(
-    name: str, model, *, precision: str, batch_size: int, device: str, prompt_name: str | None = None
-) -> Backend:
-    """Make the backend `name` compute with a loaded SentenceTransformer.
+@dataclass(frozen=True)
+class Settings:
+    """What conf/backend says; None is chosen from the machine."""
+
+    name: str
+    precision: str
+    batch_size: int
+    batch_tokens: int | None = None
+    device: str = "auto"
+    threads: int | None = None
+    streams: int | None = None
+
+    def of(self, candidate: str) -> "Settings":
+        """These settings for another backend, name/precision. OpenVINO has the CPU only."""
+        name, precision = candidate.split("/")
+        return replace(self, name=name, precision=precision, device="cpu" if name == "openvino" else self.device)
+
+
+def check_candidates(candidates: Sequence[str]) -> None:
+    """Check a list of backends, each name/precision.
 
     Raises:
-        UserError: an unknown backend, a device that is not there, or a prompt that the model does not have.
+        UserError: one that is none.
     """
-    if name != "torch":
-        raise UserError(f"there is no backend {name!r}; expected torch.")
-    from steps.common.backends.torch import TorchBackend
+    for candidate in candidates:
+        if candidate not in CANDIDATES:
+            raise UserError(f"candidates: there is no backend {candidate!r}; expected some of {', '.join(CANDIDATES)}.")
 
-    return TorchBackend(model, precision=precision, batch_size=batch_size, device=device, prompt_name=prompt_name)
+
+class Store(Protocol):
+    """Where converted models are kept, beside the model they were made from."""
+
+    def find(self, name: str) -> Path | None:
+        """The folder that was kept under this name."""
+        ...
+
+    def keep(self, name: str, folder: Path) -> Path:
+        """Keep a folder; returns where it is from now on."""
+        ...

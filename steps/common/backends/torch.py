@@ -1,55 +1,192 @@
-"""The sentence-transformers library on PyTorch."""
+"""The model on PyTorch: on a GPU in our own batches, on a CPU as well, or all by the library where it must."""
+
+import copy
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
+import tokenizers
 import torch
 from sentence_transformers import SentenceTransformer
 
+from steps.common.backends import OnRows, Settings
+from steps.common.backends.base import BatchedBackend
+from steps.common.backends.check import PROBES
+from steps.common.backends.hardware import cpu_quota, usable_cores
+from steps.common.backends.tokens import Tokenizer, Tokens
 from steps.common.errors import UserError
 
-DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
+logger = logging.getLogger("steps")
+
+DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+# Tokens in a batch. A CPU's caches like few; a GPU needs many to be busy, and out of memory they are halved.
+CPU_BATCH_TOKENS = 512
+GPU_BATCH_TOKENS = 65_536
+# Most texts in a batch there: `batch_size` is meant for a CPU.
+GPU_BATCH_ROWS = 8_192
+
+# Texts the library sorts by length together, and embeds between two signs of life.
+LIBRARY_ROWS = 512
 
 
-class TorchBackend:
-    """`SentenceTransformer.encode` with fixed settings."""
+class TorchBackend(BatchedBackend):
+    """The model's own modules, in our batches."""
+
+    name = "torch"
 
     def __init__(
-        self, model: SentenceTransformer, *, precision: str, batch_size: int, device: str, prompt_name: str | None
+        self, model: SentenceTransformer, tokenizer: Tokenizer, settings: Settings, device: str, prompt: str | None
     ):
-        self._device = pick_device(device)
-        self._model = model.to(device=self._device, dtype=DTYPES[precision])
-        self._batch_size = batch_size
-        self._prompt = find_prompt(model, prompt_name)
-        self.dim = model.get_embedding_dimension()
-        self.max_tokens = model.max_seq_length
+        on_gpu = not device.startswith("cpu")
+        super().__init__(
+            model,
+            tokenizer,
+            batch_size=max(settings.batch_size, GPU_BATCH_ROWS) if on_gpu else settings.batch_size,
+            batch_tokens=settings.batch_tokens or (GPU_BATCH_TOKENS if on_gpu else CPU_BATCH_TOKENS),
+        )
+        self.precision, self.device = settings.precision, device
+        features = model.preprocess([PROBES[0]], prompt=prompt)
+        self._has_token_types = "token_type_ids" in features
+        self._constants = {name: value for name, value in features.items() if not isinstance(value, torch.Tensor)}
+        self._model = move(model, settings.precision, device)
+        limit_threads(settings)
+
+    def _run(self, tokens: Tokens, batches: list[np.ndarray], on_rows: OnRows) -> np.ndarray:
+        vectors = None
+        with torch.inference_mode():
+            # The device works on while the next batch is made: only the last step waits for it.
+            computed: list[tuple[np.ndarray, torch.Tensor]] = []
+            for rows in batches:
+                computed += self._compute(tokens, rows)
+                on_rows(len(rows))
+            vectors = np.empty((len(tokens), computed[0][1].shape[1]), np.float32)
+            for rows, found in computed:
+                vectors[rows] = found.float().cpu().numpy()
+        return vectors
+
+    def _compute(self, tokens: Tokens, rows: np.ndarray) -> list[tuple[np.ndarray, torch.Tensor]]:
+        """One batch; where memory runs out two of half its size, and from then on smaller batches.
+
+        Raises:
+            UserError: one text alone does not fit.
+        """
+        width, half = max(1, int(tokens.widths[rows].max())), len(rows) // 2
+        if half and len(rows) * width > self._batch_tokens:
+            # Planned before memory ran out.
+            return self._compute(tokens, rows[:half]) + self._compute(tokens, rows[half:])
+        try:
+            return [(rows, self._forward(*self.tokenize.pad(tokens, rows)))]
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        # Out of the except clause: what it holds keeps the memory of the batch that failed.
+        free_memory(self.device)
+        if not half:
+            raise UserError(
+                f"{self.device} is out of memory for a single text of {width} tokens. Take backend.precision=fp16 or bf16, a smaller model, or backend.device=cpu."
+            )
+        self._batch_tokens = half * width
+        logger.warning(
+            "%s is out of memory with %d tokens in a batch; going on with at most %d",
+            self.device,
+            len(rows) * width,
+            self._batch_tokens,
+        )
+        return self._compute(tokens, rows[:half]) + self._compute(tokens, rows[half:])
+
+    def _forward(self, ids: np.ndarray, mask: np.ndarray) -> torch.Tensor:
+        input_ids = torch.from_numpy(ids).to(self.device, non_blocking=True)
+        features = dict(
+            self._constants,
+            input_ids=input_ids,
+            attention_mask=torch.from_numpy(mask).to(self.device, non_blocking=True),
+        )
+        if self._has_token_types:
+            features["token_type_ids"] = torch.zeros_like(input_ids)
+        return self._model(features)["sentence_embedding"]
+
+    def close(self) -> None:
+        del self._model
+        free_memory(self.device)
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts that the library is to tokenise itself, with the tokens it will find."""
+
+    texts: list[str]
+    lengths: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, rows: np.ndarray) -> "Texts":
+        return Texts([self.texts[row] for row in rows], self.lengths[rows])
+
+
+class LibraryBackend:
+    """`SentenceTransformer.encode` itself, for models whose inputs are more than a fast tokenizer's ids."""
+
+    name = "torch"
+    digest = None
+    padding_share = None
+
+    def __init__(self, model: SentenceTransformer, settings: Settings, device: str, prompt: str | None):
+        self.precision, self.device = settings.precision, device
+        self.dim, self.max_tokens = model.get_embedding_dimension(), model.max_seq_length
+        self._batch_size, self._prompt = settings.batch_size, prompt
+        self._count = token_counter(model)
+        self._model = move(model, settings.precision, device)
+        limit_threads(settings)
+
+    def tokenize(self, texts: list[str]) -> Texts:
+        return Texts(texts, self._count([f"{self._prompt or ''}{text}" for text in texts]))
 
     def encode(self, texts: list[str]) -> np.ndarray:
-        if not texts:
-            return np.empty((0, self.dim), np.float32)
-        embeddings = self._model.encode(
-            texts, prompt=self._prompt, batch_size=self._batch_size, show_progress_bar=False
-        )
-        return np.asarray(embeddings, np.float32)
+        return self.embed(Texts(texts, np.zeros(len(texts), np.int64)))
 
-    def count_tokens(self, texts: list[str]) -> np.ndarray:
-        return count_tokens(self._model.tokenizer, [f"{self._prompt or ''}{text}" for text in texts])
+    def embed(self, tokens: Texts, on_rows: OnRows | None = None) -> np.ndarray:
+        vectors = np.empty((len(tokens), self.dim), np.float32)
+        for start in range(0, len(tokens), LIBRARY_ROWS):
+            texts = tokens.texts[start : start + LIBRARY_ROWS]
+            vectors[start : start + len(texts)] = self._model.encode(
+                texts, prompt=self._prompt, batch_size=self._batch_size, show_progress_bar=False
+            )
+            if on_rows:
+                on_rows(len(texts))
+        return vectors
+
+    def close(self) -> None:
+        del self._model
+        free_memory(self.device)
 
 
-def pick_device(device: str) -> str:
-    """The torch device to compute on; `auto` is CUDA, else MPS, else the CPU.
+def move(model: SentenceTransformer, precision: str, device: str) -> SentenceTransformer:
+    """A model on a device in a precision; the one that was given stays as it is."""
+    if precision == "f32" and device == "cpu":
+        return model.eval()
+    return copy.deepcopy(model).to(device=device, dtype=DTYPES[precision]).eval()
 
-    Raises:
-        UserError: a device that this machine does not have.
-    """
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if device == "auto":
-        return next(name for name in ("cuda", "mps", "cpu") if there[name])
-    kind, _, index = device.partition(":")
-    if not there.get(kind) or (
-        index and not (kind == "cuda" and index.isdigit() and int(index) < torch.cuda.device_count())
-    ):
-        names = ", ".join(["auto", *(name for name, is_there in there.items() if is_there)])
-        raise UserError(f"backend.device={device} is not on this machine; expected one of {names}.")
-    return device
+
+def limit_threads(settings: Settings) -> None:
+    """Let torch keep as many cores busy as this process may use; it counts those of its affinity, not of its quota."""
+    if settings.threads or cpu_quota() is not None:
+        torch.set_num_threads(settings.threads or usable_cores())
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """CUDA has an error of its own for it; MPS says it in words."""
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)
+
+
+def free_memory(device: str) -> None:
+    """Give back what torch has set aside on a device."""
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
+    elif device == "mps":
+        torch.mps.empty_cache()
 
 
 def find_prompt(model: SentenceTransformer, name: str | None) -> str | None:
@@ -68,21 +205,26 @@ def find_prompt(model: SentenceTransformer, name: str | None) -> str | None:
     return model.prompts[name]
 
 
-def count_tokens(tokenizer, texts: list[str]) -> np.ndarray:
-    """Tokens of each text before truncation, special tokens included: int64 [len(texts)]."""
-    if not texts:
-        return np.empty(0, np.int64)
-    # Hugging Face keeps the fast tokenizer inside its own; a static model has only that one.
-    fast = getattr(tokenizer, "backend_tokenizer", tokenizer)
-    if hasattr(fast, "encode_batch_fast"):
-        truncation, padding = fast.truncation, fast.padding
+def token_counter(model: SentenceTransformer) -> Callable[[list[str]], np.ndarray]:
+    """What counts the tokens of texts before truncation, special tokens included: int64 [n].
+
+    May be called beside the model: the library sets truncation on its tokenizer with every call, so this has a copy.
+    """
+    tokenizer = model.tokenizer
+    # Hugging Face keeps the fast tokenizer inside its own; a static model has only that one, and no special tokens.
+    special = hasattr(tokenizer, "backend_tokenizer")
+    fast = tokenizer.backend_tokenizer if special else tokenizer
+    if isinstance(fast, tokenizers.Tokenizer):
+        fast = tokenizers.Tokenizer.from_str(fast.to_str())
         fast.no_truncation()
         fast.no_padding()
-        try:
-            return np.fromiter((len(encoding) for encoding in fast.encode_batch_fast(texts)), np.int64, len(texts))
-        finally:
-            if truncation:
-                fast.enable_truncation(**truncation)
-            if padding:
-                fast.enable_padding(**padding)
-    return np.fromiter((len(ids) for ids in tokenizer(texts, truncation=False)["input_ids"]), np.int64, len(texts))
+        return lambda texts: np.fromiter(
+            map(len, fast.encode_batch_fast(texts, add_special_tokens=special)), np.int64, len(texts)
+        )
+    if hasattr(tokenizer, "tokenize") and not callable(tokenizer):
+        # The word tokenizers of the library's own bag-of-words and word-vector modules.
+        return lambda texts: np.fromiter((len(tokenizer.tokenize(text)) for text in texts), np.int64, len(texts))
+    slow = copy.deepcopy(tokenizer)
+    return lambda texts: np.fromiter(
+        map(len, slow(texts, truncation=False)["input_ids"]) if texts else [], np.int64, len(texts)
+    )

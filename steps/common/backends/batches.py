@@ -1,0 +1,29 @@
+"""Which texts go through the model together. Plain arrays in, plain arrays out."""
+
+import numpy as np
+
+
+def plan_batches(lengths: np.ndarray, *, max_tokens: int, max_rows: int) -> list[np.ndarray]:
+    """Cut texts into batches, longest first, so that texts of about one length share a batch.
+
+    A batch holds at most `max_rows` texts and, once every text is padded to its longest, at most `max_tokens` tokens;
+    a text that is longer than that is a batch of its own.
+
+    Args:
+        lengths: tokens of each text, int [n].
+
+    Returns:
+        The positions of each batch's texts, longest first. Together they are every position once.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    batches, start = [], 0
+    while start < len(order):
+        rows = min(max_rows, max(1, max_tokens // max(1, int(lengths[order[start]]))))
+        batches.append(order[start : start + rows])
+        start += rows
+    return batches
+
+
+def computed_tokens(lengths: np.ndarray, batches: list[np.ndarray]) -> int:
+    """Tokens that go through the model, padding included."""
+    return sum(len(rows) * max(1, int(lengths[rows[0]])) for rows in batches)

@@ -1,0 +1,200 @@
+"""Choose a backend, load it, check it."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+
+import numpy as np
+from sentence_transformers import SentenceTransformer
+
+from steps.common.backends import NAMES, Backend, Settings, Store
+from steps.common.backends.base import BatchedBackend
+from steps.common.backends.check import PROBES, Refused, Unsuitable, check_against_torch
+from steps.common.backends.hardware import pick_devices
+from steps.common.backends.tokens import Tokenizer, make_tokenizer
+from steps.common.backends.torch import DTYPES, LibraryBackend, TorchBackend, find_prompt
+from steps.common.backends.workers import WorkersBackend
+from steps.common.errors import UserError
+
+logger = logging.getLogger("steps")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A backend that may be used, and why; `digest` is what its converted model has to be."""
+
+    name: str
+    precision: str
+    why: str
+    digest: str | None = None
+
+    @property
+    def key(self) -> str:
+        return f"{self.name}/{self.precision}"
+
+
+@dataclass(frozen=True)
+class Passed:
+    """What validate has found out about a backend that passed."""
+
+    rows_per_second: float
+    digest: str | None = None
+
+
+def candidates(settings: Settings, *, on_gpu: bool, passed: dict[str, Passed]) -> list[Candidate]:
+    """The backends to try, best first. Only with `auto` there are several.
+
+    Args:
+        passed: backends that validate has passed for this model, by name/precision.
+
+    Raises:
+        UserError: an unknown backend, or a precision it does not have.
+    """
+    if settings.name not in NAMES:
+        raise UserError(f"there is no backend {settings.name!r}; expected one of {', '.join(NAMES)}.")
+    if settings.name == "openvino" or (settings.name == "torch" and settings.precision != "auto"):
+        asked = "f32" if settings.precision == "auto" else settings.precision
+        if settings.name == "torch" and asked not in DTYPES:
+            raise UserError(
+                f"backend=torch computes in {', '.join(DTYPES)}, not in {asked}; backend=openvino computes in int8."
+            )
+        return [Candidate(settings.name, asked, "asked for")]
+    if on_gpu:
+        halves = [Candidate("torch", precision, "there is a GPU") for precision in ("fp16", "bf16", "f32")]
+        if settings.precision != "auto" and settings.precision not in DTYPES:
+            raise UserError(
+                f"a GPU computes in {', '.join(DTYPES)}, not in {settings.precision}; backend.device=cpu has int8."
+            )
+        return [c for c in halves if settings.precision in ("auto", c.precision)]
+    if settings.name == "torch":
+        return [Candidate("torch", "f32", "asked for")]
+    if settings.precision != "auto":
+        names = ["openvino"] + ["torch"] * (settings.precision in DTYPES)
+        return [Candidate(name, settings.precision, "its precision was asked for") for name in names]
+    fastest = sorted(passed, key=lambda key: -passed[key].rows_per_second)
+    found = [
+        Candidate(*key.split("/"), "the fastest that validate has passed for this model", passed[key].digest)
+        for key in fastest
+    ]
+    exact = [Candidate(name, "f32", "equal to torch in float32") for name in ("openvino", "torch")]
+    # One that was validated may need what this machine lacks; the exact ones come last, and torch cannot fail.
+    return found + [candidate for candidate in exact if candidate.key not in fastest]
+
+
+def load_backend(
+    settings: Settings,
+    model: SentenceTransformer,
+    *,
+    store: Store,
+    calibration: Callable[[], Sequence[str]],
+    prompt_name: str | None = None,
+    passed: dict[str, Passed] | None = None,
+) -> Backend:
+    """Load the backend that was asked for, or with `auto` the best that can compute here, and check it against torch.
+
+    Args:
+        model: on the CPU, in float32; it stays as it is.
+        store: where converted models are kept.
+        calibration: texts that int8 is calibrated on; called if there is no int8 model yet.
+        passed: backends that validate has passed for this model, by name/precision.
+
+    Raises:
+        UserError: an unknown backend or device, a prompt the model does not have, or what was asked for cannot
+            compute with this model or on this machine.
+    """
+    prompt = find_prompt(model, prompt_name)
+    devices = pick_devices(settings.device)
+    tokenizer = make_tokenizer(model, prompt)
+
+    @cache
+    def expected() -> np.ndarray:
+        return model.encode(list(PROBES), prompt=prompt, show_progress_bar=False)
+
+    reasons = []
+    for candidate in candidates(settings, on_gpu=devices[0] != "cpu", passed=passed or {}):
+        chosen = replace(settings, name=candidate.name, precision=candidate.precision)
+        try:
+            backend = _load(chosen, model, tokenizer, prompt, devices, store, calibration)
+            if candidate.digest not in (None, backend.digest):
+                raise Unsuitable("its converted model is not the one that was validated; run validate again")
+            error = check_against_torch(backend.encode, expected(), candidate.precision)
+        except Unsuitable as reason:
+            if settings.name != "auto":
+                raise Refused(candidate.name, candidate.precision, reason) from None
+            reasons.append(f"{candidate.key}: {reason}")
+            continue
+        if isinstance(backend, BatchedBackend):
+            backend.start_counting()
+        if reasons:
+            logger.warning("backend=auto leaves out %s", "; ".join(reasons))
+        logger.info(
+            "backend %s %s on %s (%s); off from torch in float32 by at most %.1e",
+            candidate.name,
+            candidate.precision,
+            backend.device,
+            candidate.why,
+            error,
+        )
+        return backend
+    raise UserError(
+        f"no backend can compute with this model here: {'; '.join(reasons)}. backend=torch backend.precision=f32 always works."
+    )
+
+
+def _load(
+    settings: Settings,
+    model: SentenceTransformer,
+    tokenizer: Tokenizer | None,
+    prompt: str | None,
+    devices: list[str],
+    store: Store,
+    calibration: Callable[[], Sequence[str]],
+) -> Backend:
+    if settings.name == "openvino":
+        if devices != ["cpu"]:
+            raise Unsuitable(f"OpenVINO computes on the CPU, not on {','.join(devices)}")
+        return _load_openvino(settings, model, tokenizer, prompt, store, calibration)
+    if len(devices) == 1:
+        return load_torch(settings, model, tokenizer, prompt, devices[0])
+    # On the CPU: only for what it says of itself and how it tokenises.
+    first = load_torch(replace(settings, device="cpu"), model, tokenizer, prompt, "cpu")
+    load = partial(load_torch, settings, model, tokenizer, prompt)
+    return WorkersBackend(load, devices, first.tokenize, first)
+
+
+def load_torch(
+    settings: Settings, model: SentenceTransformer, tokenizer: Tokenizer | None, prompt: str | None, device: str
+) -> Backend:
+    """The torch backend of one device.
+
+    Raises:
+        Unsuitable: float16 on a CPU, which has it only in name.
+    """
+    if settings.precision == "fp16" and device == "cpu":
+        raise Unsuitable("fp16 is for a GPU; a CPU computes it more slowly than f32")
+    if tokenizer is None:
+        return LibraryBackend(model, settings, device, prompt)
+    return TorchBackend(model, tokenizer, settings, device, prompt)
+
+
+def _load_openvino(
+    settings: Settings,
+    model: SentenceTransformer,
+    tokenizer: Tokenizer | None,
+    prompt: str | None,
+    store: Store,
+    calibration: Callable[[], Sequence[str]],
+) -> Backend:
+    if tokenizer is None:
+        raise Unsuitable("the model reads more than token ids of a fast tokenizer")
+    try:
+        from steps.common.backends.convert import converted
+        from steps.common.backends.openvino import OpenVinoBackend, check_precision
+    except ImportError as error:
+        raise Unsuitable(f"OpenVINO is not installed here ({error})") from None
+    check_precision(settings.precision)
+    path, digest = converted(
+        model, tokenizer, prompt, int8=settings.precision == "int8", calibration=calibration, store=store
+    )
+    return OpenVinoBackend(path, digest, model, tokenizer, settings)

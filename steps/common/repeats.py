@@ -1,0 +1,100 @@
+"""Texts that stand in a corpus more than once: computed where they come first, recalled where they come again.
+
+Knows neither MLflow nor Hydra. The corpus is read through before anything is computed (steps/common/corpus.py), so it
+is known which texts come again: only those are kept, and only until their last row.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+# Rows looked at; beyond them a repeat is found within its window only. 8 bytes each.
+MAX_COUNTED = 8_000_000
+
+# Most memory for vectors that are kept, in bytes.
+MAX_KEPT = 64_000_000
+
+# Longest text that is kept beside its vector, in characters: longer ones seldom repeat, and would take the memory.
+MAX_KEPT_TEXT = 4_000
+
+
+class RepeatCounter:
+    """Counts equal texts by their hash. Two texts of one hash cost a little memory later, and nothing else."""
+
+    def __init__(self):
+        self._hashes: list[np.ndarray] = []
+        self._rows = 0
+
+    def add(self, texts: Sequence[str | None]) -> None:
+        if self._rows < MAX_COUNTED:
+            present = [hash(text) for text in texts if text is not None]
+            self._hashes.append(np.array(present, np.int64))
+            self._rows += len(present)
+
+    def repeats(self) -> dict[int, int]:
+        """Hash -> rows, of the texts that have more than one."""
+        if not self._hashes:
+            return {}
+        values, counts = np.unique(np.concatenate(self._hashes), return_counts=True)
+        return dict(zip(values[counts > 1].tolist(), counts[counts > 1].tolist()))
+
+
+@dataclass(frozen=True)
+class WindowPlan:
+    """How the texts of a window get their vectors.
+
+    Row i takes row `source[i]` of: the vectors of `compute`, in order, then those kept under the keys `recall`.
+    Afterwards the vectors of `compute` are kept whose position is in `keep`, under its key; then `forget` is dropped.
+    """
+
+    compute: list[str]
+    recall: list[int]
+    source: np.ndarray
+    keep: dict[int, int]
+    forget: list[int]
+
+
+class RepeatPlanner:
+    """Plans window after window, ahead of what is computed. The same windows give the same plans."""
+
+    def __init__(self, repeats: dict[int, int], most_kept: int):
+        # Rows still to come, by hash.
+        self._left = dict(repeats)
+        self._most_kept = most_kept
+        # Key under which a text's vector is kept.
+        self._keys: dict[str, int] = {}
+        self._next_key = 0
+
+    def plan(self, texts: Sequence[str]) -> WindowPlan:
+        rows_of: dict[str, list[int]] = {}
+        for row, text in enumerate(texts):
+            rows_of.setdefault(text, []).append(row)
+        compute = [text for text in rows_of if text not in self._keys]
+        recalled = [text for text in rows_of if text in self._keys]
+        source = np.empty(len(texts), np.int64)
+        for position, text in enumerate([*compute, *recalled]):
+            source[rows_of[text]] = position
+        recall = [self._keys[text] for text in recalled]
+        keep, forget = {}, []
+        for position, text in enumerate(compute):
+            again = self._count(text, len(rows_of[text]))
+            if again and len(self._keys) < self._most_kept and len(text) <= MAX_KEPT_TEXT:
+                self._keys[text] = keep[position] = self._next_key
+                self._next_key += 1
+        for text in recalled:
+            if not self._count(text, len(rows_of[text])):
+                forget.append(self._keys.pop(text))
+        return WindowPlan(compute, recall, source, keep, forget)
+
+    def _count(self, text: str, rows: int) -> bool:
+        """Whether the text comes again after these rows."""
+        if not self._left:
+            return False
+        key = hash(text)
+        left = self._left.get(key, 0) - rows
+        if left > 0:
+            self._left[key] = left
+            return True
+        self._left.pop(key, None)
+        return False
