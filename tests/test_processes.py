@@ -21,7 +21,7 @@ def python(*argv, timeout=120, **extra):
     return done, time.perf_counter() - start
 
 
-@pytest.mark.parametrize("step", ["main", "log_model", "validate", "encode"])
+@pytest.mark.parametrize("step", ["main", "log_model", "validate", "encode", "benchmark"])
 def test_help_answers_at_once(step):
     done, seconds = min((python("-m", f"steps.{step}", "--help") for _ in range(3)), key=lambda result: result[1])
     assert done.returncode == 0

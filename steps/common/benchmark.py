@@ -1,0 +1,316 @@
+"""Time contenders in turns on the same texts, and say how near they come to what the machine can do.
+
+Knows neither MLflow nor Hydra.
+"""
+
+import contextlib
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+from prettytable import PrettyTable, TableStyle
+from sentence_transformers import SentenceTransformer
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from steps.common.backends.torch import DTYPES
+from steps.common.embedding import pair_cosine
+
+Encode = Callable[[list[str]], np.ndarray]
+
+# What everything is compared with.
+STOCK = "stock"
+
+# Side of the square matrices whose product gives the machine's peak, and how often it is measured.
+PEAK_SIDE = {"cpu": 2048, "cuda": 8192, "mps": 4096}
+PEAK_REPEATS = 9
+
+
+@dataclass
+class Contender:
+    """Something that embeds texts, and what it took to load."""
+
+    name: str
+    precision: str
+    encode: Encode
+    load_seconds: float
+    load_mb: float
+    padding_share: Callable[[], float | None] = lambda: None
+
+
+@dataclass(frozen=True)
+class Row:
+    """What came out for one contender; medians over the rounds."""
+
+    name: str
+    precision: str
+    ratio: float
+    sentences_per_second: float
+    tokens_per_second: float
+    peak_share: float | None
+    peak_mb: float | None
+    load_seconds: float
+    padding_share: float | None
+    cosine_min: float
+    cosine_mean: float
+    spearman: float
+    spearman_difference: float
+    seconds: list[float]
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """Seconds of each round, the most memory a round needed beyond what was held before it, and the vectors."""
+
+    seconds: list[float]
+    extra_mb: float | None
+    embeddings: np.ndarray
+
+
+def run_rounds(
+    contenders: Sequence[Contender], texts: list[str], repeats: int, on_round: Callable[[int], None] = lambda n: None
+) -> dict[str, Rounds]:
+    """Every contender embeds all the texts once a round, one after the other, after a start that is not counted."""
+    for contender in contenders:
+        contender.encode(texts[: max(2, len(texts) // 10)])
+    seconds = {contender.name: [] for contender in contenders}
+    extra = {contender.name: [] for contender in contenders}
+    embeddings = {}
+    for number in range(repeats):
+        on_round(number)
+        for contender in contenders:
+            before = rss_mb()
+            can_peak = reset_peak()
+            start = time.perf_counter()
+            embeddings[contender.name] = contender.encode(texts)
+            seconds[contender.name].append(time.perf_counter() - start)
+            extra[contender.name].append(peak_mb() - before if can_peak else None)
+    return {
+        name: Rounds(seconds[name], None if None in extra[name] else max(extra[name]), embeddings[name])
+        for name in embeddings
+    }
+
+
+def summarize(
+    contenders: Sequence[Contender],
+    rounds: dict[str, Rounds],
+    spearman: dict[str, float],
+    *,
+    tokens: int,
+    flops: float,
+    peaks: dict[str, float | None],
+    base_mb: float,
+) -> list[Row]:
+    """One row for each contender, the stock one first.
+
+    Args:
+        spearman: score of each contender on the suite.
+        tokens: tokens of all texts as the model reads them, without padding.
+        flops: floating point operations of the matrix products they need.
+        peaks: operations a second of the machine, by precision.
+        base_mb: memory of the process with the model loaded, before any contender was.
+    """
+    stock = rounds[STOCK]
+    rows = []
+    for contender in contenders:
+        own = rounds[contender.name]
+        median = float(np.median(own.seconds))
+        cosines = pair_cosine(own.embeddings, stock.embeddings)
+        peak = peaks.get(contender.precision)
+        rows.append(
+            Row(
+                name=contender.name,
+                precision=contender.precision,
+                # In pairs: what slows the machine down for a while slows a whole round.
+                ratio=float(np.median(np.array(stock.seconds) / np.array(own.seconds))),
+                sentences_per_second=len(own.embeddings) / median,
+                tokens_per_second=tokens / median,
+                peak_share=flops / median / peak if peak else None,
+                peak_mb=None if own.extra_mb is None else base_mb + contender.load_mb + own.extra_mb,
+                load_seconds=contender.load_seconds,
+                padding_share=contender.padding_share(),
+                cosine_min=float(cosines.min()),
+                cosine_mean=float(cosines.mean()),
+                spearman=spearman[contender.name],
+                spearman_difference=spearman[contender.name] - spearman[STOCK],
+                seconds=own.seconds,
+            )
+        )
+    return rows
+
+
+def matrix_flops(model: SentenceTransformer, lengths: np.ndarray) -> float:
+    """Operations of the matrix products of texts of these many tokens, a multiplication and an addition counted as two.
+
+    A layer's products are linear in the tokens and its attention is quadratic, so two lengths give the polynomial.
+    """
+    short, long = 8, 16
+    counted = []
+    for length in (short, long):
+        features = model.preprocess(["a"])
+        ids = features["input_ids"][:, :1].repeat(1, length)
+        features = {
+            **{name: value for name, value in features.items() if not isinstance(value, torch.Tensor)},
+            **{name: ids if name == "input_ids" else torch.zeros_like(ids) for name in _token_inputs(features)},
+            "attention_mask": torch.ones_like(ids),
+        }
+        # Fused attention has no matrix products that could be counted.
+        with torch.no_grad(), FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            model(features)
+        counted.append(counter.get_total_flops())
+    quadratic = (counted[1] / long - counted[0] / short) / (long - short)
+    linear = counted[0] / short - quadratic * short
+    return float(linear * lengths.sum() + quadratic * (lengths.astype(np.float64) ** 2).sum())
+
+
+def _token_inputs(features: dict) -> list[str]:
+    return [name for name, value in features.items() if isinstance(value, torch.Tensor) and value.ndim == 2]
+
+
+def matrix_peak(precision: str, device: str) -> float | None:
+    """Operations a second of one large matrix product here, the best of a few; None where there is none to measure.
+
+    float32, bfloat16 and float16 by torch, int8 (on a CPU) by OpenVINO.
+    """
+    side = PEAK_SIDE[device.partition(":")[0]]
+    if precision == "int8":
+        product = _int8_product(side) if device == "cpu" else None
+    elif device == "cpu" and precision == "fp16":
+        product = None
+    else:
+        product = _torch_product(side, DTYPES[precision], device)
+    if product is None:
+        return None
+    product()
+    best = min(_timed(product) for _ in range(PEAK_REPEATS))
+    return 2 * side**3 / best
+
+
+def _timed(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def _torch_product(side: int, dtype: torch.dtype, device: str) -> Callable[[], object]:
+    matrix = torch.randn(side, side).to(device=device, dtype=dtype)
+
+    def product() -> None:
+        found = matrix @ matrix
+        # Reading one number waits for the device.
+        found[0, 0].item()
+
+    return product
+
+
+def _int8_product(side: int) -> Callable[[], object] | None:
+    """As in an int8 model: activations quantised on the way in, weights constant."""
+    try:
+        import openvino as ov
+        from openvino import opset13 as ops
+    except ImportError:
+        return None
+    random = np.random.default_rng(0)
+    given = ops.parameter([side, side], np.float32)
+    low, high = np.float32(-1), np.float32(1)
+    quantized = ops.fake_quantize(given, low, high, low, high, 256)
+    weights = ops.constant(random.integers(-127, 128, (side, side), dtype=np.int8))
+    scaled = ops.multiply(ops.convert(weights, np.float32), ops.constant(np.float32(1 / 127)))
+    # The output is quantised too, as between two layers: 4 bytes a number would be measured with it otherwise.
+    result = ops.fake_quantize(ops.matmul(quantized, scaled, False, True), low, high, low, high, 256)
+    compiled = ov.Core().compile_model(
+        ov.Model([result], [given]), "CPU", {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    )
+    values = random.random((side, side), dtype=np.float32)
+    return lambda: compiled(values)
+
+
+def rss_mb() -> float:
+    """Memory of this process, in MB (10^6 bytes)."""
+    return psutil.Process().memory_info().rss / 1e6
+
+
+def reset_peak() -> bool:
+    """Start measuring the peak anew; False where the system cannot (it is Linux's)."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+        return True
+    return False
+
+
+def peak_mb() -> float:
+    """Most memory since reset_peak, in MB (10^6 bytes)."""
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) * 1024 / 1e6 for line in status.splitlines() if line.startswith("VmHWM"))
+
+
+def processor() -> str:
+    """The name of the CPU."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def as_table(rows: Sequence[Row]) -> str:
+    """The rows for a terminal."""
+    table = PrettyTable(
+        ["", "x stock", "texts/s", "tokens/s", "of peak", "peak MB", "cosine min", "mean", "STS", "difference"],
+        align="r",
+    )
+    table.align[""] = "l"
+    table.set_style(TableStyle.PLAIN_COLUMNS)
+    table.right_padding_width = 2
+    for row in rows:
+        table.add_row(
+            [
+                row.name,
+                f"{row.ratio:.2f}",
+                f"{row.sentences_per_second:,.0f}",
+                f"{row.tokens_per_second:,.0f}",
+                "" if row.peak_share is None else f"{row.peak_share:.0%}",
+                "" if row.peak_mb is None else f"{row.peak_mb:,.0f}",
+                f"{row.cosine_min:.7f}",
+                f"{row.cosine_mean:.7f}",
+                f"{row.spearman:.2f}",
+                f"{row.spearman_difference:+.2f}",
+            ]
+        )
+    return table.get_string()
+
+
+def as_dict(rows: Sequence[Row], left_out: dict[str, str], peaks: dict[str, float | None], **facts) -> dict:
+    """The content of benchmark.json."""
+    return {
+        **facts,
+        "matrix_peak_gflops": {name: peak / 1e9 for name, peak in peaks.items() if peak},
+        "rows": [asdict(row) for row in rows],
+        "left_out": left_out,
+    }
+
+
+def plot(rows: Sequence[Row], title: str, path: Path) -> None:
+    """A bar for each contender: texts a second, labelled with the ratio to stock."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 0.55 * len(rows) + 1.4), layout="constrained")
+    rates = [row.sentences_per_second for row in rows]
+    colours = ["#8a8f98" if row.name == STOCK else "#2f6fde" for row in rows]
+    bars = axes.barh([row.name for row in rows], rates, color=colours)
+    axes.bar_label(bars, [f" {row.sentences_per_second:,.0f}  ({row.ratio:.1f}×)" for row in rows])
+    axes.invert_yaxis()
+    axes.set_xlim(0, max(rates) * 1.2)
+    axes.set_xlabel("texts a second (ratio to the library's own encode)")
+    axes.set_title(title, loc="left", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)
