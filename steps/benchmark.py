@@ -86,16 +86,16 @@ def compare(cfg: DictConfig, found, texts: list[str], suite) -> tuple[list, dict
     base_mb = benchmark.rss_mb()
     with contextlib.ExitStack() as stack:
         contenders, left_out = load_contenders(cfg, found, folder, native, stack)
-        peaks = {
-            precision: benchmark.matrix_peak(precision, device)
-            for precision in dict.fromkeys(contender.precision for contender in contenders)
-        }
-        rounds = benchmark.run_rounds(
-            contenders,
-            texts,
-            cfg.repeats,
-            lambda number: project.logger.info("round %d of %d, %d texts", number + 1, cfg.repeats, len(texts)),
-        )
+        peaks = {contender.precision: None for contender in contenders}
+
+        def before_round(number: int) -> None:
+            project.logger.info("round %d of %d, %d texts", number + 1, cfg.repeats, len(texts))
+            # In every round, as the contenders: whatever slows the machine down slows both.
+            for precision, best in peaks.items():
+                found = benchmark.matrix_peak(precision, device)
+                peaks[precision] = found if best is None else max(best, found)
+
+        rounds = benchmark.run_rounds(contenders, texts, cfg.repeats, before_round)
         spearman = {contender.name: quality.spearman(suite, contender.encode) for contender in contenders}
         rows = benchmark.summarize(
             contenders,

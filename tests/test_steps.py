@@ -150,6 +150,69 @@ def test_a_failed_gate_fails_the_run_and_encode_refuses_the_model(step, tiny_run
     assert f"failed its validation (run {failed_run})" in err
 
 
+def test_validate_passes_backends_and_encode_takes_the_fastest(step, tiny_run, tiny_suite, tmp_path):
+    import mlflow
+
+    candidates = "candidates=[openvino/f32,torch/fp16]"
+    code, out, err = step("validate", f"--run_id={tiny_run['run_id']}", f"suite.path={tiny_suite}", candidates)
+    assert code == 0, err
+    run_id = last_json(out)["run_id"]
+    trials = {t["backend"]: t for t in mlflow.artifacts.load_dict(f"runs:/{run_id}/validation.json")["backends"]}
+    assert {name: trial["passed"] for name, trial in trials.items()} == {
+        "torch/f32": True,
+        "openvino/f32": True,
+        "torch/fp16": False,
+    }
+    assert "fp16 is for a GPU" in trials["torch/fp16"]["reason"]
+    assert mlflow.get_run(run_id).data.metrics["backends/openvino-f32/spearman"] == trials["openvino/f32"]["spearman"]
+    assert "openvino/f32" in mlflow.artifacts.load_text(f"runs:/{run_id}/report.html")
+    tag = json.loads(mlflow.get_logged_model(tiny_run["model_id"]).tags["validated_backends"])
+    assert set(tag) == {"torch/f32", "openvino/f32"}
+    assert tag["openvino/f32"]["digest"] == trials["openvino/f32"]["digest"]
+
+    tag["openvino/f32"]["rows_per_second"] = 1e9
+    mlflow.MlflowClient().set_logged_model_tags(tiny_run["model_id"], {"validated_backends": json.dumps(tag)})
+    corpus = write_corpus(tmp_path / "c.txt", ["the cat", "a dog", "the cat"])
+    code, out, err = step("encode", f"--run_id={run_id}", f"--corpus={corpus}", f"--output={tmp_path / 'out'}")
+    assert code == 0, err
+    assert "the fastest that validate has passed" in err
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["backend"] == {
+        "name": "openvino",
+        "precision": "f32",
+        "device": "cpu",
+        "digest": tag["openvino/f32"]["digest"],
+    }
+    assert last_json(out)["encode/computed_rows"] == 2
+
+
+def test_a_failed_validation_passes_no_backend(step, tiny_run, tiny_suite):
+    import mlflow
+
+    step("validate", f"suite.path={tiny_suite}", "suite.threshold=100.5", "candidates=[]")
+    assert mlflow.get_logged_model(tiny_run["model_id"]).tags["validated_backends"] == "{}"
+
+
+def test_what_was_converted_is_kept_with_the_model_and_not_made_again(step, tiny_run, tmp_path):
+    corpus = write_corpus(tmp_path / "c.txt", ["the cat"])
+    first, second = (
+        step("encode", f"--run_id={tiny_run['run_id']}", f"--corpus={corpus}", "backend=openvino")[2] for _ in range(2)
+    )
+    assert "converting the model (openvino-f32)" in first
+    assert "converting" not in second
+
+
+def test_a_precision_that_a_backend_lacks_is_one_line(step, tiny_run):
+    for words, expected in (
+        (["backend=torch", "backend.precision=int8"], "backend=torch computes in f32, bf16, fp16, not in int8"),
+        (["backend=openvino", "backend.precision=fp16"], "backend=openvino backend.precision=fp16 cannot be used"),
+        (["backend=onnx"], "backend"),
+    ):
+        code, _, err = step("encode", f"--run_id={tiny_run['run_id']}", *words)
+        assert code == 1
+        assert expected in err and "Traceback" not in err
+
+
 def test_a_model_that_changed_after_logging_fails_parity(step, tiny_run, tiny_suite):
     import mlflow
     import torch

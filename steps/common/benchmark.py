@@ -28,7 +28,7 @@ STOCK = "stock"
 
 # Side of the square matrices whose product gives the machine's peak, and how often it is measured.
 PEAK_SIDE = {"cpu": 2048, "cuda": 8192, "mps": 4096}
-PEAK_REPEATS = 9
+PEAK_REPEATS = 5
 
 
 @dataclass
