@@ -150,10 +150,10 @@ def test_the_hub_id_is_recorded_not_the_folder(step, tiny_model_folder):
 def test_token_counts_are_those_of_the_model(tiny_model_folder):
     from sentence_transformers import SentenceTransformer
 
-    from steps.common.backends.torch import count_tokens
+    from steps.common.backends.torch import token_counter
 
     model = SentenceTransformer(str(tiny_model_folder), device="cpu")
     texts = ["the cat", "", "a red car " * 50]
-    assert count_tokens(model.tokenizer, texts).tolist() == [4, 2, 152]
+    assert token_counter(model)(texts).tolist() == [4, 2, 152]
     assert model.encode(texts).shape == (3, 32)
     assert model.preprocess(texts)["input_ids"].shape == (3, 64)

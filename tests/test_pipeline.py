@@ -23,6 +23,7 @@ from steps.common.corpus import open_corpus
 from steps.common.errors import UserError
 from steps.common.pipeline import (
     Behind,
+    KeptVectors,
     Options,
     Progress,
     Result,
@@ -331,15 +332,28 @@ def test_repeats_are_found_over_the_files_of_a_corpus(tmp_path, folder):
     assert embeddings_in(folder) == [[3, 1, 12], [9, 2, 12], [9, 2, 12], None, [3, 1, 12]]
 
 
-def test_vectors_are_kept_by_themselves_until_their_last_row():
-    backend, planner, kept = CountingBackend(), RepeatPlanner({hash("a"): 3}, 10), {}
+def test_vectors_are_kept_until_their_last_row():
+    backend, planner, kept = CountingBackend(), RepeatPlanner({hash("a"): 3}, 10), KeptVectors(10, 3)
     windows = [prepare(batch, planner, backend) for batch in batches_of([2, 2, 1], ["b", "a", "a", None, "a"])]
     held = []
     with Progress(5) as progress:
         for window in windows:
             embed_window(window, backend, kept, options(), progress)
-            held.append([(vector.tolist(), tokens, vector.base) for vector, tokens in kept.values()])
-    assert held == [[([1, 1, 12], 3, None)], [([1, 1, 12], 3, None)], []]
+            held.append(len(kept))
+            for key in window.plan.keep.values():
+                vectors, lengths = kept.get([key])
+                assert (vectors.tolist(), lengths.tolist()) == ([[1, 1, 12]], [3])
+    assert held == [1, 1, 0]
+
+
+def test_room_of_a_forgotten_vector_is_used_again():
+    kept = KeptVectors(2, 1)
+    kept.put(7, np.array([7.0]), 1)
+    kept.put(8, np.array([8.0]), 2)
+    kept.forget(7)
+    kept.put(9, np.array([9.0]), 3)
+    vectors, lengths = kept.get([9, 8])
+    assert (vectors.ravel().tolist(), lengths.tolist(), len(kept)) == ([9, 8], [3, 2], 2)
 
 
 def test_repeats_are_cut_and_normalised_once(tmp_path, folder, monkeypatch):

@@ -153,9 +153,10 @@ import json, sys
 from pathlib import Path
 from sentence_transformers import SentenceTransformer
 from steps.common import corpus, pipeline
-from steps.common.backends import load_backend
+from steps.common.backends import Settings
+from steps.common.backends.load import load_backend
 model = SentenceTransformer({str(tiny_model_folder)!r}, device="cpu")
-backend = load_backend("torch", model, precision="f32", batch_size=256, device="cpu")
+backend = load_backend(Settings("torch", "f32", 256, device="cpu"), model, store=None, calibration=list)
 options = pipeline.Options(dtype="float32", truncate_dim=None, normalize=False, rows_per_part=50_000, keep_text=True)
 peaks = []
 for rows in (20_000, 200_000):

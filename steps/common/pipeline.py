@@ -4,6 +4,7 @@ Three threads: one reads and tokenises the next window, this one computes, one w
 """
 
 import contextlib
+import ctypes
 import logging
 import resource
 import sys
@@ -119,15 +120,14 @@ def encode_corpus(
     schema = embedding_schema(
         corpus.id_type, result.dim, options.dtype, keep_text=options.keep_text, nulls=corpus.null_rows > 0
     )
-    most_kept = MAX_KEPT // (4 * backend.dim)
-    kept: dict[int, tuple[np.ndarray, int]] = {}
+    kept = KeptVectors(MAX_KEPT // (4 * backend.dim), result.dim)
     start = time.perf_counter()
     with (
         PartWriter(folder, schema, options.rows_per_part, on_part) as writer,
         Progress(corpus.rows) as progress,
         Behind() as behind,
     ):
-        planner = RepeatPlanner(corpus.repeats, most_kept)
+        planner = RepeatPlanner(corpus.repeats, kept.most)
         windows = cut_windows(corpus.batches(READ), WINDOW, WINDOW_BYTES, options.rows_per_part)
         with contextlib.closing(ahead(prepare(batch, planner, backend) for batch in windows)) as prepared:
             for window in prepared:
@@ -135,6 +135,7 @@ def encode_corpus(
                 behind.do(writer.write, to_table(window, vectors, schema))
                 count(window, vectors, lengths, backend.max_tokens, result)
                 progress.window_done(window.batch.num_rows)
+                give_back_memory()
     result.parts = writer.parts
     result.padding_share = backend.padding_share
     result.seconds = time.perf_counter() - start
@@ -188,7 +189,7 @@ def prepare(batch: pa.RecordBatch, planner: RepeatPlanner, backend: Backend) -> 
 def embed_window(
     window: Window,
     backend: Backend,
-    kept: dict[int, tuple[np.ndarray, int]],
+    kept: "KeptVectors",
     options: Options,
     progress: "Progress",
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -197,14 +198,48 @@ def embed_window(
     vectors = shorten(backend.embed(window.tokens, progress.advance), options.truncate_dim, options.normalize)
     lengths = window.tokens.lengths
     if plan.recall:
-        vectors = np.concatenate([vectors, np.stack([kept[key][0] for key in plan.recall])])
-        lengths = np.concatenate([lengths, np.array([kept[key][1] for key in plan.recall])])
+        recalled, counts = kept.get(plan.recall)
+        vectors, lengths = np.concatenate([vectors, recalled]), np.concatenate([lengths, counts])
     for position, key in plan.keep.items():
-        # A copy: a view would keep the whole window.
-        kept[key] = vectors[position].copy(), int(lengths[position])
+        kept.put(key, vectors[position], int(lengths[position]))
     for key in plan.forget:
-        del kept[key]
+        kept.forget(key)
     return vectors[plan.source], lengths[plan.source]
+
+
+class KeptVectors:
+    """Vectors and token counts by key, in one block: thousands of small arrays would keep the memory between them."""
+
+    def __init__(self, most: int, dim: int):
+        self.most = most
+        # Memory is taken when a row is written.
+        self._vectors = np.empty((most, dim), np.float32)
+        self._lengths = np.empty(most, np.int64)
+        self._rows: dict[int, int] = {}
+        self._free: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def put(self, key: int, vector: np.ndarray, length: int) -> None:
+        row = self._free.pop() if self._free else len(self._rows)
+        self._rows[key] = row
+        self._vectors[row], self._lengths[row] = vector, length
+
+    def get(self, keys: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Vectors [n, dim] and token counts [n]."""
+        rows = [self._rows[key] for key in keys]
+        return self._vectors[rows], self._lengths[rows]
+
+    def forget(self, key: int) -> None:
+        self._free.append(self._rows.pop(key))
+
+
+def give_back_memory() -> None:
+    """Let the C library return what is free to the system (glibc has this call): windows leave holes in its heaps."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def to_table(window: Window, vectors: np.ndarray, schema: pa.Schema) -> pa.Table:

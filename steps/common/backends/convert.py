@@ -18,7 +18,7 @@ from sentence_transformers import SentenceTransformer
 
 from steps.common.backends import Store
 from steps.common.backends.check import PROBES, Unsuitable
-from steps.common.backends.tokens import Tokenizer
+from steps.common.backends.tokens import Tokenizer, make_tokenizer
 
 logger = logging.getLogger("steps")
 
@@ -44,6 +44,9 @@ class _Whole(torch.nn.Module):
         self.has_token_types = "token_type_ids" in features
         # Everything that is no tensor holds for every batch: the modality, the length of the prompt.
         self.constants = {name: value for name, value in features.items() if not isinstance(value, torch.Tensor)}
+        # One conversion for every prompt, but for models that leave the prompt out of their pooling.
+        if all(getattr(module, "include_prompt", True) for module in model.modules()):
+            self.constants.pop("prompt_length", None)
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         features = dict(self.constants, input_ids=input_ids, attention_mask=attention_mask)
@@ -78,7 +81,6 @@ def converted(
         "calibration": hashlib.sha256("\0".join(texts).encode()).hexdigest() if int8 else None,
         "smooth_quant_alpha": SMOOTH_QUANT_ALPHA if int8 else None,
     }
-    # Only models that leave the prompt out of their pooling have its length in them.
     suffix = f"-prompt{recipe['prompt_length']}" if recipe["prompt_length"] is not None else ""
     name = f"openvino-{'int8' if int8 else 'f32'}{suffix}"
     held = store.find(name)
@@ -91,7 +93,8 @@ def converted(
         folder = Path(scratch) / name
         folder.mkdir()
         logger.info("converting the model (%s), once%s", name, f", on {len(texts)} texts" if int8 else "")
-        _convert(whole, tokenizer, texts, folder / MODEL)
+        # Without a prompt: what is kept serves every prompt.
+        _convert(whole, make_tokenizer(model, None) or tokenizer, texts, folder / MODEL)
         files = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
         (folder / FACTS).write_text(json.dumps({"recipe": recipe, "files": files}, indent=2) + "\n")
         kept = store.keep(name, folder)
@@ -103,7 +106,7 @@ def _digest_of(folder: Path, recipe: dict) -> str | None:
     try:
         facts = json.loads((folder / FACTS).read_text())
         whole = facts["recipe"] == recipe and all(_sha256(folder / name) == sha for name, sha in facts["files"].items())
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     return _joint(facts["files"]) if whole else None
 
