@@ -75,6 +75,7 @@ def compare(cfg: DictConfig, found, texts: list[str], suite) -> tuple[list, dict
     from steps.common import benchmark, quality
     from steps.common import model as models
     from steps.common.backends.hardware import pick_devices, usable_cores
+    from steps.common.backends.tokens import make_tokenizer
     from steps.common.backends.torch import token_counter
 
     folder = models.download(found)
@@ -102,7 +103,8 @@ def compare(cfg: DictConfig, found, texts: list[str], suite) -> tuple[list, dict
             rounds,
             spearman,
             tokens=int(lengths.sum()),
-            flops=benchmark.matrix_flops(native, lengths),
+            # Of what reads no token ids, such as a bag of words, nobody knows the products.
+            flops=benchmark.matrix_flops(native, lengths) if make_tokenizer(native, None) else None,
             peaks=peaks,
             base_mb=base_mb,
         )

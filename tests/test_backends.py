@@ -163,6 +163,7 @@ MODELS = {
     "prompt left out of the pooling": lambda read: assemble(
         read("BERT"), Pooling(32, include_prompt=False), prompts=PROMPTS, default_prompt_name="query"
     ),
+    "BERT padded left": lambda read: padded_left(assemble(read("BERT"), Pooling(32))),
     "prompt left out, padded left": lambda read: padded_left(
         assemble(read("XLM-RoBERTa"), Pooling(32, include_prompt=False), prompts=PROMPTS, default_prompt_name="query")
     ),
@@ -191,20 +192,23 @@ MODELS = {
 PROMPT_NAMES = {"prompt by name": "query"}
 
 # Why OpenVINO cannot have a model.
-NO_IDS = "the model reads more than token ids of a fast tokenizer"
+NEEDS_LIBRARY = (
+    "the model needs the library's own batches: it reads more than token ids of a fast tokenizer, or its vectors"
+)
 REFUSED = {
     "ModernBERT": r"its embeddings are off from torch's by inf of their length, more than 0\.001",
     "Qwen3": "it cannot be converted",
-    "ByT5": NO_IDS,
-    "StaticEmbedding": NO_IDS,
-    "BoW": NO_IDS,
-    "WordEmbeddings": NO_IDS,
-    "Router": NO_IDS,
+    "BERT padded left": NEEDS_LIBRARY,
+    "ByT5": NEEDS_LIBRARY,
+    "StaticEmbedding": NEEDS_LIBRARY,
+    "BoW": NEEDS_LIBRARY,
+    "WordEmbeddings": NEEDS_LIBRARY,
+    "Router": NEEDS_LIBRARY,
 }
 TAKEN = [name for name in MODELS if name not in REFUSED]
 
 # Models that SentenceTransformer.encode itself computes.
-BY_THE_LIBRARY = [name for name, reason in REFUSED.items() if reason == NO_IDS]
+BY_THE_LIBRARY = [name for name, reason in REFUSED.items() if reason == NEEDS_LIBRARY]
 
 
 def some_texts() -> list[str]:

@@ -102,7 +102,7 @@ def summarize(
     spearman: dict[str, float],
     *,
     tokens: int,
-    flops: float,
+    flops: float | None,
     peaks: dict[str, float | None],
     base_mb: float,
 ) -> list[Row]:
@@ -111,7 +111,7 @@ def summarize(
     Args:
         spearman: score of each contender on the suite.
         tokens: tokens of all texts as the model reads them, without padding.
-        flops: floating point operations of the matrix products they need.
+        flops: floating point operations of the matrix products they need; None where that is unknown.
         peaks: operations a second of the machine, by precision.
         base_mb: memory of the process with the model loaded, before any contender was.
     """
@@ -130,7 +130,7 @@ def summarize(
                 ratio=float(np.median(np.array(stock.seconds) / np.array(own.seconds))),
                 sentences_per_second=len(own.embeddings) / median,
                 tokens_per_second=tokens / median,
-                peak_share=flops / median / peak if peak else None,
+                peak_share=flops / median / peak if peak and flops else None,
                 peak_mb=None if own.extra_mb is None else base_mb + contender.load_mb + own.extra_mb,
                 load_seconds=contender.load_seconds,
                 padding_share=contender.padding_share(),

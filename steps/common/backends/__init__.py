@@ -1,5 +1,6 @@
 """Texts -> float32 vectors. Knows neither MLflow nor Hydra."""
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,6 +9,10 @@ from typing import Protocol
 import numpy as np
 
 from steps.common.errors import UserError
+
+# OpenVINO and NNCF report their use to their makers if this module can be imported, and do without if not. Here, because
+# it has to come before the first import of either.
+sys.modules.setdefault("openvino_telemetry", None)
 
 NAMES = ("auto", "torch", "openvino")
 CANDIDATES = ("torch/f32", "torch/bf16", "torch/fp16", "openvino/f32", "openvino/bf16", "openvino/int8")

@@ -6,7 +6,6 @@ import importlib.metadata
 import io
 import json
 import logging
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
@@ -21,9 +20,6 @@ from steps.common.backends.check import PROBES, Unsuitable
 from steps.common.backends.tokens import Tokenizer, make_tokenizer
 
 logger = logging.getLogger("steps")
-
-# OpenVINO and NNCF report their use to their makers if this module can be imported, and do without if not.
-sys.modules.setdefault("openvino_telemetry", None)
 
 # How much of the activations' range SmoothQuant moves into the weights. Tried on all-MiniLM-L6-v2: 0.8 is nearest to
 # float32 (worst cosine 0.985 of 2,000 package summaries, 0.994 of 800 news items); NNCF's 0.95 gives 0.984 and 0.984,
@@ -175,5 +171,7 @@ def _quantize(graph, tokenizer: Tokenizer, texts: Sequence[str]):
 
 
 def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0][:200] if text else "no message"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # OpenVINO says first where in its own code it gave up.
+    told = [line for line in lines if line.startswith("Conversion is failed for:")]
+    return (told or lines or ["no message"])[0][:200]

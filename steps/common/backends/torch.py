@@ -54,7 +54,6 @@ class TorchBackend(BatchedBackend):
         limit_threads(settings)
 
     def _run(self, tokens: Tokens, batches: list[np.ndarray], on_rows: OnRows) -> np.ndarray:
-        vectors = None
         with torch.inference_mode():
             # The device works on while the next batch is made: only the last step waits for it.
             computed: list[tuple[np.ndarray, torch.Tensor]] = []
