@@ -1,23 +1,30 @@
 """encode: turn a corpus into embeddings.
 
-Reads   a run of validate or log_model (run_id) and a corpus: text, CSV, TSV, JSON Lines or Parquet.
-Writes  part-00000.parquet, ... (id, text, embedding) in corpus order and manifest.json, under embeddings/ in the
-        run or in the folder `output`; metrics of rows, tokens and time.
-Refuses a model whose validation failed, and an output folder that holds something already.
+Reads   a run of validate or log_model (run_id) and a corpus: text, CSV, TSV, JSON Lines, Parquet, Arrow or ORC, on this
+        machine or in an object store.
+Writes  part-00000.parquet, ... (id, text, embedding) in corpus order, rejects.parquet (the rows without an embedding)
+        and manifest.json, under embeddings/ in the run or in the folder or URI `output`; metrics of rows, tokens and time.
+Resumes the same command on the same `output` goes on where it was stopped, and computes no finished part again.
+Refuses a model whose validation failed, an output of another model, corpus or option, and one that is being written.
 
-    mlflow run . -e encode -P run_id=<run of validate> -P corpus=texts.csv
-    python -m steps.encode run_id=latest corpus.path=/data/texts.parquet output=/data/embeddings
+    mlflow run . -e encode -P run_id=<run of validate> -P corpus=texts.csv -P output=embeddings
+    python -m steps.encode run_id=latest corpus.path=s3://bucket/texts/ output=s3://bucket/embeddings
 """
 
 import contextlib
-import shlex
+import json
+import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
 from steps.common import inputs, project, summary
 from steps.common.errors import UserError
+
+# What of a plan may differ, where accept_changes names it.
+ACCEPTABLE = ("code", "versions")
 
 
 def check_validated(found, logger) -> None:
@@ -38,68 +45,187 @@ def check_validated(found, logger) -> None:
 
 
 def load(cfg: DictConfig, found) -> tuple:
-    """The backend that computes with a found model, and what is done with its vectors."""
+    """What computes with a found model: the backend, the chunker, what is done with the vectors, and the plan's share."""
+    from steps.common import encoder
     from steps.common import model as models
-    from steps.common import pipeline
+    from steps.common.backends.torch import find_prompt
+    from steps.common.chunks import Chunker
 
     folder = models.download(found)
     native = models.load_native(folder)
-    backend = models.load_backend(
-        found, folder, native, project.backend_settings(cfg.backend), cfg.embedding.prompt_name
-    )
-    cut = cfg.embedding.truncate_dim is not None
-    options = pipeline.Options(
-        dtype=cfg.embedding.dtype.name,
-        truncate_dim=cfg.embedding.truncate_dim,
+    settings, embedding = project.backend_settings(cfg.backend), cfg.embedding
+    prompt = find_prompt(native, embedding.prompt_name)
+    chunks = cfg.corpus.long_text.name == "chunk"
+    chunker = Chunker(native, prompt, cfg.corpus.chunk_overlap) if chunks else None
+    backend = models.load_backend(found, folder, native, settings, embedding.prompt_name)
+    cut = embedding.truncate_dim is not None
+    options = encoder.Options(
+        dtype=embedding.dtype.name,
+        truncate_dim=embedding.truncate_dim,
         # The model's own Normalize comes before the cut.
-        normalize=cfg.embedding.normalize or (cut and models.normalizes(native)),
+        normalize=embedding.normalize or (cut and models.normalizes(native)),
         rows_per_part=cfg.rows_per_part,
         keep_text=cfg.keep_text,
+        format=cfg.output_format.name,
+        row_per_chunk=chunks and cfg.corpus.chunk_pooling.name == "none",
+        normalize_mean=models.normalizes(native),
     )
-    return backend, options
+    plan = {
+        "model": {"files": models.digest(folder), "prompt": prompt},
+        "backend": {
+            **{name: getattr(backend, name) for name in ("name", "precision", "digest")},
+            "device": backend.device.partition(":")[0],
+            "batch_size": settings.batch_size,
+            "batch_tokens": settings.batch_tokens,
+        },
+        "versions": models.versions(),
+    }
+    return backend, chunker, options, plan
 
 
-def main(cfg: DictConfig) -> None:
-    corpus = cfg.corpus
-    texts = inputs.open_corpus(corpus.path, corpus.format.name, corpus.text_column, corpus.id_column)
-    output = inputs.open_output(cfg.output)
-    with project.run("encode", cfg) as run, tempfile.TemporaryDirectory() as scratch:
-        import mlflow
+def plan_of(cfg: DictConfig, texts, computed: dict, code: str | None) -> dict:
+    """All that decides the result: two encodes of one plan write the same."""
+    given = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    corpus = {key: value for key, value in given["corpus"].items() if key not in ("path", "format")}
+    sources = {
+        f"{i:05d} {source.place.name}": f"{source.sha256} ({source.rows} rows)"
+        for i, source in enumerate(texts.sources)
+    }
+    options = {key: given[key] for key in ("output_format", "rows_per_part", "keep_text", "embedding")}
+    plan = {**computed, "corpus": {"format": texts.format, **corpus, "sources": sources}, **options, "code": code}
+    # As it is read back.
+    return json.loads(json.dumps(plan))
 
-        from steps.common import model as models
-        from steps.common import pipeline, shards
 
-        found = models.find_model(cfg.run_id, preceding="validate", experiment_id=run.info.experiment_id)
-        project.tag_upstream(found.run_id, found.logged.model_id)
-        check_validated(found, project.logger)
-        backend, options = load(cfg, found)
+@contextlib.contextmanager
+def opened(place, scratch: Path, run_id: str) -> Iterator[tuple]:
+    """The output and what is to be called before each of its parts; nobody else writes to it meanwhile."""
+    from steps.common.output import Claim, Output
+    from steps.common.tracking import RunOutput
+
+    if place is None:
+        output = RunOutput(run_id, scratch)
+        with contextlib.closing(output):
+            output.make()
+            yield output, lambda: None
+        return
+    output = Output(place, scratch)
+    with Claim(output, run_id) as claim:
+        output.make()
+        yield output, claim.check
+
+
+def begin(output, plan: dict, run_id: str, accepted: list[str], make_ranges):
+    """Note the plan in an output, or go on with one that has the same: the ranges of int8, and the runs so far.
+
+    Raises:
+        UserError: the output was begun with another plan.
+    """
+    import numpy as np
+
+    from steps.common import plan as plans
+    from steps.common import shards
+
+    state = shards.held(output)
+    before = shards.restore(output) if state == "whole" else output.read_json(shards.PLAN)
+    if state == "new":
+        before = {"plan": plan, "runs": [], "ranges": None}
+    if not isinstance(before, dict):
+        raise UserError(f"the plan of output {output} cannot be read. Give another output, or remove that one.")
+    different = plans.differences(before["plan"], plan, tuple(accepted))
+    if different:
+        only = {line.partition(":")[0].partition(".")[0] for line in different}
+        remedy = (
+            f", or accept that with -P accept_changes=[{','.join(sorted(only))}]" if only <= set(ACCEPTABLE) else ""
+        )
+        raise UserError(
+            f"output {output} was begun with something else: {plans.shown(different)}. Go on with what it was begun with, or give another output{remedy}."
+        )
+    ranges = np.array(before["ranges"], np.float32) if before["ranges"] else make_ranges()
+    runs = [*before["runs"], run_id]
+    noted = {"plan": plan, "runs": runs, "ranges": None if ranges is None else ranges.tolist()}
+    output.write_text(shards.PLAN, json.dumps(noted))
+    return ranges, runs
+
+
+def encode(cfg: DictConfig, run, found, texts, place, scratch: Path) -> tuple:
+    """Compute and write, up to the manifest: the result, the manifest, what computed it, and where it is."""
+    from steps.common import encoder, pipeline, shards, tracking
+
+    backend, chunker, options, computed = load(cfg, found)
+    code = run.data.tags.get("mlflow.source.git.commit")
+    plan, run_id = plan_of(cfg, texts, computed, code), run.info.run_id
+    with contextlib.closing(backend), opened(place, scratch, run_id) as (output, check):
+        if cfg.corpus.long_text.name == "error":
+            encoder.refuse_long(texts, backend)
+
+        def ranges_of_int8():
+            return encoder.sample_ranges(texts, backend, options) if options.dtype == "int8" else None
+
+        ranges, runs = begin(output, plan, run_id, list(cfg.accept_changes), ranges_of_int8)
+        tracking.close_lost_runs(runs, by=run_id)
         project.logger.info("encoding %d rows with %s", texts.rows, found.tags.get("hub_id", found.logged.name))
-        folder = output or Path(scratch)
-        # A part that goes into the run leaves this disk as soon as it is whole.
-        on_part = project.mover_into_run() if output is None else None
-        with contextlib.closing(backend):
-            result = pipeline.encode_corpus(texts, backend, folder, options, on_part)
-
+        with tracking.LiveMetrics(run_id) as live:
+            result = pipeline.encode_corpus(
+                texts, backend, output, options, chunker=chunker, ranges=ranges, before_part=check, on_rows=live.rows
+            )
         facts = {
-            "run_id": run.info.run_id,
+            "run_id": run_id,
             "upstream_run_id": found.run_id,
             "validation": found.validation,
             "model": found.describe(),
             "corpus": texts.describe(),
             "backend": {name: getattr(backend, name) for name in ("name", "precision", "device", "digest")},
             "options": OmegaConf.to_container(cfg, resolve=True, enum_to_str=True),
-            "versions": models.versions(),
-            "code_commit": run.data.tags.get("mlflow.source.git.commit"),
+            "versions": computed["versions"],
+            "code_commit": code,
             "normalized": options.normalize,
+            "plan": plan,
+            "runs": runs,
             **result.manifest(),
         }
-        manifest = shards.write_manifest(folder, result.parts, facts)
-        mlflow.log_artifact(str(manifest))
-        if output is None:
-            mlflow.log_artifact(str(manifest), "embeddings")
-        where = str(output) if output else f"runs:/{run.info.run_id}/embeddings"
-        models.log_data(texts, result, where, found)
-        mlflow.set_tag("embeddings", where)
+        manifest = shards.write_manifest(output, result.parts, facts)
+        output.flush()
+        output.clear_work()
+        return result, manifest, f"{backend.name} {backend.precision} on {backend.device}", str(output)
+
+
+def check_accepted(names: list[str]) -> None:
+    """Raises UserError for a name that accept_changes does not know."""
+    for name in names:
+        if name not in ACCEPTABLE:
+            raise UserError(f"accept_changes: there is no {name!r}; expected some of {', '.join(ACCEPTABLE)}.")
+
+
+def main(cfg: DictConfig) -> None:
+    corpus = cfg.corpus
+    check_accepted(list(cfg.accept_changes))
+    texts = inputs.open_corpus(
+        corpus.path,
+        corpus.format.name,
+        corpus.text_column,
+        corpus.id_column,
+        corpus.template,
+        list(corpus.keep_columns),
+        corpus.on_bad_row.name if corpus.on_bad_row is not None else "null",
+    )
+    place = inputs.open_output(cfg.output)
+    with project.run("encode", cfg) as run, tempfile.TemporaryDirectory() as scratch:
+        import mlflow
+
+        from steps.common import model as models
+        from steps.common import tracking
+
+        os.environ.setdefault(tracking.RETRIES, tracking.PATIENT)
+        found = models.find_model(cfg.run_id, preceding="validate", experiment_id=run.info.experiment_id)
+        project.tag_upstream(found.run_id, found.logged.model_id)
+        check_validated(found, project.logger)
+        with project.resumable(found.run_id, cfg.output):
+            result, manifest, backend, where = encode(cfg, run, found, texts, place, Path(scratch))
+        with tracking.recording(where):
+            mlflow.log_text(manifest, "manifest.json")
+            models.log_data(texts, result, where, found)
+            mlflow.set_tag("embeddings", where)
         print("sample embeddings")
         summary.show_embeddings(result.sample_texts, result.sample_embeddings)
         summary.show(
@@ -107,14 +233,12 @@ def main(cfg: DictConfig) -> None:
             {
                 "run_id": run.info.run_id,
                 "model_id": found.logged.model_id,
-                "backend": f"{backend.name} {backend.precision} on {backend.device}",
+                "backend": backend,
                 **result.metrics(),
                 "parts": len(result.parts),
                 "embeddings": where,
             },
-            shlex.join(["mlflow", "artifacts", "download", "-u", where, "-d", "embeddings"])
-            if output is None
-            else shlex.join(["ls", "-l", where]),
+            project.next_command("verify", output=where),
         )
 
 

@@ -159,16 +159,14 @@ def _override(step: str, key: str, value: str) -> str:
     if _within_dict(STEPS[step if step != "main" else "log_model"], key):
         key = f"++{key}"  # a mapping takes new keys
     if (kind is str or is_group) or (kind == str | None and value != "null"):
-        # A plain word needs no quotes, and reads better in the run's command and in error messages.
-        plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.\-/]*", value) and value.lower() not in (
-            "null",
-            "true",
-            "false",
-            "nan",
-            "inf",
-        )
-        return f"{key}={value if plain else quote(value)}"
+        return f"{key}={written(value)}"
     return f"{key}={value}"
+
+
+def written(value: str) -> str:
+    """A string in Hydra's grammar: a plain word needs no quotes, and reads better in commands and in error messages."""
+    plain = re.fullmatch(r"[A-Za-z_/][A-Za-z0-9_.\-/]*", value)
+    return value if plain and value.lower() not in ("null", "true", "false", "nan", "inf") else quote(value)
 
 
 def quote(text: str) -> str:

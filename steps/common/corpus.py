@@ -1,52 +1,86 @@
-"""Files -> streams of Arrow batches with the columns `id` and `text`. Knows neither MLflow nor Hydra.
+"""Files -> streams of Arrow batches with an id, a text and the columns that are kept. Knows neither MLflow nor Hydra.
 
-Text, CSV, TSV and JSON Lines are read by the standard library, line by line: it is many times faster than any
-model reads text, needs no more memory for a larger file, and knows the line of every error. `open_corpus` reads
-a corpus through once before anything is computed, so that a bad line at the end of a large corpus is reported
-in seconds, not after hours.
+`open_corpus` reads a corpus through once before anything is computed, so that a bad line at the end of a large
+corpus is reported in seconds, not after hours.
 """
 
-import contextlib
-import csv
-import glob
 import hashlib
-import json
 import re
-import sys
-from collections.abc import Iterator
+import string
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import unquote
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
+from steps.common import files
 from steps.common.errors import UserError
+from steps.common.files import Place
+from steps.common.readers import (
+    DELIMITERS,
+    FORMATS,
+    LINE_FORMATS,
+    Column,
+    Rows,
+    advice,
+    detect_format,
+    null_like,
+    read_rows,
+    split_name,
+)
 from steps.common.repeats import RepeatCounter
-
-# File name ending -> format.
-FORMATS = {
-    ".txt": "text", ".text": "text", ".csv": "csv", ".tsv": "tsv", ".tab": "tsv",
-    ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet", ".pq": "parquet",
-}  # fmt: skip
-
-DELIMITERS = {"csv": ",", "tsv": "\t"}
 
 # A number that is written as itself: no leading zero, no plus sign, within int64.
 CANONICAL_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 
-# A cell may be as long as a text may be.
-csv.field_size_limit(sys.maxsize)
+# What an output calls its own columns.
+RESERVED = ("id", "text", "embedding", "chunk")
+
+# Columns of a batch beside those of the corpus: the row's line in its file, and why it has no text.
+LINE, REASON = "__line__", "__reason__"
+
+# Rows read at a time when a corpus is read through.
+SCAN = 8192
 
 
 @dataclass(frozen=True)
 class Source:
     """One file of a corpus."""
 
-    path: Path
+    place: Place
     bytes: int
+    modified: int | None
     rows: int
     null_rows: int
     sha256: str
+    # Columns that its folders name, as in lang=en/part-0.csv.
+    keys: dict[str, str | None]
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Which columns of a corpus make a row, and what becomes of a row that has no text to embed.
+
+    on_bad_row: "null" keeps its place, "error" refuses it, "auto" keeps the place of a null text and refuses the rest.
+    """
+
+    text_column: str
+    id_column: str | None
+    template: str | None
+    keep_columns: tuple[str, ...]
+    on_bad_row: str
+
+    @property
+    def text_columns(self) -> list[Column]:
+        if self.template is None:
+            return [Column(self.text_column, "string")]
+        return [Column(name, "text") for name in template_columns(self.template)]
+
+    @property
+    def value_columns(self) -> list[Column]:
+        return [Column(name) for name in ([self.id_column] if self.id_column else []) + list(self.keep_columns)]
 
 
 @dataclass(frozen=True)
@@ -55,9 +89,9 @@ class Corpus:
 
     sources: list[Source]
     format: str
-    text_column: str
-    id_column: str | None
+    fields: Fields
     id_type: pa.DataType
+    keep_types: dict[str, pa.DataType]
     # Texts that stand in more than one row: hash of the text in this process -> rows.
     repeats: dict[int, int] = field(default_factory=dict, repr=False)
 
@@ -67,24 +101,37 @@ class Corpus:
 
     @property
     def null_rows(self) -> int:
-        """Rows whose text is null."""
+        """Rows that have no text to embed."""
         return sum(source.null_rows for source in self.sources)
 
     @property
     def schema(self) -> pa.Schema:
-        return pa.schema([("id", self.id_type), ("text", pa.string())])
+        return pa.schema(
+            [("id", self.id_type), ("text", pa.string()), *self.keep_types.items()]
+            + [(LINE, pa.int64()), (REASON, pa.string())]
+        )
 
     def describe(self) -> dict:
         """What a result records of its corpus."""
         return {
             "format": self.format,
-            "text_column": self.text_column,
-            "id_column": self.id_column,
+            "text_column": self.fields.text_column,
+            "template": self.fields.template,
+            "id_column": self.fields.id_column,
+            "keep_columns": list(self.fields.keep_columns),
             "sources": [
-                {"path": str(source.path), "bytes": source.bytes, "rows": source.rows, "sha256": source.sha256}
+                {"path": str(source.place), "bytes": source.bytes, "rows": source.rows, "sha256": source.sha256}
                 for source in self.sources
             ],
         }
+
+    def where(self, row: int) -> tuple[Source, int]:
+        """The file that a row of the corpus is in, and its number there, from 0."""
+        for source in self.sources:
+            if row < source.rows:
+                return source, row
+            row -= source.rows
+        raise IndexError(row)
 
     def batches(self, size: int) -> Iterator[pa.RecordBatch]:
         """Stream the corpus in its own order, at most `size` rows at a time.
@@ -93,334 +140,299 @@ class Corpus:
             UserError: a file that can no longer be read as it was when the corpus was opened.
         """
         first = 0
-        columns = [self.text_column] if self.id_column is None else [self.text_column, self.id_column]
         for source in self.sources:
             start = first
-            for texts, *ids in read_columns(source.path, self.format, columns, size):
-                numbers = pa.array(range(first, first + len(texts)), pa.int64())
-                id_values = _cast_ids(ids[0], self.id_type, source.path) if ids else numbers
-                first += len(texts)
+            for rows in _read(source.place, self.format, self.fields, size, source.keys):
+                yield self._batch(source, rows, first)
+                first += len(rows)
                 if first - start > source.rows:
                     break
-                yield pa.record_batch([id_values, texts], schema=self.schema)
             if first - start != source.rows:
-                raise _changed(source.path, f"it held {source.rows} rows")
+                raise _changed(source.place, f"it held {source.rows} rows")
+            if files.stamp(source.place) != (source.bytes, source.modified):
+                raise _changed(source.place, "its size or its time of change is another")
+
+    def _batch(self, source: Source, rows: "_TextRows", first: int) -> pa.RecordBatch:
+        ids, kept = rows.values[: bool(self.fields.id_column)], rows.values[bool(self.fields.id_column) :]
+        numbers = pa.array(range(first, first + len(rows)), pa.int64())
+        columns = [
+            _cast(ids[0], self.id_type, source.place) if ids else numbers,
+            rows.texts,
+            *(_cast(values, kind, source.place) for values, kind in zip(kept, self.keep_types.values())),
+            rows.lines if rows.lines is not None else pa.nulls(len(rows), pa.int64()),
+            pa.array([rows.reasons.get(i) for i in range(len(rows))], pa.string())
+            if rows.reasons
+            else pa.nulls(len(rows), pa.string()),
+        ]
+        return pa.record_batch(columns, schema=self.schema)
 
 
 def open_corpus(
-    path: Path | str, format: str = "auto", text_column: str = "text", id_column: str | None = None
+    path: Path | str,
+    format: str = "auto",
+    text_column: str = "text",
+    id_column: str | None = None,
+    template: str | None = None,
+    keep_columns: Sequence[str] = (),
+    on_bad_row: str = "auto",
 ) -> Corpus:
     """Find the files of a corpus and check that every row of them can be read.
 
     Args:
-        path: a file, a folder (its files of a known format, in name order) or a glob.
-        format: auto (by the file's ending), text, csv, tsv, jsonl or parquet.
+        path: a file, a folder (its files of a known format, in name order) or a glob; a local path or a URI.
+        format: auto (by the file's ending), text, csv, tsv, jsonl, parquet, arrow or orc.
+        template: makes the text of several columns, "{title}. {body}"; a null value in it is written as nothing.
+        keep_columns: columns that go with the text.
 
     Raises:
-        UserError: no file, an unknown or mixed format, a missing column, bytes that are not UTF-8, a broken
-            line, a text that is not a string, or no row at all.
+        UserError: no file, an unknown or mixed format, a missing column, no row at all, a file that cannot be read, or a
+            row that `on_bad_row` refuses.
     """
-    files = find_files(path, format)
-    formats = {detect_format(file) if format == "auto" else format for file in files}
+    places = find_files(path, format)
+    formats = {detect_format(place) if format == "auto" else format for place in places}
     if len(formats) > 1:
         raise UserError(
             f"{path} holds files of several formats ({', '.join(sorted(formats))}); give corpus.format=<one of them> or a glob such as '{path}/*.csv'."
         )
     kind = formats.pop()
-    if kind == "text" and id_column is not None:
-        raise UserError(
-            f"a text file has no columns, so corpus.id_column={id_column} cannot be read from {files[0]}; leave it out to number the lines."
-        )
+    fields = Fields(text_column, id_column, template, tuple(keep_columns), on_bad_row)
+    _check_fields(fields, kind, places[0])
     counter = RepeatCounter()
-    scans = [scan(file, kind, text_column, id_column, counter) for file in files]
-    id_type = (
-        pa.int64()
-        if id_column is None
-        else _common_id_type(set().union(*(types for _, types in scans)), kind, path, id_column)
+    scans = [_scan(place, kind, fields, partition_keys(path, place), counter) for place in places]
+    found = [set().union(*column) for column in zip(*(types for _, types in scans))]
+    types = [
+        _common_type(types, kind, path, column.name, is_id=column.name == id_column and i == 0)
+        for i, (types, column) in enumerate(zip(found, fields.value_columns))
+    ]
+    corpus = Corpus(
+        [source for source, _ in scans],
+        kind,
+        fields,
+        types.pop(0) if id_column is not None else pa.int64(),
+        dict(zip(fields.keep_columns, types)),
+        counter.repeats(),
     )
-    corpus = Corpus([source for source, _ in scans], kind, text_column, id_column, id_type, counter.repeats())
     if corpus.rows == 0:
         raise UserError(f"the corpus is empty: expected at least one row, found none in {path}.")
     return corpus
 
 
-def find_files(path: Path | str, format: str = "auto") -> list[Path]:
+def _check_fields(fields: Fields, format: str, place: Place) -> None:
+    if format == "text":
+        for key in ("id_column", "template", "keep_columns"):
+            if getattr(fields, key):
+                raise UserError(
+                    f"a text file has no columns, so corpus.{key}={getattr(fields, key)} cannot be read from {place}; leave it out to number the lines."
+                )
+    taken = [name for name in fields.keep_columns if name in RESERVED]
+    if taken:
+        raise UserError(
+            f"corpus.keep_columns names {taken[0]!r}, which the output has itself ({', '.join(RESERVED)}). Rename the column, or leave it out."
+        )
+    if len(set(fields.keep_columns)) < len(fields.keep_columns):
+        raise UserError(f"corpus.keep_columns names a column twice: {', '.join(fields.keep_columns)}.")
+    if fields.template is not None:
+        template_columns(fields.template)
+
+
+def template_columns(template: str) -> list[str]:
+    """The columns that a template names, each once.
+
+    Raises:
+        UserError: a template that names none, or holds more than names in braces.
+    """
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise UserError(
+            f"corpus.template={template!r} cannot be read: {error}. Write column names in braces, as in '{{title}}. {{body}}', and {{{{ for a brace itself."
+        ) from None
+    names = [name for _, name, _, _ in parts if name is not None]
+    odd = [name for _, name, spec, conversion in parts if name is not None and (not name or spec or conversion)]
+    if odd or not names:
+        raise UserError(
+            f"corpus.template={template!r} {'names no column' if not names else 'holds more than column names in its braces'}; expected something like '{{title}}. {{body}}'."
+        )
+    return list(dict.fromkeys(names))
+
+
+def find_files(path: Path | str, format: str = "auto") -> list[Place]:
     """The files that a path, folder or glob names, in name order.
 
     Raises:
         UserError: there is none.
     """
-    text = str(path)
-    if Path(text).is_dir():
-        files = [
-            file for file in sorted(Path(text).rglob("*")) if file.is_file() and not _is_hidden(file.relative_to(text))
+    places = files.find(path)
+    if not places:
+        info = files.locate(path).info()
+        if info.type == files.fs.FileType.Directory:
+            raise UserError(f"the folder {path} holds no corpus file: expected one that ends in {', '.join(FORMATS)}.")
+        raise UserError(f"there is no corpus at {path}: expected a file, a folder or a glob that matches files.")
+    if format == "auto" and files.locate(path).info().type == files.fs.FileType.Directory:
+        known = [place for place in places if split_name(place.name)[0] in FORMATS]
+        if not known:
+            raise UserError(f"the folder {path} holds no corpus file: expected one that ends in {', '.join(FORMATS)}.")
+        return known
+    return places
+
+
+def partition_keys(path: Path | str, place: Place) -> dict[str, str | None]:
+    """The columns that a file's folders name below the one that was given, as in lang=en/part-0.parquet."""
+    given = re.split(r"[*?\[]", files.locate(path).path, maxsplit=1)[0]
+    folders = place.path.removeprefix(given).split("/")[:-1]
+    pairs = (folder.partition("=") for folder in folders if "=" in folder)
+    return {name: None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value) for name, _, value in pairs}
+
+
+@dataclass(frozen=True)
+class _TextRows:
+    """Rows of a file whose text is made, and judged."""
+
+    texts: pa.Array
+    values: list[pa.Array]
+    lines: pa.Array | None
+    reasons: dict[int, str]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+def _read(
+    place: Place, format: str, fields: Fields, size: int, keys: dict[str, str | None], digest=None
+) -> Iterator[_TextRows]:
+    columns = fields.text_columns + fields.value_columns
+    inside = [column for column in columns if column.name not in keys]
+    if not inside:
+        raise UserError(
+            f"{place}: every column that was asked for is in the names of its folders; expected a text too."
+        )
+    first = 0
+    for rows in read_rows(place, format, inside, size, digest):
+        held = iter(rows.arrays)
+        arrays = [
+            pa.array([keys[column.name]] * len(rows), pa.string()) if column.name in keys else next(held)
+            for column in columns
         ]
-        if format == "auto":
-            files = [file for file in files if file.suffix.lower() in FORMATS]
-        if not files:
-            raise UserError(f"the folder {text} holds no corpus file: expected one that ends in {', '.join(FORMATS)}.")
-        return files
-    if Path(text).exists():
-        return [Path(text)]
-    files = sorted(Path(match) for match in glob.glob(text, recursive=True) if Path(match).is_file())
-    if not files:
-        raise UserError(f"there is no corpus at {text}: expected a file, a folder or a glob that matches files.")
-    return files
+        texts, values = arrays[: len(fields.text_columns)], arrays[len(fields.text_columns) :]
+        text = texts[0] if fields.template is None else _fill(fields.template, fields.text_columns, texts)
+        yield _judge(place, fields.on_bad_row, _TextRows(text, values, rows.lines, dict(rows.reasons)), rows, first)
+        first += len(rows)
 
 
-def _is_hidden(path: Path) -> bool:
-    """Whether a part of a relative path starts with . or _, as the leavings of other tools do."""
-    return any(part.startswith((".", "_")) for part in path.parts)
+def _fill(template: str, columns: list[Column], arrays: list[pa.Array]) -> pa.Array:
+    """A text for each row: null where all its columns are null."""
+    names = [column.name for column in columns]
+    parts = [(literal, name) for literal, name, _, _ in string.Formatter().parse(template)]
+    texts = []
+    for values in zip(*(array.to_pylist() for array in arrays)):
+        row = dict(zip(names, values))
+        filled = "".join(literal + (row[name] or "" if name is not None else "") for literal, name in parts)
+        texts.append(filled if any(value is not None for value in values) else None)
+    return pa.array(texts, pa.string())
 
 
-def detect_format(path: Path) -> str:
-    """The format that a file's ending stands for.
+def _judge(place: Place, on_bad_row: str, made: _TextRows, rows: Rows, first: int) -> _TextRows:
+    """Give every row without a text to embed its reason, and take its text away.
 
     Raises:
-        UserError: an ending that is not known.
+        UserError: a row that `on_bad_row` refuses.
     """
-    try:
-        return FORMATS[path.suffix.lower()]
-    except KeyError:
-        raise UserError(
-            f"cannot tell the format of {path} from its ending: expected one of {', '.join(FORMATS)}. "
-            "Say it with corpus.format=text, csv, tsv, jsonl or parquet."
-        ) from None
+    reasons = made.reasons
+    broken = sorted(reasons)
+    if made.texts.null_count:
+        for row in pc.indices_nonzero(pc.is_null(made.texts)).to_pylist():
+            reasons.setdefault(row, "null")
+    if on_bad_row != "auto":
+        blank = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(made.texts), ""), False)
+        for row in pc.indices_nonzero(blank).to_pylist():
+            reasons.setdefault(row, "only white space" if made.texts[row].as_py() else "empty")
+    refused = broken if on_bad_row == "auto" else sorted(reasons) if on_bad_row == "error" else []
+    if refused:
+        raise _refusal(place, refused[0], reasons[refused[0]], rows, first)
+    return _TextRows(null_like(made.texts, reasons), made.values, made.lines, reasons) if reasons else made
 
 
-def scan(
-    path: Path, format: str, text_column: str, id_column: str | None, counter: RepeatCounter
-) -> tuple[Source, set[pa.DataType]]:
-    """Read a file through: its rows, nulls and digest, and the types its ids were found to have.
+def _refusal(place: Place, row: int, reason: str, rows: Rows, first: int) -> UserError:
+    where = f"line {rows.lines[row].as_py()}" if rows.lines is not None else f"row {first + row + 1}"
+    what = f"the text is {reason}" if reason in ("null", "empty", "only white space") else reason
+    remedy = " ".join(filter(None, [advice(place, reason), "corpus.on_bad_row=null keeps the place of such rows."]))
+    return UserError(f"{place} {where}: {what}. {remedy}")
+
+
+def _scan(
+    place: Place, format: str, fields: Fields, keys: dict[str, str | None], counter: RepeatCounter
+) -> tuple[Source, list[set[pa.DataType]]]:
+    """Read a file through: its rows, nulls and digest, and the types of each of its values.
 
     `counter` is shown its texts.
     """
-    columns = [text_column] if id_column is None else [text_column, id_column]
-    id_types = set()
+    size, modified = files.stamp(place)
+    types: list[set[pa.DataType]] = [set() for _ in fields.value_columns]
     rows = nulls = 0
-    for texts, *ids in read_columns(path, format, columns, 8192):
-        rows += len(texts)
-        nulls += texts.null_count
-        counter.add(texts.to_pylist())
-        if ids:
-            id_types.add(_id_type_of_strings(ids[0]) if format in DELIMITERS else ids[0].type)
-    with _reading(path), path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        return Source(path, path.stat().st_size, rows, nulls, digest), id_types
-
-
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
-
-
-def read_columns(path: Path, format: str, columns: list[str], size: int) -> Iterator[list[pa.Array]]:
-    """Stream columns of a file, at most `size` rows at a time. The first column is text; in a text file it is the line.
-
-    Raises:
-        UserError: what cannot be read, with file and line.
-    """
-    if format == "parquet":
-        yield from _parquet_batches(path, columns, size)
-        return
-    records = {"text": _text_records, "csv": _csv_records, "tsv": _csv_records, "jsonl": _json_records}[format]
-    extra = {"delimiter": DELIMITERS[format]} if format in DELIMITERS else {}
-    pending: list[list] = [[] for _ in columns]
-    for record in records(path, columns, **extra):
-        for values, value in zip(pending, record):
-            values.append(value)
-        if len(pending[0]) == size:
-            yield _to_arrow(path, columns, pending)
-            pending = [[] for _ in columns]
-    if pending[0]:
-        yield _to_arrow(path, columns, pending)
-
-
-def _to_arrow(path: Path, columns: list[str], pending: list[list]) -> list[pa.Array]:
-    arrays = [pa.array(pending[0], pa.string())]
-    for name, values in zip(columns[1:], pending[1:]):
-        try:
-            arrays.append(pa.array(values))
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
-            raise UserError(f"column {name!r} of {path} holds values of several types: {_first_line(error)}.") from None
-    return arrays
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Number and text of every line, without its end. A byte order mark is dropped."""
-    with _reading(path), path.open("rb") as stream:
-        for number, raw in enumerate(stream, start=1):
-            if number == 1:
-                raw = raw.removeprefix(b"\xef\xbb\xbf")
-            try:
-                yield number, raw.decode("utf-8")
-            except UnicodeDecodeError as error:
-                if number == 1 and raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-                    raise UserError(
-                        f"{path} line 1: expected UTF-8, found UTF-16. Convert the file first: iconv -f utf-16 -t utf-8 {path.name} > utf8-{path.name}"
-                    ) from None
-                raise UserError(
-                    f"{path} line {number}: expected UTF-8, found byte 0x{raw[error.start]:02x} at position {error.start + 1} of the line. "
-                    f"Convert the file first: iconv -f latin1 -t utf-8 {path.name} > utf8-{path.name}"
-                ) from None
-
-
-def _text_records(path: Path, columns: list[str]) -> Iterator[tuple[str]]:
-    for _, line in _lines(path):
-        yield (line.removesuffix("\n").removesuffix("\r"),)
-
-
-def _csv_records(path: Path, columns: list[str], delimiter: str) -> Iterator[tuple]:
-    reader = csv.reader((line for _, line in _lines(path)), delimiter=delimiter, strict=True)
-    try:
-        header = next(reader, None)
-        if header is None:
-            raise UserError(f"{path} is empty: expected a header line that names its columns.")
-        picked = [_position(path, header, name) for name in columns]
-        last_line = reader.line_num
-        for row in reader:
-            if delimiter == "\t" and reader.line_num > last_line + 1:
-                # Most TSV files quote nothing, so this is a stray quote that would swallow rows.
-                raise UserError(
-                    f"{path} line {last_line + 1}: a cell that starts with a quote runs over several lines, which TSV does not have. Remove the quote, or save the file as CSV."
-                )
-            last_line = reader.line_num
-            if len(row) != len(header):
-                if not row:
-                    continue  # a blank line between records is no record, as in every CSV reader
-                raise UserError(
-                    f"{path} line {reader.line_num}: expected {len(header)} columns ({', '.join(header)}), found {len(row)}. Quote cells that hold the delimiter."
-                )
-            yield tuple(row[i] for i in picked)
-    except csv.Error as error:
-        raise UserError(f"{path} line {reader.line_num}: this is not valid CSV: {error}.") from None
-
-
-def _position(path: Path, names: list[str], wanted: str) -> int:
-    if names.count(wanted) > 1:
-        raise UserError(f"{path} has {names.count(wanted)} columns named {wanted!r}; expected one. Rename the others.")
-    if wanted not in names:
-        raise UserError(
-            f"{path} has no column {wanted!r}; its columns are {', '.join(map(repr, names))}. Name the right one, with corpus.text_column=... or corpus.id_column=... for a corpus, suite.sentence1=..., suite.sentence2=... or suite.score=... for a suite."
-        )
-    return names.index(wanted)
-
-
-def _json_records(path: Path, columns: list[str]) -> Iterator[tuple]:
-    checked = False
-    for number, line in _lines(path):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{path} line {number}: expected one JSON object a line; {error}.") from None
-        except RecursionError:
-            raise UserError(f"{path} line {number}: the JSON object is nested too deeply.") from None
-        if not isinstance(record, dict):
-            raise UserError(f"{path} line {number}: expected a JSON object, found {type(record).__name__}.")
-        if not checked:
-            # A key that the first object lacks is a wrong name; later objects may leave it out (null).
-            for name in columns:
-                _position(path, list(record), name)
-            checked = True
-        values = tuple(record.get(name) for name in columns)
-        if values[0] is not None and not isinstance(values[0], str):
-            raise UserError(
-                f"{path} line {number}: expected a string in {columns[0]!r}, found {type(values[0]).__name__} {str(values[0])[:40]!r}."
-            )
-        for name, value in zip(columns, values):
-            _check_value(path, number, name, value)
-        yield values
-
-
-def _check_value(path: Path, number: int, column: str, value) -> None:
-    if isinstance(value, (dict, list)):
-        raise UserError(
-            f"{path} line {number}: expected a string or a number in {column!r}, found {type(value).__name__}."
-        )
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise UserError(
-            f"{path} line {number}: {column!r} is {str(value)[:40]}, which 64 bits cannot hold. Write it as a string."
-        )
-    if isinstance(value, str):
-        try:
-            value.encode("utf-8")
-        except UnicodeEncodeError:
-            raise UserError(
-                f"{path} line {number}: {column!r} holds half a character (a lone surrogate), which no UTF-8 text can hold."
-            ) from None
-
-
-def _open_parquet(path: Path) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{path} is not a readable Parquet file: {_first_line(error)}.") from None
-
-
-def _parquet_columns(path: Path, file: pq.ParquetFile, columns: list[str]) -> None:
-    for name in columns:
-        _position(path, file.schema_arrow.names, name)
-    kind = file.schema_arrow.field(columns[0]).type
-    value_type = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if not (
-        pa.types.is_string(value_type)
-        or pa.types.is_large_string(value_type)
-        or pa.types.is_string_view(value_type)
-        or pa.types.is_null(value_type)
-    ):
-        raise UserError(
-            f"{path}: expected strings in column {columns[0]!r}, found {kind}. Name the column of the text with corpus.text_column=..."
-        )
-
-
-def _parquet_batches(path: Path, columns: list[str], size: int) -> Iterator[list[pa.Array]]:
-    file = _open_parquet(path)
-    _parquet_columns(path, file, columns)
-    try:
-        for batch in file.iter_batches(batch_size=size, columns=columns):
-            batch.validate(full=True)  # text that is not UTF-8 would pass until something decodes it
-            yield [batch.column(columns[0]).cast(pa.string()), *(batch.column(name) for name in columns[1:])]
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{path} is damaged: {_first_line(error)}.") from None
+    digest = hashlib.sha256()
+    for chunk in _read(place, format, fields, SCAN, keys, digest):
+        rows += len(chunk)
+        nulls += chunk.texts.null_count
+        counter.add(chunk.texts.to_pylist())
+        for i, (found, values) in enumerate(zip(types, chunk.values)):
+            is_id = i == 0 and fields.id_column is not None
+            found.add(_id_type_of_strings(values) if is_id and format in DELIMITERS else values.type)
+    sha256 = digest.hexdigest() if format in LINE_FORMATS else files.sha256(place)
+    return Source(place, size, modified, rows, nulls, sha256, keys), types
 
 
 def _id_type_of_strings(values: pa.Array) -> pa.DataType:
     """int64 when every id is a number written as itself, so that '007' stays '007'."""
-    return pa.int64() if all(CANONICAL_INTEGER.fullmatch(value) for value in values.to_pylist()) else pa.string()
+    known = values.drop_null().to_pylist()
+    return pa.int64() if all(CANONICAL_INTEGER.fullmatch(value) for value in known) else pa.string()
 
 
-def _common_id_type(types: set[pa.DataType], format: str, path: Path | str, id_column: str) -> pa.DataType:
-    """The one type of all ids. Those of CSV files that are not all numbers are strings."""
+def _common_type(types: set[pa.DataType], format: str, path: Path | str, name: str, *, is_id: bool) -> pa.DataType:
+    """The one type of all values of a column. Ids of CSV files that are not all numbers are strings.
+
+    Raises:
+        UserError: values that share none.
+    """
     known = {t for t in types if not pa.types.is_null(t)}
     if len(known) == 1:
         return known.pop()
-    if not known or format in DELIMITERS or all(pa.types.is_string(t) or pa.types.is_large_string(t) for t in known):
+    if not known or format in DELIMITERS or all(pa.types.is_string(t) for t in known):
         return pa.string()
     if all(pa.types.is_integer(t) for t in known) and pa.uint64() not in known:
         return pa.int64()
+    if not is_id and all(pa.types.is_integer(t) or pa.types.is_floating(t) for t in known):
+        return pa.float64()
     names = " and ".join(sorted(map(str, known)))
+    what, remedy = ("ids", "corpus.id_column") if is_id else ("values", "it out of corpus.keep_columns")
     raise UserError(
-        f"the ids in column {id_column!r} of {path} are of several types ({names}); expected one. Write them all as strings, or leave corpus.id_column out."
+        f"the {what} in column {name!r} of {path} are of several types ({names}); expected one. Write them all as strings, or leave {remedy}{' out' if is_id else ''}."
     )
 
 
-def _cast_ids(values: pa.Array, id_type: pa.DataType, path: Path) -> pa.Array:
+def _cast(values: pa.Array, kind: pa.DataType, place: Place) -> pa.Array:
     try:
-        return values if values.type == id_type else values.cast(id_type)
+        return values if values.type == kind else values.cast(kind)
     except pa.ArrowInvalid as error:
-        raise _changed(path, _first_line(error)) from None
+        raise _changed(place, files.first_line(error)) from None
 
 
-def _changed(path: Path, what: str) -> UserError:
+def _changed(place: Place, what: str) -> UserError:
     return UserError(
-        f"{path} has changed since it was opened: {what}. Run the step again on files that stay as they are."
+        f"{place} has changed since it was opened: {what}. Run the step again on files that stay as they are."
     )
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
+def read_columns(place: Place, format: str, columns: list[str], size: int) -> Iterator[list[pa.Array]]:
+    """Stream columns of a file, at most `size` rows at a time; the first column holds strings.
+
+    Raises:
+        UserError: what cannot be read, with file and line.
+    """
+    first = 0
+    asked = [Column(name, "value" if i else "string") for i, name in enumerate(columns)]
+    for rows in read_rows(place, format, asked, size):
+        for row, reason in sorted(rows.reasons.items()):
+            where = f"line {rows.lines[row].as_py()}" if rows.lines is not None else f"row {first + row + 1}"
+            raise UserError(f"{place} {where}: {reason}. {advice(place, reason)}".strip())
+        first += len(rows)
+        yield rows.arrays

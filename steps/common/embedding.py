@@ -2,6 +2,9 @@
 
 import numpy as np
 
+# embedding.dtype -> type of the numbers that are stored. `binary` has a bit for each dimension, eight in a number.
+STORED = {"float32": "float32", "float16": "float16", "int8": "int8", "binary": "int8"}
+
 
 def unit_length(embeddings: np.ndarray) -> np.ndarray:
     """Scale each row of [n, dim] to length 1; a row of zeros stays as it is."""
@@ -18,6 +21,29 @@ def shorten(embeddings: np.ndarray, truncate_dim: int | None, normalize: bool) -
     if truncate_dim is not None:
         embeddings = np.ascontiguousarray(embeddings[:, :truncate_dim])
     return unit_length(embeddings) if normalize else embeddings
+
+
+def stored_width(dim: int, dtype: str) -> int:
+    """Numbers that an embedding of `dim` dimensions is stored in."""
+    return -(-dim // 8) if dtype == "binary" else dim
+
+
+def value_ranges(embeddings: np.ndarray) -> np.ndarray:
+    """Least and greatest value of each dimension of [n, dim]: [2, dim], what `int8` is scaled between."""
+    return np.stack([embeddings.min(axis=0), embeddings.max(axis=0)])
+
+
+def store(embeddings: np.ndarray, dtype: str, ranges: np.ndarray | None) -> np.ndarray:
+    """Embeddings [n, dim] as they are stored: [n, stored_width]. int8 and binary are those of sentence-transformers.
+
+    Args:
+        ranges: of `int8`, from value_ranges; what is beyond them is stored as their end.
+    """
+    if dtype in ("int8", "binary"):
+        from sentence_transformers import quantize_embeddings
+
+        return quantize_embeddings(embeddings, precision=dtype, ranges=ranges)
+    return embeddings.astype(STORED[dtype], copy=False)
 
 
 def pair_cosine(first: np.ndarray, second: np.ndarray) -> np.ndarray:

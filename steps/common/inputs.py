@@ -8,6 +8,7 @@ import glob
 import re
 import shlex
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from steps.common.arguments import ALIASES, PROJECT
@@ -16,12 +17,20 @@ from steps.common.errors import UserError
 SAMPLE_CORPUS = PROJECT / "data" / "sample_corpus.csv"
 
 
-def open_corpus(path: str, format: str, text_column: str, id_column: str | None):
+def open_corpus(
+    path: str,
+    format: str,
+    text_column: str,
+    id_column: str | None,
+    template: str | None = None,
+    keep_columns: Sequence[str] = (),
+    on_bad_row: str = "auto",
+):
     """The corpus.Corpus a user named, found readable; `sample` is the one that ships with the project."""
-    from steps.common import corpus
+    from steps.common import corpus, files
 
-    where = SAMPLE_CORPUS if path == "sample" else local_path(path, "corpus.path")
-    return corpus.open_corpus(where, format, text_column, id_column)
+    where = path if files.is_uri(path) else SAMPLE_CORPUS if path == "sample" else local_path(path, "corpus.path")
+    return corpus.open_corpus(where, format, text_column, id_column, template, keep_columns, on_bad_row)
 
 
 def open_suite(path: str, name: str | None, sentence1: str, sentence2: str, score: str):
@@ -31,15 +40,17 @@ def open_suite(path: str, name: str | None, sentence1: str, sentence2: str, scor
     return quality.read_suite(local_path(path, "suite.path"), name, sentence1, sentence2, score)
 
 
-def open_output(given: str | None) -> Path | None:
-    """The output folder a user named, created or found empty; None where none was named."""
-    from steps.common import shards
+def open_output(given: str | None):
+    """The files.Place of the output a user named, found usable; None where none was named.
+
+    Raises:
+        UserError: a file, a folder that holds what encode has not written, or one that cannot be written.
+    """
+    from steps.common import files, shards
 
     if given is None:
         return None
-    folder = output_path(given)
-    shards.prepare_output(folder)
-    return folder
+    return shards.check_output(files.locate(given if files.is_uri(given) else output_path(given)))
 
 
 def local_path(given: str, key: str) -> Path:

@@ -21,7 +21,7 @@ from mlflow.types import ParamSchema, ParamSpec
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 
-from steps.common import corpus
+from steps.common import corpus, files
 from steps.common.backends import Backend, Settings, load
 from steps.common.backends.load import Passed
 from steps.common.errors import UserError
@@ -224,6 +224,16 @@ def download(found: FoundModel) -> Path:
         ) from error
 
 
+def digest(folder: Path) -> str:
+    """SHA-256 of what decides a logged model's vectors: its weights, modules, tokenizer and prompts."""
+    total = hashlib.sha256()
+    for path in sorted(folder.glob("*.sentence_transformer/**/*")):
+        if path.is_file() and path.suffix != ".md":
+            name = path.relative_to(folder).as_posix()
+            total.update(f"{name}\0{files.sha256(files.locate(path))}\0".encode())
+    return total.hexdigest()
+
+
 def load_native(folder: Path) -> SentenceTransformer:
     """Load a logged model as SentenceTransformer, on the CPU; a backend moves it to where it computes."""
     _quiet_progress_bars()
@@ -382,9 +392,10 @@ def log_corpus(texts) -> None:
     """Link a corpus.Corpus to the active run as a dataset."""
     from mlflow.data.meta_dataset import MetaDataset
 
-    first = texts.sources[0]
-    source = first.path if len(texts.sources) == 1 else first.path.parent
-    dataset = MetaDataset(dataset_source(str(source)), name=source.name, digest=_joint_digest(texts.sources))
+    first = texts.sources[0].place
+    where = str(first) if len(texts.sources) == 1 else str(first).rpartition("/")[0]
+    name = where.rstrip("/").rpartition("/")[2]
+    dataset = MetaDataset(dataset_source(where), name=name, digest=_joint_digest(texts.sources))
     mlflow.log_input(dataset, context="corpus")
 
 
@@ -403,9 +414,9 @@ def log_data(texts, result, where: str, found: FoundModel) -> None:
     mlflow.log_metrics(result.metrics(), model_id=found.logged.model_id)
 
 
-def _joint_digest(files) -> str:
+def _joint_digest(parts) -> str:
     """One digest for several files that each have a `sha256`; mlflow takes at most 36 characters."""
-    return hashlib.sha256("".join(file.sha256 for file in files).encode()).hexdigest()[:36]
+    return hashlib.sha256("".join(part.sha256 for part in parts).encode()).hexdigest()[:36]
 
 
 def dataset_source(where: str):
@@ -413,7 +424,8 @@ def dataset_source(where: str):
     from mlflow.data.code_dataset_source import CodeDatasetSource
     from mlflow.data.dataset_source_registry import resolve_dataset_source
 
-    if where.startswith("runs:/"):
+    # Of most object stores mlflow knows nothing without their own libraries.
+    if "://" in where or where.startswith("runs:/"):
         return CodeDatasetSource(tags={"uri": where})
     # It knows local paths under two types of the same name, and warns.
     with warnings.catch_warnings():

@@ -23,6 +23,7 @@ from steps.common import arguments, inputs
 from steps.common.arguments import CONF, PROJECT
 from steps.common.backends import Settings
 from steps.common.errors import UserError
+from steps.common.plan import flatten
 
 EXPERIMENT = "Introduction to Sentence Transformers"
 
@@ -34,6 +35,9 @@ MAX_PARAM_BATCH = 100
 SERVER_TIMEOUT = 10.0
 
 logger = logging.getLogger("steps")
+
+# The overrides of this process's command line.
+_typed: list[str] = []
 
 
 class Stopped(BaseException):
@@ -56,6 +60,7 @@ def launch(
     arguments.register_schemas()
     try:
         given = arguments.translate(step, sys.argv[1:])
+        _typed[:] = given.overrides
         if not given.own_config:
             arguments.check(step, given.overrides, given.multirun, complete=given.runs_the_step)
         if given.runs_the_step:
@@ -237,6 +242,8 @@ def run(step: str, cfg: DictConfig) -> Iterator:
             # After Ctrl-C `mlflow run` sends SIGTERM as well; what follows is to be finished.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             status = "KILLED"
+            # Nobody who has stopped a step waits ten minutes for a server that is away.
+            os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "1"
             with contextlib.suppress(mlflow.MlflowException):
                 mlflow.set_tag("error", "stopped (SIGTERM)" if isinstance(stop, Stopped) else "interrupted (Ctrl-C)")
             raise
@@ -253,7 +260,19 @@ def run(step: str, cfg: DictConfig) -> Iterator:
             log.close()
             with contextlib.suppress(mlflow.MlflowException):
                 mlflow.log_artifact(str(folder / f"{step}.log"))
-            mlflow.end_run(status)
+            _end_run(status)
+
+
+def _end_run(status: str) -> None:
+    """End the run; where it has failed already and cannot be ended, its own reason is what the user has to hear of."""
+    import mlflow
+
+    try:
+        mlflow.end_run(status)
+    except mlflow.MlflowException:
+        if status == "FINISHED":
+            raise
+        logger.warning("the tracking server does not answer, so the run is not marked %s", status)
 
 
 def _reach_tracking_server(uri: str) -> None:
@@ -296,17 +315,6 @@ def log_config(cfg: DictConfig, run_id: str) -> None:
         client.log_batch(run_id, params=params[start : start + MAX_PARAM_BATCH])
 
 
-def flatten(tree: dict, prefix: str = "") -> dict:
-    """{"a": {"b": 1}} -> {"a.b": 1}; a list stays one value."""
-    flat = {}
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
 def shorten(text: str, limit: int = MAX_PARAM_LENGTH) -> str:
     """Cut a param that mlflow would cut without a word, and say so in it."""
     mark = "... (cut, see config.yaml)"
@@ -330,7 +338,10 @@ def next_command(step: str, **parameters: str) -> str:
     active = mlflow.active_run()
     tags = active.data.tags
     if "mlflow.project.entryPoint" not in tags:
-        return shlex.join(["python", "-m", f"steps.{step}", *(f"{key}={value}" for key, value in parameters.items())])
+        rest = shlex.split(parameters.pop("overrides", ""))
+        keys = arguments.ALIASES.get(step, {})
+        words = [f"{keys.get(name, name)}={_as_typed(value)}" for name, value in parameters.items()]
+        return shlex.join(["python", "-m", f"steps.{step}", *words, *rest])
     words = ["mlflow", "run", _project_uri(tags), "-e", step]
     if inputs.is_temporary_clone():
         words += ["-v", tags["mlflow.source.git.commit"]]
@@ -343,6 +354,37 @@ def next_command(step: str, **parameters: str) -> str:
     if experiment.experiment_id != "0":
         words += ["--experiment-name", experiment.name]
     return shlex.join(words)
+
+
+@contextlib.contextmanager
+def resumable(run_id: str, output: str | None) -> Iterator[None]:
+    """When the step is stopped in here, say how it goes on."""
+    try:
+        yield
+    except (KeyboardInterrupt, Stopped):
+        go_on = resume_command("encode", run_id=run_id, output=output) if output else None
+        print(
+            f"to go on: {go_on}" if go_on else "only an encode with an output can go on: -P output=<folder>",
+            file=sys.stderr,
+        )
+        raise
+
+
+def resume_command(step: str, **fixed: str) -> str:
+    """The line that runs this step again, as it was typed but for `fixed`."""
+    kept, declared = [], dict(fixed)
+    for text, override in zip(_typed, arguments.parse(_typed)):
+        name = override.key_or_group
+        if name == "corpus.path" and isinstance(override.value(), str):
+            declared["corpus"] = override.value()
+        elif name not in fixed:
+            kept.append(text)
+    return next_command(step, **declared, **({"overrides": shlex.join(kept)} if kept else {}))
+
+
+def _as_typed(value: str) -> str:
+    """A string as an override; one that looks like a number is read as the string it is (arguments.translate)."""
+    return value if re.fullmatch(r"[\w./:-]+", value) else arguments.quote(value)
 
 
 def ui_command() -> str:
@@ -365,17 +407,3 @@ def _project_uri(tags: dict[str, str]) -> str:
 def backend_settings(backend: DictConfig) -> Settings:
     """The node `backend` of a config as plain values."""
     return Settings(**OmegaConf.to_container(backend, enum_to_str=True))
-
-
-def mover_into_run() -> Callable[[Path], None]:
-    """What makes a finished part an artifact of the active run, under embeddings/. May be called in any thread."""
-    import mlflow
-
-    # mlflow's active run belongs to a thread.
-    client, run_id = mlflow.MlflowClient(), mlflow.active_run().info.run_id
-
-    def move(part: Path) -> None:
-        client.log_artifact(run_id, str(part), "embeddings")
-        part.unlink()
-
-    return move

@@ -146,17 +146,18 @@ def read_suite(path: Path, name: str | None, sentence1: str, sentence2: str, sco
     Raises:
         UserError: a missing column, a row without sentence or number, fewer than two rows, equal grades.
     """
-    file, *others = corpus.find_files(path)
+    place, *others = corpus.find_files(path)
+    file = place.local
     if others:
         raise UserError(f"{path} names {len(others) + 1} files; expected one suite. Give one of them, such as {file}.")
-    kind = corpus.detect_format(file)
+    kind = corpus.detect_format(place)
     if kind == "text":
         raise UserError(
             f"{file} is a text file; expected a suite with the columns {sentence1}, {sentence2} and {score}."
         )
     columns = [sentence1, sentence2, score]
     first, second, scores = [], [], []
-    for arrays in corpus.read_columns(file, kind, columns, 8192):
+    for arrays in corpus.read_columns(place, kind, columns, 8192):
         for values, array in zip((first, second, scores), arrays):
             values += array.to_pylist()
     for row, (a, b, grade) in enumerate(zip(first, second, scores), start=1):

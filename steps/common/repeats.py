@@ -98,3 +98,31 @@ class RepeatPlanner:
             return True
         self._left.pop(key, None)
         return False
+
+
+class KeptVectors:
+    """Vectors and token counts by key, in one block: thousands of small arrays would keep the memory between them."""
+
+    def __init__(self, most: int, width: int, dtype: str = "float32"):
+        self.most = most
+        # Memory is taken when a row is written.
+        self._vectors = np.empty((most, width), dtype)
+        self._lengths = np.empty(most, np.int64)
+        self._rows: dict[int, int] = {}
+        self._free: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def put(self, key: int, vector: np.ndarray, length: int) -> None:
+        row = self._free.pop() if self._free else len(self._rows)
+        self._rows[key] = row
+        self._vectors[row], self._lengths[row] = vector, length
+
+    def get(self, keys: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Vectors [n, width] and token counts [n]."""
+        rows = [self._rows[key] for key in keys]
+        return self._vectors[rows], self._lengths[rows]
+
+    def forget(self, key: int) -> None:
+        self._free.append(self._rows.pop(key))

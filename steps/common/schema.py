@@ -24,11 +24,36 @@ class CorpusFormat(Enum):
     tsv = "tsv"
     jsonl = "jsonl"
     parquet = "parquet"
+    arrow = "arrow"
+    orc = "orc"
+
+
+class OnBadRow(Enum):
+    auto = "auto"
+    error = "error"
+
+
+class LongText(Enum):
+    truncate = "truncate"
+    error = "error"
+    chunk = "chunk"
+
+
+class ChunkPooling(Enum):
+    mean = "mean"
+    none = "none"
+
+
+class OutputFormat(Enum):
+    parquet = "parquet"
+    npy = "npy"
 
 
 class EmbeddingDtype(Enum):
     float32 = "float32"
     float16 = "float16"
+    int8 = "int8"
+    binary = "binary"
 
 
 @dataclass
@@ -81,6 +106,16 @@ class CorpusConf:
 
 
 @dataclass
+class EncodedCorpusConf(CorpusConf):
+    template: str | None = MISSING
+    keep_columns: list[str] = MISSING
+    on_bad_row: OnBadRow | None = MISSING
+    long_text: LongText = MISSING
+    chunk_overlap: int = field(default=MISSING, metadata={"min": 0})
+    chunk_pooling: ChunkPooling = MISSING
+
+
+@dataclass
 class EmbeddingConf:
     dtype: EmbeddingDtype = MISSING
     truncate_dim: int | None = field(default=MISSING, metadata={"min": 1})
@@ -110,12 +145,19 @@ class ValidateConf:
 @dataclass
 class EncodeConf:
     run_id: str = MISSING
-    corpus: CorpusConf = field(default_factory=CorpusConf)
+    corpus: EncodedCorpusConf = field(default_factory=EncodedCorpusConf)
     output: str | None = MISSING
+    output_format: OutputFormat = MISSING
+    accept_changes: list[str] = MISSING
     rows_per_part: int = field(default=MISSING, metadata={"min": 1})
     keep_text: bool = MISSING
     backend: BackendConf = field(default_factory=BackendConf)
     embedding: EmbeddingConf = field(default_factory=EmbeddingConf)
+
+
+@dataclass
+class VerifyConf:
+    output: str = MISSING
 
 
 @dataclass
@@ -139,5 +181,6 @@ STEPS: dict[str, type] = {
     "log_model": LogModelConf,
     "validate": ValidateConf,
     "encode": EncodeConf,
+    "verify": VerifyConf,
     "benchmark": BenchmarkConf,
 }

@@ -1,0 +1,80 @@
+"""A long text as overlapping pieces that a model can read whole. Knows neither MLflow nor Hydra."""
+
+from collections.abc import Sequence
+
+import tokenizers
+from sentence_transformers import SentenceTransformer
+
+from steps.common.errors import UserError
+
+
+class Chunker:
+    """Cuts texts into windows of tokens, at the beginnings of words where it can.
+
+    No token is left out: every one is in a piece, and each piece with its prompt and special tokens is no longer than
+    the model reads.
+    """
+
+    def __init__(self, model: SentenceTransformer, prompt: str | None, overlap: int):
+        """
+        Args:
+            overlap: tokens that a piece has in common with the one before it.
+
+        Raises:
+            UserError: a model whose tokens have no place in the text, or an overlap as long as a piece.
+        """
+        fast = getattr(getattr(model, "tokenizer", None), "backend_tokenizer", None)
+        if not isinstance(fast, tokenizers.Tokenizer):
+            raise UserError(
+                "corpus.long_text=chunk needs a model with a fast tokenizer. Use corpus.long_text=truncate."
+            )
+        self._fast = tokenizers.Tokenizer.from_str(fast.to_str())
+        self._fast.no_padding()
+        self._fast.no_truncation()
+        self._prompt, self._overlap = prompt or "", overlap
+        self._limit = model.max_seq_length
+        # What stands round a piece: special tokens and the prompt.
+        frame = len(self._fast.encode(self._prompt).ids)
+        self._room = None if self._limit is None else self._limit - frame
+        if self._room is not None and overlap >= self._room:
+            raise UserError(
+                f"corpus.chunk_overlap is {overlap}; expected less than {self._room}, the tokens of a text that the model reads."
+            )
+
+    def split(self, texts: Sequence[str]) -> list[list[str]]:
+        """The pieces of each text; a text that the model reads whole is its own one piece."""
+        if self._room is None:
+            return [[text] for text in texts]
+        counts = self._count(texts)
+        return [[text] if count <= self._limit else self._cut(text) for text, count in zip(texts, counts)]
+
+    def _count(self, texts: Sequence[str]) -> list[int]:
+        return [len(e.ids) for e in self._fast.encode_batch_fast([self._prompt + text for text in texts])]
+
+    def _cut(self, text: str) -> list[str]:
+        encoding = self._fast.encode(text, add_special_tokens=False)
+        spans, words = encoding.offsets, encoding.word_ids
+        starts = {i for i in range(1, len(words)) if words[i] is None or words[i] != words[i - 1]}
+        room = self._room
+        while True:
+            pieces = [text[a:b] for a, b in self._windows(spans, starts, room)]
+            # A piece on its own may have another token at its edges than in its text.
+            excess = max(self._count(pieces)) - self._limit
+            if excess <= 0 or room == 1:
+                return pieces
+            room = max(1, room - excess)
+
+    def _windows(self, spans: list[tuple[int, int]], starts: set[int], room: int) -> list[tuple[int, int]]:
+        """Windows of at most `room` tokens, as places in the text."""
+        overlap = min(self._overlap, room - 1)
+        windows, first, count = [], 0, len(spans)
+        while True:
+            end = min(first + room, count)
+            if end < count:
+                # Back to the beginning of a word, as long as the next window still gets on.
+                end = next((i for i in range(end, first + overlap, -1) if i in starts), end)
+            begin = 0 if first == 0 else spans[first][0]
+            windows.append((begin, spans[end - 1][1]))
+            if end == count:
+                return windows
+            first = next((i for i in range(max(first + 1, end - overlap), end) if i in starts), end)

@@ -1,0 +1,279 @@
+"""Where embeddings go: a folder of this machine or of an object store, written to by one encode at a time.
+
+Until the output is whole its folder `.encode` holds what a later encode needs to go on (the plan, a record of each
+finished part), and the claim of whoever writes. Knows neither MLflow nor Hydra.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import socket
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+from pyarrow import fs
+
+from steps.common import files
+from steps.common.errors import UserError
+from steps.common.files import Place
+
+logger = logging.getLogger("steps")
+
+# Hidden, so that no reader of the folder takes what is in it for data.
+WORK = ".encode"
+DONE = f"{WORK}/done"
+PLAN = f"{DONE}/plan.json"
+
+# Seconds after its last sign of life in which the encode of another machine counts as alive, and between two signs.
+LEASE = 60.0
+BEAT = 10.0
+
+
+class Output:
+    """Named files in a folder; each appears whole, under its name, or not at all."""
+
+    def __init__(self, place: Place, scratch: Path):
+        """`scratch` is a folder of this machine, for what is not whole yet and where the output is elsewhere."""
+        self.place = place
+        self.workspace = scratch if place.local is None else place.local / WORK
+
+    def __str__(self) -> str:
+        return str(self.place)
+
+    def names(self) -> list[str]:
+        """Every file in it, as a path below it."""
+        with self._reaching():
+            infos = self.place.filesystem.get_file_info(
+                fs.FileSelector(self.place.path, recursive=True, allow_not_found=True)
+            )
+        base = self.place.path.rstrip("/") + "/"
+        return sorted(info.path.removeprefix(base) for info in infos if info.type == fs.FileType.File)
+
+    def put(self, temporary: Path, name: str) -> None:
+        """Move a finished file of the workspace to its name."""
+        local = self.place.local
+        with self._reaching():
+            if local is None:
+                self._upload(temporary, name)
+                temporary.unlink()
+                return
+            with temporary.open("rb+") as stream:
+                os.fsync(stream.fileno())
+            (local / name).parent.mkdir(parents=True, exist_ok=True)
+            temporary.replace(local / name)
+            _sync_folder((local / name).parent)
+
+    def _upload(self, temporary: Path, name: str) -> None:
+        # An object appears when its stream is closed, also by an error: what counts is the record written after it.
+        with (
+            temporary.open("rb") as source,
+            self.place.filesystem.open_output_stream(self.place.joined(name).path) as target,
+        ):
+            while data := source.read(8 * files.BUFFER):
+                target.write(data)
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a small file, in one piece."""
+        with self._reaching():
+            self.workspace.mkdir(parents=True, exist_ok=True)
+            temporary = self.workspace / f"{Path(name).name}.tmp"
+            try:
+                temporary.write_text(text, encoding="utf-8")
+                self.put(temporary, name)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def read_bytes(self, name: str) -> bytes:
+        """Raises UserError where it is not there."""
+        place = self.place.joined(name)
+        with files.reaching(place), files.open_bytes(place) as stream:
+            return stream.read()
+
+    def read_json(self, name: str):
+        """The content of a JSON file; None where there is none, or what is there is none."""
+        try:
+            return json.loads(self.read_bytes(name))
+        except (UserError, ValueError):
+            return None
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file; None where it is not there."""
+        info = self.place.joined(name).info()
+        return info.size if info.type == fs.FileType.File else None
+
+    def facts(self, name: str) -> tuple[int, str] | None:
+        """Bytes and SHA-256 of a file, as it is there now; None where it is not."""
+        size = self.size(name)
+        return None if size is None else (size, files.sha256(self.place.joined(name)))
+
+    def flush(self) -> None:
+        """Wait until all that was put is there."""
+
+    @contextlib.contextmanager
+    def fetched(self, name: str) -> Iterator[Path]:
+        """A file as one of this machine."""
+        place = self.place.joined(name)
+        if place.local is not None:
+            yield place.local
+            return
+        with tempfile.TemporaryDirectory(dir=self.workspace) as folder:
+            path = Path(folder) / place.name
+            with files.reaching(place), files.open_bytes(place) as source, path.open("wb") as target:
+                while data := source.read(8 * files.BUFFER):
+                    target.write(data)
+            yield path
+
+    def delete(self, name: str) -> None:
+        """Raises UserError where it is still there afterwards; some object stores do as asked and then complain."""
+        place = self.place.joined(name)
+        try:
+            place.filesystem.delete_file(place.path)
+        except OSError:
+            if self.size(name) is not None:
+                raise UserError(f"{place} cannot be deleted.") from None
+
+    def clear_work(self) -> None:
+        """Remove what was there for going on; the output is whole. Claims stay, each is its owner's."""
+        folder = self.place.joined(DONE)
+        with contextlib.suppress(OSError):
+            folder.filesystem.delete_dir(folder.path)
+
+    def tidy(self) -> None:
+        """Remove the hidden folder if nothing is in it."""
+        folder = self.place.joined(WORK)
+        with contextlib.suppress(OSError, UserError):
+            if folder.local is not None:
+                folder.local.rmdir()
+            elif not any(name.startswith(f"{WORK}/") for name in self.names()):
+                folder.filesystem.delete_dir(folder.path)
+
+    def make(self) -> None:
+        """Make the workspace, and remove what a killed encode had not finished. To be called by whoever has the claim."""
+        with self._reaching():
+            self.workspace.mkdir(parents=True, exist_ok=True)
+            for left in self.workspace.glob("part-*.tmp"):
+                left.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _reaching(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or files.first_line(error)
+            raise UserError(
+                f"output {self} cannot be written: {reason}. What was finished is kept there. Mend that, or give another output."
+            ) from None
+
+
+def _sync_folder(folder: Path) -> None:
+    """A rename survives a power cut once its folder is synced; not every filesystem knows that of folders."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+class Claim:
+    """The right to write to an output, held by one process and shown by a file that is renewed while it lives.
+
+    Whoever comes writes a claim of their own first and looks for others then, so that of two who come at once at least
+    one sees the other (object stores list what was written before). A claim counts as long as its process lives, or,
+    where it is another machine's, for LEASE seconds after its last sign of life, by the clock of the store.
+    """
+
+    def __init__(self, output: Output, run_id: str, lease: float = LEASE, beat: float = BEAT):
+        self._output, self._lease, self._beat = output, lease, beat
+        self._name = f"{WORK}/claim-{uuid.uuid4().hex}.json"
+        self._content = json.dumps(
+            {"machine": _machine(), "host": socket.gethostname(), "run_id": run_id, **_process()}
+        )
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._renew, name="claim", daemon=True)
+
+    def __enter__(self) -> "Claim":
+        """Raises UserError where somebody else holds one."""
+        self._output.write_text(self._name, self._content)
+        try:
+            self._look_for_others()
+        except BaseException:
+            self._output.delete(self._name)
+            raise
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._stop.set()
+        self._thread.join()
+        with contextlib.suppress(UserError):
+            self._output.delete(self._name)
+        self._output.tidy()
+
+    def check(self) -> None:
+        """Raises UserError where the claim was taken away: this process has seemed dead to somebody else."""
+        if self._output.size(self._name) is None:
+            raise UserError(
+                f"output {self._output} has been taken over by another encode, since this one gave no sign of life. Let that one finish."
+            )
+
+    def _look_for_others(self) -> None:
+        times = self._times()
+        now = times.pop(self._name)
+        for name, seen in times.items():
+            age = max(0.0, now - seen)
+            held = self._output.read_json(name) or {}
+            if self._is_alive(held, age):
+                raise UserError(
+                    f"output {self._output} is being written by another encode (run {held.get('run_id', 'unknown')}, process {held.get('pid')} on {held.get('host')}, last sign of life {age:.0f} s ago). Wait for it or stop it, or give another output. One that died on another machine is forgotten after {self._lease:.0f} s."
+                )
+            with contextlib.suppress(UserError):
+                self._output.delete(name)
+
+    def _times(self) -> dict[str, float]:
+        """When each claim was last renewed, in seconds by the clock of the store."""
+        place = self._output.place
+        with self._output._reaching():
+            infos = place.filesystem.get_file_info(fs.FileSelector(place.joined(WORK).path, allow_not_found=True))
+        return {
+            f"{WORK}/{info.base_name}": info.mtime_ns / 1e9 if info.mtime_ns else time.time()
+            for info in infos
+            if info.base_name.startswith("claim-") and info.base_name.endswith(".json")
+        }
+
+    def _is_alive(self, held: dict, age: float) -> bool:
+        if held.get("machine") != _machine():
+            return age < self._lease
+        try:
+            process = psutil.Process(held["pid"])
+            return process.is_running() and abs(process.create_time() - held["started"]) < 1
+        except (psutil.Error, KeyError, TypeError, ValueError):
+            return False
+
+    def _renew(self) -> None:
+        while not self._stop.wait(self._beat):
+            try:
+                self.check()
+                self._output.write_text(self._name, self._content)
+            except UserError as error:
+                logger.warning("no sign of life could be given to the output: %s", error)
+
+
+def _machine() -> str:
+    """This machine since it was started, and this process's own numbering of processes: where a pid means something."""
+    parts = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+    with contextlib.suppress(OSError):
+        parts.append(str(Path("/proc/self/ns/pid").stat().st_ino))
+    return " ".join(parts)
+
+
+def _process() -> dict:
+    return {"pid": os.getpid(), "started": psutil.Process().create_time()}

@@ -1,0 +1,35 @@
+"""What decides a result, and whether two results would be the same. Knows neither MLflow nor Hydra."""
+
+# Differences shown in full; the rest is counted.
+SHOWN = 6
+
+
+def flatten(tree: dict, prefix: str = "") -> dict:
+    """{"a": {"b": 1}} -> {"a.b": 1}; a list stays one value."""
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def differences(before: dict, now: dict, accepted: tuple[str, ...] = ()) -> list[str]:
+    """Where two plans differ, a line each; what lies under a key of `accepted` may differ."""
+    old, new = flatten(before), flatten(now)
+    lines = []
+    for key in dict.fromkeys([*old, *new]):
+        if old.get(key) != new.get(key) and key.partition(".")[0] not in accepted:
+            lines.append(f"{key}: {_show(old.get(key))} there, {_show(new.get(key))} here")
+    return lines
+
+
+def shown(lines: list[str]) -> str:
+    rest = len(lines) - SHOWN
+    return "; ".join(lines[:SHOWN]) + (f"; and {rest} more" if rest > 0 else "")
+
+
+def _show(value) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,450 @@
+"""One file -> its rows, for every format. Knows neither MLflow nor Hydra.
+
+Text, CSV, TSV and JSON Lines are read by the standard library, line by line: it is many times faster than any
+model reads text, needs no more memory for a larger file, and knows the line of every error. What is wrong with a
+single row is a reason beside that row; what leaves no rows to speak of (a quote that is never closed, a damaged
+Parquet page) raises.
+"""
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from zlib import error as ZlibError
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from steps.common.errors import UserError
+from steps.common.files import BUFFER, Place, first_line, open_bytes, reaching
+
+# File name ending -> format.
+FORMATS = {
+    ".txt": "text", ".text": "text", ".csv": "csv", ".tsv": "tsv", ".tab": "tsv",
+    ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet", ".pq": "parquet",
+    ".arrow": "arrow", ".feather": "arrow", ".ipc": "arrow", ".arrows": "arrow", ".orc": "orc",
+}  # fmt: skip
+
+# Ending after the format's -> how the file is compressed. The other formats compress inside.
+COMPRESSIONS = {".gz": "gz", ".bz2": "bz2", ".xz": "xz", ".zst": "zst", ".zstd": "zst"}
+LINE_FORMATS = ("text", "csv", "tsv", "jsonl")
+
+DELIMITERS = {"csv": ",", "tsv": "\t"}
+
+# Characters of text after which rows are handed on, however few they are.
+CHUNK_CHARACTERS = 8_000_000
+
+# A cell may be as long as a text may be.
+csv.field_size_limit(sys.maxsize)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column that is asked for, and what its values have to be.
+
+    string: a string, or the row is bad. text: anything that can be written as a string. value: of one type, kept.
+    """
+
+    name: str
+    kind: str = "value"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of a file, an array for each column asked for. A bad row has null for what could not be read."""
+
+    arrays: list[pa.Array]
+    # Line of each row in the file; None where the format has no lines.
+    lines: pa.Array | None = None
+    # Position -> what is wrong with the row.
+    reasons: dict[int, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.arrays[0])
+
+
+def split_name(name: str) -> tuple[str, str | None]:
+    """The ending that names a file's format, in lower case, and its compression."""
+    stem, dot, last = name.lower().rpartition(".")
+    compression = COMPRESSIONS.get(dot + last)
+    if compression is None:
+        return dot + last, None
+    _, dot, ending = stem.rpartition(".")
+    return dot + ending, compression
+
+
+def detect_format(place: Place) -> str:
+    """The format that a file's ending stands for.
+
+    Raises:
+        UserError: an ending that is not known, or a compressed file of a format that compresses inside.
+    """
+    ending, compression = split_name(place.name)
+    if ending not in FORMATS:
+        raise UserError(
+            f"cannot tell the format of {place} from its ending: expected one of {', '.join(FORMATS)}, and {', '.join(COMPRESSIONS)} after those of lines. "
+            "Say it with corpus.format=text, csv, tsv, jsonl, parquet, arrow or orc."
+        )
+    if compression and FORMATS[ending] not in LINE_FORMATS:
+        raise UserError(f"{place}: a file of {FORMATS[ending]} compresses inside. Decompress it first.")
+    return FORMATS[ending]
+
+
+def read_rows(place: Place, format: str, columns: list[Column], size: int, digest=None) -> Iterator[Rows]:
+    """Stream columns of a file, at most `size` rows at a time. A text file has one column, the line.
+
+    Args:
+        digest: a hashlib object that is shown the file's bytes, in formats of lines.
+
+    Raises:
+        UserError: a file that cannot be read, with the line where there is one.
+    """
+    if format not in LINE_FORMATS:
+        yield from _columnar_rows(place, format, columns, size)
+        return
+    with _damage(place), open_bytes(place, split_name(place.name)[1], digest) as stream:
+        lines = _lines(place, stream)
+        records = {"text": _text_records, "csv": _csv_records, "tsv": _csv_records, "jsonl": _json_records}[format]
+        extra = {"delimiter": DELIMITERS[format]} if format in DELIMITERS else {}
+        yield from _chunks(place, records(place, lines, columns, **extra), columns, size)
+
+
+@contextmanager
+def _damage(place: Place) -> Iterator[None]:
+    """A compressed file that breaks off or holds something else has errors of its own."""
+    with reaching(place):
+        try:
+            yield
+        except (ZlibError, EOFError) as error:
+            raise UserError(f"{place} is damaged: {first_line(error)}.") from None
+        except Exception as error:
+            if type(error).__name__ in ("BadGzipFile", "LZMAError") or "Truncated compressed stream" in str(error):
+                raise UserError(f"{place} is damaged: {first_line(error)}.") from None
+            raise
+
+
+# Formats of lines. A record is (line, values, reason); without a reason the values are good.
+Record = tuple[int, list, str | None]
+
+
+def _chunks(place: Place, records: Iterable[Record], columns: list[Column], size: int) -> Iterator[Rows]:
+    values: list[list] = [[] for _ in columns]
+    lines, reasons, characters = [], {}, 0
+    for line, record, reason in records:
+        for held, value in zip(values, record):
+            held.append(value)
+            characters += len(value) if isinstance(value, str) else 0
+        if reason is not None:
+            reasons[len(lines)] = reason
+        lines.append(line)
+        if len(lines) == size or characters >= CHUNK_CHARACTERS:
+            yield _to_arrow(place, columns, values, lines, reasons)
+            values, lines, reasons, characters = [[] for _ in columns], [], {}, 0
+    if lines:
+        yield _to_arrow(place, columns, values, lines, reasons)
+
+
+def _to_arrow(place: Place, columns: list[Column], values: list[list], lines: list[int], reasons: dict) -> Rows:
+    arrays = []
+    for column, held in zip(columns, values):
+        try:
+            arrays.append(pa.array(held, None if column.kind == "value" else pa.string()))
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+            raise UserError(
+                f"column {column.name!r} of {place} holds values of several types: {first_line(error)}."
+            ) from None
+    return Rows(arrays, pa.array(lines, pa.int64()), reasons)
+
+
+def _lines(place: Place, stream) -> Iterator[tuple[int, str, str | None]]:
+    """Number and text of every line, without its end, and what is wrong with it. A byte order mark is dropped.
+
+    Bytes that are not UTF-8 become surrogates, so that the line can still be cut into cells.
+    """
+    for number, raw in enumerate(stream, start=1):
+        if number == 1:
+            raw = raw.removeprefix(b"\xef\xbb\xbf")
+        try:
+            yield number, raw.decode("utf-8"), None
+        except UnicodeDecodeError as error:
+            if number == 1 and raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+                raise UserError(
+                    f"{place} line 1: expected UTF-8, found UTF-16. Convert the file first: iconv -f utf-16 -t utf-8 {place.name} > utf8-{place.name}"
+                ) from None
+            reason = f"expected UTF-8, found byte 0x{raw[error.start]:02x} at position {error.start + 1} of the line"
+            yield number, raw.decode("utf-8", "surrogateescape"), reason
+
+
+def _text_records(place: Place, lines: Iterable, columns: list[Column]) -> Iterator[Record]:
+    for number, line, reason in lines:
+        yield number, [None if reason else line.removesuffix("\n").removesuffix("\r")], reason
+
+
+def _csv_records(place: Place, lines: Iterable, columns: list[Column], delimiter: str) -> Iterator[Record]:
+    undecodable: dict[int, str] = {}
+
+    def texts() -> Iterator[str]:
+        for number, line, reason in lines:
+            if reason:
+                undecodable[number] = reason
+            yield line
+
+    reader = csv.reader(texts(), delimiter=delimiter, strict=True)
+    try:
+        header = next(reader, None)
+        if header is None:
+            raise UserError(f"{place} is empty: expected a header line that names its columns.")
+        if undecodable:
+            raise UserError(f"{place} line 1: {undecodable[1]}. {_convert(place)}")
+        picked = [position(place, header, column.name) for column in columns]
+        last_line = reader.line_num
+        for row in reader:
+            first, last_line = last_line + 1, reader.line_num
+            if delimiter == "\t" and last_line > first:
+                # Most TSV files quote nothing, so this is a stray quote that would swallow rows.
+                raise UserError(
+                    f"{place} line {first}: a cell that starts with a quote runs over several lines, which TSV does not have. Remove the quote, or save the file as CSV."
+                )
+            if not row:
+                continue  # a blank line between records is no record, as in every CSV reader
+            if len(row) != len(header):
+                shown = ", ".join(name.encode("utf-8", "replace").decode() for name in header)
+                yield (
+                    last_line,
+                    [None] * len(columns),
+                    f"expected {len(header)} columns ({shown}), found {len(row)}",
+                )
+                continue
+            values = [row[i] for i in picked]
+            if undecodable:
+                bad = [i for i, value in enumerate(values) if is_broken(value)]
+                where = min(undecodable)
+                reason = undecodable[where] if bad else None
+                undecodable.clear()
+                if reason:
+                    yield where, [None if i in bad else value for i, value in enumerate(values)], reason
+                    continue
+            yield last_line, values, None
+    except csv.Error as error:
+        raise UserError(f"{place} line {reader.line_num}: this is not valid CSV: {error}.") from None
+
+
+def position(place: Place | str, names: list[str], wanted: str) -> int:
+    """Where a column stands.
+
+    Raises:
+        UserError: it is not there, or more than once.
+    """
+    if names.count(wanted) > 1:
+        raise UserError(f"{place} has {names.count(wanted)} columns named {wanted!r}; expected one. Rename the others.")
+    if wanted not in names:
+        raise UserError(
+            f"{place} has no column {wanted!r}; its columns are {', '.join(map(repr, names))}. Name the right one, with corpus.text_column=... or corpus.id_column=... for a corpus, suite.sentence1=..., suite.sentence2=... or suite.score=... for a suite."
+        )
+    return names.index(wanted)
+
+
+def _json_records(place: Place, lines: Iterable, columns: list[Column]) -> Iterator[Record]:
+    checked = False
+    nothing = [None] * len(columns)
+    for number, line, reason in lines:
+        if not line.strip():
+            continue
+        record = None
+        if reason is None:
+            record, reason = _json_object(line)
+        if record is None:
+            yield number, nothing, reason
+            continue
+        if not checked:
+            # A key that the first object lacks is a wrong name; later objects may leave it out (null).
+            for column in columns:
+                position(place, list(record), column.name)
+            checked = True
+        values, reasons = zip(*(_json_value(record.get(column.name), column) for column in columns))
+        yield number, list(values), next(filter(None, reasons), None)
+
+
+def _json_object(line: str) -> tuple[dict | None, str | None]:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        return None, f"expected one JSON object a line; {error}"
+    except RecursionError:
+        return None, "the JSON object is nested too deeply"
+    if not isinstance(record, dict):
+        return None, f"expected a JSON object, found {type(record).__name__}"
+    return record, None
+
+
+def _json_value(value, column: Column) -> tuple[object, str | None]:
+    """A value as its column takes it, or null and what is wrong with it."""
+    if isinstance(value, str):
+        if is_broken(value):
+            return (
+                None,
+                f"{column.name!r} holds half a character (a lone surrogate), which no UTF-8 text can hold",
+            )
+        return value, None
+    if column.kind == "string" and value is not None:
+        return (
+            None,
+            f"expected a string in {column.name!r}, found {type(value).__name__} {str(value)[:40]!r}",
+        )
+    if isinstance(value, (dict, list)):
+        return None, f"expected a string or a number in {column.name!r}, found {type(value).__name__}"
+    if column.kind == "text":
+        return None if value is None else json.dumps(value), None
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return (
+            None,
+            f"{column.name!r} is {str(value)[:40]}, which 64 bits cannot hold. Write it as a string",
+        )
+    return value, None
+
+
+def is_broken(text: str) -> bool:
+    """Whether a string holds a surrogate, which UTF-8 cannot."""
+    if text.isascii():
+        return False
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _convert(place: Place) -> str:
+    return f"Convert the file first: iconv -f latin1 -t utf-8 {place.name} > utf8-{place.name}"
+
+
+def advice(place: Place, reason: str) -> str:
+    """What to do about a bad row."""
+    if reason.startswith("expected UTF-8"):
+        return _convert(place)
+    if "columns (" in reason:
+        return "Quote cells that hold the delimiter."
+    return ""
+
+
+# Formats of columns.
+
+
+def _columnar_rows(place: Place, format: str, columns: list[Column], size: int) -> Iterator[Rows]:
+    batches = {"parquet": _parquet_batches, "arrow": _arrow_batches, "orc": _orc_batches}[format]
+    try:
+        for batch in batches(place, columns, size):
+            for start in range(0, batch.num_rows, size):
+                yield _columnar_chunk(place, batch.slice(start, size), columns)
+    except FileNotFoundError:
+        raise UserError(f"there is nothing at {place} (any more). Check its spelling, or bring it back.") from None
+    except PermissionError as error:
+        raise UserError(f"{place} cannot be read: {error.strerror}.") from None
+    except (pa.ArrowException, OSError, OverflowError) as error:
+        raise UserError(f"{place} is damaged, or no file of {format}: {first_line(error)}.") from None
+
+
+def _columnar_chunk(place: Place, batch: pa.RecordBatch, columns: list[Column]) -> Rows:
+    reasons: dict[int, str] = {}
+    arrays = []
+    for column in columns:
+        array = batch.column(column.name)
+        if pa.types.is_dictionary(array.type):
+            array = array.cast(array.type.value_type)
+        if _is_string(array.type):
+            array = _sound_strings(array, column.name, reasons)
+            array = array if column.kind == "value" else array.cast(pa.string())
+        elif column.kind != "value":
+            array = array.cast(pa.string())
+        else:
+            array.validate(full=True)
+        arrays.append(array)
+    return Rows(arrays, None, reasons)
+
+
+def _is_string(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _sound_strings(array: pa.Array, name: str, reasons: dict[int, str]) -> pa.Array:
+    """The strings of an array, null where one is not UTF-8: Arrow itself looks only when asked."""
+    try:
+        array.validate(full=True)
+        return array
+    except pa.ArrowInvalid as error:
+        if "UTF8" not in str(error):
+            raise
+    values = []
+    for row, raw in enumerate(array.cast(pa.large_binary())):
+        try:
+            values.append(None if raw.as_py() is None else raw.as_py().decode("utf-8"))
+        except UnicodeDecodeError as error:
+            bad = raw.as_py()[error.start]
+            reasons.setdefault(row, f"expected UTF-8 in {name!r}, found byte 0x{bad:02x} at position {error.start + 1}")
+            values.append(None)
+    return pa.array(values, array.type)
+
+
+def _check_schema(place: Place, schema: pa.Schema, columns: list[Column]) -> None:
+    for column in columns:
+        position(place, schema.names, column.name)
+        kind = schema.field(column.name).type
+        value_type = kind.value_type if pa.types.is_dictionary(kind) else kind
+        if column.kind == "string" and not (_is_string(value_type) or pa.types.is_null(value_type)):
+            raise UserError(
+                f"{place}: expected strings in column {column.name!r}, found {kind}. Name the column of the text with corpus.text_column=..., or make a text of several columns with corpus.template=..."
+            )
+        if column.kind == "text" and pa.types.is_nested(value_type):
+            raise UserError(f"{place}: column {column.name!r} is {kind}, which cannot be written into a template.")
+
+
+def _parquet_batches(place: Place, columns: list[Column], size: int) -> Iterator[pa.RecordBatch]:
+    names = list(dict.fromkeys(column.name for column in columns))
+    with place.filesystem.open_input_file(place.path) as source:
+        # A buffer, or a whole column of a row group would be read at once.
+        file = pq.ParquetFile(source, buffer_size=BUFFER)
+        _check_schema(place, file.schema_arrow, columns)
+        rows = 0
+        for batch in file.iter_batches(batch_size=size, columns=names):
+            rows += batch.num_rows
+            yield batch
+        if rows != file.metadata.num_rows:
+            raise UserError(f"{place} is damaged: it holds {rows} rows, and says {file.metadata.num_rows}.")
+
+
+def _arrow_batches(place: Place, columns: list[Column], size: int) -> Iterator[pa.RecordBatch]:
+    """Both forms of Arrow's own format: the file (also Feather, version 2) and the stream."""
+    names = list(dict.fromkeys(column.name for column in columns))
+    with place.filesystem.open_input_file(place.path) as source:
+        magic = source.read(6)
+        source.seek(0)
+        if magic[:4] == b"FEA1":
+            raise UserError(f"{place} is of Feather version 1; save it again as version 2, or as Parquet.")
+        opened: Callable = pa.ipc.open_file if magic == b"ARROW1" else pa.ipc.open_stream
+        reader = opened(source)
+        _check_schema(place, reader.schema, columns)
+        batches = map(reader.get_batch, range(reader.num_record_batches)) if magic == b"ARROW1" else reader
+        for batch in batches:
+            yield batch.select(names)
+
+
+def _orc_batches(place: Place, columns: list[Column], size: int) -> Iterator[pa.RecordBatch]:
+    from pyarrow import orc
+
+    names = list(dict.fromkeys(column.name for column in columns))
+    with place.filesystem.open_input_file(place.path) as source:
+        file = orc.ORCFile(source)
+        _check_schema(place, file.schema, columns)
+        for stripe in range(file.nstripes):
+            yield file.read_stripe(stripe, columns=names)
+
+
+def null_like(array: pa.Array, bad: Iterable[int]) -> pa.Array:
+    """An array with null at some positions."""
+    mask = [False] * len(array)
+    for i in bad:
+        mask[i] = True
+    return pc.if_else(pa.array(mask), pa.scalar(None, array.type), array) if any(mask) else array

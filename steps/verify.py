@@ -1,0 +1,80 @@
+"""verify: check embeddings against their manifest.
+
+Reads   an output of encode: a folder, a URI or runs:/<run>/embeddings.
+Checks  that every file of the manifest is there, byte for byte, that the parts hold every row of the corpus once and in
+        order, and that no other part lies beside them.
+Fails   when one of it is not so: exit code 1, with every finding.
+
+    mlflow run . -e verify -P output=embeddings
+    python -m steps.verify output=runs:/<run of encode>/embeddings
+"""
+
+import tempfile
+import time
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from steps.common import inputs, project, summary
+from steps.common.errors import UserError
+
+
+def fetch(given: str, scratch: Path):
+    """The output.Output that a user named; one that a run holds is downloaded.
+
+    Raises:
+        UserError: there is nothing.
+    """
+    from steps.common import files
+    from steps.common.output import Output
+
+    if given.startswith("runs:/"):
+        import mlflow
+
+        try:
+            given = mlflow.artifacts.download_artifacts(given, dst_path=str(scratch))
+        except (mlflow.MlflowException, OSError) as error:
+            raise UserError(f"output {given} cannot be read from its run: {files.first_line(error)}.") from None
+    elif not files.is_uri(given):
+        given = str(inputs.local_path(given, "output"))
+    return Output(files.locate(given), scratch)
+
+
+def main(cfg: DictConfig) -> None:
+    from steps.common import shards
+
+    with project.run("verify", cfg) as run, tempfile.TemporaryDirectory() as scratch:
+        import mlflow
+
+        output = fetch(cfg.output, Path(scratch))
+        start = time.perf_counter()
+        manifest, findings = shards.verify(output)
+        metrics = {
+            "verify/parts": len(manifest["parts"]),
+            "verify/rows": manifest["rows"],
+            "verify/findings": len(findings),
+            "verify/seconds": time.perf_counter() - start,
+        }
+        mlflow.log_metrics(metrics)
+        mlflow.log_dict({"output": cfg.output, "findings": findings, **metrics}, "verification.json")
+        project.tag_upstream(manifest["run_id"], manifest["model"]["model_id"])
+        for finding in findings:
+            print(f"  {finding}")
+        summary.show(
+            "verify",
+            {
+                "run_id": run.info.run_id,
+                "output": cfg.output,
+                "verdict": "damaged" if findings else "whole",
+                **metrics,
+                "encoded by": manifest["run_id"],
+            },
+        )
+        if findings:
+            raise UserError(
+                f"output {cfg.output} is not what its manifest says, {len(findings)} finding(s): {'; '.join(findings[:3])}. The same encode on this output mends it."
+            )
+
+
+if __name__ == "__main__":
+    project.launch("verify", main)
