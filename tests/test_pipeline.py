@@ -1,16 +1,13 @@
 """Corpus -> backend -> parts, with a backend whose vectors can be worked out by hand."""
 
 import io
-import itertools
 import json
 import logging
 import random
 import re
 import shutil
-import signal
 import sys
 import threading
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,23 +15,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from steps.common import pipeline
+from steps.common import encoder, files, pipeline, progress
 from steps.common.corpus import open_corpus
+from steps.common.encoder import Encoder, Options, prepare_all
 from steps.common.errors import UserError
-from steps.common.pipeline import (
-    Behind,
-    KeptVectors,
-    Options,
-    Progress,
-    Result,
-    ahead,
-    cut_windows,
-    embed_window,
-    encode_corpus,
-    peak_rss_mb,
-    prepare,
-)
-from steps.common.repeats import RepeatPlanner
+from steps.common.output import Output
+from steps.common.pipeline import Result, peak_rss_mb
+from steps.common.repeats import KeptVectors
+
+# Seconds after which a test that waits for another thread has failed.
+PATIENCE = 20
 
 
 @dataclass(frozen=True)
@@ -107,6 +97,25 @@ def no_thread_is_left():
     assert threads() <= before
 
 
+class HearingOutput(Output):
+    """Tells of every part that was put in its place."""
+
+    def __init__(self, folder, on_part):
+        super().__init__(files.locate(folder), folder)
+        self.on_part = on_part
+
+    def put(self, temporary, name):
+        super().put(temporary, name)
+        if name.startswith("part-"):
+            self.on_part(self.place.local / name)
+
+
+def encode_corpus(corpus, backend, folder, options, on_part=lambda path: None, **more):
+    output = HearingOutput(folder, on_part)
+    output.make()
+    return pipeline.encode_corpus(corpus, backend, output, options, **more)
+
+
 def options(**given):
     return Options(
         **(
@@ -140,7 +149,9 @@ def embeddings_in(folder):
 
 
 def names_in(folder):
-    return sorted(path.name for path in folder.iterdir())
+    """What a user sees, and anything that was left half done."""
+    left = [path.name for path in (folder / ".encode").glob("*.tmp")]
+    return sorted([path.name for path in folder.iterdir() if not path.name.startswith(".")] + left)
 
 
 def test_every_row_gets_its_own_embedding_beside_its_id_and_text(tmp_path, folder):
@@ -153,7 +164,7 @@ def test_every_row_gets_its_own_embedding_beside_its_id_and_text(tmp_path, folde
 
 
 def test_rows_keep_their_order_over_windows_and_parts(tmp_path, folder, monkeypatch):
-    monkeypatch.setattr(pipeline, "WINDOW", 4)
+    monkeypatch.setattr(encoder, "WINDOW", 4)
     texts = ["x" * ((7 * i) % 11 + 1) for i in range(25)]
     result = encode_corpus(corpus_of(tmp_path, *texts), CountingBackend(), folder, options(rows_per_part=3))
     assert read(folder).column("text").to_pylist() == texts
@@ -178,7 +189,7 @@ def test_a_null_text_is_never_embedded_and_gets_a_null_embedding(tmp_path, folde
 
 
 def test_a_null_in_a_later_window_is_still_null(tmp_path, folder, monkeypatch):
-    monkeypatch.setattr(pipeline, "WINDOW", 2)
+    monkeypatch.setattr(encoder, "WINDOW", 2)
     encode_corpus(corpus_of(tmp_path, "a", "b", "c", None), CountingBackend(), folder, options(rows_per_part=1))
     assert [row is None for row in embeddings_in(folder)] == [False, False, False, True]
 
@@ -215,7 +226,7 @@ def test_a_model_without_a_limit_cuts_nothing(tmp_path, folder):
 
 
 def test_counts_add_up_over_windows(tmp_path, folder, monkeypatch):
-    monkeypatch.setattr(pipeline, "WINDOW", 2)
+    monkeypatch.setattr(encoder, "WINDOW", 2)
     result = encode_corpus(
         corpus_of(tmp_path, "a b c", None, "", "a b c", None, "a"), CountingBackend(max_tokens=4), folder, options()
     )
@@ -259,7 +270,7 @@ def test_float16_is_written_and_recorded(tmp_path, folder):
 
 
 def test_samples_are_the_first_texts_with_their_embeddings(tmp_path, folder, monkeypatch):
-    monkeypatch.setattr(pipeline, "WINDOW", 2)
+    monkeypatch.setattr(encoder, "WINDOW", 2)
     result = encode_corpus(
         corpus_of(tmp_path, None, "one", "three", "seven", "nine"), CountingBackend(), folder, options()
     )
@@ -287,7 +298,7 @@ def test_on_part_hears_of_every_part_in_order(tmp_path, folder):
 
 
 def test_a_text_that_comes_again_is_computed_once_over_windows_and_parts(tmp_path, folder, monkeypatch):
-    monkeypatch.setattr(pipeline, "WINDOW", 2)
+    monkeypatch.setattr(encoder, "WINDOW", 2)
     backend = CountingBackend()
     texts = ["a", "b b", "a", "c", "a", "b b", "ccc", "ccc"]
     result = encode_corpus(corpus_of(tmp_path, *texts), backend, folder, options(rows_per_part=3))
@@ -298,15 +309,15 @@ def test_a_text_that_comes_again_is_computed_once_over_windows_and_parts(tmp_pat
 
 
 def test_a_repeat_has_the_very_vector_of_the_first(tmp_path, folder, monkeypatch):
-    monkeypatch.setattr(pipeline, "WINDOW", 2)
+    monkeypatch.setattr(encoder, "WINDOW", 2)
     encode_corpus(corpus_of(tmp_path, "a", "b", "b", "c", "c", "a"), NumberingBackend(), folder, options())
     a, b, c = [1, 0, 12], [1, 1, 12], [2, 0, 12]
     assert embeddings_in(folder) == [a, b, b, c, c, a]
 
 
 def test_repeats_that_cannot_be_kept_are_computed_again(tmp_path, folder, monkeypatch):
-    monkeypatch.setattr(pipeline, "WINDOW", 2)
-    monkeypatch.setattr(pipeline, "MAX_KEPT", 4 * CountingBackend.dim)
+    monkeypatch.setattr(encoder, "WINDOW", 2)
+    monkeypatch.setattr(encoder, "MAX_KEPT", 4 * CountingBackend.dim)
     backend = CountingBackend()
     texts = ["a", "bb", "a", "bb", "a", "bb"]
     result = encode_corpus(corpus_of(tmp_path, *texts), backend, folder, options())
@@ -316,7 +327,7 @@ def test_repeats_that_cannot_be_kept_are_computed_again(tmp_path, folder, monkey
 
 
 def test_repeats_count_like_every_other_row(tmp_path, folder, monkeypatch):
-    monkeypatch.setattr(pipeline, "WINDOW", 2)
+    monkeypatch.setattr(encoder, "WINDOW", 2)
     texts = ["a b c", "", "a b c", "a", "a b c", "", "a b c", None]
     result = encode_corpus(corpus_of(tmp_path, *texts), CountingBackend(max_tokens=4), folder, options())
     assert (result.tokens, result.truncated_rows) == (4 * 4 + 2 * 2 + 3, 4)
@@ -332,17 +343,17 @@ def test_repeats_are_found_over_the_files_of_a_corpus(tmp_path, folder):
     assert embeddings_in(folder) == [[3, 1, 12], [9, 2, 12], [9, 2, 12], None, [3, 1, 12]]
 
 
-def test_vectors_are_kept_until_their_last_row():
-    backend, planner, kept = CountingBackend(), RepeatPlanner({hash("a"): 3}, 10), KeptVectors(10, 3)
-    windows = [prepare(batch, planner, backend) for batch in batches_of([2, 2, 1], ["b", "a", "a", None, "a"])]
+def test_vectors_are_kept_until_their_last_row(tmp_path, monkeypatch):
+    monkeypatch.setattr(encoder, "WINDOW", 2)
+    corpus = corpus_of(tmp_path, "b", "a", "a", None, "a")
+    own = Encoder(CountingBackend(), options(), None, None, 3)
     held = []
-    with Progress(5) as progress:
-        for window in windows:
-            embed_window(window, backend, kept, options(), progress)
-            held.append(len(kept))
-            for key in window.plan.keep.values():
-                vectors, lengths = kept.get([key])
-                assert (vectors.tolist(), lengths.tolist()) == ([[1, 1, 12]], [3])
+    for window in prepare_all(corpus, own, options(), ["part-00000"], {}):
+        own.embed(window, lambda rows: None)
+        held.append(len(own.kept))
+        for key in window.plan.keep.values():
+            vectors, lengths = own.kept.get([key])
+            assert (vectors.tolist(), lengths.tolist()) == ([[1, 1, 12]], [3])
     assert held == [1, 1, 0]
 
 
@@ -357,7 +368,7 @@ def test_room_of_a_forgotten_vector_is_used_again():
 
 
 def test_repeats_are_cut_and_normalised_once(tmp_path, folder, monkeypatch):
-    monkeypatch.setattr(pipeline, "WINDOW", 1)
+    monkeypatch.setattr(encoder, "WINDOW", 1)
     encode_corpus(
         corpus_of(tmp_path, *["a b "] * 3), CountingBackend(), folder, options(truncate_dim=2, normalize=True)
     )
@@ -368,10 +379,10 @@ def test_repeats_are_cut_and_normalised_once(tmp_path, folder, monkeypatch):
 def test_any_corpus_comes_back_in_order_whatever_its_windows(tmp_path, folder, monkeypatch, seed):
     rng = random.Random(seed)
     for name, most in (("WINDOW", 9), ("WINDOW_BYTES", 60), ("READ", 9)):
-        monkeypatch.setattr(pipeline, name, rng.randint(1, most))
+        monkeypatch.setattr(encoder, name, rng.randint(1, most))
     all_kept = seed % 2 == 0
     if not all_kept:
-        monkeypatch.setattr(pipeline, "MAX_KEPT", 4 * CountingBackend.dim * rng.randint(0, 3))
+        monkeypatch.setattr(encoder, "MAX_KEPT", 4 * CountingBackend.dim * rng.randint(0, 3))
     known = [None, "", "  ", "\n", *("x" * i for i in range(1, 13))][: rng.randint(1, 16)]
     texts = [rng.choice(known) for _ in range(rng.randint(1, 60))]
     cuts = sorted(rng.choices(range(len(texts) + 1), k=2))
@@ -396,267 +407,23 @@ def test_any_corpus_comes_back_in_order_whatever_its_windows(tmp_path, folder, m
         assert backend.seen == list(dict.fromkeys(present))
 
 
-# windows
-
-
-def batches_of(sizes, texts=None):
-    """Batches with the ids 0, 1, ...; without texts each is one letter."""
-    texts = ["x"] * sum(sizes) if texts is None else texts
-    ends = list(itertools.accumulate(sizes))
-    return [
-        pa.record_batch(
-            {"id": pa.array(range(end - size, end), pa.int64()), "text": pa.array(texts[end - size : end], pa.string())}
-        )
-        for size, end in zip(sizes, ends)
-    ]
-
-
-def windows_of(sizes, texts=None, rows=1000, bytes=1000, rows_per_part=1000):
-    """The ids of every window."""
-    return [
-        window.column("id").to_pylist() for window in cut_windows(batches_of(sizes, texts), rows, bytes, rows_per_part)
-    ]
-
-
-def test_a_window_is_full_after_its_rows():
-    assert windows_of([7], rows=3) == [[0, 1, 2], [3, 4, 5], [6]]
-
-
-def test_many_small_batches_fill_one_window():
-    assert windows_of([1] * 7, rows=3) == [[0, 1, 2], [3, 4, 5], [6]]
-
-
-def test_a_batch_is_shared_by_two_windows():
-    assert windows_of([2, 2, 2], rows=3) == [[0, 1, 2], [3, 4, 5]]
-
-
-def test_a_window_ends_where_a_part_does():
-    assert windows_of([4, 6], rows=4, rows_per_part=6) == [[0, 1, 2, 3], [4, 5], [6, 7, 8, 9]]
-
-
-def test_a_part_smaller_than_a_window_is_one():
-    assert windows_of([5], rows=4, rows_per_part=2) == [[0, 1], [2, 3], [4]]
-
-
-def test_a_window_ends_after_the_batch_that_brings_its_bytes():
-    texts = ["xxx", "xx", "ü", None, "xxxx", "", "x"]
-    assert windows_of([1] * 7, texts, bytes=5) == [[0, 1], [2, 3, 4], [5, 6]]
-    assert windows_of([3, 2, 2], texts, bytes=5) == [[0, 1, 2], [3, 4, 5, 6]]
-
-
-def test_texts_of_no_bytes_fill_a_window_by_their_rows():
-    assert windows_of([2, 2, 1], [None, "", None, None, ""], rows=3, bytes=1) == [[0, 1, 2], [3, 4]]
-
-
-def test_no_rows_give_no_window():
-    assert windows_of([]) == windows_of([0, 0]) == []
-
-
-def test_batches_without_rows_are_passed_over():
-    assert windows_of([0, 2, 0, 1, 0], rows=3) == [[0, 1, 2]]
-
-
-def test_windows_keep_every_column_and_its_type():
-    (window,) = cut_windows(batches_of([2, 1], ["a", None, "ü"]), 8, 8, 8)
-    assert window.schema == pa.schema([("id", pa.int64()), ("text", pa.string())])
-    assert window.to_pydict() == {"id": [0, 1, 2], "text": ["a", None, "ü"]}
-
-
-def test_windows_are_cut_while_the_batches_are_read():
-    read = []
-    batches = (read.append(i) or batch for i, batch in enumerate(batches_of([2] * 5)))
-    next(cut_windows(batches, 3, 1000, 1000))
-    assert read == [0, 1]
-
-
-def test_windows_lose_and_reorder_nothing_and_are_as_large_as_they_may_be():
-    rng = random.Random(0)
-    for _ in range(400):
-        sizes = [rng.randint(0, 6) for _ in range(rng.randint(0, 12))]
-        texts = [rng.choice([None, "", "x", "ü" * 3, "x" * 20]) for _ in range(sum(sizes))]
-        rows, bytes, rows_per_part = rng.randint(1, 12), rng.randint(1, 80), rng.randint(1, 20)
-        windows = windows_of(sizes, texts, rows, bytes, rows_per_part)
-        assert [row for window in windows for row in window] == list(range(len(texts)))
-        batch_of_row = [batch for batch, size in enumerate(sizes) for _ in range(size)]
-        for window in windows:
-            size = [len((texts[row] or "").encode()) for row in window]
-            last_batch = [batch_of_row[row] == batch_of_row[window[-1]] for row in window]
-            assert 1 <= len(window) <= rows
-            assert window[0] // rows_per_part == window[-1] // rows_per_part
-            assert sum(bytes for bytes, last in zip(size, last_batch) if not last) < bytes
-            whole = len(window) == rows or (window[-1] + 1) % rows_per_part == 0 or sum(size) >= bytes
-            assert whole or window is windows[-1]
-
-
 def test_a_window_that_is_computed_belongs_to_one_part(tmp_path, folder, monkeypatch):
-    monkeypatch.setattr(pipeline, "WINDOW", 4)
+    monkeypatch.setattr(encoder, "WINDOW", 4)
     backend = CountingBackend()
     encode_corpus(corpus_of(tmp_path, *"abcdefghij"), backend, folder, options(rows_per_part=6))
     assert ["".join(window) for window in backend.embedded] == ["abcd", "ef", "ghij"]
 
 
 def test_long_texts_make_small_windows(tmp_path, folder, monkeypatch):
-    monkeypatch.setattr(pipeline, "READ", 1)
-    monkeypatch.setattr(pipeline, "WINDOW_BYTES", 10)
+    monkeypatch.setattr(encoder, "READ", 1)
+    monkeypatch.setattr(encoder, "WINDOW_BYTES", 10)
     backend = CountingBackend()
     encode_corpus(corpus_of(tmp_path, "x" * 11, "a", "b", "x" * 8, "c"), backend, folder, options())
     assert [len(window) for window in backend.embedded] == [1, 3, 1]
 
 
-# ahead and behind
-
-# Seconds after which a test that waits for another thread has failed.
-PATIENCE = 20
-
-
-def test_items_made_ahead_come_in_their_order():
-    assert list(ahead(iter(range(100)))) == list(range(100))
-    assert list(ahead(iter([]))) == []
-
-
-def test_an_item_may_be_none_or_false():
-    assert list(ahead(iter([None, 0, None, ""]))) == [None, 0, None, ""]
-
-
-def test_the_next_item_is_made_while_this_one_is_used():
-    made = [threading.Event() for _ in range(3)]
-
-    def items():
-        for number, event in enumerate(made):
-            event.set()
-            yield number
-
-    for number in ahead(items()):
-        assert all(event.wait(PATIENCE) for event in made[: number + 2])
-
-
-def test_no_more_than_the_next_item_is_made():
-    made = []
-    for number in ahead(made.append(i) or i for i in range(50)):
-        assert len(made) <= number + 2
-
-
-def test_an_error_in_making_an_item_comes_after_the_items_before_it():
-    error, got = ValueError("line 3"), []
-
-    def items():
-        yield from (1, 2)
-        raise error
-
-    with pytest.raises(ValueError) as caught:
-        for item in ahead(items()):
-            got.append(item)
-    assert caught.value is error
-    assert got == [1, 2]
-
-
-def test_leaving_early_stops_the_thread_and_closes_what_makes_the_items():
-    closed = threading.Event()
-
-    def items():
-        try:
-            yield from itertools.count()
-        finally:
-            closed.set()
-
-    before = threading.active_count()
-    for item in ahead(items()):
-        if item == 3:
-            break
-    assert threading.active_count() == before
-    assert closed.is_set()
-
-
-def test_an_error_in_using_an_item_stops_the_thread():
-    before = threading.active_count()
-    with pytest.raises(KeyError):
-        for item in ahead(itertools.count()):
-            raise KeyError(item)
-    assert threading.active_count() == before
-
-
-def fail(error):
-    raise error
-
-
-def test_things_are_done_behind_in_their_order():
-    done = []
-    with Behind() as behind:
-        for i in range(100):
-            behind.do(done.append, i)
-    assert done == list(range(100))
-
-
-def test_whoever_brings_the_next_thing_waits_until_the_last_is_done():
-    go, done = threading.Event(), []
-    timer = threading.Timer(0.05, go.set)
-    with Behind() as behind:
-        behind.do(lambda: done.append(go.wait(PATIENCE)))
-        timer.start()
-        behind.do(done.append, "second")
-        assert done[0] is True
-    timer.join()
-
-
-def test_an_error_behind_meets_whoever_brings_the_next_thing_which_is_not_done():
-    error, done = OSError("no space left on device"), []
-    with pytest.raises(OSError) as caught, Behind() as behind:
-        behind.do(fail, error)
-        behind.do(done.append, 1)
-    assert caught.value is error
-    assert done == []
-
-
-def test_an_error_behind_is_met_again_by_whoever_goes_on():
-    error = OSError("no space left on device")
-    with pytest.raises(OSError) as last, Behind() as behind:
-        behind.do(fail, error)
-        for _ in range(2):
-            with pytest.raises(OSError) as caught:
-                behind.do(print)
-            assert caught.value is error
-    assert last.value is error
-
-
-def test_an_error_in_the_last_thing_is_met_when_leaving():
-    error = OSError("no space left on device")
-    with pytest.raises(OSError) as caught, Behind() as behind:
-        behind.do(fail, error)
-    assert caught.value is error
-
-
-@pytest.mark.parametrize("error", [KeyError("first"), KeyboardInterrupt()])
-def test_leaving_because_of_an_error_does_not_hide_it(error):
-    with pytest.raises(type(error)) as caught, Behind() as behind:
-        behind.do(fail, OSError("no space left on device"))
-        raise error
-    assert caught.value is error
-
-
-def test_leaving_because_of_an_error_waits_for_what_was_begun():
-    done = []
-    with pytest.raises(KeyError), Behind() as behind:
-        behind.do(lambda: done.append(threading.Event().wait(0.05)))
-        raise KeyError
-    assert done == [False]
-
-
-def test_ctrl_c_while_leaving_waits_for_what_was_begun():
-    done, pause = [], threading.Event()
-
-    def interrupted():
-        pause.wait(0.05)
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-        pause.wait(0.05)
-        done.append(True)
-
-    with pytest.raises(KeyboardInterrupt), Behind() as behind:
-        behind.do(interrupted)
-    assert done == [True]
-
-
 def test_the_next_window_is_tokenised_while_this_one_is_computed(tmp_path, folder, monkeypatch):
-    monkeypatch.setattr(pipeline, "WINDOW", 1)
+    monkeypatch.setattr(encoder, "WINDOW", 1)
     texts = ["a", "b", "c"]
     tokenized = {text: threading.Event() for text in texts}
 
@@ -701,7 +468,7 @@ def test_the_next_window_is_computed_while_this_one_is_written(tmp_path, folder,
 @pytest.mark.parametrize("method", ["tokenize", "embed"])
 @pytest.mark.parametrize("error", [RuntimeError("out of memory"), UserError("a worker died"), KeyboardInterrupt()])
 def test_an_error_in_the_backend_leaves_the_whole_parts_and_nothing_else(tmp_path, folder, monkeypatch, method, error):
-    monkeypatch.setattr(pipeline, "WINDOW", 2)
+    monkeypatch.setattr(encoder, "WINDOW", 2)
     backend = FailingBackend(method, "g", error)
     with pytest.raises(type(error)) as caught:
         encode_corpus(corpus_of(tmp_path, *"abcdefgh"), backend, folder, options(rows_per_part=4))
@@ -719,8 +486,8 @@ def test_an_error_in_the_first_window_leaves_nothing(tmp_path, folder):
 
 @pytest.mark.parametrize("texts", ["abcde", "abcdefgh"])
 def test_a_corpus_that_changed_is_named_after_the_parts_before_it(tmp_path, folder, monkeypatch, texts):
-    monkeypatch.setattr(pipeline, "READ", 1)
-    monkeypatch.setattr(pipeline, "WINDOW", 1)
+    monkeypatch.setattr(encoder, "READ", 1)
+    monkeypatch.setattr(encoder, "WINDOW", 1)
     corpus = corpus_of(tmp_path, *"abcdefg")
     put(tmp_path / "corpus.jsonl", texts)
     with pytest.raises(UserError, match="corpus.jsonl has changed"):
@@ -733,7 +500,7 @@ def test_a_corpus_that_changed_is_named_after_the_parts_before_it(tmp_path, fold
 @pytest.mark.parametrize("part", range(4))
 @pytest.mark.parametrize("rows", [8, 7])
 def test_an_error_in_on_part_ends_the_run_as_itself(tmp_path, folder, monkeypatch, part, rows):
-    monkeypatch.setattr(pipeline, "WINDOW", 2)
+    monkeypatch.setattr(encoder, "WINDOW", 2)
     error, heard = RuntimeError("the store is gone"), []
 
     def on_part(path):
@@ -750,7 +517,7 @@ def test_an_error_in_on_part_ends_the_run_as_itself(tmp_path, folder, monkeypatc
 
 
 def test_an_output_folder_that_goes_away_ends_the_run(tmp_path, folder):
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(UserError, match="Run the same command again to go on"):
         encode_corpus(
             corpus_of(tmp_path, *"abcdefgh"),
             CountingBackend(),
@@ -758,7 +525,7 @@ def test_an_output_folder_that_goes_away_ends_the_run(tmp_path, folder):
             options(rows_per_part=2),
             lambda path: shutil.rmtree(folder),
         )
-    assert not folder.exists()
+    assert not (folder / "manifest.json").exists()
 
 
 def test_a_backend_that_fails_after_the_writer_is_what_the_run_ends_with(tmp_path, folder):
@@ -787,11 +554,13 @@ def test_a_backend_that_fails_after_the_writer_is_what_the_run_ends_with(tmp_pat
 
 def test_metrics_are_numbers_and_rates_follow_from_the_seconds():
     metrics = Result(
-        rows=10, tokens=40, truncated_rows=1, empty_rows=2, null_rows=3, computed_rows=6, seconds=2.0
+        rows=10, tokens=40, long_rows=1, truncated_rows=1, empty_rows=2, null_rows=3, computed_rows=6, seconds=2.0
     ).metrics()
     assert metrics.pop("encode/peak_rss_mb") > 1
     assert metrics == {
         "encode/rows": 10,
+        "encode/resumed_rows": 0,
+        "encode/long_rows": 1,
         "encode/seconds": 2.0,
         "encode/rows_per_second": 5.0,
         "encode/tokens_per_second": 20.0,
@@ -800,6 +569,11 @@ def test_metrics_are_numbers_and_rates_follow_from_the_seconds():
         "encode/null_rows": 3,
         "encode/computed_rows": 6,
     }
+
+
+def test_rates_are_those_of_the_rows_that_this_run_has_computed():
+    metrics = Result(rows=10, resumed_rows=5, tokens=40, seconds=2.0).metrics()
+    assert (metrics["encode/rows_per_second"], metrics["encode/tokens_per_second"]) == (2.5, 10.0)
 
 
 def test_padding_is_a_metric_where_the_backend_knows_it(tmp_path, folder):
@@ -824,87 +598,37 @@ def test_the_result_measures_its_time_and_describes_itself_as_json(tmp_path, fol
     assert result.seconds > 0
     expected = {
         "rows": 2,
+        "written_rows": 2,
         "null_rows": 1,
         "empty_rows": 0,
+        "long_rows": 1,
         "truncated_rows": 1,
         "tokens": 4,
         "dim": 2,
         "dtype": "float16",
+        "ranges": None,
     }
-    assert json.loads(json.dumps(result.manifest())) == expected
+    manifest = json.loads(json.dumps(result.manifest()))
+    assert manifest.pop("rejects")["name"] == "rejects.parquet"
+    assert manifest == expected
 
 
 def test_peak_memory_is_in_megabytes():
     assert 10 < peak_rss_mb() < 1_000_000
 
 
-# progress
-
-
 @pytest.fixture
 def shown(monkeypatch, caplog):
     """The rows of the progress lines so far, [(done, of all), ...]; every call shows one."""
     monkeypatch.setattr(sys, "stderr", io.StringIO())
-    monkeypatch.setattr(pipeline, "PROGRESS_SECONDS", 0.0)
-    monkeypatch.setattr(pipeline.logger, "propagate", True)
+    monkeypatch.setattr(progress, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(progress.logger, "propagate", True)
     caplog.set_level(logging.INFO, logger="steps")
     return lambda: [(int(done), int(total)) for done, total in re.findall(r"(\d+) of (\d+) rows", caplog.text)]
 
 
-def test_progress_is_a_log_line_where_there_is_no_terminal(monkeypatch, caplog):
-    monkeypatch.setattr(sys, "stderr", io.StringIO())
-    monkeypatch.setattr(pipeline, "PROGRESS_SECONDS", 0.0)
-    monkeypatch.setattr(pipeline.logger, "propagate", True)
-    with caplog.at_level(logging.INFO, logger="steps"), Progress(200) as progress:
-        progress.advance(50)
-    assert "50 of 200 rows (25 %)" in caplog.text
-
-
-def test_progress_is_quiet_between_its_lines(monkeypatch, caplog):
-    monkeypatch.setattr(sys, "stderr", io.StringIO())
-    monkeypatch.setattr(pipeline.logger, "propagate", True)
-    with caplog.at_level(logging.INFO, logger="steps"), Progress(200) as progress:
-        progress.advance(50)
-    assert caplog.text == ""
-
-
-def test_progress_counts_what_needed_no_computing_when_the_window_is_done(shown):
-    with Progress(10) as progress:
-        progress.advance(2)
-        progress.advance(1)
-        progress.window_done(6)
-        progress.advance(4)
-        progress.window_done(4)
-    assert shown() == [(2, 10), (3, 10), (6, 10), (10, 10), (10, 10)]
-
-
-def test_progress_can_be_shown_before_the_first_row_is_done(shown):
-    with Progress(10) as progress:
-        progress.advance(0)
-        progress.window_done(10)
-    assert shown()[-1] == (10, 10)
-
-
-def test_progress_from_several_threads_is_added_up(shown):
-    class Slow(int):
-        """A number that takes long to add."""
-
-        def __radd__(self, other):
-            time.sleep(0.001)
-            return int(other) + int(self)
-
-    with Progress(100) as progress:
-        threads = [threading.Thread(target=lambda: [progress.advance(Slow(1)) for _ in range(10)]) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        progress.window_done(100)
-    assert shown() == [(done, 100) for done in (*range(1, 81), 100)]
-
-
 def test_progress_of_a_corpus_counts_every_row_once(tmp_path, folder, monkeypatch, shown):
-    monkeypatch.setattr(pipeline, "WINDOW", 3)
+    monkeypatch.setattr(encoder, "WINDOW", 3)
     texts = ["a", None, "b", "a", "a", "a", None, None, None, "b", "c"]
     encode_corpus(corpus_of(tmp_path, *texts), CountingBackend(), folder, options())
     # Texts that are computed one by one, then the window they are in.

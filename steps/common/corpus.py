@@ -142,15 +142,21 @@ class Corpus:
         first = 0
         for source in self.sources:
             start = first
+            # The last rows of a file are handed on once the file was found to be the one it was.
+            last: pa.RecordBatch | None = None
             for rows in _read(source.place, self.format, self.fields, size, source.keys):
-                yield self._batch(source, rows, first)
                 first += len(rows)
                 if first - start > source.rows:
                     break
+                if last is not None:
+                    yield last
+                last = self._batch(source, rows, first - len(rows))
             if first - start != source.rows:
                 raise _changed(source.place, f"it held {source.rows} rows")
             if files.stamp(source.place) != (source.bytes, source.modified):
                 raise _changed(source.place, "its size or its time of change is another")
+            if last is not None:
+                yield last
 
     def _batch(self, source: Source, rows: "_TextRows", first: int) -> pa.RecordBatch:
         ids, kept = rows.values[: bool(self.fields.id_column)], rows.values[bool(self.fields.id_column) :]

@@ -180,6 +180,8 @@ def collect(output: Output, stems: list[str], resumed: set[str], id_type: pa.Dat
     """
     for stem in stems:
         record = shards.read_record(output, stem)
+        if record is None:
+            raise UserError(f"output {output} has lost what was written there. Run the same command again to go on.")
         part = shards.part_from(record["part"])
         result.add(Counts(**part.counts))
         result.parts.append(part)
