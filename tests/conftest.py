@@ -1,13 +1,17 @@
 """Fixtures: every test has its own tracking store, one tiny model is built once, real data is found or skipped."""
 
+import contextlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from pyarrow import fs
 
 from steps.common import arguments
 
@@ -188,6 +192,42 @@ def tiny_run(step, tiny_model_folder):
     code, out, err = step("log_model", "model=local", "--model.path", str(tiny_model_folder))
     assert code == 0, err
     return last_json(out)
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory):
+    """An S3 server on loopback, in a process of its own, to which s3:// leads from here on; yields the URI of a bucket."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with (tmp_path_factory.mktemp("s3") / "log").open("wb") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log
+        )
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (
+            ("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}"),
+            ("AWS_ACCESS_KEY_ID", "key"),
+            ("AWS_SECRET_ACCESS_KEY", "secret"),
+            ("AWS_REGION", "us-east-1"),
+            ("AWS_EC2_METADATA_DISABLED", "true"),
+        ):
+            patch.setenv(name, value)
+        try:
+            wait_for_server(port, server)
+            fs.FileSystem.from_uri("s3://bucket?allow_bucket_creation=true")[0].create_dir("bucket")
+            yield "s3://bucket"
+        finally:
+            server.terminate()
+            server.wait(20)
+
+
+def wait_for_server(port: int, server: subprocess.Popen) -> None:
+    end = time.monotonic() + 60
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        assert server.poll() is None and time.monotonic() < end, "the server does not start"
+        time.sleep(0.05)
 
 
 class FolderStore:
