@@ -1,22 +1,24 @@
-"""Vectors -> Parquet parts and a manifest, and nothing half done left behind."""
+"""Vectors -> parts and a manifest, what is noted of them meanwhile, and the check of it all."""
 
 import hashlib
 import json
+import os
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from steps.common import shards
+from steps.common import files, shards
 from steps.common.errors import UserError
-from steps.common.shards import PartWriter, embedding_column, embedding_schema, prepare_output, write_manifest
+from steps.common.output import Output
+from steps.common.shards import File, NpyPart, ParquetPart, Part, embedding_column, embedding_schema
 
 ALL = np.ones(3, bool)
 
 
-def schema_of(dtype="float32", keep_text=True, nulls=False, id_type=None, dim=2):
-    return embedding_schema(id_type or pa.int64(), dim, dtype, keep_text=keep_text, nulls=nulls)
+def schema_of(dtype="float32", keep_text=True, nulls=False, id_type=None, dim=2, **more):
+    return embedding_schema(id_type or pa.int64(), dim, dtype, keep_text=keep_text, nulls=nulls, **more)
 
 
 def table_of(first, count, schema=None):
@@ -32,22 +34,37 @@ def table_of(first, count, schema=None):
     return pa.table([columns[name] for name in schema.names], schema=schema)
 
 
-def write_all(folder, *tables, rows_per_part=100, **options):
-    with PartWriter(folder, tables[0].schema, rows_per_part, **options) as writer:
-        for table in tables:
-            writer.write(table)
-    return writer.parts
+@pytest.fixture
+def output(tmp_path):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    output = Output(files.locate(folder), tmp_path)
+    output.make()
+    return output
 
 
-def names_in(folder):
-    return sorted(path.name for path in folder.iterdir())
+def put_part(output, first, *tables, stem="part-00000", kind=ParquetPart, rejects=(), width=2):
+    """Write a part of some tables as encode does, with its record."""
+    writer = kind(output.workspace, stem, tables[0].schema, width)
+    for table in tables:
+        writer.write(table)
+    made = writer.finish()
+    facts = [shards.file_facts(path, name) for path, name in made]
+    rows = sum(table.num_rows for table in tables)
+    part = Part(facts[0].name, first, rows, writer.rows, facts[0].bytes, facts[0].sha256, {}, {"rows": rows}, facts[1:])
+    for path, name in made:
+        output.put(path, name)
+    shards.write_record(output, part, list(rejects))
+    return part
 
 
-def refusal(folder) -> str:
-    with pytest.raises(UserError) as caught:
-        prepare_output(folder)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+def names_in(output):
+    return [name for name in output.names() if not name.startswith(".")]
+
+
+def finish(output, *parts, **facts):
+    rows = sum(part.rows for part in parts)
+    shards.write_manifest(output, parts, {"rows": rows, "plan": {"a": 1}, "runs": ["r"], "ranges": None} | facts)
 
 
 # schema and column
@@ -112,257 +129,323 @@ def test_vectors_that_are_a_slice_of_others_are_written_as_they_look():
 # parts
 
 
-def test_parts_are_numbered_and_filled_to_rows_per_part(tmp_path):
-    parts = write_all(tmp_path, table_of(0, 7), rows_per_part=3)
-    assert names_in(tmp_path) == ["part-00000.parquet", "part-00001.parquet", "part-00002.parquet"]
-    assert [(part.first_row, part.rows) for part in parts] == [(0, 3), (3, 3), (6, 1)]
-    assert [part.name for part in parts] == names_in(tmp_path)
+def test_a_part_holds_the_rows_it_was_given_in_order(output):
+    part = put_part(output, 0, *(table_of(start, 4) for start in (0, 4, 8)))
+    assert pq.read_table(output.place.local / part.name).combine_chunks() == table_of(0, 12)
+    assert (part.rows, part.written_rows) == (12, 12)
 
 
-@pytest.mark.parametrize("sizes", [[12], [1] * 12, [5, 7], [3, 4, 4, 1], [11, 1]])
-@pytest.mark.parametrize("rows_per_part", [1, 3, 4, 12, 100])
-def test_the_parts_in_name_order_are_the_rows_in_order_however_they_came(tmp_path, sizes, rows_per_part):
-    starts = np.cumsum([0, *sizes])
-    parts = write_all(
-        tmp_path, *(table_of(start, size) for start, size in zip(starts, sizes)), rows_per_part=rows_per_part
-    )
-    read = pa.concat_tables([pq.read_table(tmp_path / name) for name in names_in(tmp_path)])
-    assert read.combine_chunks() == table_of(0, 12)
-    assert [part.rows for part in parts[:-1]] == [rows_per_part] * (len(parts) - 1)
-    assert sum(part.rows for part in parts) == 12
-
-
-def test_small_tables_share_a_row_group(tmp_path, monkeypatch):
+def test_small_tables_share_a_row_group(output, monkeypatch):
     monkeypatch.setattr(shards, "ROW_GROUP", 4)
-    write_all(tmp_path, *(table_of(i, 1) for i in range(10)))
-    metadata = pq.ParquetFile(tmp_path / "part-00000.parquet").metadata
+    part = put_part(output, 0, *(table_of(i, 1) for i in range(10)))
+    metadata = pq.ParquetFile(output.place.local / part.name).metadata
     assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [4, 4, 2]
 
 
-def test_a_full_last_part_is_followed_by_no_empty_one(tmp_path):
-    assert len(write_all(tmp_path, table_of(0, 6), rows_per_part=3)) == 2
+def test_size_and_digest_of_a_part_are_those_of_its_file(output):
+    part = put_part(output, 0, table_of(0, 5))
+    content = (output.place.local / part.name).read_bytes()
+    assert (part.bytes, part.sha256) == (len(content), hashlib.sha256(content).hexdigest())
 
 
-def test_no_rows_make_no_part(tmp_path):
-    assert write_all(tmp_path, table_of(0, 0)) == []
-    assert names_in(tmp_path) == []
-
-
-def test_size_and_digest_of_a_part_are_those_of_its_file(tmp_path):
-    for part in write_all(tmp_path, table_of(0, 5), rows_per_part=2):
-        content = (tmp_path / part.name).read_bytes()
-        assert (part.bytes, part.sha256) == (len(content), hashlib.sha256(content).hexdigest())
-
-
-def test_the_same_rows_make_the_same_bytes(tmp_path):
-    folders = [tmp_path / "a", tmp_path / "b"]
-    for folder in folders:
-        folder.mkdir()
-    first, second = (write_all(folder, table_of(0, 5)) for folder in folders)
-    assert first == second
+@pytest.mark.parametrize("kind", [ParquetPart, NpyPart])
+def test_the_same_rows_make_the_same_bytes(output, kind):
+    parts = [put_part(output, 0, table_of(0, 5), stem=f"part-0000{i}", kind=kind) for i in range(2)]
+    assert [file.sha256 for file in parts[0].files] == [file.sha256 for file in parts[1].files]
 
 
 @pytest.mark.parametrize("nulls", [False, True])
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
 @pytest.mark.parametrize("keep_text", [True, False])
-def test_a_part_has_the_schema_it_was_given(tmp_path, dtype, keep_text, nulls):
+def test_a_part_has_the_schema_it_was_given(output, dtype, keep_text, nulls):
     schema = schema_of(dtype, keep_text, nulls)
-    write_all(tmp_path, table_of(0, 3, schema))
-    read = pq.read_table(tmp_path / "part-00000.parquet")
+    part = put_part(output, 0, table_of(0, 3, schema))
+    read = pq.read_table(output.place.local / part.name)
     assert read.schema.names == schema.names
     assert read.schema.field("embedding").type == schema.field("embedding").type
     assert read.column("embedding").to_pylist() == [[0, 0], [1, -1], [2, -2]]
 
 
-def test_null_embeddings_and_null_texts_survive_the_file(tmp_path):
+def test_null_embeddings_and_null_texts_survive_the_file(output):
     schema = schema_of(nulls=True)
-    vectors = embedding_column(
-        np.array([[1, 2]], np.float32), np.array([False, True, False]), schema.field("embedding").type
-    )
-    write_all(
-        tmp_path,
-        pa.table([pa.array([0, 1, 2]), pa.array([None, "b", None], pa.string()), vectors], schema=schema),
-        rows_per_part=2,
-    )
-    read = pa.concat_tables([pq.read_table(tmp_path / name) for name in names_in(tmp_path)])
+    kind = schema.field("embedding").type
+    vectors = embedding_column(np.array([[1, 2]], np.float32), np.array([False, True, False]), kind)
+    table = pa.table([pa.array([0, 1, 2]), pa.array([None, "b", None], pa.string()), vectors], schema=schema)
+    read = pq.read_table(output.place.local / put_part(output, 0, table).name)
     assert read.column("embedding").to_pylist() == [None, [1, 2], None]
     assert read.column("text").to_pylist() == [None, "b", None]
 
 
-def test_ids_that_are_strings_or_null_survive_the_file(tmp_path):
+def test_ids_that_are_strings_or_null_survive_the_file(output):
     schema = schema_of(id_type=pa.string(), keep_text=False)
     vectors = embedding_column(np.zeros((3, 2), np.float32), ALL, schema.field("embedding").type)
-    write_all(tmp_path, pa.table([pa.array(["007", None, "ü"]), vectors], schema=schema))
-    assert pq.read_table(tmp_path / "part-00000.parquet").column("id").to_pylist() == ["007", None, "ü"]
+    part = put_part(output, 0, pa.table([pa.array(["007", None, "ü"]), vectors], schema=schema))
+    assert pq.read_table(output.place.local / part.name).column("id").to_pylist() == ["007", None, "ü"]
 
 
-def test_float16_halves_the_embeddings_and_keeps_what_fits(tmp_path):
-    schema = schema_of("float16", keep_text=False)
-    vectors = np.array([[0.5, 1 / 3], [-0.25, 0]], np.float32)
-    column = embedding_column(vectors, np.ones(2, bool), schema.field("embedding").type)
-    write_all(tmp_path, pa.table([pa.array([0, 1]), column], schema=schema))
-    read = np.array(pq.read_table(tmp_path / "part-00000.parquet").column("embedding").to_pylist())
-    np.testing.assert_array_equal(read, vectors.astype(np.float16))
+def test_columns_that_are_kept_survive_the_file_nested_ones_too(output):
+    tags = pa.list_(pa.struct([("name", pa.string()), ("weight", pa.float64())]))
+    schema = schema_of(keep_text=False, kept={"year": pa.int16(), "tags": tags})
+    vectors = embedding_column(np.zeros((2, 2), np.float32), np.ones(2, bool), schema.field("embedding").type)
+    rows = [[{"name": "a", "weight": 0.5}], None]
+    table = pa.table(
+        [pa.array([1, 2]), pa.array([1999, None], pa.int16()), pa.array(rows, tags), vectors], schema=schema
+    )
+    assert pq.read_table(output.place.local / put_part(output, 0, table).name) == table
 
 
-def test_on_part_hears_of_each_part_when_it_is_whole(tmp_path):
-    heard = []
+def test_a_matrix_holds_the_vectors_and_its_neighbour_the_rest(output):
+    part = put_part(output, 0, table_of(0, 3), table_of(3, 2), kind=NpyPart)
+    matrix = np.load(output.place.local / "part-00000.npy")
+    assert (matrix.dtype, matrix.tolist()) == (np.float32, [[0, 0], [1, -1], [2, -2], [3, -3], [4, -4]])
+    beside = pq.read_table(output.place.local / "part-00000.ids.parquet")
+    assert beside.to_pydict() == {"id": [0, 1, 2, 3, 4], "text": [f"text {i}" for i in range(5)]}
+    assert [file.name for file in part.files] == ["part-00000.npy", "part-00000.ids.parquet"]
+    assert np.load(output.place.local / "part-00000.npy", mmap_mode="r").shape == (5, 2)
 
-    def on_part(path):
-        heard.append((path.name, pq.read_table(path).num_rows, names_in(tmp_path)))
 
-    write_all(tmp_path, table_of(0, 5), rows_per_part=2, on_part=on_part)
-    assert [(name, rows) for name, rows, _ in heard] == [
-        ("part-00000.parquet", 2),
-        ("part-00001.parquet", 2),
-        ("part-00002.parquet", 1),
+@pytest.mark.parametrize("dtype, empty", [("float32", np.nan), ("float16", np.nan), ("int8", 0)])
+def test_a_row_without_a_vector_has_its_place_in_a_matrix(output, dtype, empty):
+    schema = schema_of(dtype, nulls=True, keep_text=False)
+    valid = np.array([False, True, False])
+    vectors = embedding_column(np.array([[1, 2]]), valid, schema.field("embedding").type)
+    put_part(output, 0, pa.table([pa.array([0, 1, 2]), vectors], schema=schema), kind=NpyPart)
+    matrix = np.load(output.place.local / "part-00000.npy")
+    np.testing.assert_array_equal(matrix, np.array([[empty] * 2, [1, 2], [empty] * 2], dtype))
+
+
+def test_a_million_rows_need_no_longer_header_than_none(output):
+    writer = NpyPart(output.workspace, "part-0", schema_of(keep_text=False), 2)
+    header = writer._stream.tell()
+    writer.write(table_of(0, 200_000, schema_of(keep_text=False)))
+    (path, _), _ = writer.finish()
+    assert path.stat().st_size == header + 200_000 * 8
+
+
+@pytest.mark.parametrize("kind", [ParquetPart, NpyPart])
+def test_a_part_that_is_dropped_leaves_nothing(output, kind):
+    writer = kind(output.workspace, "part-00000", schema_of(), 2)
+    writer.write(table_of(0, 3))
+    writer.drop()
+    assert output.names() == []
+
+
+def test_a_part_that_is_dropped_on_a_full_disk_leaves_nothing(output, monkeypatch):
+    def full(writer):
+        raise OSError("disk is still full")
+
+    writer = ParquetPart(output.workspace, "part-00000", schema_of(), 2)
+    with monkeypatch.context() as patched:
+        patched.setattr(shards.pq.ParquetWriter, "close", full)
+        writer.drop()
+    assert output.names() == []
+
+
+def test_part_names_are_in_the_order_of_the_rows_however_many_there_are():
+    for parts in (1, 99_999, 100_000, 100_001, 1_000_001):
+        stems = [shards.part_stem(i, parts) for i in (0, parts // 2, parts - 1)]
+        assert stems == sorted(stems) and len({len(stem) for stem in stems}) == 1
+    assert shards.part_stem(0, 1) == "part-00000"
+
+
+@pytest.mark.parametrize("kind", [ParquetPart, NpyPart])
+def test_vectors_of_a_finished_part_are_read_by_row(output, kind, monkeypatch):
+    monkeypatch.setattr(shards, "ROW_GROUP", 4)
+    part = put_part(output, 0, *(table_of(i, 3) for i in (0, 3, 6, 9)), kind=kind)
+    reader = shards.VectorReader(output, part, 2)
+    assert [reader.row(row).tolist() for row in (0, 2, 3, 3, 8, 11)] == [
+        [0, 0],
+        [2, -2],
+        [3, -3],
+        [3, -3],
+        [8, -8],
+        [11, -11],
     ]
-    assert not any(name.endswith(".tmp") for _, _, names in heard for name in names)
 
 
-def test_on_part_may_move_the_part_away(tmp_path):
-    parts = write_all(tmp_path, table_of(0, 5), rows_per_part=2, on_part=lambda path: path.unlink())
-    assert names_in(tmp_path) == []
-    assert [(part.name, part.first_row) for part in parts] == [
-        ("part-00000.parquet", 0),
-        ("part-00001.parquet", 2),
-        ("part-00002.parquet", 4),
+# records, rejects, manifest
+
+
+def test_a_record_says_what_is_needed_to_go_on(output):
+    part = put_part(output, 7, table_of(0, 3), rejects=[{"row": 8, "reason": "null"}])
+    record = shards.read_record(output, "part-00000")
+    assert shards.part_from(record["part"]) == part
+    assert record["rejects"] == [{"row": 8, "reason": "null"}]
+    assert shards.read_record(output, "part-00001") is None
+
+
+def test_a_record_that_is_torn_is_none(output):
+    put_part(output, 0, table_of(0, 3))
+    (path,) = output.place.local.glob(".encode/done/*.json")
+    path.write_text(path.read_text()[:40])
+    assert shards.read_record(output, "part-00000") is None
+
+
+def test_rejects_have_a_row_for_each_row_without_an_embedding(output):
+    rows = [[{"row": 1, "id": "a", "file": "c.csv", "line": 3, "reason": "null"}], [], [{"row": 9, "id": None}]]
+    file = shards.write_rejects(output, pa.string(), rows)
+    assert shards.check_files(output, [file]) == []
+    assert pq.read_table(output.place.local / "rejects.parquet").to_pylist() == [
+        {"row": 1, "id": "a", "file": "c.csv", "line": 3, "reason": "null"},
+        {"row": 9, "id": None, "file": None, "line": None, "reason": None},
     ]
 
 
-def test_a_part_that_is_not_whole_yet_has_only_a_hidden_temporary_name(tmp_path):
-    with PartWriter(tmp_path, schema_of(), 10) as writer:
-        writer.write(table_of(0, 3))
-        assert [name.startswith(".") and name.endswith(".tmp") for name in names_in(tmp_path)] == [True]
-        assert writer.parts == []
-    assert names_in(tmp_path) == ["part-00000.parquet"]
+def test_without_rejects_there_is_no_file_of_them(output):
+    assert shards.write_rejects(output, pa.int64(), [[], []]) is None
+    assert output.names() == []
 
 
-def test_an_error_leaves_neither_the_unfinished_part_nor_its_temporary_file(tmp_path):
-    with pytest.raises(RuntimeError, match="mid-way"), PartWriter(tmp_path, schema_of(), 2) as writer:
-        writer.write(table_of(0, 3))
-        raise RuntimeError("mid-way")
-    assert names_in(tmp_path) == ["part-00000.parquet"]
-    assert len(writer.parts) == 1
+def test_the_manifest_is_readable_text_whatever_the_letters(output):
+    text = shards.write_manifest(output, [], {"corpus": "Grüße/東京.csv"})
+    assert "Grüße/東京.csv" in text
+    assert (output.place.local / "manifest.json").read_text(encoding="utf-8") == text
 
 
-def test_an_error_before_any_row_leaves_nothing(tmp_path):
-    with pytest.raises(RuntimeError), PartWriter(tmp_path, schema_of(), 2):
-        raise RuntimeError
-    assert names_in(tmp_path) == []
+def test_a_manifest_that_cannot_be_written_leaves_no_manifest(output):
+    with pytest.raises(TypeError):
+        shards.write_manifest(output, [], {"model": object()})
+    assert output.names() == []
 
 
-def test_ctrl_c_leaves_no_temporary_file(tmp_path):
-    with pytest.raises(KeyboardInterrupt), PartWriter(tmp_path, schema_of(), 10) as writer:
-        writer.write(table_of(0, 3))
-        raise KeyboardInterrupt
-    assert names_in(tmp_path) == []
+def test_the_records_of_a_whole_output_can_be_written_again(output):
+    rejects = [{"row": 1, "id": 1, "file": "c", "line": 2, "reason": "null"}]
+    parts = [
+        put_part(output, 0, table_of(0, 3), rejects=rejects),
+        put_part(output, 3, table_of(3, 2), stem="part-00001"),
+    ]
+    finish(output, *parts, rejects=vars(shards.write_rejects(output, pa.int64(), [rejects])))
+    before = [shards.read_record(output, f"part-0000{i}") for i in range(2)]
+    output.clear_work()
+    assert shards.read_record(output, "part-00000") is None
+    assert shards.restore(output) == {"plan": {"a": 1}, "runs": ["r"], "ranges": None}
+    assert [shards.read_record(output, f"part-0000{i}") for i in range(2)] == before
 
 
-def test_a_table_of_another_schema_raises_and_leaves_nothing(tmp_path):
-    with pytest.raises(ValueError), PartWriter(tmp_path, schema_of(), 10) as writer:
-        writer.write(pa.table({"id": ["x"]}))
-    assert names_in(tmp_path) == []
+# checks
 
 
-def test_an_error_in_on_part_is_not_swallowed_and_leaves_no_temporary_file(tmp_path):
-    def on_part(path):
-        raise OSError("store is full")
-
-    with pytest.raises(OSError, match="store is full"):
-        write_all(tmp_path, table_of(0, 5), rows_per_part=2, on_part=on_part)
-    assert names_in(tmp_path) == ["part-00000.parquet"]
+def test_a_whole_output_has_no_findings(output):
+    parts = [put_part(output, 0, table_of(0, 3)), put_part(output, 3, table_of(3, 2), stem="part-00001", kind=NpyPart)]
+    finish(output, *parts)
+    manifest, findings = shards.verify(output)
+    assert (manifest["rows"], findings) == (5, [])
 
 
-def test_an_error_while_a_part_is_made_whole_leaves_no_temporary_file(tmp_path, monkeypatch):
-    def full(descriptor):
-        raise OSError("disk is full")
-
-    monkeypatch.setattr(shards.os, "fsync", full)
-    with pytest.raises(OSError, match="disk is full"):
-        write_all(tmp_path, table_of(0, 5), rows_per_part=2)
-    assert names_in(tmp_path) == []
+def flip_a_byte(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
 
 
-def test_a_disk_that_is_full_leaves_no_temporary_file(tmp_path, monkeypatch):
-    class FullDisk(pq.ParquetWriter):
-        def write_table(self, *args, **options):
-            raise OSError("disk is full")
-
-        def close(self):
-            if self.is_open:
-                super().close()
-                raise OSError("disk is still full")
-
-    monkeypatch.setattr(shards.pq, "ParquetWriter", FullDisk)
-    with pytest.raises(OSError, match="disk is"):
-        write_all(tmp_path, table_of(0, 5))
-    assert names_in(tmp_path) == []
+def cut_off(path):
+    os.truncate(path, path.stat().st_size - 1)
 
 
-# the folder
+@pytest.mark.parametrize(
+    "damage, expected",
+    [
+        (lambda path: path.unlink(), "part-00001.parquet is missing"),
+        (flip_a_byte, "part-00001.parquet has SHA-256"),
+        (cut_off, "part-00001.parquet has"),
+        (
+            lambda path: path.with_name("part-00002.parquet").write_bytes(b""),
+            "part-00002.parquet is not in the manifest",
+        ),
+    ],
+)
+def test_any_damage_is_found(output, damage, expected):
+    parts = [put_part(output, 3 * i, table_of(3 * i, 3), stem=f"part-0000{i}") for i in range(2)]
+    finish(output, *parts)
+    damage(output.place.local / "part-00001.parquet")
+    _, findings = shards.verify(output)
+    assert len(findings) == 1 and findings[0].startswith(expected)
+
+
+def test_parts_that_leave_out_rows_are_found(output):
+    parts = [put_part(output, 0, table_of(0, 3)), put_part(output, 4, table_of(4, 2), stem="part-00001")]
+    finish(output, *parts, rows=6)
+    assert shards.verify(output)[1] == ["part-00001.parquet begins at row 4 of the corpus, expected 3"]
+
+
+def test_a_part_with_other_rows_than_it_says_is_found(output):
+    part = put_part(output, 0, table_of(0, 3))
+    finish(output, Part(**{**vars(part), "written_rows": 4}))
+    assert shards.verify(output)[1] == ["part-00000.parquet has 3 rows, expected 4"]
+
+
+def test_an_output_without_its_end_is_not_verified(output):
+    put_part(output, 0, table_of(0, 3))
+    output.write_text(shards.PLAN, "{}")
+    with pytest.raises(UserError, match="is not whole: encode was stopped before its end"):
+        shards.verify(output)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"parts": 3}'])
+def test_a_manifest_that_is_none_is_said(output, content):
+    (output.place.local / "manifest.json").write_text(content)
+    with pytest.raises(UserError, match="manifest.json of output .* cannot be read"):
+        shards.verify(output)
+
+
+def test_a_manifest_of_another_version_is_said(output):
+    part = {"name": "part-00000.parquet", "first_row": 0, "rows": 1, "bytes": 3, "sha256": ""}
+    (output.place.local / "manifest.json").write_text(json.dumps({"parts": [part]}))
+    with pytest.raises(UserError, match="of another version"):
+        shards.verify(output)
+
+
+# outputs that may be taken
+
+
+def refusal(folder) -> str:
+    with pytest.raises(UserError) as caught:
+        shards.check_output(files.locate(folder))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
 
 
 def test_a_new_output_folder_is_made_with_its_parents(tmp_path):
-    prepare_output(tmp_path / "a" / "b")
-    assert (tmp_path / "a" / "b").is_dir()
+    shards.check_output(files.locate(tmp_path / "a" / "b"))
+    assert list((tmp_path / "a" / "b").iterdir()) == []
 
 
-def test_an_empty_output_folder_is_taken(tmp_path):
-    prepare_output(tmp_path)
+def test_an_output_that_encode_has_begun_or_finished_is_taken(output):
+    output.write_text(shards.PLAN, "{}")
+    shards.check_output(output.place)
+    finish(output, put_part(output, 0, table_of(0, 3)))
+    shards.check_output(output.place)
 
 
-def test_an_output_folder_that_holds_something_is_refused_and_left_alone(tmp_path):
-    for i in range(5):
-        (tmp_path / f"part-0000{i}.parquet").write_text("kept")
-    message = refusal(tmp_path)
-    assert f"{tmp_path} already holds part-00000.parquet" in message and "and 2 more" in message
-    assert len(names_in(tmp_path)) == 5
+def test_an_output_folder_that_holds_something_else_is_refused_and_left_alone(tmp_path):
+    for name in "abcde":
+        (tmp_path / name).write_text("")
+    assert "already holds a, b, c and 2 more; expected a folder that is new, empty or an output of encode" in refusal(
+        tmp_path
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == list("abcde")
 
 
 def test_a_hidden_file_counts_as_something(tmp_path):
-    (tmp_path / ".part-00000.parquet.tmp").write_text("")
-    assert ".part-00000.parquet.tmp" in refusal(tmp_path)
+    (tmp_path / ".keep").write_text("")
+    assert "already holds .keep" in refusal(tmp_path)
+
+
+def test_parts_without_plan_or_manifest_are_something_else(tmp_path):
+    (tmp_path / "part-00000.parquet").write_bytes(b"")
+    assert "already holds part-00000.parquet" in refusal(tmp_path)
 
 
 def test_an_output_that_is_a_file_is_refused(tmp_path):
-    (tmp_path / "f").write_text("")
-    assert "is a file" in refusal(tmp_path / "f")
+    (tmp_path / "file").write_text("")
+    assert "is a file" in refusal(tmp_path / "file")
 
 
 def test_an_output_below_a_file_is_refused(tmp_path):
-    (tmp_path / "f").write_text("")
-    assert str(tmp_path / "f" / "x") in refusal(tmp_path / "f" / "x")
+    (tmp_path / "file").write_text("")
+    assert "cannot be" in refusal(tmp_path / "file" / "out")
 
 
-# manifest
-
-
-def test_the_manifest_lists_every_part_with_its_rows_and_digest(tmp_path):
-    parts = write_all(tmp_path, table_of(0, 5), rows_per_part=2)
-    path = write_manifest(tmp_path, parts, {"rows": 5})
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    assert path == tmp_path / "manifest.json"
-    assert (manifest["format_version"], manifest["rows"]) == (1, 5)
-    assert [(part["name"], part["first_row"], part["rows"]) for part in manifest["parts"]] == [
-        (part.name, part.first_row, part.rows) for part in parts
-    ]
-    for part in manifest["parts"]:
-        content = (tmp_path / part["name"]).read_bytes()
-        assert (part["bytes"], part["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
-
-
-def test_the_manifest_is_readable_text_whatever_the_letters(tmp_path):
-    path = write_manifest(tmp_path, [], {"corpus": "Grüße/東京.csv"})
-    assert "Grüße/東京.csv" in path.read_text(encoding="utf-8")
-
-
-def test_the_manifest_leaves_no_temporary_file(tmp_path):
-    write_manifest(tmp_path, [], {})
-    assert names_in(tmp_path) == ["manifest.json"]
-
-
-def test_a_manifest_that_cannot_be_written_leaves_no_manifest(tmp_path):
-    with pytest.raises(TypeError):
-        write_manifest(tmp_path, [], {"model": object()})
-    assert "manifest.json" not in names_in(tmp_path)
+def test_a_file_of_the_manifest_is_a_file():
+    part = Part("a.npy", 0, 1, 1, 2, "x", {}, {}, [File("a.ids.parquet", 3, "y")])
+    assert part.files == [File("a.npy", 2, "x"), File("a.ids.parquet", 3, "y")]

@@ -1,0 +1,287 @@
+"""An encode that was stopped goes on, and its result is that of one that was not."""
+
+import json
+import random
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from test_pipeline import CountingBackend, Words, put
+
+from steps.common import encoder, files, pipeline, shards
+from steps.common.corpus import open_corpus
+from steps.common.encoder import Options
+from steps.common.output import Output
+from steps.common.plan import differences, shown
+
+
+class WindowBackend(CountingBackend):
+    """Embeds a text as numbers that show what was computed beside it: another window gives another vector."""
+
+    def embed(self, tokens, on_rows=None):
+        super().embed(tokens, on_rows)
+        seed = sum(len(text) * (i + 1) for i, text in enumerate(tokens.texts))
+        return np.array([[len(text), i / 7, seed / 3] for i, text in enumerate(tokens.texts)], np.float32).reshape(
+            -1, 3
+        )
+
+
+class StoppingBackend(WindowBackend):
+    """Is stopped in the middle of a call."""
+
+    def __init__(self, calls):
+        super().__init__()
+        self.calls_left = calls
+
+    def embed(self, tokens, on_rows=None):
+        self.calls_left -= 1
+        if self.calls_left < 0:
+            raise KeyboardInterrupt
+        return super().embed(tokens, on_rows)
+
+
+class Letters:
+    """A chunker whose pieces are of three letters."""
+
+    def split(self, texts):
+        return [[text[i : i + 3] for i in range(0, max(1, len(text)), 3)] for text in texts]
+
+
+def options(**given):
+    return Options(
+        **(
+            {"dtype": "float32", "truncate_dim": None, "normalize": False, "rows_per_part": 5, "keep_text": True}
+            | given
+        )
+    )
+
+
+def output_of(folder):
+    folder.mkdir(exist_ok=True)
+    output = Output(files.locate(folder), folder)
+    output.make()
+    return output
+
+
+def encode(corpus, backend, folder, options, **more):
+    return pipeline.encode_corpus(corpus, backend, output_of(folder), options, **more)
+
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def some_texts(rng, count):
+    known = [None, "", "  ", *("x" * i for i in range(1, 13))]
+    return [rng.choice(known) if rng.random() < 0.6 else f"text {i}" for i in range(count)]
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_stops_anywhere_change_no_byte_and_cost_no_finished_part(tmp_path, monkeypatch, seed):
+    rng = random.Random(seed)
+    monkeypatch.setattr(encoder, "WINDOW", rng.randint(1, 7))
+    monkeypatch.setattr(encoder, "WINDOW_BYTES", rng.randint(5, 60))
+    monkeypatch.setattr(encoder, "READ", rng.randint(1, 9))
+    if rng.random() < 0.3:
+        monkeypatch.setattr(encoder, "MAX_KEPT", 4 * 3 * rng.randint(0, 3))
+    corpus = open_corpus(put(tmp_path / "corpus.jsonl", some_texts(rng, rng.randint(20, 80))))
+    given = options(
+        dtype=rng.choice(["float32", "float16", "int8", "binary"]),
+        rows_per_part=rng.randint(1, 12),
+        format=rng.choice(["parquet", "npy"]),
+        row_per_chunk=(chunks := rng.random() < 0.3) and rng.random() < 0.5,
+    )
+    more = {"ranges": np.array([[-1] * 3, [40] * 3], np.float32), "chunker": Letters() if chunks else None}
+    whole = encode(corpus, WindowBackend(), tmp_path / "whole", given, **more)
+
+    for _ in range(200):
+        before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("part-*")}
+        backend = StoppingBackend(rng.randint(0, 20))
+        try:
+            result = encode(corpus, backend, tmp_path / "out", given, **more)
+            break
+        except KeyboardInterrupt:
+            pass
+        after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("part-*")}
+        assert before.items() <= after.items()
+    assert content(tmp_path / "out") == content(tmp_path / "whole")
+    assert result.parts == whole.parts
+    assert result.manifest() == whole.manifest()
+    assert result.sample_texts == whole.sample_texts or given.row_per_chunk
+    assert result.resumed_rows == sum(part.rows for part in result.parts if part.name in before)
+
+
+@pytest.mark.parametrize("format", ["parquet", "npy"])
+def test_a_finished_part_that_was_damaged_is_encoded_again(tmp_path, format):
+    corpus = open_corpus(put(tmp_path / "corpus.jsonl", some_texts(random.Random(1), 30)))
+    encode(corpus, WindowBackend(), tmp_path / "whole", options(format=format))
+    for damage in (
+        lambda path: path.unlink(),
+        lambda path: path.write_bytes(b"x"),
+        lambda path: path.write_bytes(b"x" * path.stat().st_size),
+    ):
+        encode(corpus, WindowBackend(), tmp_path / "out", options(format=format))
+        part = sorted((tmp_path / "out").glob(f"part-*.{format}"))[2]
+        damage(part)
+        result = encode(corpus, WindowBackend(), tmp_path / "out", options(format=format))
+        assert result.resumed_rows == 25
+        assert content(tmp_path / "out") == content(tmp_path / "whole")
+
+
+def test_an_output_that_is_whole_needs_no_computing(tmp_path):
+    corpus = open_corpus(put(tmp_path / "corpus.jsonl", some_texts(random.Random(2), 30)))
+    first = encode(corpus, WindowBackend(), tmp_path / "out", options())
+    backend = WindowBackend()
+    second = encode(corpus, backend, tmp_path / "out", options())
+    assert backend.seen == []
+    assert (second.resumed_rows, second.parts, second.manifest()) == (30, first.parts, first.manifest())
+    assert second.metrics()["encode/rows_per_second"] == 0
+
+
+def test_records_without_their_parts_do_not_count(tmp_path):
+    corpus = open_corpus(put(tmp_path / "corpus.jsonl", ["a"] * 10))
+    encode(corpus, WindowBackend(), tmp_path / "out", options())
+    for path in (tmp_path / "out").glob("part-*"):
+        path.unlink()
+    assert encode(corpus, WindowBackend(), tmp_path / "out", options()).resumed_rows == 0
+
+
+def test_parts_without_their_records_do_not_count(tmp_path):
+    corpus = open_corpus(put(tmp_path / "corpus.jsonl", ["a"] * 10))
+    encode(corpus, WindowBackend(), tmp_path / "out", options())
+    for path in (tmp_path / "out" / ".encode" / "done").glob("part-*"):
+        path.unlink()
+    assert encode(corpus, WindowBackend(), tmp_path / "out", options()).resumed_rows == 0
+
+
+def test_rejects_and_counts_survive_a_stop(tmp_path):
+    texts = ["one", None, "three", None, "", "six words are more than two", "seven"]
+    corpus = open_corpus(put(tmp_path / "corpus.jsonl", texts))
+
+    class Backend(StoppingBackend):
+        max_tokens = 4
+
+        def __init__(self, calls):
+            super().__init__(calls)
+            self.max_tokens = 4
+
+    with pytest.raises(KeyboardInterrupt):
+        encode(corpus, Backend(2), tmp_path / "out", options(rows_per_part=2))
+    result = encode(corpus, Backend(99), tmp_path / "out", options(rows_per_part=2))
+    assert (result.rows, result.null_rows, result.empty_rows, result.long_rows, result.truncated_rows) == (
+        7,
+        2,
+        1,
+        1,
+        1,
+    )
+    rejects = pq.read_table(tmp_path / "out" / "rejects.parquet").to_pylist()
+    path = str(tmp_path / "corpus.jsonl")
+    assert rejects == [
+        {"row": 1, "id": 1, "file": path, "line": 2, "reason": "null"},
+        {"row": 3, "id": 3, "file": path, "line": 4, "reason": "null"},
+    ]
+
+
+def test_a_part_says_where_its_rows_stand_in_the_corpus(tmp_path):
+    for name, texts in (("a", ["1", "2", "3"]), ("b", ["4", "5"])):
+        put(tmp_path / f"{name}.jsonl", texts)
+    result = encode(open_corpus(f"{tmp_path}/*.jsonl"), WindowBackend(), tmp_path / "out", options(rows_per_part=2))
+    places = [(part.source["first"], part.source["last"]) for part in result.parts]
+    a, b = str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")
+    assert places == [
+        ({"file": a, "row": 0}, {"file": a, "row": 1}),
+        ({"file": a, "row": 2}, {"file": b, "row": 0}),
+        ({"file": b, "row": 1}, {"file": b, "row": 1}),
+    ]
+
+
+# chunks
+
+
+def test_the_vector_of_a_long_text_is_the_mean_of_its_pieces(tmp_path):
+    corpus = open_corpus(put(tmp_path / "corpus.jsonl", ["abcdefg", "ab", None, "abcdefg"]))
+    encode(corpus, CountingBackend(), tmp_path / "out", options(), chunker=Letters())
+    column = pq.read_table(tmp_path / "out" / "part-00000.parquet").column("embedding").to_pylist()
+    mean = np.mean([[3, 1, 12], [3, 1, 12], [1, 1, 12]], axis=0)
+    np.testing.assert_allclose(column[0], mean, rtol=1e-6)
+    assert column[1:3] == [[2, 1, 12], None] and column[3] == column[0]
+
+
+def test_the_mean_of_unit_vectors_is_one_where_the_model_normalises(tmp_path):
+    corpus = open_corpus(put(tmp_path / "corpus.jsonl", ["abcdefg", "ab"]))
+    given = options(normalize_mean=True)
+    encode(corpus, CountingBackend(), tmp_path / "out", given, chunker=Letters())
+    first, second = pq.read_table(tmp_path / "out" / "part-00000.parquet").column("embedding").to_pylist()
+    assert np.linalg.norm(first) == pytest.approx(1)
+    assert second == [2, 1, 12]
+
+
+def test_a_long_text_may_have_a_row_for_each_piece(tmp_path):
+    corpus = open_corpus(put(tmp_path / "corpus.jsonl", ["abcdefg", None, "ab", "abcdefg"]))
+    given = options(row_per_chunk=True, rows_per_part=2)
+    result = encode(corpus, CountingBackend(), tmp_path / "out", given, chunker=Letters())
+    parts = [pq.read_table(path) for path in sorted((tmp_path / "out").glob("part-*"))]
+    assert parts[0].to_pydict() == {
+        "id": [0, 0, 0, 1],
+        "chunk": [0, 1, 2, 0],
+        "text": ["abc", "def", "g", None],
+        "embedding": [[3, 1, 12], [3, 1, 12], [1, 1, 12], None],
+    }
+    assert parts[1].column("id").to_pylist() == [2, 3, 3, 3]
+    assert [(part.rows, part.written_rows) for part in result.parts] == [(2, 4), (2, 4)]
+    assert shards.check_files(output_of(tmp_path / "out"), [file for part in result.parts for file in part.files]) == []
+
+
+def test_long_rows_are_counted_and_not_cut_where_they_are_chunked(tmp_path):
+    corpus = open_corpus(put(tmp_path / "corpus.jsonl", ["a b c d e f", "a"]))
+    backend = CountingBackend(max_tokens=4)
+    result = encode(corpus, backend, tmp_path / "out", options(), chunker=Letters())
+    assert (result.long_rows, result.truncated_rows) == (1, 0)
+
+
+# ranges and plans
+
+
+def test_ranges_are_those_of_texts_taken_evenly(tmp_path, monkeypatch):
+    monkeypatch.setattr(encoder, "RANGE_TEXTS", 4)
+    monkeypatch.setattr(encoder, "READ", 3)
+    corpus = open_corpus(put(tmp_path / "corpus.jsonl", [None if i == 2 else "x" * (i + 1) for i in range(8)]))
+    backend = CountingBackend()
+    ranges = encoder.sample_ranges(corpus, backend, options(dtype="int8"))
+    assert backend.seen == ["x", "x" * 5, "x" * 7]
+    assert ranges.tolist() == [[1, 1, 12], [7, 1, 12]]
+
+
+def test_a_corpus_without_a_text_has_ranges_of_nothing(tmp_path):
+    corpus = open_corpus(put(tmp_path / "corpus.jsonl", [None]))
+    assert encoder.sample_ranges(corpus, CountingBackend(), options(dtype="int8")).tolist() == [[0] * 3] * 2
+
+
+def test_int8_and_binary_are_those_of_the_library(tmp_path):
+    from sentence_transformers import quantize_embeddings
+
+    corpus = open_corpus(put(tmp_path / "corpus.jsonl", ["a", "b b", "c c c", "dddd"]))
+    ranges = np.array([[0, 0, 0], [3, 3, 24]], np.float32)
+    vectors = CountingBackend().embed(Words(["a", "b b", "c c c", "dddd"], None), lambda rows: None)
+    for dtype in ("int8", "binary"):
+        encode(corpus, CountingBackend(), tmp_path / dtype, options(dtype=dtype), ranges=ranges)
+        stored = pq.read_table(tmp_path / dtype / "part-00000.parquet").column("embedding").to_pylist()
+        assert stored == quantize_embeddings(vectors, dtype, ranges=ranges).tolist()
+
+
+def test_plans_differ_where_a_leaf_does():
+    before = {"model": {"files": "a"}, "corpus": {"sources": {"0 c": "x"}}, "code": "1"}
+    assert differences(before, json.loads(json.dumps(before))) == []
+    now = {"model": {"files": "b"}, "corpus": {"sources": {"0 c": "x", "1 d": "y"}}, "code": "2"}
+    assert differences(before, now) == [
+        "model.files: a there, b here",
+        "code: 1 there, 2 here",
+        "corpus.sources.1 d: None there, y here",
+    ]
+    assert differences(before, now, ("code", "corpus")) == ["model.files: a there, b here"]
+
+
+def test_many_differences_are_counted():
+    lines = [f"line {i}" for i in range(9)]
+    assert shown(lines) == "line 0; line 1; line 2; line 3; line 4; line 5; and 3 more"
