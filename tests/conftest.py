@@ -1,10 +1,12 @@
 """Fixtures: every test has its own tracking store, one tiny model is built once, real data is found or skipped."""
 
 import contextlib
+import io
 import json
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -73,6 +75,11 @@ def isolated_mlflow(tmp_path, monkeypatch):
     # mlflow puts the artifacts of a sqlite store into the current folder.
     monkeypatch.chdir(tmp_path)
     yield
+    forget_mlflow()
+
+
+def forget_mlflow() -> None:
+    """End every run, and forget the store of this test."""
     mlflow = sys.modules.get("mlflow")
     if mlflow is not None:
         while mlflow.active_run():
@@ -148,33 +155,39 @@ def tiny_suite(tmp_path_factory) -> Path:
     return path
 
 
-@pytest.fixture
-def step(monkeypatch, capfd):
-    """Run a step in this process, as `python -m steps.<step> ...` would; returns (exit code, stdout, stderr).
+def run_step(name: str, *argv: str) -> int:
+    """Run a step in this process, as `python -m steps.<step> ...` would; returns its exit code.
 
     The heavy imports are paid once for the whole test session this way.
     """
+    import logging
+    import runpy
+    import signal
 
-    def run(name: str, *argv: str):
-        import logging
-        import runpy
-        import signal
+    from steps.common import project
 
-        from steps.common import project
-
-        monkeypatch.setattr(sys, "argv", [f"steps.{name}", *argv])
-        handlers, on_term = list(project.logger.handlers), signal.getsignal(signal.SIGTERM)
-        level = logging.getLogger().level
-        code = 0
+    handlers, on_term = list(project.logger.handlers), signal.getsignal(signal.SIGTERM)
+    level = logging.getLogger().level
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [f"steps.{name}", *argv])
         try:
             runpy.run_module(f"steps.{name}", run_name="__main__")
         except SystemExit as exit:
-            code = exit.code or 0
+            return exit.code or 0
         finally:
             signal.signal(signal.SIGTERM, on_term)
             project.logger.handlers[:] = handlers
             project.logger.propagate = True
             logging.getLogger().setLevel(level)
+    return 0
+
+
+@pytest.fixture
+def step(capfd):
+    """Run a step in this process; returns (exit code, stdout, stderr)."""
+
+    def run(name: str, *argv: str):
+        code = run_step(name, *argv)
         out, err = capfd.readouterr()
         return code, out, err
 
@@ -186,12 +199,34 @@ def last_json(stdout: str) -> dict:
     return json.loads([line for line in stdout.splitlines() if line.startswith('{"step"')][-1])
 
 
+@pytest.fixture(scope="session")
+def tiny_store(tmp_path_factory, tiny_model_folder) -> tuple[Path, dict]:
+    """A tracking store in which the tiny model was logged once, and the summary of log_model."""
+    folder, shown = tmp_path_factory.mktemp("store"), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(shown):
+        for name in LEAKED:
+            patch.delenv(name, raising=False)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.chdir(folder)
+        assert run_step("log_model", "model=local", "--model.path", str(tiny_model_folder)) == 0, shown.getvalue()
+        forget_mlflow()
+    return folder, last_json(shown.getvalue())
+
+
 @pytest.fixture
-def tiny_run(step, tiny_model_folder):
-    """Log the tiny model; returns the summary of log_model."""
-    code, out, err = step("log_model", "model=local", "--model.path", str(tiny_model_folder))
-    assert code == 0, err
-    return last_json(out)
+def tiny_run(isolated_mlflow, tiny_store, tmp_path):
+    """The run of log_model with the tiny model, in this test's own copy of its store; returns its summary."""
+    folder, summary = tiny_store
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as database, database:
+        for table, column in (
+            ("experiments", "artifact_location"),
+            ("runs", "artifact_uri"),
+            ("logged_models", "artifact_location"),
+        ):
+            database.execute(f"update {table} set {column} = replace({column}, ?, ?)", (str(folder), str(tmp_path)))
+    return summary
 
 
 @pytest.fixture(scope="session")

@@ -404,8 +404,12 @@ def test_an_entry_of_a_mapping_can_be_removed():
         ("encode", "backend.batch_size=null", "backend.batch_size takes an integer, not null"),
         ("encode", "keep_text=maybe", "keep_text takes true or false, not maybe"),
         ("encode", "embedding.truncate_dim=all", "embedding.truncate_dim takes an integer or null, not all"),
-        ("encode", "embedding.dtype=float8", "embedding.dtype takes one of float32, float16, not float8"),
-        ("encode", "corpus.format=xml", "corpus.format takes one of auto, text, csv, tsv, jsonl, parquet, not xml"),
+        ("encode", "embedding.dtype=float8", "embedding.dtype takes one of float32, float16, int8, binary, not float8"),
+        (
+            "encode",
+            "corpus.format=xml",
+            "corpus.format takes one of auto, text, csv, tsv, jsonl, parquet, arrow, orc, not xml",
+        ),
         ("encode", "corpus.path=null", "corpus.path takes a string, not null"),
         ("encode", "backend.precision=int4", "backend.precision takes one of auto, f32, bf16, fp16, int8, not int4"),
         ("log_model", "examples=one", "examples takes a list such as [a, b], not one"),
@@ -640,12 +644,12 @@ def step_with(group: str) -> str:
 @pytest.mark.parametrize("file", CONF_FILES)
 def test_a_config_file_composes(file):
     group, _, name = file.removesuffix(".yaml").rpartition("/")
-    if not group:
-        check(name, [])
-        return
     required = [
         key for key, value in yaml.safe_load((CONF / file).read_text(encoding="utf-8")).items() if value == MISSING
     ]
+    if not group:
+        check(name, [f"{key}=x" for key in required])
+        return
     (config,) = check(step_with(group), [f"{group}={name}", *(f"{group}.{key}=1" for key in required)])
     assert not OmegaConf.missing_keys(config)
 

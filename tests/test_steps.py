@@ -372,7 +372,12 @@ def test_a_sweep_with_a_failing_job_runs_the_others_and_fails(step, tiny_run, tm
         ("log_model", ["model=local", "model.path=/no/such/model"], "model.path: there is no '/no/such/model'"),
         ("log_model", ["model.weights_sha256=00"], "are not the ones expected"),
         ("validate", ["suite.path=/no/pairs.jsonl"], "suite.path: there is no"),
-        ("encode", ["--corpus=s3://bucket/key.csv"], "is a URI; expected a path on this machine"),
+        ("encode", ["--corpus=floppy://disk/key.csv"], "there is no filesystem floppy://"),
+        ("encode", ["--output=floppy://disk/out"], "there is no filesystem floppy://"),
+        ("encode", ["accept_changes=[model]"], "accept_changes: there is no 'model'; expected some of code, versions"),
+        ("encode", ["corpus.on_bad_row=drop"], "corpus.on_bad_row takes one of auto, error or null, not drop"),
+        ("verify", ["output=/no/such/folder"], "output: there is no '/no/such/folder'"),
+        ("verify", [], "output is required here: give -P output=<value>"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_1(step, name, argv, expected):
@@ -418,7 +423,7 @@ def test_an_output_folder_that_holds_something_is_refused(step, tiny_run, tmp_pa
     (tmp_path / "out" / "notes.txt").write_text("mine")
     code, _, err = step("encode", f"--run_id={tiny_run['run_id']}", f"--output={tmp_path / 'out'}")
     assert code == 1
-    assert "already holds notes.txt; expected a new or empty folder" in err
+    assert "already holds notes.txt; expected a folder that is new, empty or an output of encode" in err
     assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
 
 

@@ -1,0 +1,458 @@
+"""The step encode and its check, verify, on the tiny model: outputs that go on, bad rows, long texts, other stores."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from conftest import last_json
+
+from steps.common import files
+from steps.common.output import Claim, Output
+
+WORDS = [
+    "the",
+    "cat",
+    "is",
+    "on",
+    "the",
+    "house",
+    "and",
+    "a",
+    "big",
+    "red",
+    "dog",
+    "in",
+    "the",
+    "sky",
+    "of",
+    "blue",
+    "stone",
+]
+
+
+def some_texts(count):
+    return [" ".join(WORDS[(i * 7 + j) % len(WORDS)] for j in range(1 + i % 9)) + f" {i}" for i in range(count)]
+
+
+def write_jsonl(path, texts, **columns):
+    rows = [{"text": text} | {name: values[i] for name, values in columns.items()} for i, text in enumerate(texts)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def encode(step, tiny_run, tmp_path):
+    """Encode a corpus into tmp_path/out; returns (exit code, stdout, stderr)."""
+
+    def run(corpus, *more, output=tmp_path / "out"):
+        given = [f"--run_id={tiny_run['run_id']}", f"--corpus={corpus}", "rows_per_part=10", "backend=torch"]
+        return step("encode", *given, *([f"--output={output}"] if output else []), *more)
+
+    return run
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    return write_jsonl(tmp_path / "corpus.jsonl", some_texts(35))
+
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in folder.glob("part-*")}
+
+
+def manifest_of(folder):
+    return json.loads((folder / "manifest.json").read_text())
+
+
+def test_an_output_is_its_parts_and_its_manifest(encode, corpus, tmp_path):
+    code, out, err = encode(corpus)
+    assert code == 0, err
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["manifest.json", *(f"part-0000{i}.parquet" for i in range(4))]
+    manifest = manifest_of(tmp_path / "out")
+    assert manifest["plan"]["corpus"]["sources"] == {
+        "00000 corpus.jsonl": f"{files.sha256(files.locate(corpus))} (35 rows)"
+    }
+    assert manifest["parts"][1]["source"] == {
+        "first": {"file": str(corpus), "row": 10},
+        "last": {"file": str(corpus), "row": 19},
+    }
+    assert manifest["runs"] == [last_json(out)["run_id"]]
+    assert {"name", "precision", "digest", "device"} <= set(manifest["plan"]["backend"])
+    assert len(manifest["plan"]["model"]["files"]) == 64
+
+
+def test_the_same_command_on_a_whole_output_computes_nothing(encode, corpus, tmp_path, monkeypatch):
+    import mlflow
+
+    from steps.common.backends.torch import TorchBackend
+
+    _, first, _ = encode(corpus)
+    before = content(tmp_path / "out")
+
+    def never(self, tokens, batches, on_rows):
+        assert not batches
+        raise AssertionError("computed")
+
+    embed = TorchBackend.embed
+    monkeypatch.setattr(
+        TorchBackend,
+        "embed",
+        lambda self, tokens, on_rows=None: (
+            never(self, tokens, [], on_rows) if len(tokens) > 10 else embed(self, tokens, on_rows)
+        ),
+    )
+    code, out, err = encode(corpus)
+    assert code == 0, err
+    assert content(tmp_path / "out") == before
+    assert manifest_of(tmp_path / "out")["runs"] == [last_json(first)["run_id"], last_json(out)["run_id"]]
+    assert not (tmp_path / "out" / ".encode").exists()
+    metrics = mlflow.get_run(last_json(out)["run_id"]).data.metrics
+    assert (metrics["encode/rows"], metrics["encode/resumed_rows"]) == (35, 35)
+
+
+@pytest.mark.parametrize(
+    "change, difference",
+    [
+        (["embedding.normalize=true"], "embedding.normalize: False there, True here"),
+        (["rows_per_part=11"], "rows_per_part: 10 there, 11 here"),
+        (["corpus.long_text=chunk"], "corpus.long_text: truncate there, chunk here"),
+        (["embedding.prompt_name=query"], "model.prompt: None there, the cat: here"),
+        (["backend=openvino"], "backend.name: torch there, openvino here"),
+        (["corpus.id_column=text"], "corpus.id_column: None there, text here"),
+    ],
+)
+def test_an_output_that_was_begun_with_something_else_is_refused(encode, corpus, tmp_path, change, difference):
+    encode(corpus)
+    before = content(tmp_path / "out")
+    code, _, err = encode(corpus, *change)
+    assert code == 1
+    assert "was begun with something else" in err and difference in err
+    assert content(tmp_path / "out") == before
+    assert manifest_of(tmp_path / "out")["rows"] == 35
+
+
+def test_a_changed_corpus_is_refused_with_the_file(encode, corpus):
+    encode(corpus)
+    write_jsonl(corpus, some_texts(36))
+    code, _, err = encode(corpus)
+    assert code == 1
+    assert "corpus.sources.00000 corpus.jsonl: " in err and "(35 rows) there, " in err
+
+
+def test_a_corpus_that_moved_is_the_same_corpus(encode, corpus, tmp_path):
+    encode(corpus)
+    (tmp_path / "elsewhere").mkdir()
+    code, _, err = encode(shutil.move(corpus, tmp_path / "elsewhere" / "corpus.jsonl"))
+    assert code == 0, err
+
+
+def test_another_model_is_refused(step, encode, corpus, tiny_model_folder, tmp_path):
+    from sentence_transformers import SentenceTransformer
+
+    encode(corpus)
+    other = SentenceTransformer(str(tiny_model_folder), device="cpu")
+    with __import__("torch").no_grad():
+        next(other.parameters()).mul_(1.01)
+    other.save(str(tmp_path / "other"))
+    _, out, _ = step("log_model", "model=local", f"--model.path={tmp_path / 'other'}")
+    code, _, err = step(
+        "encode",
+        f"--run_id={last_json(out)['run_id']}",
+        f"--corpus={corpus}",
+        "rows_per_part=10",
+        "backend=torch",
+        f"--output={tmp_path / 'out'}",
+    )
+    assert code == 1
+    assert "model.files: " in err
+
+
+def test_the_same_model_logged_again_is_the_same_model(step, encode, corpus, tiny_model_folder, tmp_path):
+    encode(corpus)
+    _, out, _ = step("log_model", "model=local", f"--model.path={tiny_model_folder}")
+    code, _, err = step(
+        "encode",
+        f"--run_id={last_json(out)['run_id']}",
+        f"--corpus={corpus}",
+        "rows_per_part=10",
+        "backend=torch",
+        f"--output={tmp_path / 'out'}",
+    )
+    assert code == 0, err
+
+
+def test_other_versions_are_refused_unless_they_are_accepted(encode, corpus, monkeypatch):
+    from steps.common import model as models
+
+    encode(corpus)
+    monkeypatch.setattr(models, "versions", lambda: {"torch": "9"})
+    code, _, err = encode(corpus)
+    assert code == 1
+    assert "versions.torch: " in err and "-P accept_changes=[versions]" in err
+    code, _, err = encode(corpus, "accept_changes=[versions]")
+    assert code == 0, err
+
+
+def test_an_output_that_another_encode_writes_to_is_refused(encode, corpus, tmp_path):
+    output = Output(files.locate(tmp_path / "out"), tmp_path)
+    with Claim(output, "the first"):
+        code, _, err = encode(corpus)
+    assert code == 1
+    assert "is being written by another encode (run the first, process" in err
+    code, _, err = encode(corpus)
+    assert code == 0, err
+
+
+def test_a_run_that_died_without_a_word_is_marked_by_the_one_that_goes_on(encode, corpus, tmp_path):
+    import mlflow
+
+    from steps.common import shards
+
+    _, out, _ = encode(corpus)
+    plan = manifest_of(tmp_path / "out")["plan"]
+    lost = mlflow.MlflowClient().create_run("0").info.run_id
+    output = Output(files.locate(tmp_path / "out"), tmp_path)
+    (tmp_path / "out" / "manifest.json").unlink()
+    output.write_text(shards.PLAN, json.dumps({"plan": plan, "runs": [lost], "ranges": None}))
+    code, out, err = encode(corpus)
+    assert code == 0, err
+    run = mlflow.get_run(lost)
+    assert run.info.status == "KILLED"
+    assert run.data.tags["error"] == f"ended without a word; run {last_json(out)['run_id']} went on with its output"
+    assert manifest_of(tmp_path / "out")["runs"] == [lost, last_json(out)["run_id"]]
+
+
+# verify
+
+
+def test_verify_finds_an_output_whole(step, encode, corpus, tmp_path):
+    import mlflow
+
+    _, out, _ = encode(corpus)
+    encoded = last_json(out)
+    assert encoded["next"].endswith(f"steps.verify output={tmp_path / 'out'}")
+    code, out, err = step("verify", f"--output={tmp_path / 'out'}")
+    assert code == 0, err
+    run = mlflow.get_run(last_json(out)["run_id"])
+    assert (run.data.metrics["verify/rows"], run.data.metrics["verify/findings"]) == (35, 0)
+    assert run.data.tags["upstream_run_id"] == encoded["run_id"]
+
+
+def test_verify_finds_damage_and_the_same_encode_mends_it(step, encode, corpus, tmp_path):
+    encode(corpus)
+    before = content(tmp_path / "out")
+    (tmp_path / "out" / "part-00001.parquet").write_bytes(b"torn")
+    (tmp_path / "out" / "part-00002.parquet").unlink()
+    code, out, err = step("verify", f"--output={tmp_path / 'out'}")
+    assert code == 1
+    assert "part-00001.parquet has 4 bytes" in out and "part-00002.parquet is missing" in out
+    assert "2 finding(s)" in err
+    code, out, err = encode(corpus)
+    assert code == 0, err
+    assert last_json(out)["encode/resumed_rows"] == 15
+    assert content(tmp_path / "out") == before
+    assert step("verify", f"--output={tmp_path / 'out'}")[0] == 0
+
+
+def test_verify_reads_what_a_run_holds(step, encode, corpus):
+    _, out, _ = encode(corpus, output=None)
+    code, _, err = step("verify", f"--output={last_json(out)['embeddings']}")
+    assert code == 0, err
+
+
+# bad rows and long texts
+
+ODD = ["the cat", None, "", " \t", 5, "a dog"]
+
+
+def test_bad_rows_keep_their_place_and_their_reason(encode, tmp_path):
+    path = write_jsonl(tmp_path / "c.jsonl", ODD, key=list("abcdef"))
+    with path.open("ab") as stream:
+        stream.write(b'{"key": "g", "text": "\xff"}\nnot json\n{"key": "i", "text": "\\ud800"}\n')
+    code, out, err = encode(path, "corpus.on_bad_row=null", "corpus.id_column=key")
+    assert code == 0, err
+    rows = pq.read_table(tmp_path / "out" / "part-00000.parquet").to_pylist()
+    assert [row["id"] for row in rows] == [*"abcdef", None, None, "i"]
+    assert [row["embedding"] is not None for row in rows] == [True, *[False] * 4, True, *[False] * 3]
+    rejects = pq.read_table(tmp_path / "out" / "rejects.parquet").to_pylist()
+    assert [(row["row"], row["line"]) for row in rejects] == [(i, i + 1) for i in (1, 2, 3, 4, 6, 7, 8)]
+    assert [row["reason"].split(";")[0][:20] for row in rejects] == [
+        "null",
+        "empty",
+        "only white space",
+        "expected a string in",
+        "expected UTF-8, foun",
+        "expected one JSON ob",
+        "'text' holds half a ",
+    ]
+    assert last_json(out)["encode/null_rows"] == 7
+    manifest = manifest_of(tmp_path / "out")
+    assert manifest["rejects"]["sha256"] == files.sha256(files.locate(tmp_path / "out" / "rejects.parquet"))
+
+
+@pytest.mark.parametrize(
+    "bad, reason", [(None, "the text is null"), ("", "the text is empty"), (5, "expected a string")]
+)
+def test_bad_rows_can_stop_the_run_before_anything_is_computed(encode, tmp_path, bad, reason):
+    path = write_jsonl(tmp_path / "c.jsonl", ["the cat", bad])
+    code, _, err = encode(path, "corpus.on_bad_row=error")
+    assert code == 1
+    assert f"{path} line 2: {reason}" in err and "corpus.on_bad_row=null keeps the place of such rows" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_long_texts_can_stop_the_run_before_anything_is_computed(encode, tmp_path):
+    path = write_jsonl(tmp_path / "c.jsonl", ["the cat", None, "big " * 100, "red " * 90])
+    code, _, err = encode(path, "corpus.long_text=error")
+    assert code == 1
+    assert f"2 texts are longer than the 64 tokens that the model reads; the first is {path} line 3 with 102" in err
+    assert not list((tmp_path / "out").glob("part-*"))
+
+
+def test_chunks_of_a_long_text_are_embedded_like_texts_of_their_own(encode, tmp_path, tiny_model_folder):
+    from sentence_transformers import SentenceTransformer
+
+    text = " ".join(WORDS[i % len(WORDS)] for i in range(300))
+    path = write_jsonl(tmp_path / "c.jsonl", [text, "the cat"])
+    code, out, err = encode(path, "corpus.long_text=chunk", "corpus.chunk_pooling=none", "corpus.chunk_overlap=5")
+    assert code == 0, err
+    rows = pq.read_table(tmp_path / "out" / "part-00000.parquet").to_pylist()
+    assert [row["id"] for row in rows] == [0] * (len(rows) - 1) + [1]
+    assert [row["chunk"] for row in rows] == [*range(len(rows) - 1), 0]
+    words = [row["text"].split() for row in rows[:-1]]
+    assert words[0] + [word for piece in words[1:] for word in piece[5:]] == text.split()
+    model = SentenceTransformer(str(tiny_model_folder), device="cpu")
+    expected = model.encode([row["text"] for row in rows])
+    np.testing.assert_allclose([row["embedding"] for row in rows], expected, atol=1e-5)
+    assert (last_json(out)["encode/long_rows"], last_json(out)["encode/truncated_rows"]) == (1, 0)
+
+    code, _, err = encode(path, "corpus.long_text=chunk", "corpus.chunk_overlap=5", output=tmp_path / "mean")
+    assert code == 0, err
+    first, second = pq.read_table(tmp_path / "mean" / "part-00000.parquet").column("embedding").to_pylist()
+    mean = expected[:-1].mean(axis=0)
+    np.testing.assert_allclose(first, mean / np.linalg.norm(mean), atol=1e-5)
+    np.testing.assert_allclose(second, expected[-1], atol=1e-5)
+
+
+def test_templates_and_kept_columns_go_with_their_rows(encode, tmp_path):
+    path = write_jsonl(tmp_path / "c.jsonl", ["the cat", "a dog"], title=["one", None], year=[1999, 2001])
+    code, _, err = encode(path, "corpus.template='{title}: {text} ({year})'", "corpus.keep_columns=[year,title]")
+    assert code == 0, err
+    assert pq.read_table(tmp_path / "out" / "part-00000.parquet").drop_columns("embedding").to_pydict() == {
+        "id": [0, 1],
+        "text": ["one: the cat (1999)", ": a dog (2001)"],
+        "year": [1999, 2001],
+        "title": ["one", None],
+    }
+
+
+# forms and readers
+
+
+def direct(tiny_model_folder, texts):
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(str(tiny_model_folder), device="cpu").encode(texts)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8", "binary"])
+def test_smaller_numbers_are_those_of_sentence_transformers(encode, corpus, tmp_path, tiny_model_folder, dtype):
+    from sentence_transformers import quantize_embeddings
+
+    code, _, err = encode(corpus, f"embedding.dtype={dtype}")
+    assert code == 0, err
+    column = [
+        row
+        for path in sorted((tmp_path / "out").glob("part-*"))
+        for row in pq.read_table(path).column("embedding").to_pylist()
+    ]
+    vectors = direct(tiny_model_folder, some_texts(35))
+    if dtype == "float16":
+        np.testing.assert_allclose(column, vectors, atol=1e-3)
+        return
+    ranges = manifest_of(tmp_path / "out")["ranges"]
+    expected = quantize_embeddings(vectors, dtype, ranges=None if ranges is None else np.array(ranges))
+    # A value at the edge of its bucket may fall to either side.
+    assert np.abs(np.array(column, int) - expected).max() <= (1 if dtype == "int8" else 255)
+    assert (np.array(column) == expected).mean() > 0.98
+    if dtype == "int8":
+        np.testing.assert_allclose(ranges, [vectors.min(axis=0), vectors.max(axis=0)], atol=1e-6)
+
+
+def test_matrices_are_read_by_numpy(encode, corpus, tmp_path, tiny_model_folder):
+    code, _, err = encode(corpus, "output_format=npy")
+    assert code == 0, err
+    parts = sorted((tmp_path / "out").glob("*.npy"))
+    matrix = np.concatenate([np.load(path) for path in parts])
+    np.testing.assert_allclose(matrix, direct(tiny_model_folder, some_texts(35)), atol=1e-5)
+    ids = [
+        row
+        for path in sorted((tmp_path / "out").glob("*.ids.parquet"))
+        for row in pq.read_table(path).column("id").to_pylist()
+    ]
+    assert ids == list(range(35))
+
+
+@pytest.mark.parametrize("reader", ["pandas", "polars", "duckdb", "datasets"])
+def test_the_embeddings_are_read_by(encode, corpus, tmp_path, tiny_model_folder, reader, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    encode(corpus)
+    glob = str(tmp_path / "out" / "part-*.parquet")
+    module = pytest.importorskip(reader)
+    if reader == "pandas":
+        table = module.concat([module.read_parquet(path) for path in sorted((tmp_path / "out").glob("part-*"))])
+        ids, vectors = table["id"].tolist(), np.stack(table["embedding"])
+    elif reader == "polars":
+        table = module.read_parquet(glob)
+        ids, vectors = table["id"].to_list(), table["embedding"].to_numpy()
+    elif reader == "duckdb":
+        rows = module.sql(f"select id, embedding from '{glob}' order by id").fetchall()
+        ids, vectors = [row[0] for row in rows], np.array([row[1] for row in rows], np.float32)
+    else:
+        table = module.load_dataset("parquet", data_files=glob, split="train", cache_dir=str(tmp_path / "datasets"))
+        ids, vectors = table["id"], np.array(table["embedding"], np.float32)
+    assert list(ids) == list(range(35))
+    np.testing.assert_allclose(vectors, direct(tiny_model_folder, some_texts(35)), atol=1e-5)
+
+
+# object stores
+
+
+def test_a_corpus_and_its_embeddings_may_both_be_in_an_object_store(step, encode, corpus, tmp_path, s3):
+    from pyarrow import fs
+
+    store = f"{s3}/{tmp_path.name}"
+    place = files.locate(f"{store}/corpus.jsonl")
+    with place.filesystem.open_output_stream(place.path) as stream:
+        stream.write(corpus.read_bytes())
+    code, out, err = encode(f"{store}/corpus.jsonl", output=f"{store}/embeddings")
+    assert code == 0, err
+    assert last_json(out)["embeddings"] == f"{store}/embeddings"
+    encode(corpus)
+    remote = files.locate(f"{store}/embeddings")
+    (tmp_path / "copy").mkdir()
+    fs.copy_files(remote.path, str(tmp_path / "copy"), source_filesystem=remote.filesystem)
+    assert content(Path(tmp_path / "copy")) == content(tmp_path / "out")
+    code, _, err = step("verify", f"--output={store}/embeddings")
+    assert code == 0, err
+
+    damaged = remote.joined("part-00002.parquet")
+    with damaged.filesystem.open_output_stream(damaged.path) as stream:
+        stream.write(b"torn")
+    assert step("verify", f"--output={store}/embeddings")[0] == 1
+    code, out, err = encode(f"{store}/corpus.jsonl", output=f"{store}/embeddings")
+    assert code == 0, err
+    assert last_json(out)["encode/resumed_rows"] == 25
+    assert step("verify", f"--output={store}/embeddings")[0] == 0
+
+
+def test_a_bucket_that_is_not_there_is_one_line(encode, corpus, s3):
+    code, _, err = encode(corpus, output="s3://no-such-bucket/embeddings")
+    assert code == 1
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and "s3://no-such-bucket" in errors[0] or "no-such-bucket" in errors[0]
+    assert "Traceback" not in err
