@@ -19,34 +19,42 @@ from steps.common import inputs, project, summary
 from steps.common.errors import UserError
 
 
-def fetch(given: str, scratch: Path):
-    """The output.Output that a user named; one that a run holds is downloaded.
+def named(given: str) -> str:
+    """Where an output is that a user named.
 
     Raises:
-        UserError: there is nothing.
+        UserError: a path of this machine at which there is nothing.
+    """
+    return given if "://" in given or given.startswith("runs:/") else str(inputs.local_path(given, "output"))
+
+
+def fetched(where: str, scratch: Path):
+    """The output.Output at a place; one that a run holds is downloaded.
+
+    Raises:
+        UserError: the run does not hold it.
     """
     from steps.common import files
     from steps.common.output import Output
 
-    if given.startswith("runs:/"):
+    if where.startswith("runs:/"):
         import mlflow
 
         try:
-            given = mlflow.artifacts.download_artifacts(given, dst_path=str(scratch))
+            where = mlflow.artifacts.download_artifacts(where, dst_path=str(scratch))
         except (mlflow.MlflowException, OSError) as error:
-            raise UserError(f"output {given} cannot be read from its run: {files.first_line(error)}.") from None
-    elif not files.is_uri(given):
-        given = str(inputs.local_path(given, "output"))
-    return Output(files.locate(given), scratch)
+            raise UserError(f"output {where} cannot be read from its run: {files.first_line(error)}.") from None
+    return Output(files.locate(where), scratch)
 
 
 def main(cfg: DictConfig) -> None:
     from steps.common import shards
 
+    where = named(cfg.output)
     with project.run("verify", cfg) as run, tempfile.TemporaryDirectory() as scratch:
         import mlflow
 
-        output = fetch(cfg.output, Path(scratch))
+        output = fetched(where, Path(scratch))
         start = time.perf_counter()
         manifest, findings = shards.verify(output)
         metrics = {

@@ -87,6 +87,8 @@ def forget_mlflow() -> None:
         mlflow.set_tracking_uri(None)
         # The experiment of this test's store, which mlflow keeps for the process and has no call to forget.
         mlflow.tracking.fluent._active_experiment_id = None
+        # Copies of one store hold the same runs elsewhere.
+        mlflow.tracking._tracking_service.utils._artifact_repos_cache.clear()
         os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
 
 
