@@ -26,6 +26,9 @@ from steps.common.errors import UserError
 # Scheme, authority, path, and the options pyarrow takes behind a question mark (endpoint_override=..., region=...).
 URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://([^/?#]*)(.*?)(\?\w+=[^/?]*)?", re.DOTALL)
 
+# Packages of fsspec's filesystems whose errors are not of the system's kind (httpx: the Hub's).
+NETWORK = ("httpx", "httpcore", "aiohttp", "huggingface_hub")
+
 # Bytes read from a file at a time, on this machine and elsewhere, where each is a request.
 BUFFER, REMOTE_BUFFER = 1 << 20, 8 << 20
 
@@ -116,7 +119,8 @@ def _by_fsspec(uri: str, scheme: str) -> tuple[fs.FileSystem, str]:
     import fsspec
 
     try:
-        filesystem, path = fsspec.url_to_fs(uri)
+        with reaching(uri):
+            filesystem, path = fsspec.url_to_fs(uri)
     except ImportError as error:
         raise UserError(
             f"{uri}: {scheme}:// needs a package that is not installed here: {first_line(error)}."
@@ -145,7 +149,12 @@ def reaching(place: Place | str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise UserError(f"there is nothing at {place} (any more). Check its spelling, or bring it back.") from None
-    except (OSError, EOFError, pa.ArrowException) as error:
+    except UserError:
+        raise
+    except Exception as error:
+        known = isinstance(error, (OSError, EOFError, pa.ArrowException))
+        if not known and type(error).__module__.partition(".")[0] not in NETWORK:
+            raise
         raise UserError(f"{place} cannot be read: {getattr(error, 'strerror', None) or first_line(error)}.") from None
 
 
@@ -259,7 +268,7 @@ def open_bytes(place: Place, compression: str | None = None, digest=None) -> Ite
         raw = io.BufferedReader(_Tee(stream, digest), size)
         yield raw if compression is None else io.BufferedReader(_Decompressed(place, raw, compression), BUFFER)
         # What was not asked for belongs to the file too.
-        while raw.read(BUFFER):
+        while not raw.closed and raw.read(BUFFER):
             pass
 
 
