@@ -32,6 +32,9 @@ NETWORK = ("httpx", "httpcore", "aiohttp", "huggingface_hub")
 # Bytes read from a file at a time, on this machine and elsewhere, where each is a request.
 BUFFER, REMOTE_BUFFER = 1 << 20, 8 << 20
 
+# Characters of a library's error that are shown.
+LONGEST_ERROR = 300
+
 # Seconds after which a request to Google's storage, which knows no less than 15 minutes, is given up.
 GS_PATIENCE = 60
 
@@ -339,6 +342,8 @@ def sha256(place: Place) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, without its full stop."""
+    """The first line of what an error says, without its full stop; the long ones of libraries are cut."""
     text = str(error).strip()
-    return text.splitlines()[0].rstrip(".") if text else type(error).__name__
+    line = text.splitlines()[0].rstrip(".") if text else type(error).__name__
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+    return line if len(line) <= LONGEST_ERROR else line[:LONGEST_ERROR] + " ..."
