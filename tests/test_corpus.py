@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from steps.common.corpus import find_files, open_corpus
+from steps.common.corpus import LINE, REASON, find_files, open_corpus
 from steps.common.errors import UserError
 
 TEXTS = [
@@ -36,7 +36,8 @@ def put_parquet(path, **columns):
 
 
 def read(corpus, size=1000):
-    return pa.Table.from_batches(corpus.batches(size), corpus.schema)
+    """The columns of a corpus that are its own."""
+    return pa.Table.from_batches(corpus.batches(size), corpus.schema).drop_columns([LINE, REASON])
 
 
 def texts_of(path, **options):
@@ -123,7 +124,7 @@ def test_a_corpus_can_be_streamed_more_than_once(tmp_path):
 def test_a_source_records_its_bytes_rows_and_digest(tmp_path):
     path = put(tmp_path / "c.txt", "a\nb\n")
     (source,) = open_corpus(path).sources
-    assert (source.path, source.bytes, source.rows, source.null_rows) == (path, 4, 2, 0)
+    assert (source.place.local, source.bytes, source.rows, source.null_rows) == (path, 4, 2, 0)
     assert source.sha256 == hashlib.sha256(b"a\nb\n").hexdigest()
 
 
@@ -134,7 +135,9 @@ def test_describe_is_plain_data_about_every_source(tmp_path):
     assert json.loads(json.dumps(said)) == {
         "format": "csv",
         "text_column": "text",
+        "template": None,
         "id_column": "id",
+        "keep_columns": [],
         "sources": [{"path": str(path), "bytes": 12, "rows": 1, "sha256": digest}],
     }
 
@@ -397,7 +400,7 @@ def test_a_folder_is_read_in_name_order_with_its_subfolders(tmp_path):
     put(tmp_path / "b" / "x.txt", "2\n")
     put(tmp_path / "a.txt", "1\n")
     corpus = open_corpus(tmp_path)
-    assert [source.path.name for source in corpus.sources] == ["a.txt", "x.txt", "c.txt"]
+    assert [source.place.name for source in corpus.sources] == ["a.txt", "x.txt", "c.txt"]
     assert read(corpus).to_pydict() == {"id": [0, 1, 2], "text": ["1", "2", "3"]}
 
 
@@ -412,7 +415,7 @@ def test_a_folder_skips_what_hidden_folders_hold(tmp_path):
     (tmp_path / "_temporary").mkdir()
     for folder in (tmp_path, tmp_path / ".cache", tmp_path / "_temporary"):
         put(folder / "c.txt", "a\n")
-    assert find_files(tmp_path) == [tmp_path / "c.txt"]
+    assert [place.local for place in find_files(tmp_path)] == [tmp_path / "c.txt"]
 
 
 def test_a_hidden_folder_itself_can_be_read(tmp_path):
@@ -616,7 +619,7 @@ def test_a_parquet_file_damaged_in_the_middle_is_refused_with_its_path(tmp_path)
 
 def test_a_file_that_is_no_parquet_at_all_is_refused(tmp_path):
     path = put(tmp_path / "c.parquet", "id,text\n1,a\n")
-    assert f"{path} is not a readable Parquet file" in refusal(path)
+    assert f"{path} is damaged, or no file of parquet: Parquet magic bytes not found" in refusal(path)
 
 
 def test_a_bad_line_at_the_end_is_found_when_the_corpus_is_opened(tmp_path):

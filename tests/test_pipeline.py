@@ -484,17 +484,29 @@ def test_an_error_in_the_first_window_leaves_nothing(tmp_path, folder):
     assert names_in(folder) == []
 
 
-@pytest.mark.parametrize("texts", ["abcde", "abcdefgh"])
-def test_a_corpus_that_changed_is_named_after_the_parts_before_it(tmp_path, folder, monkeypatch, texts):
-    monkeypatch.setattr(encoder, "READ", 1)
-    monkeypatch.setattr(encoder, "WINDOW", 1)
+@pytest.mark.parametrize("texts", ["abcde", "abcdefg ", "abcdefgh"])
+def test_a_corpus_that_changed_makes_no_part(tmp_path, folder, texts):
     corpus = corpus_of(tmp_path, *"abcdefg")
     put(tmp_path / "corpus.jsonl", texts)
     with pytest.raises(UserError, match="corpus.jsonl has changed"):
         encode_corpus(corpus, CountingBackend(), folder, options(rows_per_part=2))
-    whole = len(texts[:7]) // 2
-    assert names_in(folder) == [f"part-{i:05d}.parquet" for i in range(whole)]
-    assert read(folder).column("text").to_pylist() == list(texts[: 2 * whole])
+    assert names_in(folder) == []
+
+
+def test_a_corpus_that_changes_meanwhile_makes_no_part_of_its_last_rows(tmp_path, folder, monkeypatch):
+    monkeypatch.setattr(encoder, "READ", 1)
+    monkeypatch.setattr(encoder, "WINDOW", 1)
+    corpus = corpus_of(tmp_path, *"abcdefg")
+    with pytest.raises(UserError, match="corpus.jsonl has changed"):
+        encode_corpus(
+            corpus,
+            CountingBackend(),
+            folder,
+            options(rows_per_part=2),
+            lambda path: put(tmp_path / "corpus.jsonl", "abcdefgh"),
+        )
+    assert read(folder).column("text").to_pylist()[:2] == ["a", "b"]
+    assert len(names_in(folder)) <= 3
 
 
 @pytest.mark.parametrize("part", range(4))

@@ -4,7 +4,10 @@
 corpus is reported in seconds, not after hours.
 """
 
+import bisect
+import functools
 import hashlib
+import itertools
 import re
 import string
 from collections.abc import Iterator, Sequence
@@ -36,10 +39,12 @@ from steps.common.repeats import RepeatCounter
 CANONICAL_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 
 # What an output calls its own columns.
-RESERVED = ("id", "text", "embedding", "chunk")
+OUTPUT_COLUMNS = ("id", "text", "embedding", "chunk")
 
 # Columns of a batch beside those of the corpus: the row's line in its file, and why it has no text.
 LINE, REASON = "__line__", "__reason__"
+
+RESERVED = (*OUTPUT_COLUMNS, LINE, REASON)
 
 # Rows read at a time when a corpus is read through.
 SCAN = 8192
@@ -80,7 +85,8 @@ class Fields:
 
     @property
     def value_columns(self) -> list[Column]:
-        return [Column(name) for name in ([self.id_column] if self.id_column else []) + list(self.keep_columns)]
+        ids = [Column(self.id_column, "id")] if self.id_column is not None else []
+        return ids + [Column(name) for name in self.keep_columns]
 
 
 @dataclass(frozen=True)
@@ -127,11 +133,13 @@ class Corpus:
 
     def where(self, row: int) -> tuple[Source, int]:
         """The file that a row of the corpus is in, and its number there, from 0."""
-        for source in self.sources:
-            if row < source.rows:
-                return source, row
-            row -= source.rows
-        raise IndexError(row)
+        index = bisect.bisect_right(self._first_rows, row) - 1
+        return self.sources[index], row - self._first_rows[index]
+
+    @functools.cached_property
+    def _first_rows(self) -> list[int]:
+        """The number of each source's first row."""
+        return [0, *itertools.accumulate(source.rows for source in self.sources[:-1])]
 
     def batches(self, size: int) -> Iterator[pa.RecordBatch]:
         """Stream the corpus in its own order, at most `size` rows at a time.
@@ -141,25 +149,31 @@ class Corpus:
         """
         first = 0
         for source in self.sources:
-            start = first
-            # The last rows of a file are handed on once the file was found to be the one it was.
+            _check_unchanged(source)
+            digest, end = hashlib.sha256(), first + source.rows
+            # The last rows of a file are handed on once the whole of it was found to be what it was.
             last: pa.RecordBatch | None = None
-            for rows in _read(source.place, self.format, self.fields, size, source.keys):
-                first += len(rows)
-                if first - start > source.rows:
-                    break
+            for rows in _read(source.place, self.format, self.fields, size, source.keys, digest):
+                if first + len(rows) > end:
+                    raise _changed(source.place, f"it held {source.rows} rows")
+                if source.place.local is not None:
+                    # Before these rows are used: elsewhere it would be a request for each batch.
+                    _check_unchanged(source)
                 if last is not None:
                     yield last
-                last = self._batch(source, rows, first - len(rows))
-            if first - start != source.rows:
+                last = self._batch(source, rows, first)
+                first += len(rows)
+            if first != end:
                 raise _changed(source.place, f"it held {source.rows} rows")
-            if files.stamp(source.place) != (source.bytes, source.modified):
-                raise _changed(source.place, "its size or its time of change is another")
+            if self.format in LINE_FORMATS and digest.hexdigest() != source.sha256:
+                raise _changed(source.place, "its content is another")
+            _check_unchanged(source)
             if last is not None:
                 yield last
 
     def _batch(self, source: Source, rows: "_TextRows", first: int) -> pa.RecordBatch:
-        ids, kept = rows.values[: bool(self.fields.id_column)], rows.values[bool(self.fields.id_column) :]
+        count = len(self.fields.value_columns) - len(self.fields.keep_columns)
+        ids, kept = rows.values[:count], rows.values[count:]
         numbers = pa.array(range(first, first + len(rows)), pa.int64())
         columns = [
             _cast(ids[0], self.id_type, source.place) if ids else numbers,
@@ -202,7 +216,7 @@ def open_corpus(
         )
     kind = formats.pop()
     fields = Fields(text_column, id_column, template, tuple(keep_columns), on_bad_row)
-    _check_fields(fields, kind, places[0])
+    _check_fields(fields, kind, places[0], partition_keys(path, places[0]))
     counter = RepeatCounter()
     scans = [_scan(place, kind, fields, partition_keys(path, place), counter) for place in places]
     found = [set().union(*column) for column in zip(*(types for _, types in scans))]
@@ -223,17 +237,18 @@ def open_corpus(
     return corpus
 
 
-def _check_fields(fields: Fields, format: str, place: Place) -> None:
+def _check_fields(fields: Fields, format: str, place: Place, keys: dict[str, str | None]) -> None:
     if format == "text":
-        for key in ("id_column", "template", "keep_columns"):
-            if getattr(fields, key):
+        kept = [name for name in fields.keep_columns if name not in keys]
+        for key, given in (("id_column", fields.id_column), ("template", fields.template), ("keep_columns", kept)):
+            if given:
                 raise UserError(
-                    f"a text file has no columns, so corpus.{key}={getattr(fields, key)} cannot be read from {place}; leave it out to number the lines."
+                    f"a text file has no columns, so corpus.{key}={given} cannot be read from {place}; leave it out to number the lines."
                 )
     taken = [name for name in fields.keep_columns if name in RESERVED]
     if taken:
         raise UserError(
-            f"corpus.keep_columns names {taken[0]!r}, which the output has itself ({', '.join(RESERVED)}). Rename the column, or leave it out."
+            f"corpus.keep_columns names {taken[0]!r}, which is a name of the project's own ({', '.join(RESERVED)}). Rename the column, or leave it out."
         )
     if len(set(fields.keep_columns)) < len(fields.keep_columns):
         raise UserError(f"corpus.keep_columns names a column twice: {', '.join(fields.keep_columns)}.")
@@ -284,10 +299,14 @@ def find_files(path: Path | str, format: str = "auto") -> list[Place]:
 
 def partition_keys(path: Path | str, place: Place) -> dict[str, str | None]:
     """The columns that a file's folders name below the one that was given, as in lang=en/part-0.parquet."""
-    given = re.split(r"[*?\[]", files.locate(path).path, maxsplit=1)[0]
-    folders = place.path.removeprefix(given).split("/")[:-1]
+    given = files.locate(path).path
+    if not place.path.startswith(given.rstrip("/") + "/"):
+        given = files.before_magic(given)
+    folders = place.path.removeprefix(given.rstrip("/")).split("/")[:-1]
     pairs = (folder.partition("=") for folder in folders if "=" in folder)
-    return {name: None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value) for name, _, value in pairs}
+    return {
+        unquote(name): None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value) for name, _, value in pairs
+    }
 
 
 @dataclass(frozen=True)
@@ -349,9 +368,12 @@ def _judge(place: Place, on_bad_row: str, made: _TextRows, rows: Rows, first: in
         for row in pc.indices_nonzero(pc.is_null(made.texts)).to_pylist():
             reasons.setdefault(row, "null")
     if on_bad_row != "auto":
-        blank = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(made.texts), ""), False)
-        for row in pc.indices_nonzero(blank).to_pylist():
+        # Lengths before and after, so that the texts themselves are not gone through one by one.
+        blank = pc.equal(pc.binary_length(pc.utf8_trim_whitespace(made.texts)), 0)
+        for row in pc.indices_nonzero(pc.fill_null(blank, False)).to_pylist():
             reasons.setdefault(row, "only white space" if made.texts[row].as_py() else "empty")
+        for row in pc.indices_nonzero(pc.fill_null(pc.match_substring(made.texts, "\0"), False)).to_pylist():
+            reasons.setdefault(row, "with a NUL character, as broken text has")
     refused = broken if on_bad_row == "auto" else sorted(reasons) if on_bad_row == "error" else []
     if refused:
         raise _refusal(place, refused[0], reasons[refused[0]], rows, first)
@@ -360,7 +382,7 @@ def _judge(place: Place, on_bad_row: str, made: _TextRows, rows: Rows, first: in
 
 def _refusal(place: Place, row: int, reason: str, rows: Rows, first: int) -> UserError:
     where = f"line {rows.lines[row].as_py()}" if rows.lines is not None else f"row {first + row + 1}"
-    what = f"the text is {reason}" if reason in ("null", "empty", "only white space") else reason
+    what = f"the text is {reason}" if reason.startswith(("null", "empty", "only ", "with a NUL")) else reason
     remedy = " ".join(filter(None, [advice(place, reason), "corpus.on_bad_row=null keeps the place of such rows."]))
     return UserError(f"{place} {where}: {what}. {remedy}")
 
@@ -399,27 +421,45 @@ def _common_type(types: set[pa.DataType], format: str, path: Path | str, name: s
     Raises:
         UserError: values that share none.
     """
-    known = {t for t in types if not pa.types.is_null(t)}
+    known = sorted({t for t in types if not pa.types.is_null(t)}, key=str)
     if len(known) == 1:
-        return known.pop()
-    if not known or format in DELIMITERS or all(pa.types.is_string(t) for t in known):
+        return known[0]
+    if not known or format in DELIMITERS:
         return pa.string()
-    if all(pa.types.is_integer(t) for t in known) and pa.uint64() not in known:
-        return pa.int64()
-    if not is_id and all(pa.types.is_integer(t) or pa.types.is_floating(t) for t in known):
-        return pa.float64()
-    names = " and ".join(sorted(map(str, known)))
-    what, remedy = ("ids", "corpus.id_column") if is_id else ("values", "it out of corpus.keep_columns")
+    if not is_id or len({_family(kind) for kind in known}) == 1:
+        try:
+            schemas = [pa.schema([(name, kind)]) for kind in known]
+            return pa.unify_schemas(schemas, promote_options="permissive").field(0).type
+        except (pa.ArrowTypeError, pa.ArrowInvalid):
+            pass
+    names = " and ".join(map(str, known))
+    what, remedy = ("ids", "corpus.id_column out") if is_id else ("values", "it out of corpus.keep_columns")
     raise UserError(
-        f"the {what} in column {name!r} of {path} are of several types ({names}); expected one. Write them all as strings, or leave {remedy}{' out' if is_id else ''}."
+        f"the {what} in column {name!r} of {path} are of several types ({names}); expected one. Write them all as strings, or leave {remedy}."
     )
+
+
+def _family(kind: pa.DataType) -> str:
+    """What kind of thing an id is: 1 and 1.0 are two, whatever type both could be written in."""
+    if pa.types.is_integer(kind):
+        return "integer"
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return "string"
+    return str(kind)
 
 
 def _cast(values: pa.Array, kind: pa.DataType, place: Place) -> pa.Array:
     try:
         return values if values.type == kind else values.cast(kind)
-    except pa.ArrowInvalid as error:
-        raise _changed(place, files.first_line(error)) from None
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise UserError(
+            f"a value of {place} is not of the type {kind} that the column has in the whole corpus: {files.first_line(error)}."
+        ) from None
+
+
+def _check_unchanged(source: Source) -> None:
+    if files.stamp(source.place) != (source.bytes, source.modified):
+        raise _changed(source.place, "its size or its time of change is another")
 
 
 def _changed(place: Place, what: str) -> UserError:

@@ -3,24 +3,43 @@
 Knows neither MLflow nor Hydra.
 """
 
+import bz2
 import contextlib
+import functools
 import glob
 import hashlib
 import io
+import lzma
+import os
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import quote
 
 import pyarrow as pa
 from pyarrow import fs
 
 from steps.common.errors import UserError
 
-URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+# Scheme, authority, path, and the options pyarrow takes behind a question mark (endpoint_override=..., region=...).
+URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://([^/?#]*)(.*?)(\?\w+=[^/?]*)?", re.DOTALL)
 
-# Bytes read from a file at a time.
-BUFFER = 1 << 20
+# Packages of fsspec's filesystems whose errors are not of the system's kind (httpx: the Hub's).
+NETWORK = ("httpx", "httpcore", "aiohttp", "huggingface_hub")
+
+# Bytes read from a file at a time, on this machine and elsewhere, where each is a request.
+BUFFER, REMOTE_BUFFER = 1 << 20, 8 << 20
+
+# Characters of a library's error that are shown.
+LONGEST_ERROR = 300
+
+# Seconds after which a request to Google's storage, which knows no less than 15 minutes, is given up.
+GS_PATIENCE = 60
+
+# Compressed bytes taken at a time: what is left of them is copied with every piece that comes out.
+PIECE = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -29,7 +48,7 @@ class Place:
 
     filesystem: fs.FileSystem
     path: str
-    # What makes a URI of the path (s3://); empty for a local path.
+    # What makes of the path what a person types: s3://, hdfs://host:port; empty for a local path.
     prefix: str = ""
 
     def __str__(self) -> str:
@@ -42,7 +61,7 @@ class Place:
     @property
     def local(self) -> Path | None:
         """The path on this machine; None where the place is elsewhere."""
-        return None if self.prefix else Path(self.path)
+        return Path(self.path) if isinstance(self.filesystem, fs.LocalFileSystem) else None
 
     def joined(self, name: str) -> "Place":
         return replace(self, path=f"{self.path.rstrip('/')}/{name}")
@@ -55,11 +74,13 @@ class Place:
 
 def is_uri(given: str) -> bool:
     """Whether a name is a URI; a local path may be written as one, file:///..."""
-    return bool(URI.match(given)) and not given.startswith("file://")
+    return bool(URI.fullmatch(given)) and not given.startswith("file://")
 
 
 def locate(given: Path | str) -> Place:
     """The place that a path or URI names; whether anything is there is not asked.
+
+    The path of a URI is taken as it is typed, as the tools of the stores do: a space is a space, and %20 three characters.
 
     Raises:
         UserError: a scheme nobody knows, or whose library is not installed.
@@ -67,30 +88,57 @@ def locate(given: Path | str) -> Place:
     text = str(given)
     if not is_uri(text):
         return Place(fs.LocalFileSystem(), text.removeprefix("file://"))
-    scheme = text.partition("://")[0]
+    scheme, authority, path, options = URI.fullmatch(text).groups(default="")
+    user, at, host = authority.rpartition("@")
+    account = user.partition(":")[0] + at if scheme.startswith("abfs") or ":" not in user else ""
+    shown = f"{scheme}://{account}{host}{path}"
+    if scheme in ("gs", "gcs") and not options:
+        options = f"?retry_limit_seconds={GS_PATIENCE}"
     try:
-        filesystem, path = fs.FileSystem.from_uri(text)
+        filesystem, path = fs.FileSystem.from_uri(f"{scheme}://{authority}{quote(path)}{options}")
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         if "Unrecognized filesystem type" not in str(error):
-            raise UserError(f"{text} cannot be used: {first_line(error)}.") from None
+            raise UserError(f"{shown} cannot be used: {first_line(error)}.") from None
         filesystem, path = _by_fsspec(text, scheme)
     except OSError as error:
-        raise UserError(f"{text} cannot be used: {first_line(error)}.") from None
-    return Place(filesystem, path, f"{scheme}://")
+        raise UserError(f"{shown} cannot be used: {first_line(error)}.{_hint(scheme)}") from None
+    return Place(filesystem, path, _prefix(shown, path))
+
+
+def _prefix(shown: str, path: str) -> str:
+    """What stands before a filesystem's path in the URI it came from."""
+    bare = path.rstrip("/")
+    if shown.rstrip("/").endswith(bare):
+        return shown.rstrip("/").removesuffix(bare)
+    if path.startswith(shown.partition(":")[0] + "://"):
+        return ""
+    # abfs://container@account.dfs.core.windows.net/path, which names the container elsewhere than a path does.
+    scheme, _, rest = shown.partition("://")
+    host = rest.partition("/")[0].rpartition("@")[2].replace(".dfs.", ".blob.")
+    return f"{scheme}://{host}/"
 
 
 def _by_fsspec(uri: str, scheme: str) -> tuple[fs.FileSystem, str]:
     import fsspec
 
     try:
-        filesystem, path = fsspec.url_to_fs(uri)
+        with reaching(uri):
+            filesystem, path = fsspec.url_to_fs(uri)
     except ImportError as error:
-        raise UserError(f"{uri}: {scheme}:// needs a package that is not installed here: {error}.") from None
+        raise UserError(
+            f"{uri}: {scheme}:// needs a package that is not installed here: {first_line(error)}."
+        ) from None
     except ValueError as error:
         raise UserError(
-            f"{uri}: there is no filesystem {scheme}://; expected a local path or one of s3, gs, abfs, hdfs, hf ({error})."
+            f"{uri}: there is no filesystem {scheme}://; expected a local path or one of s3, gs, abfs, hdfs, hf ({first_line(error)})."
         ) from None
     return fs.PyFileSystem(fs.FSSpecHandler(filesystem)), path
+
+
+def _hint(scheme: str) -> str:
+    if scheme in ("hdfs", "viewfs"):
+        return " hdfs:// needs Java and Hadoop's libhdfs here: set JAVA_HOME, HADOOP_HOME, and CLASSPATH=$(hadoop classpath --glob)."
+    return ""
 
 
 @contextlib.contextmanager
@@ -104,7 +152,12 @@ def reaching(place: Place | str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise UserError(f"there is nothing at {place} (any more). Check its spelling, or bring it back.") from None
-    except (OSError, EOFError, pa.ArrowException) as error:
+    except UserError:
+        raise
+    except Exception as error:
+        known = isinstance(error, (OSError, EOFError, pa.ArrowException))
+        if not known and type(error).__module__.partition(".")[0] not in NETWORK:
+            raise
         raise UserError(f"{place} cannot be read: {getattr(error, 'strerror', None) or first_line(error)}.") from None
 
 
@@ -119,10 +172,9 @@ def find(where: Path | str) -> list[Place]:
     if info.type == fs.FileType.File:
         return [root]
     if info.type == fs.FileType.Directory:
-        with reaching(root):
-            infos = root.filesystem.get_file_info(fs.FileSelector(root.path, recursive=True))
         base = root.path.rstrip("/") + "/"
-        files = [i.path for i in infos if i.type == fs.FileType.File and not _hidden(i.path.removeprefix(base))]
+        found = _walk(root) if root.local is not None else _selected(root)
+        files = [path for path in found if not _hidden(path.removeprefix(base))]
     elif glob.has_magic(root.path):
         files = _glob(root)
     else:
@@ -130,19 +182,54 @@ def find(where: Path | str) -> list[Place]:
     return [replace(root, path=path) for path in sorted(files)]
 
 
+def _selected(root: Place) -> list[str]:
+    with reaching(root):
+        infos = root.filesystem.get_file_info(fs.FileSelector(root.path, recursive=True))
+    return [info.path for info in infos if info.type == fs.FileType.File]
+
+
+def _walk(root: Place) -> list[str]:
+    """The files of a local folder. A link to a folder is followed, unless it leads back to where it is."""
+    found = []
+    for folder, folders, names in os.walk(root.path, followlinks=True):
+        folders[:] = [name for name in folders if not _leads_back(str(Path(folder, name)))]
+        base = folder.rstrip("/") + "/"
+        found += [base + name for name in names if Path(folder, name).is_file()]
+    return found
+
+
+def _leads_back(folder: str) -> bool:
+    """Whether a folder is one of those it is in, by a link."""
+    if not Path(folder).is_symlink():
+        return False
+    real, parent = os.path.realpath(folder), os.path.realpath(Path(folder).parent)
+    return real == parent or parent.startswith(real.rstrip("/") + "/")
+
+
 def _glob(root: Place) -> list[str]:
     if root.local is not None:
-        return [path for path in glob.glob(root.path, recursive=True) if Path(path).is_file()]
+        leads_back = functools.cache(_leads_back)
+        found = [path for path in glob.glob(root.path, recursive=True) if Path(path).is_file()]
+        return [path for path in found if not any(leads_back(str(folder)) for folder in Path(path).parents)]
     from fsspec.implementations.arrow import ArrowFSWrapper
 
+    fixed = before_magic(root.path)
     with reaching(root):
         found = ArrowFSWrapper(root.filesystem).glob(root.path, detail=True)
-        return [path for path, facts in found.items() if facts["type"] == "file"]
+    # Like a local glob, it takes no file that starts with a dot.
+    return [
+        path for path, facts in found.items() if facts["type"] == "file" and "/." not in "/" + path.removeprefix(fixed)
+    ]
+
+
+def before_magic(path: str) -> str:
+    """The folder, with its slash, in which the first glob of a path is."""
+    return re.split(r"[*?\[]", path, maxsplit=1)[0].rpartition("/")[0] + "/"
 
 
 def _hidden(path: str) -> bool:
-    """Whether a part of a relative path starts with . or _, as the leavings of other tools do."""
-    return any(part.startswith((".", "_")) for part in path.split("/"))
+    """Whether a part of a relative path starts with . or _, as the leavings of other tools do; _a=1 is a column."""
+    return any(part.startswith(".") or (part.startswith("_") and "=" not in part) for part in path.split("/"))
 
 
 def stamp(place: Place) -> tuple[int, int | None]:
@@ -175,31 +262,75 @@ def open_bytes(place: Place, compression: str | None = None, digest=None) -> Ite
     Args:
         compression: gz, bz2, xz or zst.
         digest: a hashlib object that is shown the bytes of the file as it is, all of them once it was read to its end.
+
+    Raises:
+        UserError: what is compressed breaks off, or is something else.
     """
+    size = BUFFER if place.local is not None else REMOTE_BUFFER
     with place.filesystem.open_input_stream(place.path, compression=None, buffer_size=0) as stream:
-        raw = io.BufferedReader(_Tee(stream, digest), BUFFER)
-        yield _decompressed(raw, compression)
-        # What a decompressor leaves behind its end belongs to the file too.
-        while raw.read(BUFFER):
+        raw = io.BufferedReader(_Tee(stream, digest), size)
+        yield raw if compression is None else io.BufferedReader(_Decompressed(place, raw, compression), BUFFER)
+        # What was not asked for belongs to the file too.
+        while not raw.closed and raw.read(BUFFER):
             pass
 
 
-def _decompressed(raw: io.BufferedReader, compression: str | None) -> io.BufferedReader:
-    if compression is None:
-        return raw
-    if compression == "gz":
-        import gzip
+class _Decompressed(io.RawIOBase):
+    """What is compressed in a file: all the streams that stand in it one after another, as pigz, pbzip2 or cat leave them.
 
-        return gzip.GzipFile(fileobj=raw)
-    if compression == "bz2":
-        import bz2
+    The modules gzip, bz2 and lzma take damage behind the first stream for the end of the file, and rows would be lost.
+    """
 
-        return bz2.BZ2File(raw)
-    if compression == "xz":
-        import lzma
+    def __init__(self, place: Place, raw: io.BufferedReader, compression: str):
+        self._place, self._compression = place, compression
+        self._pieces = self._zstd(raw) if compression == "zst" else self._streams(raw)
+        self._piece = memoryview(b"")
 
-        return lzma.LZMAFile(raw)
-    return io.BufferedReader(_Tee(pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd"), None), BUFFER)
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        while not self._piece:
+            try:
+                piece = next(self._pieces, None)
+            except (zlib.error, lzma.LZMAError, EOFError, OSError, ValueError) as error:
+                raise UserError(
+                    f"{self._place} is damaged, or not compressed as {self._compression}: {first_line(error)}."
+                ) from None
+            if piece is None:
+                return 0
+            self._piece = memoryview(piece)
+        count = min(len(buffer), len(self._piece))
+        buffer[:count], self._piece = self._piece[:count], self._piece[count:]
+        return count
+
+    def _streams(self, raw: io.BufferedReader) -> Iterator[bytes]:
+        new = {"gz": functools.partial(zlib.decompressobj, 31), "bz2": bz2.BZ2Decompressor, "xz": lzma.LZMADecompressor}
+        data, first = raw.read(PIECE), True
+        while data or first:
+            decoder = new[self._compression]()
+            while not decoder.eof:
+                piece = decoder.decompress(data, BUFFER)
+                if piece:
+                    yield piece
+                # zlib hands back what it has not looked at yet, the others keep it.
+                data = getattr(decoder, "unconsumed_tail", b"")
+                if not decoder.eof and not data and (not piece or getattr(decoder, "needs_input", True)):
+                    data = raw.read(PIECE)
+                    if not data and not piece:
+                        raise EOFError("it breaks off before its end")
+            data, first = decoder.unused_data, False
+            # Zeros between streams are padding.
+            while not data.lstrip(b"\0") and (data := raw.read(PIECE)):
+                pass
+            data = data.lstrip(b"\0")
+
+    def _zstd(self, raw: io.BufferedReader) -> Iterator[bytes]:
+        if not raw.peek(1):
+            raise EOFError("it breaks off before its end")
+        stream = pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd")
+        while piece := stream.read(BUFFER):
+            yield piece
 
 
 def sha256(place: Place) -> str:
@@ -211,6 +342,8 @@ def sha256(place: Place) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, without its full stop."""
+    """The first line of what an error says, without its full stop; the long ones of libraries are cut."""
     text = str(error).strip()
-    return text.splitlines()[0].rstrip(".") if text else type(error).__name__
+    line = text.splitlines()[0].rstrip(".") if text else type(error).__name__
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+    return line if len(line) <= LONGEST_ERROR else line[:LONGEST_ERROR] + " ..."

@@ -8,11 +8,8 @@ Parquet page) raises.
 
 import csv
 import json
-import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from zlib import error as ZlibError
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -30,22 +27,26 @@ FORMATS = {
 
 # Ending after the format's -> how the file is compressed. The other formats compress inside.
 COMPRESSIONS = {".gz": "gz", ".bz2": "bz2", ".xz": "xz", ".zst": "zst", ".zstd": "zst"}
+# What a compressed file begins with.
+MAGIC = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ\0": ".xz", b"\x28\xb5\x2f\xfd": ".zst"}
 LINE_FORMATS = ("text", "csv", "tsv", "jsonl")
 
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 
-# Characters of text after which rows are handed on, however few they are.
+# Characters of text after which rows are handed on, however few they are, and bytes in formats of columns.
 CHUNK_CHARACTERS = 8_000_000
+CHUNK_BYTES = 32_000_000
 
-# A cell may be as long as a text may be.
-csv.field_size_limit(sys.maxsize)
+# A cell may be long, but a quote that is never closed must not take the memory of a whole file.
+csv.field_size_limit(100_000_000)
 
 
 @dataclass(frozen=True)
 class Column:
     """A column that is asked for, and what its values have to be.
 
-    string: a string, or the row is bad. text: anything that can be written as a string. value: of one type, kept.
+    string: a string, or the row is bad. text: anything that can be written as a string. id: a string or a number.
+    value: of any type, kept.
     """
 
     name: str
@@ -57,7 +58,7 @@ class Rows:
     """Some rows of a file, an array for each column asked for. A bad row has null for what could not be read."""
 
     arrays: list[pa.Array]
-    # Line of each row in the file; None where the format has no lines.
+    # Line of each row in the file, the first where it has several; None where the format has no lines.
     lines: pa.Array | None = None
     # Position -> what is wrong with the row.
     reasons: dict[int, str] = field(default_factory=dict)
@@ -105,25 +106,15 @@ def read_rows(place: Place, format: str, columns: list[Column], size: int, diges
     if format not in LINE_FORMATS:
         yield from _columnar_rows(place, format, columns, size)
         return
-    with _damage(place), open_bytes(place, split_name(place.name)[1], digest) as stream:
+    with reaching(place), open_bytes(place, split_name(place.name)[1], digest) as stream:
+        if format == "jsonl" and stream.peek(1)[:1] == b"[":
+            raise UserError(
+                f"{place} holds one JSON array; expected one JSON object a line. Convert it first: jq -c '.[]' {place.name} > {place.name.rpartition('.')[0]}.jsonl"
+            )
         lines = _lines(place, stream)
         records = {"text": _text_records, "csv": _csv_records, "tsv": _csv_records, "jsonl": _json_records}[format]
         extra = {"delimiter": DELIMITERS[format]} if format in DELIMITERS else {}
         yield from _chunks(place, records(place, lines, columns, **extra), columns, size)
-
-
-@contextmanager
-def _damage(place: Place) -> Iterator[None]:
-    """A compressed file that breaks off or holds something else has errors of its own."""
-    with reaching(place):
-        try:
-            yield
-        except (ZlibError, EOFError) as error:
-            raise UserError(f"{place} is damaged: {first_line(error)}.") from None
-        except Exception as error:
-            if type(error).__name__ in ("BadGzipFile", "LZMAError") or "Truncated compressed stream" in str(error):
-                raise UserError(f"{place} is damaged: {first_line(error)}.") from None
-            raise
 
 
 # Formats of lines. A record is (line, values, reason); without a reason the values are good.
@@ -151,8 +142,8 @@ def _to_arrow(place: Place, columns: list[Column], values: list[list], lines: li
     arrays = []
     for column, held in zip(columns, values):
         try:
-            arrays.append(pa.array(held, None if column.kind == "value" else pa.string()))
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+            arrays.append(pa.array(held, pa.string() if column.kind in ("string", "text") else None))
+        except (pa.ArrowException, OverflowError, ValueError) as error:
             raise UserError(
                 f"column {column.name!r} of {place} holds values of several types: {first_line(error)}."
             ) from None
@@ -170,12 +161,25 @@ def _lines(place: Place, stream) -> Iterator[tuple[int, str, str | None]]:
         try:
             yield number, raw.decode("utf-8"), None
         except UnicodeDecodeError as error:
-            if number == 1 and raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-                raise UserError(
-                    f"{place} line 1: expected UTF-8, found UTF-16. Convert the file first: iconv -f utf-16 -t utf-8 {place.name} > utf8-{place.name}"
-                ) from None
-            reason = f"expected UTF-8, found byte 0x{raw[error.start]:02x} at position {error.start + 1} of the line"
+            if number == 1:
+                _check_beginning(place, raw)
+            reason = (
+                f"expected UTF-8, found byte 0x{raw[error.start]:02x} at position {error.start + 1} of line {number}"
+            )
             yield number, raw.decode("utf-8", "surrogateescape"), reason
+
+
+def _check_beginning(place: Place, raw: bytes) -> None:
+    """Raises UserError for a file that is no UTF-8 from its first byte on."""
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise UserError(
+            f"{place} line 1: expected UTF-8, found UTF-16. Convert the file first: iconv -f utf-16 -t utf-8 {place.name} > utf8-{place.name}"
+        )
+    for magic, ending in MAGIC.items():
+        if raw.startswith(magic):
+            raise UserError(
+                f"{place} line 1: expected text, found a compressed file. Give it a name that says so: {place.name}{ending}"
+            )
 
 
 def _text_records(place: Place, lines: Iterable, columns: list[Column]) -> Iterator[Record]:
@@ -184,52 +188,72 @@ def _text_records(place: Place, lines: Iterable, columns: list[Column]) -> Itera
 
 
 def _csv_records(place: Place, lines: Iterable, columns: list[Column], delimiter: str) -> Iterator[Record]:
-    undecodable: dict[int, str] = {}
+    undecodable: list[str] = []
 
     def texts() -> Iterator[str]:
-        for number, line, reason in lines:
+        for _, line, reason in lines:
             if reason:
-                undecodable[number] = reason
+                undecodable.append(reason)
             yield line
 
     reader = csv.reader(texts(), delimiter=delimiter, strict=True)
+    header = _csv_header(place, reader)
+    if undecodable:
+        raise UserError(f"{place} line 1: {undecodable[0]}. {_convert(place)}")
+    picked = [position(place, header, column.name) for column in columns]
+    last_line = reader.line_num
+    nothing = [None] * len(columns)
+    while True:
+        try:
+            row, broken = next(reader, None), None
+        except csv.Error as error:
+            row, broken = nothing, f"this is not valid CSV: {error}"
+        if row is None:
+            return
+        first, last_line = last_line + 1, reader.line_num
+        if broken and last_line > first:
+            # A quote that is closed too late has swallowed rows: nobody can say which.
+            raise UserError(
+                f"{place} line {first}: {broken}, at line {last_line}. Look for a quote that is not closed."
+            )
+        if delimiter == "\t" and last_line > first:
+            # Most TSV files quote nothing, so this is a stray quote that would swallow rows.
+            raise UserError(
+                f"{place} line {first}: a cell that starts with a quote runs over several lines, which TSV does not have. Remove the quote, or save the file as CSV."
+            )
+        bytes_of_row = undecodable[0] if undecodable else None
+        undecodable.clear()
+        if broken:
+            yield first, nothing, broken
+        elif len(row) == len(header):
+            yield first, *_csv_values([row[i] for i in picked], bytes_of_row)
+        elif row:  # a blank line between records is no record, as in every CSV reader
+            yield first, nothing, f"expected {len(header)} columns ({_shown(header)}), found {len(row)}"
+
+
+def _csv_header(place: Place, reader) -> list[str]:
     try:
-        header = next(reader, None)
-        if header is None:
-            raise UserError(f"{place} is empty: expected a header line that names its columns.")
-        if undecodable:
-            raise UserError(f"{place} line 1: {undecodable[1]}. {_convert(place)}")
-        picked = [position(place, header, column.name) for column in columns]
-        last_line = reader.line_num
-        for row in reader:
-            first, last_line = last_line + 1, reader.line_num
-            if delimiter == "\t" and last_line > first:
-                # Most TSV files quote nothing, so this is a stray quote that would swallow rows.
-                raise UserError(
-                    f"{place} line {first}: a cell that starts with a quote runs over several lines, which TSV does not have. Remove the quote, or save the file as CSV."
-                )
-            if not row:
-                continue  # a blank line between records is no record, as in every CSV reader
-            if len(row) != len(header):
-                shown = ", ".join(name.encode("utf-8", "replace").decode() for name in header)
-                yield (
-                    last_line,
-                    [None] * len(columns),
-                    f"expected {len(header)} columns ({shown}), found {len(row)}",
-                )
-                continue
-            values = [row[i] for i in picked]
-            if undecodable:
-                bad = [i for i, value in enumerate(values) if is_broken(value)]
-                where = min(undecodable)
-                reason = undecodable[where] if bad else None
-                undecodable.clear()
-                if reason:
-                    yield where, [None if i in bad else value for i, value in enumerate(values)], reason
-                    continue
-            yield last_line, values, None
+        header = next(filter(None, reader), None)
     except csv.Error as error:
-        raise UserError(f"{place} line {reader.line_num}: this is not valid CSV: {error}.") from None
+        remedy = " Its lines end in \\r alone: tr '\\r' '\\n' mends that." if "new-line character" in str(error) else ""
+        raise UserError(
+            f"{place} line {reader.line_num}: this is not valid CSV: {str(error).partition(' - ')[0]}.{remedy}"
+        ) from None
+    if header is None:
+        raise UserError(f"{place} is empty: expected a header line that names its columns.")
+    return header
+
+
+def _csv_values(values: list[str], undecodable: str | None) -> tuple[list, str | None]:
+    """The values of a row, null where one is not UTF-8, and what is wrong with them."""
+    if undecodable is None:
+        return values, None
+    sound = [None if is_broken(value) else value for value in values]
+    return sound, undecodable if None in sound else None
+
+
+def _shown(names: list[str]) -> str:
+    return ", ".join(name.encode("utf-8", "replace").decode() for name in names)
 
 
 def position(place: Place | str, names: list[str], wanted: str) -> int:
@@ -282,27 +306,26 @@ def _json_object(line: str) -> tuple[dict | None, str | None]:
 
 def _json_value(value, column: Column) -> tuple[object, str | None]:
     """A value as its column takes it, or null and what is wrong with it."""
+    name = column.name
+    if value is None:
+        return None, None
     if isinstance(value, str):
         if is_broken(value):
-            return (
-                None,
-                f"{column.name!r} holds half a character (a lone surrogate), which no UTF-8 text can hold",
-            )
+            return None, f"{name!r} holds half a character (a lone surrogate), which no UTF-8 text can hold"
         return value, None
-    if column.kind == "string" and value is not None:
-        return (
-            None,
-            f"expected a string in {column.name!r}, found {type(value).__name__} {str(value)[:40]!r}",
-        )
+    if column.kind == "string":
+        return None, f"expected a string in {name!r}, found {type(value).__name__} {str(value)[:40]!r}"
     if isinstance(value, (dict, list)):
-        return None, f"expected a string or a number in {column.name!r}, found {type(value).__name__}"
+        if column.kind != "value":
+            return None, f"expected a string or a number in {name!r}, found {type(value).__name__}"
+        inner = [value] if isinstance(value, list) else [list(value), list(value.values())]
+        reasons = (_json_value(item, column)[1] for items in inner for item in items)
+        reason = next(filter(None, reasons), None)
+        return (None if reason else value), reason
     if column.kind == "text":
-        return None if value is None else json.dumps(value), None
+        return json.dumps(value), None
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        return (
-            None,
-            f"{column.name!r} is {str(value)[:40]}, which 64 bits cannot hold. Write it as a string",
-        )
+        return None, f"{name!r} is {str(value)[:40]}, which 64 bits cannot hold. Write it as a string"
     return value, None
 
 
@@ -325,8 +348,8 @@ def advice(place: Place, reason: str) -> str:
     """What to do about a bad row."""
     if reason.startswith("expected UTF-8"):
         return _convert(place)
-    if "columns (" in reason:
-        return "Quote cells that hold the delimiter."
+    if "columns (" in reason or "not valid CSV" in reason:
+        return 'Quote cells that hold the delimiter or a quote, and write a quote in them twice ("").'
     return ""
 
 
@@ -337,31 +360,41 @@ def _columnar_rows(place: Place, format: str, columns: list[Column], size: int) 
     batches = {"parquet": _parquet_batches, "arrow": _arrow_batches, "orc": _orc_batches}[format]
     try:
         for batch in batches(place, columns, size):
-            for start in range(0, batch.num_rows, size):
-                yield _columnar_chunk(place, batch.slice(start, size), columns)
+            for slice in _slices(batch, size):
+                yield _columnar_chunk(slice, columns)
     except FileNotFoundError:
         raise UserError(f"there is nothing at {place} (any more). Check its spelling, or bring it back.") from None
     except PermissionError as error:
         raise UserError(f"{place} cannot be read: {error.strerror}.") from None
-    except (pa.ArrowException, OSError, OverflowError) as error:
+    except (pa.ArrowException, OSError, OverflowError, ValueError, MemoryError) as error:
         raise UserError(f"{place} is damaged, or no file of {format}: {first_line(error)}.") from None
 
 
-def _columnar_chunk(place: Place, batch: pa.RecordBatch, columns: list[Column]) -> Rows:
+def _slices(batch: pa.RecordBatch, size: int) -> Iterator[pa.RecordBatch]:
+    """Cut a batch at `size` rows, and where rows are long: a slice copies nothing, but what is made of it does."""
+    # Sound, or what is read of it may be outside its memory.
+    batch.validate()
+    while batch.num_rows:
+        rows = min(size, batch.num_rows)
+        while rows > 1 and batch.slice(0, rows).nbytes > CHUNK_BYTES:
+            rows = (rows + 1) // 2
+        yield batch.slice(0, rows)
+        batch = batch.slice(rows)
+
+
+def _columnar_chunk(batch: pa.RecordBatch, columns: list[Column]) -> Rows:
     reasons: dict[int, str] = {}
     arrays = []
     for column in columns:
         array = batch.column(column.name)
         if pa.types.is_dictionary(array.type):
+            array.validate(full=True)
             array = array.cast(array.type.value_type)
         if _is_string(array.type):
             array = _sound_strings(array, column.name, reasons)
-            array = array if column.kind == "value" else array.cast(pa.string())
-        elif column.kind != "value":
-            array = array.cast(pa.string())
         else:
             array.validate(full=True)
-        arrays.append(array)
+        arrays.append(array.cast(pa.string()) if column.kind in ("string", "text") else array)
     return Rows(arrays, None, reasons)
 
 
@@ -388,6 +421,17 @@ def _sound_strings(array: pa.Array, name: str, reasons: dict[int, str]) -> pa.Ar
     return pa.array(values, array.type)
 
 
+def _is_written(kind: pa.DataType) -> bool:
+    """Whether values of a type can be cast to strings, whatever they are."""
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        return False
+    try:
+        pa.nulls(1, kind).cast(pa.string())
+    except pa.ArrowNotImplementedError:
+        return False
+    return True
+
+
 def _check_schema(place: Place, schema: pa.Schema, columns: list[Column]) -> None:
     for column in columns:
         position(place, schema.names, column.name)
@@ -397,7 +441,7 @@ def _check_schema(place: Place, schema: pa.Schema, columns: list[Column]) -> Non
             raise UserError(
                 f"{place}: expected strings in column {column.name!r}, found {kind}. Name the column of the text with corpus.text_column=..., or make a text of several columns with corpus.template=..."
             )
-        if column.kind == "text" and pa.types.is_nested(value_type):
+        if column.kind == "text" and not _is_written(value_type):
             raise UserError(f"{place}: column {column.name!r} is {kind}, which cannot be written into a template.")
 
 
@@ -408,11 +452,21 @@ def _parquet_batches(place: Place, columns: list[Column], size: int) -> Iterator
         file = pq.ParquetFile(source, buffer_size=BUFFER)
         _check_schema(place, file.schema_arrow, columns)
         rows = 0
-        for batch in file.iter_batches(batch_size=size, columns=names):
+        for batch in file.iter_batches(batch_size=_rows_at_once(file, names, size), columns=names):
             rows += batch.num_rows
             yield batch
         if rows != file.metadata.num_rows:
             raise UserError(f"{place} is damaged: it holds {rows} rows, and says {file.metadata.num_rows}.")
+
+
+def _rows_at_once(file: pq.ParquetFile, names: list[str], size: int) -> int:
+    """Rows to decode at a time: `size`, or fewer where they are long."""
+    longest = 1.0
+    for group in (file.metadata.row_group(i) for i in range(file.num_row_groups)):
+        chunks = (group.column(i) for i in range(group.num_columns))
+        asked = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema.split(".")[0] in names)
+        longest = max(longest, asked / max(group.num_rows, 1))
+    return max(1, min(size, int(CHUNK_BYTES / longest)))
 
 
 def _arrow_batches(place: Place, columns: list[Column], size: int) -> Iterator[pa.RecordBatch]:
@@ -429,6 +483,28 @@ def _arrow_batches(place: Place, columns: list[Column], size: int) -> Iterator[p
         batches = map(reader.get_batch, range(reader.num_record_batches)) if magic == b"ARROW1" else reader
         for batch in batches:
             yield batch.select(names)
+        if magic == STREAM_BEGIN + magic[4:]:
+            _check_end(place, source)
+
+
+# How an Arrow stream begins (a continuation marker), and how it ends.
+STREAM_BEGIN, STREAM_END = b"\xff" * 4, b"\xff" * 4 + bytes(4)
+
+
+def _check_end(place: Place, source: pa.NativeFile) -> None:
+    """pyarrow takes a stream that breaks off between two batches for a whole one, and reads the first of several only.
+
+    Raises:
+        UserError: the file does not end where the stream does.
+    """
+    end = source.tell()
+    source.seek(max(0, end - len(STREAM_END)))
+    if source.read(len(STREAM_END)) != STREAM_END:
+        raise UserError(f"{place} is damaged: it breaks off before its end.")
+    if source.read(1):
+        raise UserError(
+            f"{place} holds more than one Arrow stream, or something behind it. Write one stream to a file."
+        )
 
 
 def _orc_batches(place: Place, columns: list[Column], size: int) -> Iterator[pa.RecordBatch]:
