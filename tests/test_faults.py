@@ -1,0 +1,303 @@
+"""What happens to an encode from outside: kill -9, Ctrl-C, a full disk, a read-only disk, a tracking server that is away.
+
+$KILLS and $FILLS say how many random moments and sizes are tried.
+"""
+
+import contextlib
+import os
+import random
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import PROJECT, last_json
+from test_readme import free_port, start, wait_for  # noqa: F401 - start is a fixture
+
+KILLS = int(os.environ.get("KILLS", 2))
+FILLS = int(os.environ.get("FILLS", 3))
+WORDS = [
+    "the",
+    "cat",
+    "is",
+    "on",
+    "the",
+    "house",
+    "and",
+    "a",
+    "big",
+    "red",
+    "dog",
+    "in",
+    "the",
+    "sky",
+    "of",
+    "blue",
+    "stone",
+]
+
+
+def write_corpus(path: Path, rows: int) -> Path:
+    """Texts of which every twentieth stands there twice."""
+    rng = random.Random(0)
+    texts = [" ".join(rng.choices(WORDS, k=rng.randint(1, 12))) + f" {i}" for i in range(rows)]
+    for i in range(20, rows, 20):
+        texts[i] = texts[i - 17]
+    path.write_text("".join(f"{text}\n" for text in texts))
+    return path
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("part-*")}
+
+
+class Encoding:
+    """A process of encode."""
+
+    def __init__(self, run_id: str, corpus: Path, output: Path | None, *more: str, counts: Path, **env: str):
+        script = str(PROJECT / "tests" / "counted_encode.py")
+        command = [sys.executable, script, f"run_id={run_id}", f"corpus.path={corpus}", *more]
+        self.counts = counts
+        counts.touch()
+        self._before = counts.stat().st_size
+        self.process = subprocess.Popen(
+            [*command, *([f"output={output}"] if output else []), "backend=torch"],
+            cwd=PROJECT,
+            env=os.environ | {"COUNTS": str(counts), "PYTHONPATH": str(PROJECT)} | env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # As in a terminal: a shell that starts the tests in the background has SIGINT ignored, and children inherit it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+
+    def computes(self) -> bool:
+        return self.counts.stat().st_size > self._before
+
+    def wait_until_it_computes(self) -> None:
+        end = time.time() + 120
+        while not self.computes() and self.process.poll() is None:
+            assert time.time() < end
+            time.sleep(0.01)
+
+    def ended(self) -> tuple[int, str, str]:
+        out, err = self.process.communicate(timeout=300)
+        return self.process.returncode, out, err
+
+
+@pytest.mark.slow
+def test_kill_9_at_random_moments_changes_no_byte(tiny_run, tmp_path):
+    # Parts of several windows where many moments are tried, as in practice; few rows where it has to be quick.
+    parts, rows = 24, 2_000 if KILLS < 10 else 10_000
+    corpus = write_corpus(tmp_path / "corpus.txt", parts * rows)
+    given = (f"rows_per_part={rows}",)
+    whole_counts, counts, output = tmp_path / "whole.counts", tmp_path / "counts", tmp_path / "out"
+    begun = time.time()
+    code, _, err = Encoding(tiny_run["run_id"], corpus, tmp_path / "whole", *given, counts=whole_counts).ended()
+    assert code == 0, err
+    seconds = time.time() - begun
+
+    rng, killed = random.Random(KILLS), 0
+    for number in range(KILLS):
+        before = {path.name: path.stat().st_mtime_ns for path in output.glob("part-*")}
+        encoding = Encoding(tiny_run["run_id"], corpus, output, *given, counts=counts)
+        if number % 5 == 4:
+            time.sleep(rng.uniform(0, seconds))
+        else:
+            encoding.wait_until_it_computes()
+            time.sleep(rng.uniform(0, 0.9 * rows / 2_000))
+        encoding.process.kill()
+        code, _, _ = encoding.ended()
+        killed += code == -signal.SIGKILL
+        after = {path.name: path.stat().st_mtime_ns for path in output.glob("part-*")}
+        assert before.items() <= after.items(), "a finished part was written again"
+    finished = len(list(output.glob("part-*")))
+    code, out, err = Encoding(tiny_run["run_id"], corpus, output, *given, counts=counts).ended()
+    assert code == 0, err
+    assert content(output) == content(tmp_path / "whole")
+    assert len(content(output)) == parts
+    assert not (output / ".encode").exists()
+
+    once, in_all = (sum(map(int, path.read_text().split())) for path in (whole_counts, counts))
+    print(
+        f"{killed} of {KILLS} killed, the last found {finished} of {parts} parts; of {once} texts {in_all - once} were computed twice, {(in_all - once) / max(killed, 1) / rows:.2f} parts a kill"
+    )
+    # A part may be on its way to the disk while the next is begun.
+    assert in_all - once <= 2 * max(killed, 1) * rows
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_encode_says_how_it_goes_on_and_does(sent, code, tiny_run, tmp_path):
+    import mlflow
+
+    corpus = write_corpus(tmp_path / "my corpus, 100 %.txt", 40_000)
+    output = tmp_path / "out put"
+    encoding = Encoding(
+        tiny_run["run_id"],
+        f"'{corpus}'",
+        f"'{output}'",
+        "rows_per_part=3000",
+        "embedding.normalize=true",
+        counts=tmp_path / "counts",
+    )
+    encoding.wait_until_it_computes()
+    while not list(output.glob("part-*")):
+        time.sleep(0.05)
+    encoding.process.send_signal(sent)
+    found, _, err = encoding.ended()
+    assert found == code, err
+    assert "Traceback" not in err
+    run = mlflow.search_runs(search_all_experiments=True, filter_string="tags.step = 'encode'", output_format="list")[0]
+    assert run.info.status == "KILLED"
+    assert run.data.tags["error"] == {130: "interrupted (Ctrl-C)", 143: "stopped (SIGTERM)"}[code]
+    assert not (output / "manifest.json").exists()
+    assert not list((output / ".encode").glob("*.tmp")) and not list((output / ".encode").glob("claim-*"))
+    finished = {path.name: path.stat().st_mtime_ns for path in output.glob("part-*")}
+    assert finished
+
+    (line,) = [line for line in err.splitlines() if line.startswith("to go on: ")]
+    words = shlex.split(line.removeprefix("to go on: "))
+    assert words[:3] == ["python", "-m", "steps.encode"]
+    done = subprocess.run([sys.executable, *words[1:]], cwd=PROJECT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert last_json(done.stdout)["encode/resumed_rows"] == 3000 * len(finished)
+    assert finished.items() <= {path.name: path.stat().st_mtime_ns for path in output.glob("part-*")}.items()
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: int, options: str = ""):
+    """A filesystem of so many bytes at a folder; skips where this process may not mount one."""
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}{options}", "tmpfs", str(folder)], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"no filesystem can be mounted here ({mounted.stderr.strip()})")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs")
+def test_a_disk_that_fills_up_costs_no_finished_part(step, tiny_run, tmp_path):
+    corpus = write_corpus(tmp_path / "corpus.txt", 6_000)
+    given = (f"--run_id={tiny_run['run_id']}", f"--corpus={corpus}", "rows_per_part=500", "backend=torch")
+    code, _, err = step("encode", *given, f"--output={tmp_path / 'whole'}")
+    assert code == 0, err
+    whole = content(tmp_path / "whole")
+    size = sum(map(len, whole.values()))
+    rng = random.Random(FILLS)
+    for number in range(FILLS):
+        disk = tmp_path / f"disk{number}"
+        with small_disk(disk, rng.randint(size // 20, size)):
+            code, _, err = step("encode", *given, f"--output={disk / 'out'}")
+            assert code == 1
+            errors = [line for line in err.splitlines() if line.startswith("error: ")]
+            assert len(errors) == 1 and "No space left on device" in errors[0] and "again" in errors[0], err
+            kept = content(disk / "out")
+            assert kept.items() <= whole.items()
+            assert not (disk / "out" / "manifest.json").exists()
+            code, _, err = step("verify", f"--output={disk / 'out'}")
+            assert code == 1 and ("is not whole" in err or "has no manifest.json" in err)
+            subprocess.run(["mount", "-o", f"remount,size={4 * size}", str(disk)], check=True)
+            code, out, err = step("encode", *given, f"--output={disk / 'out'}")
+            assert code == 0, err
+            assert content(disk / "out") == whole
+            assert last_json(out)["encode/resumed_rows"] == 500 * len(kept)
+            assert step("verify", f"--output={disk / 'out'}")[0] == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs")
+def test_a_disk_that_cannot_be_written_is_found_before_anything_is_loaded(step, tiny_run, tmp_path):
+    with small_disk(tmp_path / "disk", 1_000_000, ",ro"):
+        code, _, err = step("encode", f"--run_id={tiny_run['run_id']}", f"--output={tmp_path / 'disk' / 'out'}")
+    assert code == 1
+    assert err.splitlines()[-1].startswith("error: output ") and "Read-only file system" in err
+    assert "encode: run" not in err
+
+
+# A tracking server that goes away.
+
+
+@pytest.fixture
+def server(start, tmp_path, tiny_run, monkeypatch):  # noqa: F811
+    """A tracking server over the store of this test, that can be stopped and started again."""
+
+    class Server:
+        def __init__(self):
+            self.port = free_port()
+            self.url = f"http://127.0.0.1:{self.port}"
+
+        def start(self):
+            self.process = start(
+                str(Path(sys.executable).with_name("mlflow")), "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1",
+                "--backend-store-uri", f"sqlite:///{tmp_path}/mlflow.db", "--artifacts-destination", str(tmp_path / "served"),
+            )  # fmt: skip
+            wait_for(f"{self.url}/health", self.process)
+
+        def stop(self):
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+    server = Server()
+    server.start()
+    return server
+
+
+def encode_runs(server) -> list:
+    import mlflow
+
+    return mlflow.MlflowClient(server.url).search_runs(["1"], "tags.step = 'encode'", order_by=["start_time ASC"])
+
+
+@pytest.mark.slow
+def test_a_tracking_server_may_be_away_while_embeddings_are_made(server, tiny_run, tmp_path):
+    corpus = write_corpus(tmp_path / "corpus.txt", 40_000)
+    patience = {"MLFLOW_TRACKING_URI": server.url, "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1"}
+    encoding = Encoding(
+        tiny_run["run_id"], corpus, tmp_path / "out", "rows_per_part=4000", counts=tmp_path / "counts", **patience
+    )
+    encoding.wait_until_it_computes()
+    server.stop()
+    while not (tmp_path / "out" / "manifest.json").exists():
+        assert encoding.process.poll() is None, encoding.ended()
+        time.sleep(0.1)
+    server.start()
+    code, out, err = encoding.ended()
+    assert code == 0, err
+    (run,) = encode_runs(server)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["encode/rows"] == 40_000
+    assert run.data.tags["embeddings"] == str(tmp_path / "out")
+
+    # It stays away: the embeddings are whole, and the next run of the same command records them.
+    impatience = patience | {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+    again = Encoding(
+        tiny_run["run_id"], corpus, tmp_path / "second", "rows_per_part=4000", counts=tmp_path / "counts", **impatience
+    )
+    again.wait_until_it_computes()
+    server.stop()
+    code, _, err = again.ended()
+    assert code == 1
+    assert re.search(
+        r"error: the embeddings at .*second are whole, but the tracking server has not taken the results", err
+    )
+    assert "Traceback" not in err
+    assert (tmp_path / "second" / "manifest.json").exists()
+    server.start()
+    _, lost = encode_runs(server)
+    assert lost.info.status == "RUNNING"
+    code, out, err = Encoding(
+        tiny_run["run_id"], corpus, tmp_path / "second", "rows_per_part=4000", counts=tmp_path / "counts", **patience
+    ).ended()
+    assert code == 0, err
+    assert last_json(out)["encode/resumed_rows"] == 40_000
+    _, lost, last = encode_runs(server)
+    assert (lost.info.status, last.info.status) == ("KILLED", "FINISHED")
+    assert last.data.metrics["encode/rows"] == 40_000
