@@ -83,8 +83,10 @@ def load(cfg: DictConfig, found) -> tuple:
     return backend, chunker, options, plan
 
 
-def plan_of(cfg: DictConfig, texts, computed: dict, code: str | None) -> dict:
+def plan_of(cfg: DictConfig, texts, computed: dict) -> dict:
     """All that decides the result: two encodes of one plan write the same."""
+    from steps.common.plan import code_digest
+
     given = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     corpus = {key: value for key, value in given["corpus"].items() if key not in ("path", "format")}
     sources = {
@@ -92,7 +94,8 @@ def plan_of(cfg: DictConfig, texts, computed: dict, code: str | None) -> dict:
         for i, source in enumerate(texts.sources)
     }
     options = {key: given[key] for key in ("output_format", "rows_per_part", "keep_text", "embedding")}
-    plan = {**computed, "corpus": {"format": texts.format, **corpus, "sources": sources}, **options, "code": code}
+    plan = {**computed, "corpus": {"format": texts.format, **corpus, "sources": sources}, **options}
+    plan["code"] = code_digest(project.PROJECT / "steps")
     # As it is read back.
     return json.loads(json.dumps(plan))
 
@@ -153,8 +156,7 @@ def encode(cfg: DictConfig, run, found, texts, place, scratch: Path) -> tuple:
     from steps.common import encoder, pipeline, shards, tracking
 
     backend, chunker, options, computed = load(cfg, found)
-    code = run.data.tags.get("mlflow.source.git.commit")
-    plan, run_id = plan_of(cfg, texts, computed, code), run.info.run_id
+    plan, run_id = plan_of(cfg, texts, computed), run.info.run_id
     with contextlib.closing(backend), opened(place, scratch, run_id) as (output, check):
         if cfg.corpus.long_text.name == "error":
             encoder.refuse_long(texts, backend)
@@ -178,7 +180,7 @@ def encode(cfg: DictConfig, run, found, texts, place, scratch: Path) -> tuple:
             "backend": {name: getattr(backend, name) for name in ("name", "precision", "device", "digest")},
             "options": OmegaConf.to_container(cfg, resolve=True, enum_to_str=True),
             "versions": computed["versions"],
-            "code_commit": code,
+            "code_commit": run.data.tags.get("mlflow.source.git.commit"),
             "normalized": options.normalize,
             "plan": plan,
             "runs": runs,

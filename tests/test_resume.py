@@ -12,7 +12,7 @@ from steps.common import encoder, files, pipeline, shards
 from steps.common.corpus import open_corpus
 from steps.common.encoder import Options
 from steps.common.output import Output
-from steps.common.plan import differences, shown
+from steps.common.plan import code_digest, differences, shown
 
 
 class WindowBackend(CountingBackend):
@@ -285,3 +285,13 @@ def test_plans_differ_where_a_leaf_does():
 def test_many_differences_are_counted():
     lines = [f"line {i}" for i in range(9)]
     assert shown(lines) == "line 0; line 1; line 2; line 3; line 4; line 5; and 3 more"
+
+
+def test_the_code_is_known_by_its_files(tmp_path):
+    (tmp_path / "common").mkdir()
+    (tmp_path / "common" / "a.py").write_text("1")
+    before = code_digest(tmp_path)
+    (tmp_path / "README.md").write_text("text")
+    assert code_digest(tmp_path) == before
+    (tmp_path / "common" / "a.py").write_text("2")
+    assert code_digest(tmp_path) != before

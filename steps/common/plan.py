@@ -1,5 +1,8 @@
 """What decides a result, and whether two results would be the same. Knows neither MLflow nor Hydra."""
 
+import hashlib
+from pathlib import Path
+
 # Differences shown in full; the rest is counted.
 SHOWN = 6
 
@@ -33,3 +36,13 @@ def shown(lines: list[str]) -> str:
 def _show(value) -> str:
     text = str(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def code_digest(folder: Path) -> str:
+    """SHA-256 of the Python files below a folder: unlike a commit it knows of changes that were not committed, and of no others."""
+    total = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        total.update(
+            f"{path.relative_to(folder).as_posix()}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\0".encode()
+        )
+    return total.hexdigest()
