@@ -644,24 +644,23 @@ def test_int8_gives_the_same_bytes_every_time(int8):
 
 
 def test_the_products_within_the_attention_are_not_quantised(tiny, int8):
-    """Two a layer; in float32 and in the int8 model no quantiser feeds them."""
+    """OpenVINO makes one operation of a layer's attention; six products of each layer have weights, and Dense."""
     import openvino as ov
 
     int8()
     tiny.load("Dense", "openvino")
-    for name in ("openvino-f32", "openvino-int8"):
+    for name, quantised in (("openvino-f32", 0), ("openvino-int8", 6 * SIZES["num_hidden_layers"] + 1)):
         graph = ov.Core().read_model(tiny.store("Dense").folder / name / "model.xml")
         inner = products_of_activations(graph)
-        assert len(inner) == 2 * SIZES["num_hidden_layers"]
-        products = [operation for operation in graph.get_ordered_ops() if operation.get_type_name() == "MatMul"]
-        quantised = [
-            product.get_friendly_name()
-            for product in products
-            if product.input_value(0).get_node().get_type_name() == "FakeQuantize"
+        assert len(inner) == SIZES["num_hidden_layers"]
+        fed = [
+            operation.get_friendly_name()
+            for operation in graph.get_ordered_ops()
+            if operation.get_type_name() in ("MatMul", "ScaledDotProductAttention")
+            and "FakeQuantize" in (port.get_node().get_type_name() for port in operation.input_values())
         ]
-        assert not set(inner) & set(quantised)
-        # Six of each layer, and Dense.
-        assert len(quantised) == (0 if name == "openvino-f32" else 6 * SIZES["num_hidden_layers"] + 1)
+        assert len(fed) == quantised
+        assert not set(inner) & set(fed)
 
 
 def test_openvino_computes_attention_without_its_compiler_of_fused_operations(tiny):

@@ -212,14 +212,14 @@ def _quantize(graph, tokenizer: Tokenizer, texts: Sequence[str]):
 
 
 def products_of_activations(graph) -> list[str]:
-    """The matrix products of which neither side is the weights: those within the attention."""
+    """The matrix products of which neither side is the weights: those within the attention, fused or not."""
     constant, found = set(), []
     for operation in graph.get_ordered_ops():
         name = operation.get_friendly_name()
         sides = [port.get_node().get_friendly_name() in constant for port in operation.input_values()]
         if operation.get_type_name() == "Constant" or (sides and all(sides)):
             constant.add(name)
-        elif operation.get_type_name() == "MatMul" and not any(sides):
+        elif operation.get_type_name() in ("MatMul", "ScaledDotProductAttention") and not any(sides[:2]):
             found.append(name)
     return found
 
