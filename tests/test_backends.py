@@ -32,7 +32,7 @@ from transformers import PreTrainedTokenizerFast
 
 from steps.common.backends import Settings, check_candidates
 from steps.common.backends.check import PROBES, TOLERANCE, Unsuitable, check_against_torch, relative_errors
-from steps.common.backends.convert import converted
+from steps.common.backends.convert import converted, products_of_activations, traceable
 from steps.common.backends.load import Candidate, Passed, candidates, load_backend
 from steps.common.backends.openvino import OpenVinoBackend
 from steps.common.backends.tokens import Tokens, make_tokenizer
@@ -117,6 +117,21 @@ def architecture(name):
             pieces = word_pieces(["<s>", "<pad>", "</s>", "[UNK]"], "$A </s>", "<pad>", padding_side="left")
             config = transformers.Qwen3Config(**SIZES, **ENDS, pad_token_id=1, num_key_value_heads=1, head_dim=16)
             return pieces, transformers.Qwen3Model, config
+        case "Llama" | "Mistral":
+            side = "left" if name == "Mistral" else "right"
+            pieces = word_pieces(["<s>", "<pad>", "</s>", "[UNK]"], "$A </s>", "<pad>", padding_side=side)
+            sizes = SIZES | ENDS | {"pad_token_id": 1, "num_key_value_heads": 1}
+            if name == "Llama":
+                return pieces, transformers.LlamaModel, transformers.LlamaConfig(**sizes)
+            return pieces, transformers.MistralModel, transformers.MistralConfig(**sizes, sliding_window=8)
+        case "Gemma3":
+            pieces = word_pieces(["<s>", "<pad>", "</s>", "[UNK]"], "$A </s>", "<pad>")
+            sizes = SIZES | ENDS | {"pad_token_id": 1, "num_key_value_heads": 1, "head_dim": 16, "sliding_window": 8}
+            return (
+                pieces,
+                transformers.Gemma3TextModel,
+                transformers.Gemma3TextConfig(**sizes, use_bidirectional_attention=True),
+            )
         case "T5":
             config = transformers.T5Config(**T5_SIZES, pad_token_id=1, decoder_start_token_id=1)
             return unigram("$A </s>", model_max_length=NO_LIMIT), transformers.T5EncoderModel, config
@@ -176,6 +191,9 @@ MODELS = {
     "T5 without a limit": lambda read: assemble(read("T5"), Pooling(32)),
     "ModernBERT": lambda read: assemble(read("ModernBERT"), Pooling(32)),
     "Qwen3": lambda read: assemble(read("Qwen3"), Pooling(32, "lasttoken"), Normalize()),
+    "Llama": lambda read: assemble(read("Llama"), Pooling(32)),
+    "Mistral": lambda read: assemble(read("Mistral"), Pooling(32, "lasttoken")),
+    "Gemma3, both ways": lambda read: assemble(read("Gemma3"), Pooling(32)),
     "ByT5": lambda read: assemble(read("ByT5"), Pooling(32)),
     "StaticEmbedding": lambda read: assemble(
         StaticEmbedding(bert_pieces(), embedding_dim=32), prompts=PROMPTS, default_prompt_name="query"
@@ -196,8 +214,7 @@ NEEDS_LIBRARY = (
     "the model needs the library's own batches: it reads more than token ids of a fast tokenizer, or its vectors"
 )
 REFUSED = {
-    "ModernBERT": r"its embeddings are off from torch's by inf of their length, more than 0\.001",
-    "Qwen3": "it cannot be converted",
+    "Gemma3, both ways": "it cannot be converted",
     "BERT padded left": NEEDS_LIBRARY,
     "ByT5": NEEDS_LIBRARY,
     "StaticEmbedding": NEEDS_LIBRARY,
@@ -394,6 +411,29 @@ def test_loading_leaves_the_model_as_it_is(tiny):
     model = tiny.model("mean")
     assert {weights.dtype for weights in model.parameters()} == {torch.float32}
     np.testing.assert_array_equal(model.encode(TEXTS, show_progress_bar=False), tiny.expected("mean"))
+
+
+@pytest.mark.parametrize("name", ["Qwen3", "ModernBERT"])
+def test_converting_leaves_the_model_to_compute_as_before(tiny, tmp_path, name):
+    model = copy.deepcopy(tiny.model(name))
+    before = model[0].auto_model.config.to_dict() | {"attention": model[0].auto_model.config._attn_implementation}
+    load_backend(Settings("openvino", "f32", 32, device="cpu"), model, store=FolderStore(tmp_path), calibration=list)
+    config = model[0].auto_model.config
+    assert config.to_dict() | {"attention": config._attn_implementation} == before
+    np.testing.assert_array_equal(model.encode(TEXTS, show_progress_bar=False), tiny.expected(name))
+
+
+def test_a_configuration_within_another_gets_its_own_attention_back(tiny):
+    """As in models that join two others."""
+    outer = transformers.BertModel(transformers.BertConfig(**SIZES))
+    outer.inner = transformers.DistilBertModel(transformers.DistilBertConfig(**SIZES | DISTILBERT_SIZES))
+    outer.inner.set_attn_implementation("eager")
+    before = outer.config._attn_implementation
+    with pytest.raises(ValueError, match="cannot be traced"), traceable(outer):
+        assert outer.config._attn_implementation == "eager"
+        raise ValueError("cannot be traced")
+    assert (outer.config._attn_implementation, outer.inner.config._attn_implementation) == (before, "eager")
+    assert before != "eager"
 
 
 def test_the_padding_share_is_that_of_the_batches(tiny):
@@ -601,6 +641,35 @@ def test_int8_is_near_the_model_and_not_the_model(tiny, int8):
 def test_int8_gives_the_same_bytes_every_time(int8):
     first = int8().encode(TEXTS)
     assert first.tobytes() == int8().encode(TEXTS).tobytes()
+
+
+def test_the_products_within_the_attention_are_not_quantised(tiny, int8):
+    """OpenVINO makes one operation of a layer's attention; six products of each layer have weights, and Dense."""
+    import openvino as ov
+
+    int8()
+    tiny.load("Dense", "openvino")
+    for name, quantised in (("openvino-f32", 0), ("openvino-int8", 6 * SIZES["num_hidden_layers"] + 1)):
+        graph = ov.Core().read_model(tiny.store("Dense").folder / name / "model.xml")
+        inner = products_of_activations(graph)
+        assert len(inner) == SIZES["num_hidden_layers"]
+        fed = [
+            operation.get_friendly_name()
+            for operation in graph.get_ordered_ops()
+            if operation.get_type_name() in ("MatMul", "ScaledDotProductAttention")
+            and "FakeQuantize" in (port.get_node().get_type_name() for port in operation.input_values())
+        ]
+        assert len(fed) == quantised
+        assert not set(inner) & set(fed)
+
+
+def test_openvino_computes_attention_without_its_compiler_of_fused_operations(tiny):
+    kinds = {
+        operation.get_rt_info()["layerType"].astype(str)
+        for operation in tiny.load("mean", "openvino")._compiled.get_runtime_model().get_ordered_ops()
+    }
+    assert "Softmax" in kinds
+    assert "Subgraph" not in kinds
 
 
 def test_calibrating_anew_gives_the_same_model(tiny, int8, tmp_path, said):

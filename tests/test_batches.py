@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from steps.common.backends.batches import computed_tokens, plan_batches
+from steps.common.backends.batches import computed_tokens, plan_batches, rounded_widths
 
 
 def batches_of(*lengths, max_tokens=1000, max_rows=1000):
@@ -96,3 +96,16 @@ def test_smaller_batches_compute_no_more():
         ]
         assert found[0] == lengths.sum()
         assert found == sorted(found)
+
+
+def test_widths_are_rounded_up_to_few():
+    widths = np.arange(1, 257)
+    found = rounded_widths(widths, 256)
+    assert found[:32].tolist() == list(range(1, 33))
+    assert found[[32, 36, 63, 64, 127, 128, 255]].tolist() == [36, 40, 64, 72, 128, 144, 256]
+    assert (found >= widths).all()
+    assert len(set(found)) == 56
+
+
+def test_no_width_is_rounded_beyond_what_the_model_reads():
+    assert rounded_widths(np.array([0, 50, 61, 62, 70]), 62).tolist() == [0, 52, 62, 62, 70]

@@ -42,10 +42,15 @@ class BatchedBackend(ABC):
         if not len(tokens):
             return np.empty((0, self.dim), np.float32)
         widths = tokens.widths
-        batches = plan_batches(widths, max_tokens=self._budget(int(widths.sum())), max_rows=self._batch_size)
+        planned = self._padded(widths)
+        batches = plan_batches(planned, max_tokens=self._budget(int(widths.sum())), max_rows=self._batch_size)
         self._tokens += int(widths.sum())
-        self._computed += computed_tokens(widths, batches)
+        self._computed += computed_tokens(planned, batches)
         return self._run(tokens, batches, on_rows or (lambda rows: None))[:, : self._truncate_dim]
+
+    def _padded(self, widths: np.ndarray) -> np.ndarray:
+        """Tokens of each text once it is padded, beside texts of its length: int64 [n]."""
+        return widths
 
     def _budget(self, total: int) -> int:
         """Most tokens in a batch, for texts of so many tokens in all."""

@@ -72,10 +72,10 @@ class Tokenizer:
             np.concatenate([np.zeros(1, np.int64), np.cumsum(widths)]),
         )
 
-    def pad(self, tokens: Tokens, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Some texts as one batch: ids and attention mask, each int64 [len(rows), longest of them]."""
+    def pad(self, tokens: Tokens, rows: np.ndarray, width: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """Some texts as one batch: ids and attention mask, each int64 [len(rows), longest of them, `width` at least]."""
         widths = tokens.widths[rows]
-        longest = max(1, int(widths.max()))
+        longest = max(width, int(widths.max()))
         columns = np.arange(longest)
         mask = columns >= longest - widths[:, None] if self._pads_left else columns < widths[:, None]
         ids = np.full((len(rows), longest), self._pad_id, np.int64)
