@@ -263,18 +263,24 @@ def test_ui_command_of_the_readme_shows_the_runs(shell, start, step, tiny_run):
     assert mlflow.MlflowClient(f"http://127.0.0.1:{port}").get_run(tiny_run["run_id"]).info.status == "FINISHED"
 
 
-def test_the_other_step_commands_of_the_readme_run(step, tiny_run, tiny_suite):
-    """Those that are not in the chain, in this process, on the tiny model and its own pairs."""
+def test_the_other_step_commands_of_the_readme_run(step, tiny_run, tiny_suite, tmp_path, monkeypatch):
+    """Those that are not in the chain, in this process, on the tiny model and its own pairs, one after another."""
     others = [
         command for block in bash_blocks()[2:] for command in block if command.startswith(("mlflow run", "python -m"))
     ]
-    assert len(others) == 5
+    assert len(others) == 7
     for command in others:
-        command = command.replace("<log_model run>", tiny_run["run_id"]).replace("corpus=texts.csv", "corpus=sample")
+        command = command.replace("<log_model run>", tiny_run["run_id"]).replace("<validate run>", tiny_run["run_id"])
+        command = command.replace("corpus=texts.csv", "corpus=sample").replace(
+            "output=embeddings", f"output={tmp_path}/embeddings"
+        )
         words = command.replace("pairs.jsonl", str(tiny_suite)).replace("truncate_dim=128", "truncate_dim=16").split()
         name, argv = step_and_arguments(words)
         code, _, err = step(name, *argv)
         assert code == 0, f"{command}: {err}"
+    readers = next(block for block in python_blocks() if "duckdb" in block)
+    monkeypatch.chdir(tmp_path)
+    exec(readers, {})
 
 
 def step_and_arguments(words: list[str]) -> tuple[str, list[str]]:
@@ -285,8 +291,12 @@ def step_and_arguments(words: list[str]) -> tuple[str, list[str]]:
     return words[words.index("-e") + 1], [part for key, _, value in given for part in (f"--{key}", value)]
 
 
+def python_blocks() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
 def test_python_block_of_the_readme_runs(tiny_run):
-    block = re.search(r"```python\n(.*?)```", README, re.DOTALL).group(1)
+    (block,) = [block for block in python_blocks() if "pyfunc" in block]
     names: dict = {}
     exec(
         block.replace("<log_model run>", tiny_run["run_id"]).replace('"truncate_dim": 128', '"truncate_dim": 16'), names
