@@ -83,7 +83,7 @@ TEXT_OF_LINES = st.text(st.characters(codec="utf-8", exclude_characters="\r\n"),
 @STEADY
 @given(data=st.data())
 def test_ids_order_count_and_texts_survive(tmp_path, ending, data):
-    # csv reads a line end of the old Macs as the end of a row, and a TSV cell holds none at all
+    # A cell of TSV holds no line end.
     texts = data.draw(st.lists(TEXT_OF_LINES if ending == "tsv" else ANY_TEXT, min_size=1, max_size=12))
     ids = data.draw(st.lists(st.integers(-(10**17), 10**17), min_size=len(texts), max_size=len(texts)))
     path = tmp_path / f"c.{ending}"
@@ -306,7 +306,7 @@ def test_kept_columns_of_every_type_come_back_as_they_were(tmp_path):
             "raw": [b"\xff", None],
             "price": pa.array([1, None], pa.int64()).cast(pa.decimal128(21, 2)),
             "kind": pa.array(["k", None]).dictionary_encode(),
-            "vector": pa.array([[1.0, 2.0], None], pa.list_(pa.float32(), 2)),
+            "vector": pa.array([[1.0, 2.0], [3.0, 4.0]], pa.list_(pa.float32(), 2)),
         }
     )
     pq.write_table(table, tmp_path / "c.parquet")
