@@ -72,23 +72,26 @@ def make(format: str, rng: random.Random) -> bytes:
 def mutate(content: bytes, rng: random.Random) -> bytes:
     """Some damage: bytes changed, lost, doubled, moved or put in, or an end that is missing."""
     for _ in range(rng.choice([1, 1, 1, 2, 4, 8])):
-        # The end of a Parquet file is where its footer is.
-        at = rng.randrange(len(content) + 1) if rng.random() < 0.6 else max(0, len(content) - rng.randrange(1, 400))
-        length = rng.choice([1, 1, 2, 8, 64])
-        head, cut, tail = content[:at], content[at : at + length], content[at + length :]
-        content = rng.choice(
-            [
-                lambda: head + rng.randbytes(len(cut)) + tail,
-                lambda: head + bytes(byte ^ (1 << rng.randrange(8)) for byte in cut) + tail,
-                lambda: head + rng.choice(TOKENS) + cut + tail,
-                lambda: head + rng.choice(TOKENS) + tail,
-                lambda: head + tail,
-                lambda: head + cut * rng.randrange(2, 20) + tail,
-                lambda: tail + head + cut if rng.random() < 0.1 else head + tail[::-1][:length] + tail,
-                lambda: head if rng.random() < 0.4 else head + cut[::-1] + tail,
-            ]
-        )()
+        content = damage(content, rng)
     return content
+
+
+def damage(content: bytes, rng: random.Random) -> bytes:
+    # The end of a file in columns is where its footer is.
+    at = rng.randrange(len(content) + 1) if rng.random() < 0.6 else max(0, len(content) - rng.randrange(1, 400))
+    length = rng.choice([1, 1, 2, 8, 64])
+    head, cut, tail = content[:at], content[at : at + length], content[at + length :]
+    kinds = [
+        lambda: head + rng.randbytes(len(cut)) + tail,
+        lambda: head + bytes(byte ^ (1 << rng.randrange(8)) for byte in cut) + tail,
+        lambda: head + rng.choice(TOKENS) + cut + tail,
+        lambda: head + rng.choice(TOKENS) + tail,
+        lambda: head + tail,
+        lambda: head + cut * rng.randrange(2, 20) + tail,
+        lambda: tail + head + cut if rng.random() < 0.1 else head + tail[::-1][:length] + tail,
+        lambda: head if rng.random() < 0.4 else head + cut[::-1] + tail,
+    ]
+    return rng.choice(kinds)()
 
 
 def examine(number: int, folder: Path) -> str:

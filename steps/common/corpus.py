@@ -283,17 +283,14 @@ def find_files(path: Path | str, format: str = "auto") -> list[Place]:
     Raises:
         UserError: there is none.
     """
-    places = files.find(path)
+    root, places = files.locate(path), files.find(path)
+    is_folder = (not places or format == "auto") and root.info().type == files.fs.FileType.Directory
+    if is_folder and format == "auto":
+        places = [place for place in places if split_name(place.name)[0] in FORMATS]
+    if not places and is_folder:
+        raise UserError(f"the folder {root} holds no corpus file: expected one that ends in {', '.join(FORMATS)}.")
     if not places:
-        info = files.locate(path).info()
-        if info.type == files.fs.FileType.Directory:
-            raise UserError(f"the folder {path} holds no corpus file: expected one that ends in {', '.join(FORMATS)}.")
-        raise UserError(f"there is no corpus at {path}: expected a file, a folder or a glob that matches files.")
-    if format == "auto" and files.locate(path).info().type == files.fs.FileType.Directory:
-        known = [place for place in places if split_name(place.name)[0] in FORMATS]
-        if not known:
-            raise UserError(f"the folder {path} holds no corpus file: expected one that ends in {', '.join(FORMATS)}.")
-        return known
+        raise UserError(f"there is no corpus at {root}: expected a file, a folder or a glob that matches files.")
     return places
 
 

@@ -95,7 +95,10 @@ def locate(given: Path | str) -> Place:
     if scheme in ("gs", "gcs") and not options:
         options = f"?retry_limit_seconds={GS_PATIENCE}"
     try:
-        filesystem, path = fs.FileSystem.from_uri(f"{scheme}://{authority}{quote(path)}{options}")
+        if scheme == "hf":
+            filesystem, path = _by_fsspec(text, scheme)
+        else:
+            filesystem, path = fs.FileSystem.from_uri(f"{scheme}://{authority}{quote(path)}{options}")
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         if "Unrecognized filesystem type" not in str(error):
             raise UserError(f"{shown} cannot be used: {first_line(error)}.") from None
@@ -124,6 +127,8 @@ def _by_fsspec(uri: str, scheme: str) -> tuple[fs.FileSystem, str]:
     try:
         with reaching(uri):
             filesystem, path = fsspec.url_to_fs(uri)
+        # The Hub's own filesystem takes a glob for the name of a file here, and quotes it.
+        path = uri.removeprefix("hf://").rstrip("/") if scheme == "hf" else path
     except ImportError as error:
         raise UserError(
             f"{uri}: {scheme}:// needs a package that is not installed here: {first_line(error)}."
@@ -213,9 +218,10 @@ def _glob(root: Place) -> list[str]:
         return [path for path in found if not any(leads_back(str(folder)) for folder in Path(path).parents)]
     from fsspec.implementations.arrow import ArrowFSWrapper
 
-    fixed = before_magic(root.path)
+    fixed, handler = before_magic(root.path), getattr(root.filesystem, "handler", None)
     with reaching(root):
-        found = ArrowFSWrapper(root.filesystem).glob(root.path, detail=True)
+        filesystem = handler.fs if isinstance(handler, fs.FSSpecHandler) else ArrowFSWrapper(root.filesystem)
+        found = filesystem.glob(root.path, detail=True)
     # Like a local glob, it takes no file that starts with a dot.
     return [
         path for path, facts in found.items() if facts["type"] == "file" and "/." not in "/" + path.removeprefix(fixed)

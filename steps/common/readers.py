@@ -288,8 +288,14 @@ def _json_records(place: Place, lines: Iterable, columns: list[Column]) -> Itera
             for column in columns:
                 position(place, list(record), column.name)
             checked = True
-        values, reasons = zip(*(_json_value(record.get(column.name), column) for column in columns))
-        yield number, list(values), next(filter(None, reasons), None)
+        values, wrong = [], None
+        for column in columns:
+            value = record.get(column.name)
+            if type(value) is not str or not value.isascii():  # most are sound, and need no look
+                value, reason = _json_value(value, column)
+                wrong = wrong or reason
+            values.append(value)
+        yield number, values, wrong
 
 
 def _json_object(line: str) -> tuple[dict | None, str | None]:
