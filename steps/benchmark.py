@@ -124,9 +124,9 @@ def compare(cfg: DictConfig, found, texts: list[str], suite) -> tuple[list, dict
 
 def main(cfg: DictConfig) -> None:
     check_candidates(cfg.candidates)
-    corpus, given = cfg.corpus, cfg.suite
+    corpus = cfg.corpus
     texts = inputs.open_corpus(corpus.path, corpus.format.name, corpus.text_column, corpus.id_column)
-    suite = inputs.open_suite(given.path, given.name, given.sentence1, given.sentence2, given.score)
+    (suite,) = inputs.open_suites(project.suite_specs(cfg))
     with project.run("benchmark", cfg) as run, tempfile.TemporaryDirectory() as scratch:
         import mlflow
 

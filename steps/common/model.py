@@ -21,13 +21,13 @@ from mlflow.types import ParamSchema, ParamSpec
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 
-from steps.common import corpus
+from steps.common import corpus, identity
 from steps.common.backends import Backend, Settings, load
 from steps.common.backends.load import Passed
 from steps.common.errors import UserError
 from steps.common.inputs import SAMPLE_CORPUS
-from steps.common.quality import Trial
 from steps.common.source import Source
+from steps.common.trials import Trial
 
 logger = logging.getLogger("steps")
 
@@ -86,6 +86,7 @@ def facts(model: SentenceTransformer) -> dict[str, str]:
         "normalizes": str(normalizes(model)).lower(),
         "modules": " > ".join(type(module).__name__ for module in model),
         "parameters": str(sum(parameter.numel() for parameter in model.parameters())),
+        **identity.facts(model),
     }
 
 
@@ -107,13 +108,19 @@ def requirements() -> list[str]:
 
 
 def log(
-    model: SentenceTransformer, source: Source, signature: ModelSignature, examples: list[str], name: str
+    model: SentenceTransformer,
+    source: Source,
+    signature: ModelSignature,
+    examples: list[str],
+    name: str,
+    known: dict[str, str],
 ) -> LoggedModel:
-    """Log a model to the active run, with its facts and where it came from as tags."""
+    """Log a model to the active run, with its facts, those it is known to have, and where it came from as tags."""
     tags = {
         "hub_id": source.name,
         "revision": source.revision or "",
         "weights_sha256": source.weights_sha256,
+        "known": json.dumps(known),
         **facts(model),
     }
     # The flavor records this attribute as source_model_name; a folder of this machine would mean nothing elsewhere.

@@ -367,6 +367,14 @@ def backend_settings(backend: DictConfig) -> Settings:
     return Settings(**OmegaConf.to_container(backend, enum_to_str=True))
 
 
+def suite_specs(cfg: DictConfig) -> list:
+    """The suites of a config as plain values (suites.SuiteSpec): those of `suites`, or where there are none `suite`."""
+    from steps.common.suites import SuiteSpec
+
+    nodes = list(cfg.suites.values()) if "suites" in cfg and cfg.suites else [cfg.suite]
+    return [SuiteSpec(**OmegaConf.to_container(node, enum_to_str=True)) for node in nodes]
+
+
 def mover_into_run() -> Callable[[Path], None]:
     """What makes a finished part an artifact of the active run, under embeddings/. May be called in any thread."""
     import mlflow
