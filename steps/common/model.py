@@ -373,16 +373,23 @@ def tag_backends(found: FoundModel, trials: list[Trial]) -> None:
     mlflow.MlflowClient().set_logged_model_tags(found.logged.model_id, {BACKENDS: json.dumps(passed)})
 
 
-def log_validation(found: FoundModel, metrics: dict[str, float], suite, name: str, score: float | None) -> None:
-    """Log the metrics of validate, linked to the model, and the score of a quality.Suite, linked to the suite as well."""
+def log_validation(found: FoundModel, metrics: dict[str, float], scores) -> None:
+    """Log the metrics of validate, linked to the model, and those of each scoring.Score, linked to its suite as well."""
     import pandas as pd
 
+    from steps.common import suites
+
     mlflow.log_metrics(metrics, model_id=found.logged.model_id)
-    frame = pd.DataFrame({"sentence1": suite.first, "sentence2": suite.second, "score": suite.scores})
-    dataset = mlflow.data.from_pandas(frame, source=dataset_source(str(suite.path)), name=suite.name, targets="score")
-    mlflow.log_input(dataset, context="validation")
-    if score is not None:
-        mlflow.log_metric(name, score, model_id=found.logged.model_id, dataset=dataset)
+    for score in scores:
+        suite = score.suite
+        dataset = mlflow.data.from_pandas(
+            pd.DataFrame(suite.columns),
+            source=dataset_source(str(suite.path)),
+            name=suite.name,
+            digest=suites.digest(suite)[:36],
+        )
+        mlflow.log_input(dataset, context="validation")
+        mlflow.log_metrics(score.as_metrics(), model_id=found.logged.model_id, dataset=dataset)
 
 
 def log_corpus(texts) -> None:

@@ -84,6 +84,12 @@ class Score:
     def name(self) -> str:
         return f"quality/{self.suite.name}/{self.suite.metric}"
 
+    def as_metrics(self) -> dict[str, float]:
+        """Every number there is, by the name of its metric."""
+        found = {f"quality/{self.suite.name}/{name}": value for name, value in self.metrics.items()}
+        found |= {f"{self.name}_low": self.low, f"{self.name}_high": self.high}
+        return {name: value for name, value in found.items() if math.isfinite(value)}
+
 
 @dataclass(frozen=True)
 class Difference:
