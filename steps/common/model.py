@@ -1,5 +1,6 @@
 """THE model-and-signature module: load a source model, build its signature, log it, find it again, load it."""
 
+import contextlib
 import filecmp
 import hashlib
 import importlib.metadata
@@ -9,6 +10,7 @@ import shutil
 import tempfile
 import warnings
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import mlflow
@@ -27,7 +29,7 @@ from steps.common.backends.load import Passed
 from steps.common.errors import UserError
 from steps.common.inputs import SAMPLE_CORPUS
 from steps.common.source import Source
-from steps.common.trials import Trial
+from steps.common.trials import ByRole, Trial
 
 logger = logging.getLogger("steps")
 
@@ -303,11 +305,29 @@ def load_backend(
     )
 
 
+def load_by_role(
+    stack: contextlib.ExitStack, found: FoundModel, folder: Path, model: SentenceTransformer, settings: Settings
+) -> ByRole:
+    """As `load_backend`, for texts in any role; the stack closes what is loaded."""
+
+    def load(prompt_name: str | None) -> Backend:
+        return stack.enter_context(contextlib.closing(load_backend(found, folder, model, settings, prompt_name)))
+
+    return ByRole(load, model.prompts, model.default_prompt_name)
+
+
+def sample_topics() -> tuple[list[str], list[str]]:
+    """The texts of the sample corpus, and the topic of each."""
+    texts, topics = [], []
+    for columns in corpus.read_columns(SAMPLE_CORPUS, "csv", ["text", "topic"], 1000):
+        texts += columns[0].to_pylist()
+        topics += columns[1].to_pylist()
+    return texts, topics
+
+
 def calibration_texts() -> list[str]:
     """The sample corpus, and its texts four by four: what int8 ranges are measured on. English; short and long."""
-    texts = [
-        text for batch in corpus.open_corpus(SAMPLE_CORPUS).batches(1000) for text in batch.column("text").to_pylist()
-    ]
+    texts, _ = sample_topics()
     return texts + [" ".join(texts[i : i + 4]) for i in range(0, len(texts), 4)]
 
 
@@ -319,6 +339,26 @@ def versions() -> dict[str, str]:
         "sentence-transformers": sentence_transformers.__version__,
         **{name: importlib.metadata.version(name) for name in names},
     }
+
+
+def lineage(found: FoundModel) -> dict[str, str]:
+    """Where a model and its validation come from: runs, commit, digests, libraries."""
+    active, client = mlflow.active_run(), mlflow.MlflowClient()
+    made = client.get_run(found.logged.source_run_id) if found.logged.source_run_id else None
+    commit = "mlflow.source.git.commit"
+    known = {
+        "validated": datetime.now(UTC).isoformat(timespec="seconds"),
+        "validate run": active.info.run_id,
+        "log_model run": found.logged.source_run_id or "",
+        "upstream run": found.run_id,
+        "code (validate)": client.get_run(active.info.run_id).data.tags.get(commit, ""),
+        "code (log_model)": made.data.tags.get(commit, "") if made else "",
+        **found.describe(),
+        "parameters_sha256": found.tags.get("parameters_sha256", ""),
+        "tokenizer_sha256": found.tags.get("tokenizer_sha256", ""),
+        **versions(),
+    }
+    return {name: value for name, value in known.items() if value}
 
 
 def reference(found: FoundModel) -> dict:

@@ -5,6 +5,7 @@ them, and never raise on a bad model: a bad model is a failed check.
 """
 
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from steps.common.embedding import unit_length
+from steps.common.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,23 @@ def rows_per_second(encode: Callable[[list[str]], np.ndarray], sentences: list[s
         encode(sentences)
         rates.append(len(sentences) / (time.perf_counter() - start))
     return float(np.median(rates))
+
+
+def guarded(name: str, call: Callable[[], Sequence[Check]]) -> list[Check]:
+    """The checks a call makes; where it fails, that is the finding: a broken model must not stop the gate.
+
+    Raises:
+        UserError: what the user can put right. With HYDRA_FULL_ERROR=1 also everything else.
+    """
+    try:
+        return list(call())
+    except UserError:
+        raise
+    except Exception as error:  # noqa: BLE001
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        return [Check(f"{name}/runs", reason[:300], "no error", False)]
 
 
 def failed(checks: Sequence[Check]) -> list[Check]:

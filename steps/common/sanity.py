@@ -14,11 +14,28 @@ from steps.common.quality import Check, at_most, max_abs_diff
 # Words that are near each other in the word vectors of every model that was trained on English.
 NEIGHBOURS = tuple(
     tuple(pair.split())
-    for pair in (
-        "monday tuesday,king queen,red blue,cat dog,two three,father mother,france germany,january february,north south,"
-        "summer winter,he she,small large,east west,brother sister,eight nine,son daughter,man woman,boy girl,river lake,"
-        "bread cheese"
-    ).split(",")
+    for pair in [
+        "monday tuesday",
+        "king queen",
+        "red blue",
+        "cat dog",
+        "two three",
+        "father mother",
+        "france germany",
+        "january february",
+        "north south",
+        "summer winter",
+        "he she",
+        "small large",
+        "east west",
+        "brother sister",
+        "eight nine",
+        "son daughter",
+        "man woman",
+        "boy girl",
+        "river lake",
+        "bread cheese",
+    ]
 )
 
 # Fewest of those pairs that have to be one token each.
@@ -166,7 +183,9 @@ def check_white_space(
     return [Check("invariance/white_space", float(moved), note, bool(moved <= tolerance))]
 
 
-def check_trained(score: float, threshold: float, score_of: Callable[[SentenceTransformer], float], model) -> list[Check]:
+def check_trained(
+    score: float, threshold: float, score_of: Callable[[SentenceTransformer], float], model
+) -> list[Check]:
     """Why a model misses a threshold: it is no better than itself with its weights shuffled.
 
     No check where the score passes. It counts as trained if it is nearer to the threshold than to the shuffled one.

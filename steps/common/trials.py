@@ -4,7 +4,7 @@ Knows neither MLflow nor Hydra.
 """
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,7 +13,7 @@ from steps.common import scoring
 from steps.common.backends import Backend
 from steps.common.embedding import pair_cosine
 from steps.common.quality import latencies_ms, rows_per_second
-from steps.common.scoring import EncodeAs, Score, Vectors
+from steps.common.scoring import Vectors
 from steps.common.suites import AnySuite, Role
 
 # Names of the prompts that models have for a role; the library's encode_query and encode_document take the same.
@@ -47,68 +47,77 @@ class Trial:
         return {f"{prefix}/{name}": getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
-def by_role(load: Callable[[str | None], Backend], prompts: Collection[str]) -> EncodeAs:
-    """What embeds texts in a role, by the backend that `load` gives for a prompt's name; each is loaded once.
+class ByRole:
+    """What embeds texts in a role (a scoring.EncodeAs): a backend for each prompt that is needed, each loaded once."""
 
-    Args:
-        prompts: the names of those the model has.
-    """
-    loaded: dict[str | None, Backend] = {}
+    def __init__(self, load: Callable[[str | None], Backend], prompts: Mapping[str, str], default: str | None):
+        """`load` gives the backend for a prompt's name, None for the model's default; `prompts` are those it has.
 
-    def encode_as(role: Role):
-        name = next((name for name in PROMPTS.get(role, ()) if name in prompts), None)
-        if name not in loaded:
-            loaded[name] = load(name)
-        return loaded[name].encode
+        `default` is the name of its default prompt, if it has one.
+        """
+        self._load, self._prompts, self._default = load, prompts, self._text(prompts, default)
+        self._loaded = {None: load(None)}
 
-    return encode_as
+    @staticmethod
+    def _text(prompts: Mapping[str, str], name: str | None) -> str:
+        return (prompts.get(name) or "") if name else ""
+
+    def __call__(self, role: Role):
+        name = next((name for name in PROMPTS.get(role, ()) if name in self._prompts), None)
+        # Most models have empty prompts for every role.
+        if self._text(self._prompts, name) == self._default:
+            name = None
+        if name not in self._loaded:
+            self._loaded[name] = self._load(name)
+        return self._loaded[name].encode
+
+    @property
+    def key(self) -> str:
+        """name/precision."""
+        return f"{self._loaded[None].name}/{self._loaded[None].precision}"
+
+    @property
+    def digest(self) -> str | None:
+        return self._loaded[None].digest
 
 
 @dataclass(frozen=True)
-class Exact:
-    """A suite, and what torch in float32 makes of it."""
+class Pace:
+    """What speed is measured on: texts together, and single sentences in so many calls."""
 
-    suite: AnySuite
-    vectors: Vectors
-    score: Score
-
-
-def exact(suites: Sequence[AnySuite], encode_as: EncodeAs) -> list[Exact]:
-    """What the others are compared with."""
-    found = []
-    for suite in suites:
-        vectors = scoring.embed(suite, encode_as)
-        found.append(Exact(suite, vectors, scoring.score(suite, vectors)))
-    return found
+    texts: list[str]
+    sentences: Sequence[str]
+    calls: int
 
 
 def judge(
     name: str,
-    encode_as: EncodeAs,
-    digest: str | None,
-    expected: Sequence[Exact],
+    encode_as: ByRole,
+    suites: Sequence[AnySuite],
+    expected: Sequence[Vectors],
     tolerance: float,
-    *,
-    texts: list[str],
-    sentences: Sequence[str],
-    calls: int,
+    pace: Pace,
+    is_exact: bool = False,
 ) -> Trial:
     """Score a backend: it passes unless it loses more than `tolerance` points on a suite.
 
     Args:
-        texts: what its throughput is measured on. sentences: what its latency is measured on, in `calls` calls.
+        expected: what torch in float32 makes of the suites, or of more.
+        is_exact: this is the backend that has made that; it need not do it again.
     """
     scores, losses, cosines = {}, [], []
-    for known in expected:
-        vectors = scoring.embed(known.suite, encode_as)
-        found = scoring.score(known.suite, vectors)
-        scores[known.suite.name] = _finite(found.value)
-        losses.append(found.value - known.score.value)
-        cosines += [pair_cosine(vectors.arrays[role], known.vectors.arrays[role]).min() for role in vectors.arrays]
+    for suite, exact in zip(suites, expected):
+        vectors = scoring.embed(suite, (lambda role: lambda texts: exact.of(role, texts)) if is_exact else encode_as)  # noqa: B023
+        score = scoring.score(suite, vectors).value
+        scores[suite.name] = _finite(score)
+        losses.append(score - scoring.score(suite, exact).value)
+        cosines += [
+            pair_cosine(array, exact.of(role, suite.texts[role])).min() for role, array in vectors.arrays.items()
+        ]
     worst = min(losses, key=lambda loss: loss if math.isfinite(loss) else -math.inf)
     passed = bool(worst >= -tolerance)
     encode = encode_as(None)
-    latency = latencies_ms(lambda sentence: encode([sentence]), sentences, calls)
+    latency = latencies_ms(lambda sentence: encode([sentence]), pace.sentences, pace.calls)
     return Trial(
         name,
         passed,
@@ -117,10 +126,10 @@ def judge(
         _finite(worst),
         scores,
         _finite(min(cosines)),
-        rows_per_second(encode, texts),
+        rows_per_second(encode, pace.texts),
         float(np.percentile(latency, 50)),
         float(np.percentile(latency, 95)),
-        digest,
+        encode_as.digest,
     )
 
 
