@@ -13,6 +13,7 @@ import matplotlib
 matplotlib.use("Agg")
 
 import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure as Canvas
 
 from steps.common.embedding import unit_length
@@ -88,6 +89,19 @@ def _canvas(height: float, ink: str, faint: str):
     return figure, axes
 
 
+def _legend(figure: Canvas, ink: str) -> None:
+    """Below the axes, where it hides nothing."""
+    figure.legend(
+        loc="outside lower center",
+        ncols=4,
+        frameon=False,
+        fontsize=8,
+        labelcolor=ink,
+        handletextpad=0.3,
+        columnspacing=1,
+    )
+
+
 def suites(
     scores: Sequence[Score], thresholds: dict[str, float], published: dict[str, float], champion: dict[str, float]
 ):
@@ -120,14 +134,7 @@ def suites(
         axes.set_yticks(range(len(scores)), [score.suite.name for score in scores])
         axes.set_ylim(len(scores) - 0.5, -0.5)
         axes.set_xlabel("points")
-        axes.legend(
-            loc="upper center",
-            bbox_to_anchor=(0.5, -0.16 - 0.3 / len(scores)),
-            ncols=4,
-            frameon=False,
-            fontsize=8,
-            labelcolor=ink,
-        )
+        _legend(figure, ink)
         return figure
 
     return Figure(
@@ -160,7 +167,7 @@ def agreement(score: Score) -> Figure:
                     score.units[suite.scores == label], bins=25, range=(-0.2, 1), color=colour, alpha=0.7, label=name
                 )
             axes.set(xlabel="cosine", ylabel="pairs")
-            axes.legend(frameon=False, fontsize=8, labelcolor=ink, loc="upper left")
+            _legend(figure, ink)
         else:
             rows = np.linspace(0, len(suite) - 1, min(len(suite), MOST_POINTS)).round().astype(int)
             # Moved a little aside, so that equal grades do not hide each other.
@@ -194,9 +201,12 @@ def heatmap(embeddings: np.ndarray, sentences: Sequence[str]) -> Figure:
         figure, axes = _canvas(3.2, ink, faint)
         unit = unit_length(np.asarray(embeddings, np.float64))
         cosines = unit @ unit.T
-        axes.imshow(cosines, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        # Blue over whatever the page is: nothing in common is no colour.
+        axes.imshow(
+            cosines, cmap=LinearSegmentedColormap.from_list("shade", [f"{BLUE}00", BLUE]), vmin=0, vmax=1, aspect="auto"
+        )
         for (row, column), value in np.ndenumerate(cosines):
-            colour = "white" if value > 0.55 else "#1b1f24"
+            colour = "white" if value > 0.7 else ink
             axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
         numbers = [str(i + 1) for i in range(len(sentences))]
         labels = [f"{i + 1} {_cut(text, 22)}" for i, text in enumerate(sentences)]
@@ -205,7 +215,7 @@ def heatmap(embeddings: np.ndarray, sentences: Sequence[str]) -> Figure:
         axes.spines[["left", "bottom"]].set_visible(False)
         return figure
 
-    return Figure("sentences", "Example sentences", "Cosine of every two of them: what means the same is dark.", make)
+    return Figure("sentences", "Example sentences", "Cosine of every two of them: what means the same is blue.", make)
 
 
 def topic_map(embeddings: np.ndarray, topics: Sequence[str]) -> Figure:
@@ -222,10 +232,7 @@ def topic_map(embeddings: np.ndarray, topics: Sequence[str]) -> Figure:
         axes.set_xticks([])
         axes.set_yticks([])
         axes.set(xlabel=f"first direction ({share[0]:.0%} of the variance)", ylabel=f"second ({share[1]:.0%})")
-        axes.legend(
-            loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=4, frameon=False, fontsize=8, labelcolor=ink,
-            handletextpad=0.1, columnspacing=0.8,
-        )  # fmt: skip
+        _legend(figure, ink)
         return figure
 
     return Figure(
@@ -260,12 +267,12 @@ def backends(trials: Sequence[Trial]) -> Figure:
             height=0.62,
         )
         labels = [
-            f" {trial.rows_per_second:,.0f}/s, {trial.difference:+.2f}"
+            f"{trial.rows_per_second:,.0f}/s, {trial.difference:+.2f}"
             if trial.difference is not None
-            else f" {trial.rows_per_second:,.0f}/s"
+            else f"{trial.rows_per_second:,.0f}/s"
             for trial in ran
         ]
-        axes.bar_label(bars, labels, fontsize=8, color=ink)
+        axes.bar_label(bars, labels, fontsize=8, color=ink, padding=4)
         axes.set_xlim(0, max(rates) * 1.45)
         axes.invert_yaxis()
         axes.set_xlabel("sentences a second, and points lost or gained")

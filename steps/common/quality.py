@@ -28,12 +28,12 @@ class Check:
 
 def at_most(name: str, value: float, limit: float) -> Check:
     """A value that has to be finite and no greater than `limit`."""
-    return Check(name, _finite(value), f"<= {limit:g}", bool(np.isfinite(value) and value <= limit))
+    return Check(name, finite(value), f"<= {limit:g}", bool(np.isfinite(value) and value <= limit))
 
 
 def at_least(name: str, value: float, limit: float) -> Check:
     """A value that has to be finite and no smaller than `limit`."""
-    return Check(name, _finite(value), f">= {limit:g}", bool(np.isfinite(value) and value >= limit))
+    return Check(name, finite(value), f">= {limit:g}", bool(np.isfinite(value) and value >= limit))
 
 
 def equal(name: str, value, expected) -> Check:
@@ -41,7 +41,8 @@ def equal(name: str, value, expected) -> Check:
     return Check(name, str(value), f"= {expected}", bool(value == expected))
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
+    """The value, or None for what JSON cannot hold."""
     return float(value) if np.isfinite(value) else None
 
 

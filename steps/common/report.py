@@ -7,7 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader
 from prettytable import PrettyTable, TableStyle
 
-from steps.common.quality import Check
+from steps.common.quality import Check, finite
 from steps.common.scoring import Difference, Score
 from steps.common.suites import digest
 from steps.common.trials import Trial
@@ -61,8 +61,8 @@ def _suite(score: Score, findings) -> dict:
         "size": len(suite),
         "unit": suite.unit,
         "metric": suite.metric,
-        "score": _finite(score.value),
-        "interval": [_finite(score.low), _finite(score.high)],
+        "score": finite(score.value),
+        "interval": [finite(score.low), finite(score.high)],
         "undefined": score.undefined,
         "threshold": findings.thresholds.get(name),
         "published": findings.references.get(name),
@@ -73,8 +73,8 @@ def _suite(score: Score, findings) -> dict:
 
 def _difference(difference: Difference) -> dict:
     return {
-        "difference": _finite(difference.value),
-        "interval": [_finite(difference.low), _finite(difference.high)],
+        "difference": finite(difference.value),
+        "interval": [finite(difference.low), finite(difference.high)],
         "reading": read_difference(difference),
     }
 
@@ -180,7 +180,3 @@ def as_html(validation: dict, drawn: list) -> str:
 
 def show(value) -> str:
     return "none" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None

@@ -9,7 +9,7 @@ from sentence_transformers import SentenceTransformer
 
 from steps.common.embedding import pair_cosine, unit_length
 from steps.common.identity import find_tokenizer, token_ids, vocabulary
-from steps.common.quality import Check, at_most, max_abs_diff
+from steps.common.quality import Check, at_most, finite, max_abs_diff
 
 # Words that are near each other in the word vectors of every model that was trained on English.
 NEIGHBOURS = tuple(
@@ -160,7 +160,12 @@ def check_hostile(encode: Callable[[list[str]], np.ndarray], sentence: str, tole
             continue
         moved = max_abs_diff(found[:1], alone)
         checks.append(
-            Check(f"robust/{name}", moved, f"a finite vector; moves its neighbour <= {tolerance:g}", moved <= tolerance)
+            Check(
+                f"robust/{name}",
+                finite(moved),
+                f"a finite vector; moves its neighbour <= {tolerance:g}",
+                moved <= tolerance,
+            )
         )
     return checks
 
@@ -180,7 +185,7 @@ def check_white_space(
     if not same.all():
         nearest = pair_cosine(found[~same], plain[~same]).min()
         note += f" where the tokens are the same; they are not for {int((~same).sum())} (lowest cosine {nearest:.3f})"
-    return [Check("invariance/white_space", float(moved), note, bool(moved <= tolerance))]
+    return [Check("invariance/white_space", finite(moved), note, bool(moved <= tolerance))]
 
 
 def check_trained(
@@ -188,22 +193,23 @@ def check_trained(
 ) -> list[Check]:
     """Why a model misses a threshold: it is no better than itself with its weights shuffled.
 
-    No check where the score passes. It counts as trained if it is nearer to the threshold than to the shuffled one.
+    No check where the score passes, or is undefined: then the vectors say why. It counts as trained if it is nearer to
+    the threshold than to the shuffled one.
 
     Args:
         score_of: the score of a model on the same suite.
     """
-    if score >= threshold:
+    if not np.isfinite(score) or score >= threshold:
         return []
     untrained = score_of(shuffled(model))
     if not np.isfinite(untrained):
         untrained = 0.0
     nearer = (untrained + threshold) / 2
-    trained = bool(np.isfinite(score) and score >= nearer)
+    trained = bool(score >= nearer)
     return [
         Check(
             "weights/trained",
-            float(score) if np.isfinite(score) else None,
+            float(score),
             f">= {nearer:.1f}, half way from {untrained:.1f} with the same weights shuffled to the threshold",
             trained,
         )

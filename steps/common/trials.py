@@ -12,7 +12,7 @@ import numpy as np
 from steps.common import scoring
 from steps.common.backends import Backend
 from steps.common.embedding import pair_cosine
-from steps.common.quality import latencies_ms, rows_per_second
+from steps.common.quality import finite, latencies_ms, rows_per_second
 from steps.common.scoring import Vectors
 from steps.common.suites import AnySuite, Role
 
@@ -109,7 +109,7 @@ def judge(
     for suite, exact in zip(suites, expected):
         vectors = scoring.embed(suite, (lambda role: lambda texts: exact.of(role, texts)) if is_exact else encode_as)  # noqa: B023
         score = scoring.score(suite, vectors).value
-        scores[suite.name] = _finite(score)
+        scores[suite.name] = finite(score)
         losses.append(score - scoring.score(suite, exact).value)
         cosines += [
             pair_cosine(array, exact.of(role, suite.texts[role])).min() for role, array in vectors.arrays.items()
@@ -123,15 +123,11 @@ def judge(
         passed,
         f"{worst:+.2f} points" + ("" if passed else f", expected no less than {-tolerance:g}"),
         next(iter(scores.values())),
-        _finite(worst),
+        finite(worst),
         scores,
-        _finite(min(cosines)),
+        finite(min(cosines)),
         rows_per_second(encode, pace.texts),
         float(np.percentile(latency, 50)),
         float(np.percentile(latency, 95)),
         encode_as.digest,
     )
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
