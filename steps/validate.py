@@ -20,6 +20,9 @@ from steps.common import inputs, project, summary
 from steps.common.backends import check_candidates
 from steps.common.errors import UserError
 
+# Checks that say what is wrong inside a model.
+NAMES_CAUSE = ("known/", "unchanged/", "weights/", "tokenizer/")
+
 
 @dataclass
 class Subject:
@@ -195,7 +198,7 @@ def score_champion(cfg: DictConfig, champion, suites) -> list:
 
 def check_quality(cfg: DictConfig, model: Subject, suites, champion, findings: Findings) -> list:
     """What the suites demand, and what became of each backend."""
-    from steps.common import identity, sanity, scoring
+    from steps.common import identity, quality, sanity, scoring
     from steps.common import model as models
 
     specs = project.suite_specs(cfg)
@@ -220,6 +223,9 @@ def check_quality(cfg: DictConfig, model: Subject, suites, champion, findings: F
     def score_of(other) -> float:
         return scoring.spearman(sample, lambda texts: other.encode(list(texts), show_progress_bar=False))
 
+    # A tokenizer that does not belong to the weights makes them look untrained.
+    if any(check.name.startswith(NAMES_CAUSE) for check in quality.failed(findings.checks)):
+        return checks
     return checks + sanity.check_trained(findings.scores[0].value, specs[0].threshold, score_of, model.native)
 
 

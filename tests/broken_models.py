@@ -34,7 +34,7 @@ def with_one_output(model: SentenceTransformer) -> SentenceTransformer:
 
 def with_swapped_pooling(model: SentenceTransformer) -> SentenceTransformer:
     modules = [
-        Pooling(module.word_embedding_dimension, "cls") if isinstance(module, Pooling) else module for module in model
+        Pooling(model.get_embedding_dimension(), "cls") if isinstance(module, Pooling) else module for module in model
     ]
     return SentenceTransformer(modules=modules, device="cpu")
 

@@ -36,7 +36,11 @@ def parameters_digest(model: SentenceTransformer) -> str:
 def vocabulary(model: SentenceTransformer) -> dict[str, int]:
     """Token -> id of a model's tokenizer; empty where it has none, or one of another kind."""
     tokenizer = find_tokenizer(model)
-    return dict(tokenizer.get_vocab()) if hasattr(tokenizer, "get_vocab") else {}
+    if not hasattr(tokenizer, "get_vocab"):
+        return {}
+    entries = tokenizer.get_vocab()
+    # Those of word lists give the words in the order of their ids.
+    return dict(entries) if isinstance(entries, dict) else {word: i for i, word in enumerate(entries)}
 
 
 def find_tokenizer(model: SentenceTransformer):

@@ -53,8 +53,8 @@ NEARER = 4.0
 HOSTILE = {
     "empty": "",
     "blank": " \t ",
-    "very_long": "word " * 2000,
-    "one_long_word": "x" * 2000,
+    "very_long": "word " * 600,
+    "one_long_word": "x" * 1000,
     "emoji": "\U0001f680 \U0001f469‍\U0001f469‍\U0001f467 \U0001f3f3️‍\U0001f308 \U0001f44b\U0001f3fd",
     "right_to_left": "مرحبا بالعالم، שלום עולם ‮mixed‬",
     "control_characters": "a\x00b\x07c\x1b[31md\x7f e​f﻿g\u2028h",
