@@ -10,8 +10,8 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 
 
-def with_random_weights(model: SentenceTransformer) -> SentenceTransformer:
-    torch.manual_seed(1)
+def with_random_weights(model: SentenceTransformer, seed: int = 1) -> SentenceTransformer:
+    torch.manual_seed(seed)
     network = model[0].auto_model
     network.load_state_dict(type(network)(network.config).state_dict())
     return model
@@ -43,14 +43,14 @@ def without_normalize(model: SentenceTransformer) -> SentenceTransformer:
     return SentenceTransformer(modules=[module for module in model if not isinstance(module, Normalize)], device="cpu")
 
 
-def give_wrong_tokenizer(folder: Path) -> None:
+def give_wrong_tokenizer(folder: Path, seed: int = 0) -> None:
     """Put another tokenizer of the same size into the folder of a model: the same tokens under other ids."""
     path = folder / "tokenizer.json"
     content = json.loads(path.read_text(encoding="utf-8"))
     vocabulary = content["model"]["vocab"]
     words = [token for token in vocabulary if not token.startswith("[")]
     ids = [vocabulary[token] for token in words]
-    random.Random(0).shuffle(ids)
+    random.Random(seed).shuffle(ids)
     vocabulary.update(zip(words, ids))
     path.write_text(json.dumps(content), encoding="utf-8")
     (folder / "vocab.txt").unlink(missing_ok=True)
