@@ -291,7 +291,6 @@ def test_a_worse_model_regresses_beside_the_champion(step, tiny_run, tiny_model_
     vectors = champion.encode(texts)
     rows = [(texts[i], texts[i + 1], float(vectors[i] @ vectors[i + 1])) for i in range(0, 80, 2)]
     path = put_pairs(tmp_path / "own.jsonl", *rows)
-    step("validate", f"suite.path={path}", "candidates=[]", "latency_calls=2")
     other = save_broken("random weights", champion, tmp_path / "other")
     assert step("log_model", "model=local", f"model.path={other}")[0] == 0
     words = [f"suite.path={path}", "suite.threshold=-100", "candidates=[]", "latency_calls=2"]

@@ -94,8 +94,9 @@ def find_known(tags: dict[str, str], found: dict[str, str]) -> tuple[str, dict[s
     """
     declared = json.loads(tags.get("known", "{}"))
     for name, weights, known in known_models():
-        same_weights = tags.get("weights_sha256") == weights or found.get("parameters_sha256") == known.get(
-            "parameters_sha256"
+        digest = known.get("parameters_sha256")
+        same_weights = (weights is not None and tags.get("weights_sha256") == weights) or (
+            digest is not None and found.get("parameters_sha256") == digest
         )
         if same_weights or tags.get("hub_id") == name:
             return name, known | declared
