@@ -72,7 +72,7 @@ def load_contenders(cfg: DictConfig, found, folder, native, stack: contextlib.Ex
 
 def compare(cfg: DictConfig, found, texts: list[str], suite) -> tuple[list, dict]:
     """Load, time and score every contender: a row for each, and all there is to know as a dict."""
-    from steps.common import benchmark, quality
+    from steps.common import benchmark, scoring
     from steps.common import model as models
     from steps.common.backends.hardware import pick_devices, usable_cores
     from steps.common.backends.tokens import make_tokenizer
@@ -97,7 +97,7 @@ def compare(cfg: DictConfig, found, texts: list[str], suite) -> tuple[list, dict
                 peaks[precision] = found if best is None else max(best, found)
 
         rounds = benchmark.run_rounds(contenders, texts, cfg.repeats, before_round)
-        spearman = {contender.name: quality.spearman(suite, contender.encode) for contender in contenders}
+        spearman = {contender.name: scoring.spearman(suite, contender.encode) for contender in contenders}
         rows = benchmark.summarize(
             contenders,
             rounds,
@@ -124,9 +124,9 @@ def compare(cfg: DictConfig, found, texts: list[str], suite) -> tuple[list, dict
 
 def main(cfg: DictConfig) -> None:
     check_candidates(cfg.candidates)
-    corpus, given = cfg.corpus, cfg.suite
+    corpus = cfg.corpus
     texts = inputs.open_corpus(corpus.path, corpus.format.name, corpus.text_column, corpus.id_column)
-    suite = inputs.open_suite(given.path, given.name, given.sentence1, given.sentence2, given.score)
+    (suite,) = inputs.open_suites(project.suite_specs(cfg))
     with project.run("benchmark", cfg) as run, tempfile.TemporaryDirectory() as scratch:
         import mlflow
 

@@ -42,7 +42,8 @@ def main(cfg: DictConfig) -> None:
         embeddings = model.encode(examples, show_progress_bar=False)
         signature = models.build_signature(examples, embeddings)
         print(f"signature\n{signature}", flush=True)
-        logged = models.log(model, source, signature, examples, cfg.artifact_name)
+        known = OmegaConf.to_container(spec.known)
+        logged = models.log(model, source, signature, examples, cfg.artifact_name, known)
         mlflow.log_dict({"sentences": examples, "embeddings": embeddings.tolist()}, "reference.json")
         summary.show(
             "log_model",

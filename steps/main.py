@@ -69,8 +69,8 @@ def check_inputs(overrides: list[str]) -> None:
     """
     forwarded = arguments.check("main", overrides)[0].overrides
     configs = arguments.check_chain(list(forwarded))
-    suite, corpus = configs["validate"].suite, configs["encode"].corpus
-    inputs.open_suite(suite.path, suite.name, suite.sentence1, suite.sentence2, suite.score)
+    corpus = configs["encode"].corpus
+    inputs.open_suites(project.suite_specs(configs["validate"]))
     inputs.open_corpus(corpus.path, corpus.format.name, corpus.text_column, corpus.id_column)
     inputs.open_output(configs["encode"].output)
 

@@ -53,12 +53,12 @@ WITHIN = {"f32": 0.05, "bf16": 0.05, "int8": 0.3}
 @pytest.mark.parametrize("name, precision", BACKENDS)
 @pytest.mark.parametrize("file, published", [("stsb-test.jsonl", 82.03), ("sick-r-test.jsonl", 77.58)])
 def test_published_scores_are_reproduced(load, shared_data, file, published, name, precision):
-    from steps.common import quality
+    from steps.common import scoring, suites
 
     if precision == "bf16" and not has_bfloat16():
         pytest.skip("this CPU has no bfloat16")
-    suite = quality.read_suite(shared_data / "sts" / file, None, "sentence1", "sentence2", "score")
-    found = quality.spearman(suite, load(name, precision).encode)
+    suite = suites.read_suite(shared_data / "sts" / file, None, "sentence1", "sentence2", "score")
+    found = scoring.spearman(suite, load(name, precision).encode)
     assert found == pytest.approx(published, abs=WITHIN[precision])
 
 
@@ -94,10 +94,10 @@ def test_neighbours_in_the_sample_corpus_are_visibly_right(minilm):
 def test_the_builtin_suite_is_what_the_readme_says():
     from conftest import PROJECT
 
-    from steps.common import corpus, quality
+    from steps.common import corpus, suites
 
     path = PROJECT / "data" / "suites" / "builtin.jsonl"
-    suite = quality.read_suite(path, None, "sentence1", "sentence2", "score")
+    suite = suites.read_suite(path, None, "sentence1", "sentence2", "score")
     assert suite.name == "builtin"
     assert len(suite.scores) == 180
     assert (suite.scores.min(), suite.scores.max()) == (0, 5)

@@ -4,13 +4,11 @@ import json
 import math
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from steps.common import quality
 from steps.common.errors import UserError
-from steps.common.quality import Check, Suite
+from steps.common.quality import Check
 
 WORDS = ["a", "b", "c"]
 
@@ -25,18 +23,6 @@ def embed(texts, batch_size=32):
 
 def by_name(checks):
     return {check.name: check for check in checks}
-
-
-def refusal(path, name=None) -> str:
-    with pytest.raises(UserError) as caught:
-        quality.read_suite(path, name, "sentence1", "sentence2", "score")
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def put_suite(path, *rows):
-    path.write_text("".join(json.dumps(dict(zip(("sentence1", "sentence2", "score"), row))) + "\n" for row in rows))
-    return path
 
 
 # one check
@@ -235,144 +221,6 @@ def test_bad_inputs_are_refused_accepted_or_crash():
         ("accepted", False),
     ]
     assert list(checks) == ["schema/refuses_one", "schema/refuses_two", "schema/refuses_three"]
-
-
-# suites
-
-
-@pytest.mark.parametrize("ending", [".jsonl", ".csv", ".tsv", ".parquet"])
-def test_a_suite_is_read_from_every_format(tmp_path, ending):
-    path = tmp_path / f"pairs{ending}"
-    rows = [("a, b", 'c "d"', 1.5), ("e", "ü", 4)]
-    if ending == ".jsonl":
-        put_suite(path, *rows)
-    elif ending == ".parquet":
-        pq.write_table(pa.table({"sentence1": ["a, b", "e"], "sentence2": ['c "d"', "ü"], "score": [1.5, 4.0]}), path)
-    elif ending == ".csv":
-        path.write_text('sentence1,sentence2,score\n"a, b","c ""d""",1.5\ne,ü,4\n')
-    else:
-        path.write_text('sentence1\tsentence2\tscore\na, b\t"c ""d"""\t1.5\ne\tü\t4\n')
-    suite = quality.read_suite(path, None, "sentence1", "sentence2", "score")
-    assert (suite.name, suite.path) == ("pairs", path)
-    assert (suite.first, suite.second) == (["a, b", "e"], ['c "d"', "ü"])
-    np.testing.assert_array_equal(suite.scores, [1.5, 4])
-
-
-def test_a_suite_takes_the_name_and_columns_it_is_given(tmp_path):
-    path = tmp_path / "p.csv"
-    path.write_text("left,right,gold\na,b,1\nc,d,2\n")
-    suite = quality.read_suite(path, "mine", "left", "right", "gold")
-    assert suite.name == "mine"
-    assert suite.first == ["a", "c"]
-
-
-def test_integer_and_decimal_grades_may_be_mixed(tmp_path):
-    suite = quality.read_suite(
-        put_suite(tmp_path / "p.jsonl", ("a", "b", 1), ("c", "d", 2.5)), None, "sentence1", "sentence2", "score"
-    )
-    np.testing.assert_array_equal(suite.scores, [1, 2.5])
-
-
-def test_a_missing_column_lists_the_columns_there_are(tmp_path):
-    path = tmp_path / "p.csv"
-    path.write_text("sentence1,sentence2,similarity\na,b,1\n")
-    message = refusal(path)
-    assert "'score'" in message and "'similarity'" in message and "suite.score" in message
-
-
-def test_a_sentence_that_is_missing_names_its_row(tmp_path):
-    assert "row 2" in refusal(put_suite(tmp_path / "p.jsonl", ("a", "b", 1), ("c", None, 2)))
-
-
-@pytest.mark.parametrize("grade", ["high", "", "nan", "inf"])
-def test_a_grade_that_is_no_number_names_its_row(tmp_path, grade):
-    path = tmp_path / "p.csv"
-    path.write_text(f"sentence1,sentence2,score\na,b,1\nc,d,{grade}\n")
-    message = refusal(path)
-    assert "row 2" in message and "'score'" in message
-
-
-def test_one_pair_is_too_few(tmp_path):
-    assert "at least two" in refusal(put_suite(tmp_path / "p.jsonl", ("a", "b", 1)))
-
-
-def test_an_empty_suite_is_refused(tmp_path):
-    path = tmp_path / "p.csv"
-    path.write_text("sentence1,sentence2,score\n")
-    assert str(path) in refusal(path)
-
-
-def test_equal_grades_are_refused(tmp_path):
-    assert "different grades" in refusal(put_suite(tmp_path / "p.jsonl", ("a", "b", 3), ("c", "d", 3)))
-
-
-def test_a_text_file_is_no_suite(tmp_path):
-    path = tmp_path / "p.txt"
-    path.write_text("a\n")
-    assert "sentence1, sentence2 and score" in refusal(path)
-
-
-def test_a_suite_that_is_not_there_is_refused_with_its_path(tmp_path):
-    assert f"{tmp_path}/none.jsonl" in refusal(tmp_path / "none.jsonl")
-
-
-# spearman
-
-
-ANGLES = {"x": 0, "x5": 5, "x20": 20, "x60": 60, "x90": 90, "x170": 170}
-
-
-def by_angle(texts):
-    return np.array(
-        [[math.cos(math.radians(ANGLES[text])), math.sin(math.radians(ANGLES[text]))] for text in texts], np.float32
-    )
-
-
-def suite_of(scores, second=("x5", "x20", "x60", "x90", "x170")):
-    return Suite("s", None, ["x"] * len(second), list(second), np.array(scores, float))
-
-
-def test_spearman_of_the_same_order_is_100():
-    assert quality.spearman(suite_of([5, 4, 3, 2, 1]), by_angle) == pytest.approx(100)
-
-
-def test_spearman_of_the_reverse_order_is_minus_100():
-    assert quality.spearman(suite_of([1, 2, 3, 4, 5]), by_angle) == pytest.approx(-100)
-
-
-def test_spearman_of_one_swap_is_90():
-    # 1 - 6 * (1 + 1) / (5 * 24), times 100
-    assert quality.spearman(suite_of([4, 5, 3, 2, 1]), by_angle) == pytest.approx(90)
-
-
-def test_spearman_shares_the_rank_of_equal_grades():
-    # Ranks 5 4 3 2 1 against 4.5 4.5 3 2 1: Pearson of the ranks.
-    expected = np.corrcoef([5, 4, 3, 2, 1], [4.5, 4.5, 3, 2, 1])[0, 1] * 100
-    assert quality.spearman(suite_of([5, 5, 3, 2, 1]), by_angle) == pytest.approx(expected)
-
-
-def test_spearman_does_not_depend_on_the_length_of_vectors():
-    assert quality.spearman(
-        suite_of([5, 4, 3, 2, 1]), lambda texts: by_angle(texts) * np.arange(1, len(texts) + 1)[:, None]
-    ) == pytest.approx(100)
-
-
-def test_each_distinct_sentence_is_embedded_once():
-    asked = []
-
-    def encode(texts):
-        asked.extend(texts)
-        return by_angle(texts)
-
-    quality.spearman(suite_of([5, 4, 3], second=("x5", "x5", "x20")), encode)
-    assert sorted(asked) == ["x", "x20", "x5"]
-
-
-@pytest.mark.parametrize("vector", [[1.0, 0.0], [math.nan, 1.0], [0.0, 0.0]])
-def test_spearman_of_a_model_that_tells_nothing_apart_is_nan(vector):
-    assert math.isnan(
-        quality.spearman(suite_of([5, 4, 3, 2, 1]), lambda texts: np.array([vector] * len(texts), np.float32))
-    )
 
 
 # latency

@@ -118,9 +118,30 @@ def translate(step: str, argv: list[str]) -> Arguments:
                 overrides.append(_override(step, ALIASES.get(step, {}).get(key, key), value))
         elif token:
             overrides.append(_typed_by_hand(step, token))
+    if step in ("validate", "main"):
+        overrides = [part for text in overrides for part in _several_suites(text)]
     if step == "main":
         overrides = _gather_for_main(overrides)
     return Arguments(flags, overrides)
+
+
+def _several_suites(text: str) -> list[str]:
+    """`suite=[a,b]` as Hydra would say it: each of them under its own name in `suites`, not merged into one."""
+    if not text.startswith("suite="):
+        return [text]
+    with contextlib.suppress(OverrideParseException):
+        override = OverridesParser.create().parse_overrides([text])[0]
+        names = override.value()
+        if isinstance(names, QuotedString):  # --suite [a,b] arrives as a string
+            names = names.text
+        if isinstance(names, str) and re.fullmatch(r"\[.*\]", names):
+            names = OverridesParser.create().parse_overrides([f"suite={names}"])[0].value()
+        if isinstance(names, list) and names and not override.is_sweep_override():
+            members = groups()["suite"]
+            for name in names:
+                _check_member("suite", name, members)
+            return [f"+suite@suites.{name}={name}" for name in dict.fromkeys(names)]
+    return [text]
 
 
 def _split(text: str) -> list[str]:
@@ -283,6 +304,7 @@ def check(step: str, overrides: list[str], multirun: bool = False, complete: boo
         for choice in _choices(parsed):
             config = _compose(step, choice)
             _check_values(config, STEPS[step], complete)
+            _check_suites(parsed, config)
             configs.append(config)
     if step == "main":
         check_chain(list(configs[0].overrides), complete)
@@ -304,6 +326,16 @@ def _check_source(parsed: list[Override], config: DictConfig) -> None:
     if renamed and not OmegaConf.is_missing(config.model, "package") and config.model.package is not None:
         raise UserError(
             f"{renamed[0]} cannot be changed for a model whose weights are installed with the project. For another model: model=hub model.name=<org/model> model.revision=<commit>."
+        )
+
+
+def _check_suites(parsed: list[Override], config: DictConfig) -> None:
+    """Refuse a setting of the one suite where several take its place: it would change nothing."""
+    lost = [override.key_or_group for override in parsed if override.key_or_group.startswith("suite.")]
+    if lost and config.get("suites"):
+        name = next(iter(config.suites))
+        raise UserError(
+            f"{lost[0]} is for a single suite, and several are scored here ({', '.join(config.suites)}). Say which: {lost[0].replace('suite.', f'suites.{name}.', 1)}=<value>."
         )
 
 
@@ -404,11 +436,14 @@ def _check_values(config: DictConfig, schema: type, complete: bool, prefix: str 
         kind = typing.get_type_hints(schema)[field.name]
         if dataclasses.is_dataclass(kind):
             _check_values(config[field.name], kind, complete, f"{key}.")
+        elif typing.get_origin(kind) is dict and dataclasses.is_dataclass(typing.get_args(kind)[1]):
+            for name, node in config[field.name].items():
+                _check_values(node, typing.get_args(kind)[1], complete, f"{key}.{name}.")
         elif OmegaConf.is_missing(config, field.name):
             if complete:
                 raise UserError(f"{key} is required here: give -P {key}=<value>.")
         else:
-            least = field.metadata.get("min")
+            least, below = field.metadata.get("min"), field.metadata.get("below")
             try:
                 value = config[field.name]
             except OmegaConfBaseException as error:
@@ -423,3 +458,5 @@ def _check_values(config: DictConfig, schema: type, complete: bool, prefix: str 
                     raise UserError(f"{key} has {len(value)} entries; expected {least} or more.")
             elif value is not None and not value >= least:  # nan is no number to compare with
                 raise UserError(f"{key} is {value}; expected {least} or more.")
+            elif below is not None and value is not None and not value < below:
+                raise UserError(f"{key} is {value}; expected less than {below}.")

@@ -33,11 +33,37 @@ def open_corpus(
     return corpus.open_corpus(where, format, text_column, id_column, template, keep_columns, on_bad_row)
 
 
-def open_suite(path: str, name: str | None, sentence1: str, sentence2: str, score: str):
-    """The quality.Suite a user named."""
-    from steps.common import quality
+def open_suites(specs: list):
+    """The suites that suites.SuiteSpec describe, read and checked.
 
-    return quality.read_suite(local_path(path, "suite.path"), name, sentence1, sentence2, score)
+    Raises:
+        UserError: a file or dataset that cannot be used, or two suites of one name.
+    """
+    opened = [open_suite(spec) for spec in specs]
+    for position, suite in enumerate(opened):
+        if suite.name in [other.name for other in opened[:position]]:
+            raise UserError(f"two suites are named {suite.name!r}; expected different names. Set suites.<suite>.name.")
+    return opened
+
+
+def open_suite(spec):
+    """The suite that a suites.SuiteSpec describes: from this machine if it says where, else from the Hub."""
+    from steps.common import suites
+
+    if spec.path is not None:
+        path = local_path(spec.path, "suite.path")
+    elif spec.hub_id is not None:
+        from steps.common import hub
+
+        path, _ = hub.download_split(spec.hub_id, spec.revision, spec.split)
+    else:
+        raise UserError("suite.path and suite.hub_id are both null; expected a file or a dataset of the Hub.")
+    if spec.kind != "retrieval":
+        return suites.read_suite(path, spec.name, spec.sentence1, spec.sentence2, spec.score, spec.kind)
+    if spec.documents is None:
+        raise UserError("suite.documents is null; a suite of kind retrieval needs the file of its documents.")
+    documents = local_path(spec.documents, "suite.documents")
+    return suites.read_retrieval(path, documents, spec.name, spec.query, spec.relevant, spec.document_id, spec.document)
 
 
 def open_output(given: str | None):

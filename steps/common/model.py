@@ -1,5 +1,6 @@
 """THE model-and-signature module: load a source model, build its signature, log it, find it again, load it."""
 
+import contextlib
 import filecmp
 import hashlib
 import importlib.metadata
@@ -9,6 +10,7 @@ import shutil
 import tempfile
 import warnings
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import mlflow
@@ -21,13 +23,13 @@ from mlflow.types import ParamSchema, ParamSpec
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 
-from steps.common import corpus, files
+from steps.common import corpus, files, identity
 from steps.common.backends import Backend, Settings, load
 from steps.common.backends.load import Passed
 from steps.common.errors import UserError
 from steps.common.inputs import SAMPLE_CORPUS
-from steps.common.quality import Trial
 from steps.common.source import Source
+from steps.common.trials import ByRole, Trial
 
 logger = logging.getLogger("steps")
 
@@ -86,6 +88,7 @@ def facts(model: SentenceTransformer) -> dict[str, str]:
         "normalizes": str(normalizes(model)).lower(),
         "modules": " > ".join(type(module).__name__ for module in model),
         "parameters": str(sum(parameter.numel() for parameter in model.parameters())),
+        **identity.facts(model),
     }
 
 
@@ -107,13 +110,19 @@ def requirements() -> list[str]:
 
 
 def log(
-    model: SentenceTransformer, source: Source, signature: ModelSignature, examples: list[str], name: str
+    model: SentenceTransformer,
+    source: Source,
+    signature: ModelSignature,
+    examples: list[str],
+    name: str,
+    known: dict[str, str],
 ) -> LoggedModel:
-    """Log a model to the active run, with its facts and where it came from as tags."""
+    """Log a model to the active run, with its facts, those it is known to have, and where it came from as tags."""
     tags = {
         "hub_id": source.name,
         "revision": source.revision or "",
         "weights_sha256": source.weights_sha256,
+        "known": json.dumps(known),
         **facts(model),
     }
     # The flavor records this attribute as source_model_name; a folder of this machine would mean nothing elsewhere.
@@ -306,11 +315,29 @@ def load_backend(
     )
 
 
+def load_by_role(
+    stack: contextlib.ExitStack, found: FoundModel, folder: Path, model: SentenceTransformer, settings: Settings
+) -> ByRole:
+    """As `load_backend`, for texts in any role; the stack closes what is loaded."""
+
+    def load(prompt_name: str | None) -> Backend:
+        return stack.enter_context(contextlib.closing(load_backend(found, folder, model, settings, prompt_name)))
+
+    return ByRole(load, model.prompts, model.default_prompt_name)
+
+
+def sample_topics() -> tuple[list[str], list[str]]:
+    """The texts of the sample corpus, and the topic of each."""
+    texts, topics = [], []
+    for columns in corpus.read_columns(files.locate(SAMPLE_CORPUS), "csv", ["text", "topic"], 1000):
+        texts += columns[0].to_pylist()
+        topics += columns[1].to_pylist()
+    return texts, topics
+
+
 def calibration_texts() -> list[str]:
     """The sample corpus, and its texts four by four: what int8 ranges are measured on. English; short and long."""
-    texts = [
-        text for batch in corpus.open_corpus(SAMPLE_CORPUS).batches(1000) for text in batch.column("text").to_pylist()
-    ]
+    texts, _ = sample_topics()
     return texts + [" ".join(texts[i : i + 4]) for i in range(0, len(texts), 4)]
 
 
@@ -322,6 +349,26 @@ def versions() -> dict[str, str]:
         "sentence-transformers": sentence_transformers.__version__,
         **{name: importlib.metadata.version(name) for name in names},
     }
+
+
+def lineage(found: FoundModel) -> dict[str, str]:
+    """Where a model and its validation come from: runs, commit, digests, libraries."""
+    active, client = mlflow.active_run(), mlflow.MlflowClient()
+    made = client.get_run(found.logged.source_run_id) if found.logged.source_run_id else None
+    commit = "mlflow.source.git.commit"
+    known = {
+        "validated": datetime.now(UTC).isoformat(timespec="seconds"),
+        "validate run": active.info.run_id,
+        "log_model run": found.logged.source_run_id or "",
+        "upstream run": found.run_id,
+        "code (validate)": client.get_run(active.info.run_id).data.tags.get(commit, ""),
+        "code (log_model)": made.data.tags.get(commit, "") if made else "",
+        **found.describe(),
+        "parameters_sha256": found.tags.get("parameters_sha256", ""),
+        "tokenizer_sha256": found.tags.get("tokenizer_sha256", ""),
+        **versions(),
+    }
+    return {name: value for name, value in known.items() if value}
 
 
 def reference(found: FoundModel) -> dict:
@@ -376,16 +423,23 @@ def tag_backends(found: FoundModel, trials: list[Trial]) -> None:
     mlflow.MlflowClient().set_logged_model_tags(found.logged.model_id, {BACKENDS: json.dumps(passed)})
 
 
-def log_validation(found: FoundModel, metrics: dict[str, float], suite, name: str, score: float | None) -> None:
-    """Log the metrics of validate, linked to the model, and the score of a quality.Suite, linked to the suite as well."""
+def log_validation(found: FoundModel, metrics: dict[str, float], scores) -> None:
+    """Log the metrics of validate, linked to the model, and those of each scoring.Score, linked to its suite as well."""
     import pandas as pd
 
+    from steps.common import suites
+
     mlflow.log_metrics(metrics, model_id=found.logged.model_id)
-    frame = pd.DataFrame({"sentence1": suite.first, "sentence2": suite.second, "score": suite.scores})
-    dataset = mlflow.data.from_pandas(frame, source=dataset_source(str(suite.path)), name=suite.name, targets="score")
-    mlflow.log_input(dataset, context="validation")
-    if score is not None:
-        mlflow.log_metric(name, score, model_id=found.logged.model_id, dataset=dataset)
+    for score in scores:
+        suite = score.suite
+        dataset = mlflow.data.from_pandas(
+            pd.DataFrame(suite.columns),
+            source=dataset_source(str(suite.path)),
+            name=suite.name,
+            digest=suites.digest(suite)[:36],
+        )
+        mlflow.log_input(dataset, context="validation")
+        mlflow.log_metrics(score.as_metrics(), model_id=found.logged.model_id, dataset=dataset)
 
 
 def log_corpus(texts) -> None:

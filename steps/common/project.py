@@ -407,3 +407,11 @@ def _project_uri(tags: dict[str, str]) -> str:
 def backend_settings(backend: DictConfig) -> Settings:
     """The node `backend` of a config as plain values."""
     return Settings(**OmegaConf.to_container(backend, enum_to_str=True))
+
+
+def suite_specs(cfg: DictConfig) -> list:
+    """The suites of a config as plain values (suites.SuiteSpec): those of `suites`, or where there are none `suite`."""
+    from steps.common.suites import SuiteSpec
+
+    nodes = list(cfg.suites.values()) if "suites" in cfg and cfg.suites else [cfg.suite]
+    return [SuiteSpec(**OmegaConf.to_container(node, enum_to_str=True)) for node in nodes]

@@ -1,24 +1,19 @@
-"""Checks of a model: what it promises, how it behaves, how good it is. Knows neither MLflow nor Hydra.
+"""Checks of a model: what it promises and how it behaves. Knows neither MLflow nor Hydra.
 
 Every check is a `Check`, a row of validation.json. Functions take embeddings, or something that makes
 them, and never raise on a bad model: a bad model is a failed check.
 """
 
 import math
-import re
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from scipy.stats import spearmanr
 
-from steps.common import corpus
-from steps.common.embedding import pair_cosine, unit_length
+from steps.common.embedding import unit_length
 from steps.common.errors import UserError
-
-Encode = Callable[[Sequence[str]], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -33,12 +28,12 @@ class Check:
 
 def at_most(name: str, value: float, limit: float) -> Check:
     """A value that has to be finite and no greater than `limit`."""
-    return Check(name, _finite(value), f"<= {limit:g}", bool(np.isfinite(value) and value <= limit))
+    return Check(name, finite(value), f"<= {limit:g}", bool(np.isfinite(value) and value <= limit))
 
 
 def at_least(name: str, value: float, limit: float) -> Check:
     """A value that has to be finite and no smaller than `limit`."""
-    return Check(name, _finite(value), f">= {limit:g}", bool(np.isfinite(value) and value >= limit))
+    return Check(name, finite(value), f">= {limit:g}", bool(np.isfinite(value) and value >= limit))
 
 
 def equal(name: str, value, expected) -> Check:
@@ -46,7 +41,8 @@ def equal(name: str, value, expected) -> Check:
     return Check(name, str(value), f"= {expected}", bool(value == expected))
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
+    """The value, or None for what JSON cannot hold."""
     return float(value) if np.isfinite(value) else None
 
 
@@ -124,84 +120,6 @@ def check_refusals(predict: Callable, bad_inputs: dict[str, object], refusal: ty
     return checks
 
 
-@dataclass(frozen=True)
-class Suite:
-    """Sentence pairs with a human grade."""
-
-    name: str
-    path: Path
-    first: list[str]
-    second: list[str]
-    scores: np.ndarray
-
-    @property
-    def sentences(self) -> list[str]:
-        """Every distinct sentence once."""
-        return list(dict.fromkeys([*self.first, *self.second]))
-
-
-def read_suite(path: Path, name: str | None, sentence1: str, sentence2: str, score: str) -> Suite:
-    """Read graded pairs from JSON Lines, CSV, TSV or Parquet.
-
-    Raises:
-        UserError: a missing column, a row without sentence or number, fewer than two rows, equal grades.
-    """
-    place, *others = corpus.find_files(path)
-    file = place.local
-    if others:
-        raise UserError(f"{path} names {len(others) + 1} files; expected one suite. Give one of them, such as {file}.")
-    kind = corpus.detect_format(place)
-    if kind == "text":
-        raise UserError(
-            f"{file} is a text file; expected a suite with the columns {sentence1}, {sentence2} and {score}."
-        )
-    columns = [sentence1, sentence2, score]
-    first, second, scores = [], [], []
-    for arrays in corpus.read_columns(place, kind, columns, 8192):
-        for values, array in zip((first, second, scores), arrays):
-            values += array.to_pylist()
-    for row, (a, b, grade) in enumerate(zip(first, second, scores), start=1):
-        if not isinstance(a, str) or not isinstance(b, str):
-            raise UserError(
-                f"{file} row {row}: expected two sentences in {sentence1!r} and {sentence2!r}, found {a!r} and {b!r}."
-            )
-        if _number(grade) is None:
-            raise UserError(f"{file} row {row}: expected a number in {score!r}, found {grade!r}.")
-    if len(scores) < 2:
-        raise UserError(f"{file} holds {len(scores)} row(s); expected at least two, or there is nothing to correlate.")
-    grades = np.array([_number(grade) for grade in scores])
-    if np.ptp(grades) == 0:
-        raise UserError(
-            f"every {score!r} in {file} is {grades[0]:g}; expected different grades, or no correlation is defined."
-        )
-    # mlflow takes no other characters in the name of a metric.
-    return Suite(re.sub(r"[^A-Za-z0-9_.\- ]", "_", name or file.stem), file, first, second, grades)
-
-
-def _number(value) -> float | None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def spearman(suite: Suite, encode: Encode) -> float:
-    """Spearman's rank correlation x 100 of cosine with the grades, as MTEB's STS tasks report it.
-
-    Each distinct sentence is embedded once. NaN where the cosines are all equal or not finite.
-    """
-    distinct = suite.sentences
-    position = {sentence: i for i, sentence in enumerate(distinct)}
-    embeddings = encode(distinct)
-    cosines = pair_cosine(
-        embeddings[[position[s] for s in suite.first]], embeddings[[position[s] for s in suite.second]]
-    )
-    if not np.isfinite(cosines).all() or np.ptp(cosines) == 0:
-        return math.nan
-    return float(spearmanr(cosines, suite.scores).statistic) * 100
-
-
 def latencies_ms(predict: Callable[[str], object], sentences: Sequence[str], calls: int) -> np.ndarray:
     """Milliseconds of single-sentence calls, one after another, after one that is not counted."""
     predict(sentences[0])
@@ -224,33 +142,21 @@ def rows_per_second(encode: Callable[[list[str]], np.ndarray], sentences: list[s
     return float(np.median(rates))
 
 
-@dataclass(frozen=True)
-class Trial:
-    """What became of a backend that was tried: its score beside torch's in float32, and its speed on the suite."""
+def guarded(name: str, call: Callable[[], Sequence[Check]]) -> list[Check]:
+    """The checks a call makes; where it fails, that is the finding: a broken model must not stop the gate.
 
-    backend: str
-    passed: bool
-    reason: str
-    spearman: float | None = None
-    difference: float | None = None
-    rows_per_second: float | None = None
-    digest: str | None = None
-
-
-def judge_backend(name: str, backend, suite: Suite, expected: float, tolerance: float) -> Trial:
-    """Score a backends.Backend on the suite: it passes unless it loses more than `tolerance` points to `expected`."""
-    score = spearman(suite, backend.encode)
-    difference = score - expected
-    passed = bool(difference >= -tolerance)
-    return Trial(
-        name,
-        passed,
-        f"{difference:+.2f} points" + ("" if passed else f", expected no less than {-tolerance:g}"),
-        _finite(score),
-        _finite(difference),
-        rows_per_second(backend.encode, suite.sentences),
-        backend.digest,
-    )
+    Raises:
+        UserError: what the user can put right. With HYDRA_FULL_ERROR=1 also everything else.
+    """
+    try:
+        return list(call())
+    except UserError:
+        raise
+    except Exception as error:  # noqa: BLE001
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        return [Check(f"{name}/runs", reason[:300], "no error", False)]
 
 
 def failed(checks: Sequence[Check]) -> list[Check]:

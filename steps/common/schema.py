@@ -1,6 +1,7 @@
 """Types of the config, one dataclass per node. No defaults here: every default lives once, in conf/.
 
-`min` in a field's metadata is the least value accepted, or the least number of entries of a list.
+`min` in a field's metadata is the least value accepted, or the least number of entries of a list; `below` is more than
+any value accepted.
 """
 
 from dataclasses import dataclass, field
@@ -49,6 +50,12 @@ class OutputFormat(Enum):
     npy = "npy"
 
 
+class SuiteKind(Enum):
+    sts = "sts"
+    paraphrase = "paraphrase"
+    retrieval = "retrieval"
+
+
 class EmbeddingDtype(Enum):
     float32 = "float32"
     float16 = "float16"
@@ -66,16 +73,29 @@ class ModelConf:
     trust_remote_code: bool = MISSING
     prompts: dict[str, str] = MISSING
     default_prompt_name: str | None = MISSING
+    known: dict[str, str] = MISSING
 
 
 @dataclass
 class SuiteConf:
+    kind: SuiteKind = MISSING
     name: str | None = MISSING
-    path: str = MISSING
+    path: str | None = MISSING
+    hub_id: str | None = MISSING
+    revision: str | None = MISSING
+    split: str = MISSING
     sentence1: str = MISSING
     sentence2: str = MISSING
     score: str = MISSING
+    query: str = MISSING
+    relevant: str = MISSING
+    documents: str | None = MISSING
+    document_id: str = MISSING
+    document: str = MISSING
     threshold: float = MISSING
+    references: dict[str, float] = MISSING
+    below_reference: float | None = field(default=MISSING, metadata={"min": 0})
+    below_champion: float | None = field(default=MISSING, metadata={"min": 0})
 
 
 @dataclass
@@ -95,6 +115,13 @@ class ToleranceConf:
     invariance: float = field(default=MISSING, metadata={"min": 0})
     unit_length: float = field(default=MISSING, metadata={"min": 0})
     spearman: float = field(default=MISSING, metadata={"min": 0})
+
+
+@dataclass
+class BootstrapConf:
+    resamples: int = field(default=MISSING, metadata={"min": 100})
+    confidence: float = field(default=MISSING, metadata={"min": 0.5, "below": 1})
+    seed: int = field(default=MISSING, metadata={"min": 0})
 
 
 @dataclass
@@ -133,9 +160,13 @@ class LogModelConf:
 @dataclass
 class ValidateConf:
     run_id: str = MISSING
+    champion: str | None = MISSING
     suite: SuiteConf = field(default_factory=SuiteConf)
+    suites: dict[str, SuiteConf] = MISSING
+    bootstrap: BootstrapConf = field(default_factory=BootstrapConf)
     backend: BackendConf = field(default_factory=BackendConf)
     candidates: list[str] = MISSING
+    candidate_pairs: int = field(default=MISSING, metadata={"min": 2})
     sentences: list[str] = field(default=MISSING, metadata={"min": 2})
     tolerance: ToleranceConf = field(default_factory=ToleranceConf)
     max_cosine: float = MISSING

@@ -121,7 +121,7 @@ def _download(name: str, revision: str | None, trust_remote_code: bool) -> tuple
             raise UserError(f"model.name={name!r} is not a Hub id: {error}") from None
     if constants.HF_HUB_OFFLINE:
         raise UserError(f"{name} at {revision} is not in the Hub's cache, and HF_HUB_OFFLINE is set. {WORKS_OFFLINE}")
-    _reach(constants.ENDPOINT)
+    reach(constants.ENDPOINT, WORKS_OFFLINE)
     try:
         return fetch(local_files_only=False)
     except errors.GatedRepoError:
@@ -142,12 +142,13 @@ def _download(name: str, revision: str | None, trust_remote_code: bool) -> tuple
         raise UserError(f"{name} could not be downloaded from {constants.ENDPOINT}: {error}. {WORKS_OFFLINE}") from None
 
 
-def _reach(endpoint: str) -> None:
+def reach(endpoint: str, works_offline: str) -> None:
+    """Fail at once where the Hub's client would retry for over a minute. Any answer will do."""
     import httpx
 
     try:
         httpx.head(endpoint, timeout=HUB_TIMEOUT, follow_redirects=False)
     except httpx.HTTPError as error:
         raise UserError(
-            f"the Hub at {endpoint} cannot be reached ({str(error) or type(error).__name__}). {WORKS_OFFLINE}"
+            f"the Hub at {endpoint} cannot be reached ({str(error) or type(error).__name__}). {works_offline}"
         ) from None

@@ -1,0 +1,188 @@
+"""The page of a validation: self-contained, complete, and drawn by a real browser."""
+
+import math
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from steps.common import report, scoring
+from steps.common.quality import Check
+from steps.common.scoring import Bootstrap, Difference
+from steps.common.suites import RetrievalSuite, Suite
+from steps.common.trials import Trial
+from steps.validate import Findings
+
+SENTENCES = [f"sentence {i} with <markup> & more" for i in range(6)]
+TOPICS = [f"topic {i % 12}" for i in range(60)]
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def scored(suite, rng):
+    vectors = scoring.embed(suite, lambda role: lambda texts: rng.normal(size=(len(texts), 8)).astype(np.float32))
+    return scoring.score(suite, vectors, Bootstrap(100, 0.95, 0))
+
+
+@pytest.fixture
+def findings(tmp_path) -> Findings:
+    """One of everything a page can show."""
+    rng = np.random.default_rng(0)
+    path = tmp_path / "suite.csv"
+    path.write_text("x")
+    texts = [f"text {i}" for i in range(40)]
+    sts = Suite("sts pairs", path, texts, texts[::-1], rng.normal(size=40))
+    same = Suite("same", path, texts, texts[::-1], rng.integers(0, 2, 40).astype(float), "paraphrase")
+    search = RetrievalSuite(
+        "search",
+        path,
+        path,
+        texts[:5],
+        [frozenset({f"d{i}"}) for i in range(5)],
+        {f"d{i}": f"t {i}" for i in range(30)},
+    )
+    equal = Suite("equal", path, texts, texts[::-1], rng.normal(size=40))
+    undefined = scoring.score(
+        equal, scoring.embed(equal, lambda role: lambda texts: np.ones((len(texts), 2), np.float32))
+    )
+    return Findings(
+        checks=[Check("quality/a", 1.0, ">= 0", True), Check("weights/not_finite", "2 <tensors>", "= 0", False)],
+        scores=[scored(sts, rng), scored(same, rng), scored(search, rng), undefined],
+        thresholds={"sts pairs": 45.0, "same": 50.0, "search": 50.0, "equal": 1.0},
+        references={"sts pairs": 60.0},
+        differences={"sts pairs": Difference(-5.0, -9.0, -1.0), "equal": Difference(math.nan, math.nan, math.nan)},
+        trials=[
+            Trial("torch/f32", True, "+0.00 points", 50.0, 0.0, {"sts pairs": 50.0}, 1.0, 100.0, 5.0, 9.0),
+            Trial("openvino/int8", False, "-3.00 points", 47.0, -3.0, {"sts pairs": 47.0}, 0.9, 400.0, 2.0, 3.0, "ab"),
+            Trial("torch/fp16", False, "fp16 is for a GPU"),
+        ],
+        latency=rng.gamma(3, 2, 30),
+        sentences=rng.normal(size=(6, 8)),
+        corpus=rng.normal(size=(60, 8)),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def page(findings) -> str:
+    model = {"hub_id": "org/model", "name": "m"}
+    content = report.as_dict(
+        "failed", findings, {"m": 1.0}, model=model, lineage={"validate run": "abc", "commit": "def"}
+    )
+    return report.as_html(content, report.figures(findings, SENTENCES, ([], TOPICS)))
+
+
+def test_the_page_asks_nobody_for_anything(page):
+    assert not re.search(r"""(?:src|href|action)\s*=\s*["'](?!#|data:)""", page)
+    assert not re.search(r"url\((?!#|['\"]?data:)", page)
+    assert "<script" not in page and "@import" not in page and "<link" not in page
+
+
+def test_the_verdict_comes_first_with_what_failed_and_why(page):
+    body = page[page.index("<body>") :]
+    places = [
+        body.index(text)
+        for text in (
+            "Validation <span",
+            "weights/not_finite",
+            "<h2>Checks",
+            "<h2>Suites",
+            "<h2>Figures",
+            "<h2>Backends",
+            "<h2>Lineage",
+        )
+    ]
+    assert places == sorted(places)
+    assert "2 &lt;tensors&gt;" in body and "<tensors>" not in body
+    assert "Worse than the champion, and not by noise: sts pairs, equal" in body
+    assert "undefined: every cosine is 1" in body
+
+
+def test_every_figure_is_on_the_page_and_no_text_is_nan(page):
+    for name in (
+        "suites",
+        "agreement-sts-pairs",
+        "agreement-same",
+        "agreement-search",
+        "sentences",
+        "corpus",
+        "backends",
+        "latency",
+    ):
+        assert f'<figure id="{name}">' in page
+    assert page.count("<svg") == 8
+    assert not re.search(r">\s*(nan|inf|None)\s*<", page)
+    assert all(topic in page for topic in TOPICS)
+
+
+def test_figures_take_their_ink_from_the_page_and_are_the_same_every_time(findings):
+    first, again = ([figure.svg() for figure in report.figures(findings, SENTENCES, ([], TOPICS))] for _ in range(2))
+    assert first == again
+    assert all("var(--ink)" in drawn and "#010203" not in drawn for drawn in first)
+
+
+def test_a_model_that_answers_nothing_still_has_a_page():
+    nothing = Findings(checks=[Check("predict/runs", "IndexError", "no error", False)])
+    content = report.as_dict("failed", nothing, {}, model={"hub_id": "", "name": "m"}, lineage={})
+    page = report.as_html(content, report.figures(nothing, SENTENCES, ([], TOPICS)))
+    assert "predict/runs" in page and "No suite could be scored." in page
+
+
+def test_the_plane_of_most_variance_is_found():
+    from steps.common.figures import principal_plane
+
+    rng = np.random.default_rng(0)
+    plane = rng.normal(size=(50, 2)) * [3, 1]
+    points, share = principal_plane(plane @ np.linalg.qr(rng.normal(size=(8, 2)))[0].T + 7)
+    assert share.sum() == pytest.approx(1)
+    distances = [np.linalg.norm(x[:, None] - x[None], axis=2) for x in (points, plane)]
+    np.testing.assert_allclose(*distances, atol=1e-9)
+    assert principal_plane(np.ones((4, 3)))[0].tolist() == [[0, 0]] * 4
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="there is no Chromium here (apt-get install chromium)")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_browser_draws_the_page_and_nothing_is_wider_than_the_screen(page, tmp_path, width):
+    """In a frame as wide as a phone (a window of headless Chromium is never that narrow) and as a screen."""
+    from PIL import Image
+
+    (tmp_path / "report.html").write_text(page, encoding="utf-8")
+    probe = (
+        "<script>const f=document.querySelector('iframe');f.onload=()=>{const d=f.contentDocument.documentElement;"
+        "document.title=d.scrollWidth+' '+f.contentDocument.querySelectorAll('svg').length+' '+d.scrollHeight}</script>"
+    )
+    (tmp_path / "frame.html").write_text(
+        f'<!doctype html><body style="margin:0"><iframe src="report.html" style="border:0;width:{width}px;height:3000px"></iframe>{probe}'
+    )
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--hide-scrollbars",
+        "--allow-file-access-from-files",
+    ]
+
+    def browse(*words):
+        command = [
+            BROWSER,
+            *flags,
+            f"--user-data-dir={tmp_path / 'profile'}",
+            *words,
+            (tmp_path / "frame.html").as_uri(),
+        ]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+    title = re.search(r"<title>(\d+) (\d+) (\d+)</title>", browse("--virtual-time-budget=5000", "--dump-dom").stdout)
+    assert title, "the page did not load in its frame"
+    wide, figures, high = map(int, title.groups())
+    assert (wide, figures) == (width, 8)
+    assert high > 1000
+    picture = tmp_path / "page.png"
+    browse(f"--window-size={max(width, 500)},3000", f"--screenshot={picture}")
+    assert len(Image.open(picture).convert("RGB").reduce(4).getcolors(1_000_000)) > 50

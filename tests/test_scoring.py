@@ -1,0 +1,272 @@
+"""Scores, their intervals and their comparison, on vectors whose answers are known."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+from sklearn.metrics import average_precision_score
+
+from steps.common import scoring
+from steps.common.scoring import Bootstrap, Difference, Score
+from steps.common.suites import RetrievalSuite, Suite
+
+# spearman
+
+
+ANGLES = {"x": 0, "x5": 5, "x20": 20, "x60": 60, "x90": 90, "x170": 170}
+
+
+def by_angle(texts):
+    return np.array(
+        [[math.cos(math.radians(ANGLES[text])), math.sin(math.radians(ANGLES[text]))] for text in texts], np.float32
+    )
+
+
+def suite_of(scores, second=("x5", "x20", "x60", "x90", "x170")):
+    return Suite("s", None, ["x"] * len(second), list(second), np.array(scores, float))
+
+
+def test_spearman_of_the_same_order_is_100():
+    assert scoring.spearman(suite_of([5, 4, 3, 2, 1]), by_angle) == pytest.approx(100)
+
+
+def test_spearman_of_the_reverse_order_is_minus_100():
+    assert scoring.spearman(suite_of([1, 2, 3, 4, 5]), by_angle) == pytest.approx(-100)
+
+
+def test_spearman_of_one_swap_is_90():
+    # 1 - 6 * (1 + 1) / (5 * 24), times 100
+    assert scoring.spearman(suite_of([4, 5, 3, 2, 1]), by_angle) == pytest.approx(90)
+
+
+def test_spearman_shares_the_rank_of_equal_grades():
+    # Ranks 5 4 3 2 1 against 4.5 4.5 3 2 1: Pearson of the ranks.
+    expected = np.corrcoef([5, 4, 3, 2, 1], [4.5, 4.5, 3, 2, 1])[0, 1] * 100
+    assert scoring.spearman(suite_of([5, 5, 3, 2, 1]), by_angle) == pytest.approx(expected)
+
+
+def test_spearman_does_not_depend_on_the_length_of_vectors():
+    assert scoring.spearman(
+        suite_of([5, 4, 3, 2, 1]), lambda texts: by_angle(texts) * np.arange(1, len(texts) + 1)[:, None]
+    ) == pytest.approx(100)
+
+
+def test_each_distinct_sentence_is_embedded_once():
+    asked = []
+
+    def encode(texts):
+        asked.extend(texts)
+        return by_angle(texts)
+
+    scoring.spearman(suite_of([5, 4, 3], second=("x5", "x5", "x20")), encode)
+    assert sorted(asked) == ["x", "x20", "x5"]
+
+
+@pytest.mark.parametrize("vector", [[1.0, 0.0], [math.nan, 1.0], [0.0, 0.0]])
+def test_spearman_of_a_model_that_tells_nothing_apart_is_nan(vector):
+    assert math.isnan(
+        scoring.spearman(suite_of([5, 4, 3, 2, 1]), lambda texts: np.array([vector] * len(texts), np.float32))
+    )
+
+
+# undefined scores are said
+
+
+@pytest.mark.parametrize(
+    ("vector", "reason"),
+    [([1.0, 0.0], "every cosine is 1"), ([math.nan, 1.0], "not finite"), ([0.0, 0.0], "every cosine is 0")],
+)
+def test_an_undefined_score_says_why_and_fails_its_check(vector, reason):
+    suite = suite_of([5, 4, 3, 2, 1])
+    found = scoring.score(
+        suite, scoring.embed(suite, lambda role: lambda texts: np.array([vector] * len(texts), np.float32))
+    )
+    assert math.isnan(found.value) and reason in found.undefined
+    (check,) = scoring.checks(found, demand(threshold=-100), None, None)
+    assert not check.passed
+    assert check.value.startswith("undefined: ") and reason in check.value
+    assert found.as_metrics() == {}
+
+
+# the other kinds
+
+
+def table(**vectors):
+    return lambda role: lambda texts: np.array([vectors[text] for text in texts], np.float32)
+
+
+def test_average_precision_by_hand():
+    # By cosine: same, other, same: precision 1 at the first, 2/3 at the third.
+    suite = Suite("p", None, ["x"] * 3, ["a", "b", "c"], np.array([1.0, 0.0, 1.0]), "paraphrase")
+    found = scoring.score(suite, scoring.embed(suite, table(x=[1, 0], a=[1, 0.1], b=[1, 0.5], c=[1, 1])))
+    assert found.value == pytest.approx((1 + 2 / 3) / 2 * 100)
+    assert found.name == "quality/p/average_precision"
+
+
+def retrieval_suite():
+    documents = {"d1": "one", "d2": "two", "d3": "three"}
+    return RetrievalSuite("r", None, None, ["q", "p"], [frozenset({"d1"}), frozenset({"d2", "d3"})], documents)
+
+
+def test_retrieval_by_hand():
+    # q finds d2 before d1: 1 / log2(3). p finds both of its own first.
+    vectors = table(q=[1, 0, 0], p=[0, 1, 0], one=[0.5, -1, 0], two=[0.9, 1, 0], three=[-1, 1, 0])
+    suite = retrieval_suite()
+    found = scoring.score(suite, scoring.embed(suite, vectors))
+    assert found.metrics["ndcg_at_10"] == pytest.approx((1 / math.log2(3) + 1) / 2 * 100)
+    assert found.metrics["mrr_at_10"] == pytest.approx((0.5 + 1) / 2 * 100)
+    assert found.metrics["recall_at_10"] == pytest.approx(100)
+    np.testing.assert_allclose(found.units, [1 / math.log2(3), 1])
+
+
+def test_queries_and_documents_are_embedded_in_their_roles():
+    asked = {}
+
+    def encode_as(role):
+        def encode(texts):
+            asked[role] = list(texts)
+            return np.random.default_rng(0).normal(size=(len(texts), 4)).astype(np.float32)
+
+        return encode
+
+    scoring.embed(retrieval_suite(), encode_as)
+    assert asked == {"query": ["q", "p"], "document": ["one", "two", "three"]}
+
+
+def test_the_mean_of_the_queries_is_what_the_evaluator_reports():
+    rng = np.random.default_rng(3)
+    documents = {f"d{i}": f"text {i}" for i in range(60)}
+    queries = [f"q{i}" for i in range(20)]
+    relevant = [frozenset(rng.choice(list(documents), size=rng.integers(1, 13), replace=False)) for _ in queries]
+    suite = RetrievalSuite("r", None, None, queries, relevant, documents)
+    vectors = scoring.embed(suite, lambda role: lambda texts: rng.normal(size=(len(texts), 8)).astype(np.float32))
+    found = scoring.score(suite, vectors)
+    assert found.units.mean() * 100 == pytest.approx(found.value)
+
+
+# intervals
+
+
+ROWS = Bootstrap(60, 0.95, 0)
+
+
+def resampled_rows(size):
+    return [np.repeat(np.arange(size), counts) for chunk in ROWS.counts(size) for counts in chunk]
+
+
+def test_resamples_are_ranked_as_scipy_ranks_them():
+    rng = np.random.default_rng(0)
+    values = np.round(rng.normal(size=200), 1)  # with ties
+    grades = np.round(values + rng.normal(size=200))
+    suite = Suite("s", None, [], [], grades)
+    (found,) = scoring._resample(suite, [values], ROWS)
+    np.testing.assert_allclose(found, [spearmanr(values[r], grades[r]).statistic * 100 for r in resampled_rows(200)])
+
+
+def test_resamples_have_the_average_precision_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    values, labels = np.round(rng.normal(size=150), 1), rng.integers(0, 2, 150).astype(float)
+    suite = Suite("s", None, [], [], labels, "paraphrase")
+    (found,) = scoring._resample(suite, [values], ROWS)
+    np.testing.assert_allclose(
+        found, [average_precision_score(labels[r], values[r]) * 100 for r in resampled_rows(150)]
+    )
+
+
+def test_every_resample_has_the_size_of_the_suite_and_the_seed_decides_them():
+    first, again, other = (np.concatenate(list(Bootstrap(120, 0.9, seed).counts(30))) for seed in (1, 1, 2))
+    assert first.shape == (120, 30)
+    assert (first.sum(axis=1) == 30).all()
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+def correlated(size, noise, seed=0):
+    """A score of pairs whose cosine follows the grade up to noise."""
+    rng = np.random.default_rng(seed)
+    grades = rng.normal(size=size)
+    suite = Suite("s", None, [], [], grades)
+    cosines = grades + noise * np.random.default_rng(seed + 1).normal(size=size)
+    value = spearmanr(cosines, grades).statistic * 100
+    low, high = Bootstrap(500, 0.95, 0).interval(scoring._resample(suite, [cosines], Bootstrap(500, 0.95, 0))[0])
+    return Score(suite, value, low, high, None, {"spearman": value}, cosines)
+
+
+def test_an_interval_covers_the_true_value_about_as_often_as_it_says():
+    # Pearson 0.8 of normal values is Spearman 6/pi * asin(0.4) = 78.6.
+    found = [correlated(150, 0.75, seed) for seed in range(100)]
+    covered = sum(score.low <= 78.6 <= score.high for score in found)
+    assert 85 <= covered <= 100
+
+
+def test_an_interval_shrinks_with_the_suite():
+    small, large = correlated(100, 0.75), correlated(1600, 0.75)
+    assert (large.high - large.low) < 0.4 * (small.high - small.low)
+
+
+# comparison
+
+
+def test_a_model_beside_itself_differs_by_nothing():
+    score = correlated(200, 0.75)
+    assert scoring.compare(score, score, Bootstrap(200, 0.95, 0)) == Difference(0, 0, 0)
+    assert Difference(0, 0, 0).is_noise and not Difference(0, 0, 0).is_loss()
+
+
+def test_a_small_difference_is_noise_and_a_large_one_is_a_loss():
+    one = correlated(200, 0.75)
+    nearly = Score(**vars(one) | {"units": one.units + 0.02 * np.random.default_rng(9).normal(size=200)})
+    worse = Score(**vars(one) | {"units": one.units + 2 * np.random.default_rng(9).normal(size=200), "value": 40.0})
+    bootstrap = Bootstrap(300, 0.95, 0)
+    assert scoring.compare(nearly, one, bootstrap).is_noise
+    loss = scoring.compare(worse, one, bootstrap)
+    assert loss.is_loss() and loss.high < 0
+    assert scoring.compare(one, worse, bootstrap).low > 0
+    assert scoring.regressions(scoring.compare_all([worse], [one], bootstrap)) == ["s"]
+    assert scoring.regressions(scoring.compare_all([nearly], [one], bootstrap)) == []
+
+
+def test_a_score_that_became_undefined_is_a_loss():
+    one = correlated(50, 0.75)
+    lost = Score(one.suite, math.nan, math.nan, math.nan, "every cosine is 1", {}, one.units)
+    assert scoring.regressions(scoring.compare_all([lost], [one], Bootstrap(100, 0.95, 0))) == ["s"]
+
+
+# thresholds
+
+
+class demand:
+    """The thresholds of a suite."""
+
+    def __init__(self, threshold=0.0, below_reference=None, below_champion=None):
+        self.threshold, self.below_reference, self.below_champion = threshold, below_reference, below_champion
+
+
+def score_of(value):
+    return Score(suite_of([5, 4, 3, 2, 1]), value, value - 5, value + 5, None, {"spearman": value}, np.zeros(5))
+
+
+def verdicts(*given):
+    return {check.name: check.passed for check in scoring.checks(*given)}
+
+
+def test_a_threshold_is_absolute_or_relative_to_a_published_score():
+    assert verdicts(score_of(82.0), demand(80), None, None) == {"quality/s/spearman": True}
+    assert verdicts(score_of(79.9), demand(80), 82.03, None) == {"quality/s/spearman": False}
+    assert verdicts(score_of(81.6), demand(0, below_reference=0.5), 82.03, None)["quality/s/beside_published"]
+    assert not verdicts(score_of(81.5), demand(0, below_reference=0.5), 82.03, None)["quality/s/beside_published"]
+    assert "quality/s/beside_published" not in verdicts(score_of(10.0), demand(0, below_reference=0.5), None, None)
+
+
+def test_a_threshold_relative_to_the_champion_forgives_noise_and_what_is_allowed():
+    def beside(difference, allowed):
+        return verdicts(score_of(80.0), demand(0, below_champion=allowed), None, difference).get(
+            "quality/s/beside_champion"
+        )
+
+    assert beside(Difference(-1.0, -2.5, 0.4), 0.0)
+    assert not beside(Difference(-1.0, -1.5, -0.4), 0.0)
+    assert beside(Difference(-1.0, -1.5, -0.4), 1.0)
+    assert beside(Difference(-1.0, -1.5, -0.4), None) is None
+    assert not beside(Difference(math.nan, math.nan, math.nan), 5.0)
