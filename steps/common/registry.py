@@ -70,7 +70,13 @@ def find_champion(name: str) -> FoundModel | None:
     registered = ask_registry(lambda: client.get_registered_model(name))
     if registered is None or CHAMPION not in registered.aliases:
         return None
-    return of_version(client, client.get_model_version(name, registered.aliases[CHAMPION]))
+    version = client.get_model_version(name, registered.aliases[CHAMPION])
+    try:
+        return of_version(client, version)
+    except UserError as error:
+        raise UserError(
+            f"nothing can be compared with the {CHAMPION} of {name!r}: {error} To do without it: mlflow.MlflowClient().delete_registered_model_alias({name!r}, {CHAMPION!r})."
+        ) from None
 
 
 def regressions(champion: FoundModel | None, metrics: dict[str, float], tolerance: float) -> list[str]:
