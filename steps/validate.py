@@ -2,12 +2,16 @@
 
 Reads   a run of log_model (run_id) and a suite of graded sentence pairs (conf/suite).
 Writes  metrics linked to the model and the suite, validation.json (every check: name, value, threshold,
-        passed), report.html, and the tag validation=passed|failed on the LoggedModel.
+        passed), report.html, and the tag validation=passed|failed on the LoggedModel; with register=<name> a
+        version of it in the model registry, whose alias is champion or challenger.
 Fails   when a check fails: exit code 1, after everything has been written.
 
     mlflow run . -e validate -P run_id=<run of log_model>
     python -m steps.validate run_id=latest suite=file suite.path=pairs.jsonl suite.threshold=80
 """
+
+import contextlib
+from dataclasses import asdict
 
 from omegaconf import DictConfig
 
@@ -46,36 +50,46 @@ def check_loading(pyfunc, native, reference: dict, dim: int, tolerance: float) -
     ]
 
 
-def check_serving(pyfunc, folder, tolerance: float) -> list:
-    """The scoring server's own code answers the input example as the model does, and refuses what it cannot read."""
-    import asyncio
+def start_server(cfg: DictConfig, folder, stack):
+    """Start serving the model, before the heavy imports, so that both import at once; None where it is switched off."""
+    from steps.common import serving
 
-    import httpx
-    import numpy as np
+    return stack.enter_context(serving.serve(folder, cfg.serving.port)) if cfg.serving.enabled else None
+
+
+def check_deployment(cfg: DictConfig, found, folder, pyfunc, server) -> tuple[list, dict[str, float]]:
+    """A server of the model answers as it does, and it predicts in an environment of its own: checks and metrics."""
     from mlflow.pyfunc import scoring_server
 
+    from steps.common import environment, serving
     from steps.common import model as models
-    from steps.common import quality
 
-    async def post(*payloads: dict) -> list[httpx.Response]:
-        transport = httpx.ASGITransport(scoring_server.init(pyfunc), raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://model", timeout=None) as client:
-            return [await client.post("/invocations", json=payload) for payload in payloads]
-
-    examples = models.input_example(folder)
-    answer, refusal = asyncio.run(post({"inputs": examples}, {"sentences": examples}))
-    predictions = np.array(answer.json().get("predictions", []), np.float32)
-    return [
-        quality.equal("serving/status", answer.status_code, 200),
-        quality.at_most("serving/max_abs_diff", quality.max_abs_diff(predictions, pyfunc.predict(examples)), tolerance),
-        quality.equal("serving/refuses_unknown_payload", refusal.status_code, 400),
-    ]
+    examples, tolerance = models.input_example(folder), cfg.tolerance.parity
+    dim = pyfunc.metadata.signature.outputs.inputs[0].shape[-1]
+    params = {"truncate_dim": max(1, dim // 2), "normalize_embeddings": True}
+    if server is None:
+        client = serving.InProcess(scoring_server.init(pyfunc))
+        checks, metrics = serving.check_protocol(client, pyfunc.predict, examples, params, tolerance), {}
+    else:
+        checks, metrics = serving.check_server(
+            server,
+            pyfunc.predict,
+            examples,
+            params,
+            tolerance=tolerance,
+            start_timeout=cfg.serving.start_timeout,
+            clients=cfg.serving.clients,
+            seconds=cfg.serving.seconds,
+        )
+    metrics["serving/ok"] = float(all(check.passed for check in checks))
+    if cfg.fresh_environment:
+        requirements, expected = folder / "requirements.txt", pyfunc.predict(examples)
+        checks += environment.check_fresh_environment(found.uri, requirements, examples, expected, tolerance)
+    return checks, metrics
 
 
 def try_backends(cfg: DictConfig, found, folder, native, suite, backend, score: float) -> list:
     """Score the backend of the config and every candidate beside torch in float32."""
-    import contextlib
-
     from steps.common import model as models
     from steps.common import quality
     from steps.common.backends.check import Refused
@@ -98,7 +112,7 @@ def try_backends(cfg: DictConfig, found, folder, native, suite, backend, score: 
     return trials
 
 
-def run_checks(cfg: DictConfig, found, suite) -> tuple[list, list, dict[str, float]]:
+def run_checks(cfg: DictConfig, found, folder, suite, server) -> tuple[list, list, dict[str, float]]:
     """Load the model both ways and check all it claims: the checks, the backends tried, the metrics beside them."""
     import mlflow
     import numpy as np
@@ -106,7 +120,6 @@ def run_checks(cfg: DictConfig, found, suite) -> tuple[list, list, dict[str, flo
     from steps.common import model as models
     from steps.common import quality
 
-    folder = models.download(found)
     native, pyfunc = models.load_native(folder), models.load_pyfunc(folder)
     sentences, tolerance = list(cfg.sentences), cfg.tolerance
     reference = models.reference(found)
@@ -130,7 +143,9 @@ def run_checks(cfg: DictConfig, found, suite) -> tuple[list, list, dict[str, flo
     checks += check_loading(pyfunc, native, reference, dim, tolerance.parity)
     checks += quality.check_invariance(encode, sentences, tolerance.invariance)
     checks += quality.check_refusals(pyfunc.predict, models.bad_inputs(), mlflow.MlflowException)
-    checks += check_serving(pyfunc, folder, tolerance.parity)
+    # Before anything is timed: the server stops here.
+    deployment_checks, deployment_metrics = check_deployment(cfg, found, folder, pyfunc, server)
+    checks += deployment_checks
     latency = quality.latencies_ms(pyfunc.predict, sentences, cfg.latency_calls)
 
     backend = models.load_backend(found, folder, native, project.backend_settings(cfg.backend))
@@ -142,7 +157,7 @@ def run_checks(cfg: DictConfig, found, suite) -> tuple[list, list, dict[str, flo
     values = {check.name: check.value for check in checks}
     metrics = {
         "parity/max_abs_diff": values["parity/max_abs_diff"],
-        "serving/ok": float(all(check.passed for check in checks if check.name.startswith("serving/"))),
+        **deployment_metrics,
         "latency/p50_ms": float(np.percentile(latency, 50)),
         "latency/p95_ms": float(np.percentile(latency, 95)),
         "checks/total": len(checks),
@@ -154,32 +169,62 @@ def run_checks(cfg: DictConfig, found, suite) -> tuple[list, list, dict[str, flo
     return checks, trials, {name: value for name, value in metrics.items() if value is not None}
 
 
+def register(cfg: DictConfig, run, found, champion, verdict: str, metrics: dict):
+    """Make the model a version of `register` and the champion or the challenger; None where nothing is registered."""
+    import mlflow
+
+    from steps.common import registry
+
+    if cfg.register is None:
+        return None
+    finite = {name: value for name, value in metrics.items() if value is not None}
+    commit = run.data.tags.get("mlflow.source.git.commit")
+    registration = registry.register(
+        found,
+        cfg.register,
+        passed=verdict == "passed",
+        regressions=registry.regressions(champion, finite, cfg.tolerance.spearman),
+        tags=registry.version_tags(found, run.info.run_id, verdict, commit, finite),
+    )
+    mlflow.set_tag("registered", str(registration))
+    return registration
+
+
 def main(cfg: DictConfig) -> None:
     check_candidates(cfg.candidates)
     given = cfg.suite
     suite = inputs.open_suite(given.path, given.name, given.sentence1, given.sentence2, given.score)
-    with project.run("validate", cfg) as run:
+    with project.run("validate", cfg) as run, contextlib.ExitStack() as stack:
         import mlflow
+
+        from steps.common import registry
+        from steps.common.found import download, find_model
+
+        inputs.check_deployment(cfg.serving, cfg.fresh_environment, cfg.register)
+        found = find_model(cfg.run_id, preceding="log_model", experiment_id=run.info.experiment_id)
+        champion = registry.find_champion(cfg.register) if cfg.register is not None else None
+        folder = download(found)
+        server = start_server(cfg, folder, stack)
 
         from steps.common import model as models
         from steps.common import quality, report
 
-        found = models.find_model(cfg.run_id, preceding="log_model", experiment_id=run.info.experiment_id)
         project.tag_upstream(found.run_id, found.logged.model_id)
         project.logger.info("validating %s (%s)", found.uri, found.tags.get("hub_id", found.logged.name))
-        checks, trials, metrics = run_checks(cfg, found, suite)
+        checks, trials, metrics = run_checks(cfg, found, folder, suite, server)
 
         failures = quality.failed(checks)
         verdict = "failed" if failures else "passed"
-        validation = report.as_dict(
-            verdict, run.info.run_id, found.run_id, found.describe(), suite, checks, trials, metrics
-        )
-        mlflow.log_dict(validation, "validation.json")
-        mlflow.log_text(report.as_html(validation), "report.html")
         models.tag_validation(found, verdict, run.info.run_id)
         models.tag_backends(found, [] if failures else trials)
         mlflow.set_tag(models.VALIDATION, verdict)
         spearman = checks[-1]
+        registration = register(cfg, run, found, champion, verdict, {spearman.name: spearman.value} | metrics)
+        validation = report.as_dict(
+            verdict, run.info.run_id, found.run_id, found.describe(), suite, checks, trials, metrics
+        ) | {"registration": registration and asdict(registration)}
+        mlflow.log_dict(validation, "validation.json")
+        mlflow.log_text(report.as_html(validation), "report.html")
         models.log_validation(found, metrics, suite, spearman.name, spearman.value)
         print(report.as_table(checks))
         print(report.backends_table(trials))
@@ -194,6 +239,7 @@ def main(cfg: DictConfig) -> None:
                 spearman.name: spearman.value,
                 "backends passed": ", ".join(trial.backend for trial in trials if trial.passed and not failures)
                 or "none",
+                **({"registered": str(registration), "because": registration.reason} if registration else {}),
                 **metrics,
             },
             None if failures else project.next_command("encode", run_id=run.info.run_id, corpus="sample"),
@@ -203,6 +249,8 @@ def main(cfg: DictConfig) -> None:
             raise UserError(
                 f"validation failed, {len(failures)} of {len(checks)} checks: {names}. See report.html of run {run.info.run_id}."
             )
+        if registration and registration.version is None:
+            raise UserError(f"the model passed, but register={cfg.register} did not work: {registration.reason}")
 
 
 if __name__ == "__main__":

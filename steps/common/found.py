@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import mlflow
@@ -104,6 +105,20 @@ def find_model(run_id: str, *, preceding: str, experiment_id: str) -> FoundModel
             f"run {run_id} holds no model (it is {f'a run of {step}' if step else 'not a run of this project'}, {run.info.status}). Give the ID of a log_model or validate run that finished."
         )
     return FoundModel(run_id, client.get_logged_model(model_id))
+
+
+def download(found: FoundModel) -> Path:
+    """The folder of a logged model on this machine.
+
+    Raises:
+        UserError: its files are gone or out of reach.
+    """
+    try:
+        return Path(mlflow.artifacts.download_artifacts(found.uri))
+    except (MlflowException, OSError) as error:
+        raise UserError(
+            f"the files of {found.uri} cannot be read from {found.logged.artifact_location} ({error}). If they are gone, run log_model again."
+        ) from error
 
 
 def _latest(client: mlflow.MlflowClient, preceding: str, experiment_id: str) -> str:

@@ -24,6 +24,7 @@ from steps.common import corpus
 from steps.common.backends import Backend, Settings, load
 from steps.common.errors import UserError
 from steps.common.found import BACKENDS, VALIDATION, FoundModel
+from steps.common.found import download as download
 from steps.common.found import find_model as find_model
 from steps.common.inputs import SAMPLE_CORPUS
 from steps.common.quality import Trial
@@ -125,20 +126,6 @@ def log(
     )
     mlflow.set_tags({"model_id": info.model_id, **tags})
     return mlflow.get_logged_model(info.model_id)
-
-
-def download(found: FoundModel) -> Path:
-    """The folder of a logged model on this machine.
-
-    Raises:
-        UserError: its files are gone or out of reach.
-    """
-    try:
-        return Path(mlflow.artifacts.download_artifacts(found.uri))
-    except (MlflowException, OSError) as error:
-        raise UserError(
-            f"the files of {found.uri} cannot be read from {found.logged.artifact_location} ({error}). If they are gone, run log_model again."
-        ) from error
 
 
 def load_native(folder: Path) -> SentenceTransformer:

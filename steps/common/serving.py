@@ -252,7 +252,7 @@ def _answer(response: httpx.Response | httpx.HTTPError) -> tuple[int, str]:
         reason = response.json()["message"]
     except (ValueError, KeyError, TypeError):
         reason = response.text
-    return response.status_code, " ".join(str(reason).split())[:120]
+    return response.status_code, " ".join(str(reason).split())[:60]
 
 
 def _difference(response: httpx.Response | httpx.HTTPError, expected: np.ndarray) -> float | str:
