@@ -16,6 +16,7 @@ import sentence_transformers
 from mlflow.entities import LoggedModel
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature, infer_signature
+from mlflow.models.model import ModelInfo
 from mlflow.types import ParamSchema, ParamSpec
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
@@ -23,7 +24,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 from steps.common import corpus
 from steps.common.backends import Backend, Settings, load
 from steps.common.errors import UserError
-from steps.common.found import BACKENDS, VALIDATION, FoundModel
+from steps.common.found import ANSWERS_FOR, BACKENDS, VALIDATION, FoundModel
 from steps.common.found import download as download
 from steps.common.found import find_model as find_model
 from steps.common.inputs import SAMPLE_CORPUS
@@ -126,6 +127,29 @@ def log(
     )
     mlflow.set_tags({"model_id": info.model_id, **tags})
     return mlflow.get_logged_model(info.model_id)
+
+
+def log_embeddings_api(
+    model: SentenceTransformer, logged: LoggedModel, name: str, trust_remote_code: bool, example: str
+) -> ModelInfo:
+    """Log, beside a logged model and in its run, the model that answers OpenAI's embeddings call with it.
+
+    The run's tag `model_id`, which every later step follows, stays that of the first. It comes second, and no metric is
+    logged with a model_id in a run of log_model: such a metric would also be attached to a model that is logged later.
+    """
+    # Here, because it sets itself as the model of the code that imports it.
+    from steps.common import embeddings_api
+
+    info = embeddings_api.log(
+        model,
+        name,
+        {ANSWERS_FOR: logged.model_id, "hub_id": name},
+        requirements(),
+        trust_remote_code,
+        example,
+    )
+    mlflow.set_tag("embeddings_api_model_id", info.model_id)
+    return info
 
 
 def load_native(folder: Path) -> SentenceTransformer:
