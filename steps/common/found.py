@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,7 +144,7 @@ def _find_registered(client: mlflow.MlflowClient, uri: str, experiment_id: str) 
     registered = ask_registry(lambda: client.get_registered_model(name))
     if registered is None:
         raise UserError(f"{uri}: there is no registered model {name!r}. {_names(client)}")
-    versions = {entry.version: entry for entry in client.search_model_versions(f"name = {_quoted(name)}")}
+    versions = {str(entry.version): entry for entry in client.search_model_versions(f"name = {_quoted(name)}")}
     if alias is not None:
         version = registered.aliases.get(alias)
     elif version == "latest":
@@ -180,8 +181,11 @@ def of_version(client: mlflow.MlflowClient, version) -> FoundModel:
         UserError: it was made from files, without a LoggedModel, or that one is gone.
     """
     where = f"{version.name}/{version.version}"
+    # A version of a sqlite store says it in its source only: models:/m-... or the folder of that model.
+    named = re.search(r"\bm-[0-9a-f]{32}\b", version.source or "")
+    model_id = version.model_id or (named and named.group())
     try:
-        logged = client.get_logged_model(version.model_id) if version.model_id else None
+        logged = client.get_logged_model(model_id) if model_id else None
     except MlflowException as error:
         if error.error_code not in MISSING:
             raise
