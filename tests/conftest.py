@@ -1,8 +1,10 @@
 """Fixtures: every test has its own tracking store, one tiny model is built once, real data is found or skipped."""
 
+import contextlib
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +82,26 @@ def isolated_mlflow(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="session")
+def empty_store(tmp_path_factory) -> Path:
+    """A tracking store with its tables and nothing in them: making them takes seconds, copying them does not."""
+    import mlflow
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def store(empty_store, tmp_path) -> Path:
+    """The tracking store that `isolated_mlflow` names, made already."""
+    path = tmp_path / "mlflow.db"
+    shutil.copy(empty_store, path)
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE experiments SET artifact_location = ?", (str(tmp_path / "mlruns" / "0"),))
+    return path
+
+
+@pytest.fixture(scope="session")
 def tiny_model_folder(tmp_path_factory) -> Path:
     """A BERT of 32 dimensions and 64 tokens with mean pooling and Normalize, seeded: small, but real in every part."""
     import torch
@@ -145,7 +167,7 @@ def tiny_suite(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def step(monkeypatch, capfd):
+def step(monkeypatch, capfd, store):
     """Run a step in this process, as `python -m steps.<step> ...` would; returns (exit code, stdout, stderr).
 
     The heavy imports are paid once for the whole test session this way.
