@@ -292,7 +292,7 @@ def test_uv_itself_fails_over_a_package_that_does_not_exist(tmp_path, monkeypatc
     monkeypatch.setenv("UV_NO_INDEX", "1")
     monkeypatch.delenv("UV_FIND_LINKS", raising=False)
     (tmp_path / "MLmodel").write_text(
-        "flavors: {python_function: {loader_module: no.such.module, env: {virtualenv: python_env.yaml}}}\n"
+        "flavors: {python_function: {loader_module: no.such.module, env: {virtualenv: python_env.yaml, conda: conda.yaml}}}\n"
     )
     (tmp_path / "python_env.yaml").write_text(
         f"python: {platform.python_version()}\ndependencies: [-r requirements.txt]\n"
