@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import last_json
+from conftest import PROJECT, last_json
 
 from steps.common import serving
 
@@ -69,7 +69,7 @@ def test_the_run_of_log_model_still_stands_for_the_model_itself(logged, step, ti
 
 
 @pytest.mark.slow
-def test_a_body_of_an_openai_client_is_answered_by_a_real_server(logged, source):
+def test_a_body_of_an_openai_client_is_answered_by_a_real_server(logged, source, shell):
     import mlflow
 
     folder = mlflow.artifacts.download_artifacts(logged["embeddings_api"])
@@ -124,6 +124,15 @@ def test_a_body_of_an_openai_client_is_answered_by_a_real_server(logged, source)
                 answer = client.post("/invocations", json=body)
                 assert answer.status_code == 400, (body, answer.text)
                 assert reason in answer.json()["message"]
+            # The line of the README, as it is typed.
+            readme = (PROJECT / "README.md").read_text(encoding="utf-8")
+            line = next(line for line in readme.splitlines() if line.startswith("curl") and "5002" in line)
+            answer = json.loads(shell("bash", "-c", line.replace("5002", str(server.port))).stdout)
+            np.testing.assert_allclose(
+                answer["data"][0]["embedding"],
+                unit(source.encode(["I love sentence embeddings!"])[:, :8])[0],
+                atol=1e-6,
+            )
             load = serving.run_load(server, [json.dumps(TEXTS)], clients=4, seconds=1)
             assert load.failures and "400" in load.failures[0]  # the payload of a plain model is not this one's
 
