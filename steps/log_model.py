@@ -2,7 +2,8 @@
 
 Reads   the model that conf/model names: an installed package, a folder or the Hub.
 Writes  a LoggedModel (native flavor, signature, input example, pinned requirements, lineage tags) and
-        reference.json, the embeddings of the examples by the source model, for validate to compare with.
+        reference.json, the embeddings of the examples by the source model, for validate to compare with; with
+        serving.embeddings_api=true a second LoggedModel, embeddings_api, that answers OpenAI's embeddings call.
 
     mlflow run . -e log_model -P model=all-MiniLM-L6-v2
     python -m steps.log_model model=all-MiniLM-L6-v2
@@ -44,6 +45,11 @@ def main(cfg: DictConfig) -> None:
         print(f"signature\n{signature}", flush=True)
         known = OmegaConf.to_container(spec.known)
         logged = models.log(model, source, signature, examples, cfg.artifact_name, known)
+        api = (
+            models.log_embeddings_api(model, logged, source.name, spec.trust_remote_code, examples[0])
+            if cfg.serving.embeddings_api
+            else None
+        )
         mlflow.log_dict({"sentences": examples, "embeddings": embeddings.tolist()}, "reference.json")
         summary.show(
             "log_model",
@@ -51,6 +57,7 @@ def main(cfg: DictConfig) -> None:
                 "run_id": run.info.run_id,
                 "model_id": logged.model_id,
                 "model_uri": f"runs:/{run.info.run_id}/{cfg.artifact_name}",
+                **({"embeddings_api": f"models:/{api.model_id}"} if api else {}),
                 "source": f"{source.name}@{source.revision or 'local'}",
                 "weights_sha256": source.weights_sha256,
                 **models.facts(model),

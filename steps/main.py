@@ -65,7 +65,7 @@ def check_inputs(overrides: list[str]) -> None:
     """Find in seconds what encode or validate would find after the steps before them.
 
     Raises:
-        UserError: a corpus, suite or output that cannot be used.
+        UserError: a corpus, suite, output, port or registry that cannot be used.
     """
     forwarded = arguments.check("main", overrides)[0].overrides
     configs = arguments.check_chain(list(forwarded))
@@ -73,6 +73,8 @@ def check_inputs(overrides: list[str]) -> None:
     inputs.open_suites(project.suite_specs(configs["validate"]))
     inputs.open_corpus(corpus.path, corpus.format.name, corpus.text_column, corpus.id_column)
     inputs.open_output(configs["encode"].output)
+    validate = configs["validate"]
+    inputs.check_deployment(validate.serving, validate.fresh_environment, validate.register)
 
 
 def main(cfg: DictConfig) -> None:

@@ -2,7 +2,8 @@
 
 Reads   a run of log_model (run_id), suites (conf/suite), and if asked for the model it would replace (champion).
 Writes  metrics linked to the model and the suites, validation.json (every check: name, value, threshold, passed),
-        report.html, figures/*.png, and the tag validation=passed|failed on the LoggedModel.
+        report.html, figures/*.png, and the tag validation=passed|failed on the LoggedModel; with register=<name> a
+        version of it in the model registry, whose alias is champion or challenger.
 Fails   when a check fails: exit code 1, after everything has been written.
 
     mlflow run . -e validate -P run_id=<run of log_model>
@@ -11,7 +12,7 @@ Fails   when a check fails: exit code 1, after everything has been written.
 """
 
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -49,6 +50,8 @@ class Findings:
     latency: object = None
     sentences: object = None
     corpus: object = None
+    # What the server was measured at.
+    deployment: dict = field(default_factory=dict)
 
     @property
     def regressed(self) -> list[str]:
@@ -103,30 +106,42 @@ def check_loading(pyfunc, native, reference: dict, dim: int, tolerance: float) -
     ]
 
 
-def check_serving(pyfunc, folder, tolerance: float) -> list:
-    """The scoring server's own code answers the input example as the model does, and refuses what it cannot read."""
-    import asyncio
+def start_server(cfg: DictConfig, folder, stack):
+    """Start serving the model, before the heavy imports, so that both import at once; None where it is switched off."""
+    from steps.common import serving
 
-    import httpx
-    import numpy as np
+    return stack.enter_context(serving.serve(folder, cfg.serving.port)) if cfg.serving.enabled else None
+
+
+def check_deployment(cfg: DictConfig, found, folder, pyfunc, server) -> tuple[list, dict[str, float]]:
+    """A server of the model answers as it does, and it predicts in an environment of its own: checks and metrics."""
     from mlflow.pyfunc import scoring_server
 
+    from steps.common import environment, serving
     from steps.common import model as models
-    from steps.common import quality
 
-    async def post(*payloads: dict) -> list[httpx.Response]:
-        transport = httpx.ASGITransport(scoring_server.init(pyfunc), raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://model", timeout=None) as client:
-            return [await client.post("/invocations", json=payload) for payload in payloads]
-
-    examples = models.input_example(folder)
-    answer, refusal = asyncio.run(post({"inputs": examples}, {"sentences": examples}))
-    predictions = np.array(answer.json().get("predictions", []), np.float32)
-    return [
-        quality.equal("serving/status", answer.status_code, 200),
-        quality.at_most("serving/max_abs_diff", quality.max_abs_diff(predictions, pyfunc.predict(examples)), tolerance),
-        quality.equal("serving/refuses_unknown_payload", refusal.status_code, 400),
-    ]
+    examples, tolerance = models.input_example(folder), cfg.tolerance.parity
+    dim = pyfunc.metadata.signature.outputs.inputs[0].shape[-1]
+    params = {"truncate_dim": max(1, dim // 2), "normalize_embeddings": True}
+    if server is None:
+        client = serving.InProcess(scoring_server.init(pyfunc))
+        checks, metrics = serving.check_protocol(client, pyfunc.predict, examples, params, tolerance), {}
+    else:
+        checks, metrics = serving.check_server(
+            server,
+            pyfunc.predict,
+            examples,
+            params,
+            tolerance=tolerance,
+            start_timeout=cfg.serving.start_timeout,
+            clients=cfg.serving.clients,
+            seconds=cfg.serving.seconds,
+        )
+    metrics["serving/ok"] = float(all(check.passed for check in checks))
+    if cfg.fresh_environment:
+        requirements, expected = folder / "requirements.txt", pyfunc.predict(examples)
+        checks += environment.check_fresh_environment(found.uri, requirements, examples, expected, tolerance)
+    return checks, metrics
 
 
 def check_behaviour(cfg: DictConfig, model: Subject, findings: Findings) -> list:
@@ -163,12 +178,13 @@ def check_behaviour(cfg: DictConfig, model: Subject, findings: Findings) -> list
 
 
 def find_champion(cfg: DictConfig, experiment_id: str):
-    """The model that this one would replace; None where there is none."""
-    from steps.common import model as models
+    """The model that this one would replace: what `champion` names, else the champion of `register`; None if there is none."""
+    from steps.common import registry
+    from steps.common.found import find_model
 
-    if cfg.champion is None:
-        return None
-    return models.find_model(cfg.champion, preceding="validate", experiment_id=experiment_id)
+    if cfg.champion is not None:
+        return find_model(cfg.champion, preceding="validate", experiment_id=experiment_id)
+    return registry.find_champion(cfg.register) if cfg.register is not None else None
 
 
 def score_all(cfg: DictConfig, suites, encode_as) -> tuple[list, list]:
@@ -262,21 +278,26 @@ def try_backends(cfg: DictConfig, model: Subject, suites, own, embedded: list) -
     return found
 
 
-def run_checks(cfg: DictConfig, found, suites, champion) -> Findings:
+def run_checks(cfg: DictConfig, found, folder, suites, champion, server) -> Findings:
     """Load the model both ways and check all it claims."""
     from steps.common import model as models
     from steps.common import quality
 
-    folder = models.download(found)
     reference = models.reference(found)
     model = Subject(found, folder, models.load_native(folder), models.load_pyfunc(folder))
     findings, tolerance = Findings(), cfg.tolerance.parity
     dim = model.pyfunc.metadata.signature.outputs.inputs[0].shape[-1]
+
+    def serving() -> list:
+        checks, findings.deployment = check_deployment(cfg, found, folder, model.pyfunc, server)
+        return checks
+
     groups = {
         "identity": lambda: check_identity(model),
-        "predict": lambda: check_behaviour(cfg, model, findings),
         "parity": lambda: check_loading(model.pyfunc, model.native, reference, dim, tolerance),
-        "serving": lambda: check_serving(model.pyfunc, folder, tolerance),
+        # Before anything is timed: the server stops here.
+        "serving": serving,
+        "predict": lambda: check_behaviour(cfg, model, findings),
         "quality": lambda: check_quality(cfg, model, suites, champion, findings),
     }
     for name, check in groups.items():
@@ -293,7 +314,9 @@ def as_metrics(findings: Findings) -> dict[str, float]:
     values = {check.name: check.value for check in findings.checks}
     metrics = {
         "parity/max_abs_diff": values.get("parity/max_abs_diff"),
-        "serving/ok": float(all(check.passed for check in findings.checks if check.name.startswith("serving/"))),
+        # A server that could not be asked at all has said nothing of itself.
+        "serving/ok": 0.0,
+        **findings.deployment,
         "checks/total": len(findings.checks),
         "checks/failed": len(quality.failed(findings.checks)),
     }
@@ -304,7 +327,9 @@ def as_metrics(findings: Findings) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if value is not None}
 
 
-def write(found, findings: Findings, run_id: str, verdict: str, metrics: dict, sentences: list[str]) -> None:
+def write(
+    found, findings: Findings, run_id: str, verdict: str, metrics: dict, sentences: list[str], registration
+) -> None:
     """Log the verdict as data and as a page, and the figures of the page."""
     import mlflow
 
@@ -319,7 +344,7 @@ def write(found, findings: Findings, run_id: str, verdict: str, metrics: dict, s
         upstream_run_id=found.run_id,
         model=found.describe(),
         lineage=models.lineage(found),
-    )
+    ) | {"registration": registration and asdict(registration)}
     figures = report.figures(findings, sentences, models.sample_topics())
     mlflow.log_dict(validation, "validation.json")
     mlflow.log_text(report.as_html(validation, figures), "report.html")
@@ -327,28 +352,57 @@ def write(found, findings: Findings, run_id: str, verdict: str, metrics: dict, s
         mlflow.log_figure(figure.draw(), f"figures/{figure.name}.png", save_kwargs={"dpi": 150})
 
 
+def register(cfg: DictConfig, run, found, findings: Findings, verdict: str, metrics: dict):
+    """Make the model a version of `register` and the champion or the challenger; None where nothing is registered."""
+    import mlflow
+
+    from steps.common import registry
+
+    if cfg.register is None:
+        return None
+    finite = {name: value for name, value in metrics.items() if value is not None}
+    commit = run.data.tags.get("mlflow.source.git.commit")
+    registration = registry.register(
+        found,
+        cfg.register,
+        passed=verdict == "passed",
+        regressions=findings.regressed,
+        tags=registry.version_tags(found, run.info.run_id, verdict, commit, finite),
+    )
+    mlflow.set_tag("registered", str(registration))
+    return registration
+
+
 def main(cfg: DictConfig) -> None:
     check_candidates(cfg.candidates)
     suites = inputs.open_suites(project.suite_specs(cfg))
-    with project.run("validate", cfg) as run:
+    with project.run("validate", cfg) as run, contextlib.ExitStack() as stack:
         import mlflow
+
+        from steps.common.found import download, find_model
+
+        inputs.check_deployment(cfg.serving, cfg.fresh_environment, cfg.register)
+        found = find_model(cfg.run_id, preceding="log_model", experiment_id=run.info.experiment_id)
+        champion = find_champion(cfg, run.info.experiment_id)
+        folder = download(found)
+        server = start_server(cfg, folder, stack)
 
         from steps.common import model as models
         from steps.common import quality, report
 
-        found = models.find_model(cfg.run_id, preceding="log_model", experiment_id=run.info.experiment_id)
-        champion = find_champion(cfg, run.info.experiment_id)
         project.tag_upstream(found.run_id, found.logged.model_id)
         project.logger.info("validating %s (%s)", found.uri, found.tags.get("hub_id", found.logged.name))
-        findings = run_checks(cfg, found, suites, champion)
+        findings = run_checks(cfg, found, folder, suites, champion, server)
 
         failures = quality.failed(findings.checks)
         verdict = "failed" if failures else "passed"
         metrics = as_metrics(findings)
-        write(found, findings, run.info.run_id, verdict, metrics, list(cfg.sentences))
         models.tag_validation(found, verdict, run.info.run_id)
         models.tag_backends(found, [] if failures else findings.trials)
         mlflow.set_tag(models.VALIDATION, verdict)
+        scores = {score.name: score.value for score in findings.scores}
+        registration = register(cfg, run, found, findings, verdict, scores | metrics)
+        write(found, findings, run.info.run_id, verdict, metrics, list(cfg.sentences), registration)
         models.log_validation(found, metrics, findings.scores)
         print(report.as_table(findings.checks))
         print(report.suites_table(findings))
@@ -362,8 +416,9 @@ def main(cfg: DictConfig) -> None:
                 "validation": verdict,
                 "checks": len(findings.checks),
                 "failed": len(failures),
-                **{score.name: score.value for score in findings.scores},
+                **scores,
                 "backends passed": ", ".join(passed) or "none",
+                **({"registered": str(registration), "because": registration.reason} if registration else {}),
                 **metrics,
             },
             None if failures else project.next_command("encode", run_id=run.info.run_id, corpus="sample"),
@@ -373,6 +428,8 @@ def main(cfg: DictConfig) -> None:
             raise UserError(
                 f"validation failed, {len(failures)} of {len(findings.checks)} checks: {names}. See report.html of run {run.info.run_id}."
             )
+        if registration and registration.version is None:
+            raise UserError(f"the model passed, but register={cfg.register} did not work: {registration.reason}")
 
 
 if __name__ == "__main__":

@@ -93,6 +93,26 @@ def forget_mlflow() -> None:
 
 
 @pytest.fixture(scope="session")
+def empty_store(tmp_path_factory) -> Path:
+    """A tracking store with its tables and nothing in them: making them takes seconds, copying them does not."""
+    import mlflow
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def store(empty_store, tmp_path) -> Path:
+    """The tracking store that `isolated_mlflow` names, made already."""
+    path = tmp_path / "mlflow.db"
+    shutil.copy(empty_store, path)
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE experiments SET artifact_location = ?", (str(tmp_path / "mlruns" / "0"),))
+    return path
+
+
+@pytest.fixture(scope="session")
 def tiny_model_folder(tmp_path_factory) -> Path:
     """A BERT of 32 dimensions and 64 tokens with mean pooling and Normalize, seeded: small, but real in every part."""
     import torch
@@ -170,6 +190,9 @@ def run_step(name: str, *argv: str) -> int:
 
     handlers, on_term = list(project.logger.handlers), signal.getsignal(signal.SIGTERM)
     level = logging.getLogger().level
+    if name == "validate" and not any("serving." in word for word in argv):
+        # A server of its own costs ten seconds; the tests about it ask for it.
+        argv = (*argv, "serving.enabled=false")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [f"steps.{name}", *argv])
         try:
@@ -185,7 +208,7 @@ def run_step(name: str, *argv: str) -> int:
 
 
 @pytest.fixture
-def step(capfd):
+def step(capfd, store):
     """Run a step in this process; returns (exit code, stdout, stderr)."""
 
     def run(name: str, *argv: str):
@@ -217,7 +240,7 @@ def tiny_store(tmp_path_factory, tiny_model_folder) -> tuple[Path, dict]:
 
 
 @pytest.fixture
-def tiny_run(isolated_mlflow, tiny_store, tmp_path):
+def tiny_run(store, tiny_store, tmp_path):
     """The run of log_model with the tiny model, in this test's own copy of its store; returns its summary."""
     folder, summary = tiny_store
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)

@@ -263,12 +263,14 @@ def test_ui_command_of_the_readme_shows_the_runs(shell, start, step, tiny_run):
     assert mlflow.MlflowClient(f"http://127.0.0.1:{port}").get_run(tiny_run["run_id"]).info.status == "FINISHED"
 
 
-def test_the_other_step_commands_of_the_readme_run(step, tiny_run, tiny_suite, tmp_path, monkeypatch):
+def test_the_other_step_commands_of_the_readme_run(
+    step, tiny_run, tiny_model_folder, tiny_suite, tmp_path, monkeypatch
+):
     """Those that are not in the chain, in this process, on the tiny model and its own pairs, one after another."""
     others = [
         command for block in bash_blocks()[2:] for command in block if command.startswith(("mlflow run", "python -m"))
     ]
-    assert len(others) == 7
+    assert len(others) == 11
     for command in others:
         command = command.replace("<log_model run>", tiny_run["run_id"]).replace("<validate run>", tiny_run["run_id"])
         command = command.replace("corpus=texts.csv", "corpus=sample").replace(
@@ -276,6 +278,10 @@ def test_the_other_step_commands_of_the_readme_run(step, tiny_run, tiny_suite, t
         )
         words = command.replace("pairs.jsonl", str(tiny_suite)).replace("truncate_dim=128", "truncate_dim=16").split()
         name, argv = step_and_arguments(words)
+        if name == "validate" and "suite=file" not in argv:
+            argv += [f"suite.path={tiny_suite}", "candidates=[]"]
+        if name == "log_model":
+            argv += ["model=local", f"model.path={tiny_model_folder}"]
         code, _, err = step(name, *argv)
         assert code == 0, f"{command}: {err}"
     readers = next(block for block in python_blocks() if "duckdb" in block)

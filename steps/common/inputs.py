@@ -79,6 +79,29 @@ def open_output(given: str | None):
     return shards.check_output(files.locate(given if files.is_uri(given) else output_path(given)))
 
 
+def check_deployment(serving, fresh_environment: bool, register: str | None) -> None:
+    """Find in seconds what validate would otherwise find after its work: no port, no uv, no model registry.
+
+    Args:
+        serving: the node of that name of validate's config.
+
+    Raises:
+        UserError: one of them is missing.
+    """
+    if serving.enabled:
+        from steps.common.serving import check_port
+
+        check_port(serving.port)
+    if fresh_environment:
+        from steps.common.environment import check_uv
+
+        check_uv()
+    if register is not None:
+        from steps.common.registry import check_available
+
+        check_available(register)
+
+
 def local_path(given: str, key: str) -> Path:
     """An existing file, folder or glob the user named: absolute, or relative to the project's folder.
 

@@ -9,7 +9,6 @@ import logging
 import shutil
 import tempfile
 import warnings
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,14 +18,17 @@ import sentence_transformers
 from mlflow.entities import LoggedModel
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature, infer_signature
+from mlflow.models.model import ModelInfo
 from mlflow.types import ParamSchema, ParamSpec
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 
 from steps.common import corpus, files, identity
 from steps.common.backends import Backend, Settings, load
-from steps.common.backends.load import Passed
 from steps.common.errors import UserError
+from steps.common.found import ANSWERS_FOR, BACKENDS, VALIDATION, FoundModel
+from steps.common.found import download as download
+from steps.common.found import find_model as find_model
 from steps.common.inputs import SAMPLE_CORPUS
 from steps.common.source import Source
 from steps.common.trials import ByRole, Trial
@@ -40,10 +42,6 @@ REQUIREMENTS = ("mlflow", "sentence-transformers", "transformers", "tokenizers",
 # defaults on every call, so they are encode()'s own; infer_signature refuses None, so those come second.
 PARAMS = {"batch_size": 32, "normalize_embeddings": False}
 OPTIONAL_PARAMS = {"prompt_name": "string", "prompt": "string", "truncate_dim": "long"}
-
-# Tags of a LoggedModel that validate sets and encode obeys: the verdict, and the backends that passed, as JSON.
-VALIDATION = "validation"
-BACKENDS = "validated_backends"
 
 # Folder of a LoggedModel that holds what was converted from it.
 CONVERTED = "converted"
@@ -140,97 +138,27 @@ def log(
     return mlflow.get_logged_model(info.model_id)
 
 
-@dataclass(frozen=True)
-class FoundModel:
-    """The model that a run made or used."""
+def log_embeddings_api(
+    model: SentenceTransformer, logged: LoggedModel, name: str, trust_remote_code: bool, example: str
+) -> ModelInfo:
+    """Log, beside a logged model and in its run, the model that answers OpenAI's embeddings call with it.
 
-    run_id: str
-    logged: LoggedModel
-
-    @property
-    def uri(self) -> str:
-        return f"models:/{self.logged.model_id}"
-
-    @property
-    def tags(self) -> dict[str, str]:
-        return self.logged.tags
-
-    @property
-    def validation(self) -> str | None:
-        """The verdict of validate; None where it never ran."""
-        return self.tags.get(VALIDATION)
-
-    @property
-    def passed_backends(self) -> dict[str, Passed]:
-        """The backends that validate has passed, by name/precision."""
-        passed = json.loads(self.tags.get(BACKENDS, "{}"))
-        return {key: Passed(facts["rows_per_second"], facts["digest"]) for key, facts in passed.items()}
-
-    def describe(self) -> dict[str, str]:
-        """What a result records of the model behind it."""
-        names = ("hub_id", "revision", "weights_sha256", "dimension", "max_seq_length", "pooling")
-        return {
-            "model_id": self.logged.model_id,
-            "name": self.logged.name,
-            **{name: self.tags.get(name, "") for name in names},
-        }
-
-
-def find_model(run_id: str, *, preceding: str, experiment_id: str) -> FoundModel:
-    """The model of a run, by run ID or `latest`: the newest finished run of the step `preceding` in the experiment.
-
-    Raises:
-        UserError: no such run, no finished run, or a run that holds no model.
+    The run's tag `model_id`, which every later step follows, stays that of the first. It comes second, and no metric is
+    logged with a model_id in a run of log_model: such a metric would also be attached to a model that is logged later.
     """
-    client = mlflow.MlflowClient()
-    if run_id == "latest":
-        run_id = _latest(client, preceding, experiment_id)
-        logger.info("run_id=latest is %s, the newest finished run of %s in this experiment", run_id, preceding)
-    try:
-        run = client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise UserError(
-                f"there is no run {run_id!r} on {mlflow.get_tracking_uri()}. Give the run ID that the step before has printed, or run_id=latest."
-            ) from None
-        raise
-    outputs = run.outputs.model_outputs if run.outputs else []
-    model_id = run.data.tags.get("model_id") or (outputs[0].model_id if outputs else None)
-    if model_id is None:
-        step = run.data.tags.get("step")
-        raise UserError(
-            f"run {run_id} holds no model (it is {f'a run of {step}' if step else 'not a run of this project'}, {run.info.status}). Give the ID of a log_model or validate run that finished."
-        )
-    return FoundModel(run_id, client.get_logged_model(model_id))
+    # Here, because it sets itself as the model of the code that imports it.
+    from steps.common import embeddings_api
 
-
-def _latest(client: mlflow.MlflowClient, preceding: str, experiment_id: str) -> str:
-    found = client.search_runs(
-        [experiment_id],
-        f"tags.step = '{preceding}' and attributes.status = 'FINISHED'",
-        max_results=1,
-        order_by=["attributes.start_time DESC"],
+    info = embeddings_api.log(
+        model,
+        name,
+        {ANSWERS_FOR: logged.model_id, "hub_id": name},
+        requirements(),
+        trust_remote_code,
+        example,
     )
-    if not found:
-        name = client.get_experiment(experiment_id).name
-        raise UserError(
-            f"run_id=latest: the experiment {name!r} has no finished run of {preceding}. Run it first (mlflow run . -e {preceding}), or give run_id=<run ID>."
-        )
-    return found[0].info.run_id
-
-
-def download(found: FoundModel) -> Path:
-    """The folder of a logged model on this machine.
-
-    Raises:
-        UserError: its files are gone or out of reach.
-    """
-    try:
-        return Path(mlflow.artifacts.download_artifacts(found.uri))
-    except (MlflowException, OSError) as error:
-        raise UserError(
-            f"the files of {found.uri} cannot be read from {found.logged.artifact_location} ({error}). If they are gone, run log_model again."
-        ) from error
+    mlflow.set_tag("embeddings_api_model_id", info.model_id)
+    return info
 
 
 def digest(folder: Path) -> str:

@@ -151,10 +151,25 @@ class EmbeddingConf:
 
 
 @dataclass
+class LogServingConf:
+    embeddings_api: bool = MISSING
+
+
+@dataclass
+class ServingConf:
+    enabled: bool = MISSING
+    port: int | None = field(default=MISSING, metadata={"min": 1})
+    start_timeout: float = field(default=MISSING, metadata={"min": 1})
+    clients: int = field(default=MISSING, metadata={"min": 1})
+    seconds: float = field(default=MISSING, metadata={"min": 0})
+
+
+@dataclass
 class LogModelConf:
     model: ModelConf = field(default_factory=ModelConf)
     artifact_name: str = MISSING
     examples: list[str] = field(default=MISSING, metadata={"min": 1})
+    serving: LogServingConf = field(default_factory=LogServingConf)
 
 
 @dataclass
@@ -171,6 +186,9 @@ class ValidateConf:
     tolerance: ToleranceConf = field(default_factory=ToleranceConf)
     max_cosine: float = MISSING
     latency_calls: int = field(default=MISSING, metadata={"min": 1})
+    serving: ServingConf = field(default_factory=ServingConf)
+    fresh_environment: bool = MISSING
+    register: str | None = MISSING
 
 
 @dataclass
