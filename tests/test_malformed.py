@@ -67,3 +67,7 @@ def test_a_process_that_dies_is_noticed_and_the_rest_is_examined(tmp_path, monke
     found = examine(0, 6, tmp_path)
     assert found.pop(3).startswith("the process ended with -6")
     assert found == {n: "rows" for n in (0, 1, 2, 4, 5)}
+
+
+def test_damaged_statistics_of_a_parquet_column_end_no_process(tmp_path):
+    assert examine(38888, 38889, tmp_path) == {38888: "refused"}

@@ -458,20 +458,21 @@ def _parquet_batches(place: Place, columns: list[Column], size: int) -> Iterator
         file = pq.ParquetFile(source, buffer_size=BUFFER)
         _check_schema(place, file.schema_arrow, columns)
         rows = 0
-        for batch in file.iter_batches(batch_size=_rows_at_once(file, names, size), columns=names):
+        for batch in file.iter_batches(batch_size=_rows_at_once(file, size), columns=names):
             rows += batch.num_rows
             yield batch
         if rows != file.metadata.num_rows:
             raise UserError(f"{place} is damaged: it holds {rows} rows, and says {file.metadata.num_rows}.")
 
 
-def _rows_at_once(file: pq.ParquetFile, names: list[str], size: int) -> int:
-    """Rows to decode at a time: `size`, or fewer where they are long."""
+def _rows_at_once(file: pq.ParquetFile, size: int) -> int:
+    """Rows to decode at a time: `size`, or fewer where they are long.
+
+    By row group, all columns together: to look at a column's own size ends the process where its statistics are damaged.
+    """
     longest = 1.0
     for group in (file.metadata.row_group(i) for i in range(file.num_row_groups)):
-        chunks = (group.column(i) for i in range(group.num_columns))
-        asked = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema.split(".")[0] in names)
-        longest = max(longest, asked / max(group.num_rows, 1))
+        longest = max(longest, group.total_byte_size / max(group.num_rows, 1))
     return max(1, min(size, int(CHUNK_BYTES / longest)))
 
 
