@@ -200,17 +200,8 @@ def check_accepted(names: list[str]) -> None:
 
 
 def main(cfg: DictConfig) -> None:
-    corpus = cfg.corpus
     check_accepted(list(cfg.accept_changes))
-    texts = inputs.open_corpus(
-        corpus.path,
-        corpus.format.name,
-        corpus.text_column,
-        corpus.id_column,
-        corpus.template,
-        list(corpus.keep_columns),
-        corpus.on_bad_row.name if corpus.on_bad_row is not None else "null",
-    )
+    texts = project.open_corpus(cfg.corpus)
     place = inputs.open_output(cfg.output)
     with project.run("encode", cfg) as run, tempfile.TemporaryDirectory() as scratch:
         import mlflow

@@ -69,9 +69,8 @@ def check_inputs(overrides: list[str]) -> None:
     """
     forwarded = arguments.check("main", overrides)[0].overrides
     configs = arguments.check_chain(list(forwarded))
-    corpus = configs["encode"].corpus
     inputs.open_suites(project.suite_specs(configs["validate"]))
-    inputs.open_corpus(corpus.path, corpus.format.name, corpus.text_column, corpus.id_column)
+    project.open_corpus(configs["encode"].corpus)
     inputs.open_output(configs["encode"].output)
     validate = configs["validate"]
     inputs.check_deployment(validate.serving, validate.fresh_environment, validate.register)

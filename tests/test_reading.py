@@ -378,3 +378,8 @@ def test_a_row_is_found_in_its_file(tmp_path):
         ("a.txt", 0), ("a.txt", 1), ("c.txt", 0), ("c.txt", 1), ("c.txt", 2),
     ]  # fmt: skip
     assert [place.name for place in find_files(tmp_path)] == ["a.txt", "b.txt", "c.txt"]
+
+
+def test_empty_objects_cannot_be_kept(tmp_path):
+    path = put(tmp_path / "c.jsonl", '{"text": "a", "more": {"deep": [{}]}}\n')
+    assert "holds nothing but empty objects" in refusal(path, keep_columns=["more"])

@@ -419,6 +419,10 @@ def _common_type(types: set[pa.DataType], format: str, path: Path | str, name: s
         UserError: values that share none.
     """
     known = sorted({t for t in types if not pa.types.is_null(t)}, key=str)
+    if any(_is_empty_struct(kind) for kind in known):
+        raise UserError(
+            f"column {name!r} of {path} holds nothing but empty objects, which no Parquet file can. Leave it out of corpus.keep_columns."
+        )
     if len(known) == 1:
         return known[0]
     if not known or format in DELIMITERS:
@@ -434,6 +438,12 @@ def _common_type(types: set[pa.DataType], format: str, path: Path | str, name: s
     raise UserError(
         f"the {what} in column {name!r} of {path} are of several types ({names}); expected one. Write them all as strings, or leave {remedy}."
     )
+
+
+def _is_empty_struct(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return not kind.num_fields or any(_is_empty_struct(field.type) for field in kind)
+    return pa.types.is_nested(kind) and any(_is_empty_struct(kind.field(i).type) for i in range(kind.num_fields))
 
 
 def _family(kind: pa.DataType) -> str:

@@ -409,6 +409,19 @@ def backend_settings(backend: DictConfig) -> Settings:
     return Settings(**OmegaConf.to_container(backend, enum_to_str=True))
 
 
+def open_corpus(corpus: DictConfig):
+    """The corpus.Corpus that the node `corpus` of encode's config names."""
+    return inputs.open_corpus(
+        corpus.path,
+        corpus.format.name,
+        corpus.text_column,
+        corpus.id_column,
+        corpus.template,
+        list(corpus.keep_columns),
+        corpus.on_bad_row.name if corpus.on_bad_row is not None else "null",
+    )
+
+
 def suite_specs(cfg: DictConfig) -> list:
     """The suites of a config as plain values (suites.SuiteSpec): those of `suites`, or where there are none `suite`."""
     from steps.common.suites import SuiteSpec
