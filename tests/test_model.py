@@ -103,7 +103,7 @@ def test_the_builtin_suite_is_what_the_readme_says():
     assert (suite.scores.min(), suite.scores.max()) == (0, 5)
     kinds = {
         (category, language)
-        for batch in corpus.read_columns(path, "jsonl", ["category", "language"], 1000)
+        for batch in corpus.read_columns(files.locate(path), "jsonl", ["category", "language"], 1000)
         for category, language in zip(*(column.to_pylist() for column in batch))
     }
     assert {category for category, _ in kinds} == {

@@ -270,7 +270,7 @@ def test_the_other_step_commands_of_the_readme_run(
     others = [
         command for block in bash_blocks()[2:] for command in block if command.startswith(("mlflow run", "python -m"))
     ]
-    assert len(others) == 11
+    assert len(others) == 10
     for command in others:
         command = command.replace("<log_model run>", tiny_run["run_id"]).replace("<validate run>", tiny_run["run_id"])
         command = command.replace("corpus=texts.csv", "corpus=sample").replace(
