@@ -94,7 +94,7 @@ def test_neighbours_in_the_sample_corpus_are_visibly_right(minilm):
 def test_the_builtin_suite_is_what_the_readme_says():
     from conftest import PROJECT
 
-    from steps.common import corpus, suites
+    from steps.common import corpus, files, suites
 
     path = PROJECT / "data" / "suites" / "builtin.jsonl"
     suite = suites.read_suite(path, None, "sentence1", "sentence2", "score")
