@@ -126,11 +126,11 @@ def begin(output, plan: dict, run_id: str, accepted: list[str], make_ranges):
     """
     import numpy as np
 
+    from steps.common import manifest as manifests
     from steps.common import plan as plans
-    from steps.common import shards
 
-    state = shards.held(output)
-    before = shards.restore(output) if state == "whole" else output.read_json(shards.PLAN)
+    state = manifests.held(output)
+    before = manifests.restore(output) if state == "whole" else output.read_json(manifests.PLAN)
     if state == "new":
         before = {"plan": plan, "runs": [], "ranges": None}
     if not isinstance(before, dict):
@@ -147,13 +147,14 @@ def begin(output, plan: dict, run_id: str, accepted: list[str], make_ranges):
     ranges = np.array(before["ranges"], np.float32) if before["ranges"] else make_ranges()
     runs = [*before["runs"], run_id]
     noted = {"plan": plan, "runs": runs, "ranges": None if ranges is None else ranges.tolist()}
-    output.write_text(shards.PLAN, json.dumps(noted))
+    output.write_text(manifests.PLAN, json.dumps(noted))
     return ranges, runs
 
 
 def encode(cfg: DictConfig, run, found, texts, place, scratch: Path) -> tuple:
     """Compute and write, up to the manifest: the result, the manifest, what computed it, and where it is."""
-    from steps.common import encoder, pipeline, shards, tracking
+    from steps.common import encoder, pipeline, tracking
+    from steps.common import manifest as manifests
 
     backend, chunker, options, computed = load(cfg, found)
     plan, run_id = plan_of(cfg, texts, computed), run.info.run_id
@@ -186,7 +187,7 @@ def encode(cfg: DictConfig, run, found, texts, place, scratch: Path) -> tuple:
             "runs": runs,
             **result.manifest(),
         }
-        manifest = shards.write_manifest(output, result.parts, facts)
+        manifest = manifests.write_manifest(output, result.parts, facts)
         output.flush()
         output.clear_work()
         return result, manifest, f"{backend.name} {backend.precision} on {backend.device}", str(output)

@@ -48,7 +48,7 @@ def fetched(where: str, scratch: Path):
 
 
 def main(cfg: DictConfig) -> None:
-    from steps.common import shards
+    from steps.common import manifest as manifests
 
     where = named(cfg.output)
     with project.run("verify", cfg) as run, tempfile.TemporaryDirectory() as scratch:
@@ -56,7 +56,7 @@ def main(cfg: DictConfig) -> None:
 
         output = fetched(where, Path(scratch))
         start = time.perf_counter()
-        manifest, findings = shards.verify(output)
+        manifest, findings = manifests.verify(output)
         metrics = {
             "verify/parts": len(manifest["parts"]),
             "verify/rows": manifest["rows"],

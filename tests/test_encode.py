@@ -210,14 +210,14 @@ def test_an_output_that_another_encode_writes_to_is_refused(encode, corpus, tmp_
 def test_a_run_that_died_without_a_word_is_marked_by_the_one_that_goes_on(encode, corpus, tmp_path):
     import mlflow
 
-    from steps.common import shards
+    from steps.common import manifest as manifests
 
     _, out, _ = encode(corpus)
     plan = manifest_of(tmp_path / "out")["plan"]
     lost = mlflow.MlflowClient().create_run("0").info.run_id
     output = Output(files.locate(tmp_path / "out"), tmp_path)
     (tmp_path / "out" / "manifest.json").unlink()
-    output.write_text(shards.PLAN, json.dumps({"plan": plan, "runs": [lost], "ranges": None}))
+    output.write_text(manifests.PLAN, json.dumps({"plan": plan, "runs": [lost], "ranges": None}))
     code, out, err = encode(corpus)
     assert code == 0, err
     run = mlflow.get_run(lost)

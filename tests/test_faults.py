@@ -55,6 +55,12 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("part-*")}
 
 
+def finished(output: Path) -> dict[str, int]:
+    """When each part was written that is noted as finished."""
+    stems = {path.stem for path in (output / ".encode" / "done").glob("part-*.json")}
+    return {path.name: path.stat().st_mtime_ns for path in output.glob("part-*") if path.stem in stems}
+
+
 class Encoding:
     """A process of encode."""
 
@@ -107,7 +113,7 @@ def test_kill_9_at_random_moments_changes_no_byte(tiny_run, tmp_path):
     rng, killed, outputs = random.Random(KILLS), 0, [tmp_path / "out0"]
     while killed < KILLS:
         output = outputs[-1]
-        before = {path.name: path.stat().st_mtime_ns for path in output.glob("part-*")}
+        before = finished(output)
         encoding = Encoding(tiny_run["run_id"], corpus, output, *given, counts=counts)
         if killed % 5 == 4:
             time.sleep(rng.uniform(0, start_seconds))
@@ -121,7 +127,7 @@ def test_kill_9_at_random_moments_changes_no_byte(tiny_run, tmp_path):
         killed += code == -signal.SIGKILL
         if (output / "manifest.json").exists():
             outputs.append(tmp_path / f"out{len(outputs)}")
-    finished = len(list(outputs[-1].glob("part-*")))
+    last = len(finished(outputs[-1]))
     code, out, err = Encoding(tiny_run["run_id"], corpus, outputs[-1], *given, counts=counts).ended()
     assert code == 0, err
     for output in outputs:
@@ -132,7 +138,7 @@ def test_kill_9_at_random_moments_changes_no_byte(tiny_run, tmp_path):
     once, in_all = (sum(map(int, path.read_text().split())) for path in (whole_counts, counts))
     twice = in_all - once * len(outputs)
     print(
-        f"{killed} kills, {len(outputs)} output(s) of {parts} parts, the last encode found {finished}; of {once} texts {twice} were computed twice, {twice / killed / rows:.2f} parts a kill"
+        f"{killed} kills, {len(outputs)} output(s) of {parts} parts, the last encode found {last}; of {once} texts {twice} were computed twice, {twice / killed / rows:.2f} parts a kill"
     )
     # A part may be on its way to the disk while the next is begun.
     assert twice <= 2 * killed * rows

@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from test_pipeline import CountingBackend, Words, put
 
-from steps.common import encoder, files, pipeline, shards
+from steps.common import encoder, files, pipeline
+from steps.common import manifest as manifests
 from steps.common.corpus import open_corpus
 from steps.common.encoder import Options
 from steps.common.output import Output
@@ -230,7 +231,9 @@ def test_a_long_text_may_have_a_row_for_each_piece(tmp_path):
     }
     assert parts[1].column("id").to_pylist() == [2, 3, 3, 3]
     assert [(part.rows, part.written_rows) for part in result.parts] == [(2, 4), (2, 4)]
-    assert shards.check_files(output_of(tmp_path / "out"), [file for part in result.parts for file in part.files]) == []
+    assert (
+        manifests.check_files(output_of(tmp_path / "out"), [file for part in result.parts for file in part.files]) == []
+    )
 
 
 def test_long_rows_are_counted_and_not_cut_where_they_are_chunked(tmp_path):

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from steps.common import files, shards
+from steps.common import manifest as manifests
 from steps.common.errors import UserError
 from steps.common.output import Output
 from steps.common.shards import File, NpyPart, ParquetPart, Part, embedding_column, embedding_schema
@@ -54,7 +55,7 @@ def put_part(output, first, *tables, stem="part-00000", kind=ParquetPart, reject
     part = Part(facts[0].name, first, rows, writer.rows, facts[0].bytes, facts[0].sha256, {}, {"rows": rows}, facts[1:])
     for path, name in made:
         output.put(path, name)
-    shards.write_record(output, part, list(rejects))
+    manifests.write_record(output, part, list(rejects))
     return part
 
 
@@ -64,7 +65,7 @@ def names_in(output):
 
 def finish(output, *parts, **facts):
     rows = sum(part.rows for part in parts)
-    shards.write_manifest(output, parts, {"rows": rows, "plan": {"a": 1}, "runs": ["r"], "ranges": None} | facts)
+    manifests.write_manifest(output, parts, {"rows": rows, "plan": {"a": 1}, "runs": ["r"], "ranges": None} | facts)
 
 
 # schema and column
@@ -268,23 +269,23 @@ def test_vectors_of_a_finished_part_are_read_by_row(output, kind, monkeypatch):
 
 def test_a_record_says_what_is_needed_to_go_on(output):
     part = put_part(output, 7, table_of(0, 3), rejects=[{"row": 8, "reason": "null"}])
-    record = shards.read_record(output, "part-00000")
-    assert shards.part_from(record["part"]) == part
+    record = manifests.read_record(output, "part-00000")
+    assert manifests.part_from(record["part"]) == part
     assert record["rejects"] == [{"row": 8, "reason": "null"}]
-    assert shards.read_record(output, "part-00001") is None
+    assert manifests.read_record(output, "part-00001") is None
 
 
 def test_a_record_that_is_torn_is_none(output):
     put_part(output, 0, table_of(0, 3))
     (path,) = output.place.local.glob(".encode/done/*.json")
     path.write_text(path.read_text()[:40])
-    assert shards.read_record(output, "part-00000") is None
+    assert manifests.read_record(output, "part-00000") is None
 
 
 def test_rejects_have_a_row_for_each_row_without_an_embedding(output):
     rows = [[{"row": 1, "id": "a", "file": "c.csv", "line": 3, "reason": "null"}], [], [{"row": 9, "id": None}]]
-    file = shards.write_rejects(output, pa.string(), rows)
-    assert shards.check_files(output, [file]) == []
+    file = manifests.write_rejects(output, pa.string(), rows)
+    assert manifests.check_files(output, [file]) == []
     assert pq.read_table(output.place.local / "rejects.parquet").to_pylist() == [
         {"row": 1, "id": "a", "file": "c.csv", "line": 3, "reason": "null"},
         {"row": 9, "id": None, "file": None, "line": None, "reason": None},
@@ -292,19 +293,19 @@ def test_rejects_have_a_row_for_each_row_without_an_embedding(output):
 
 
 def test_without_rejects_there_is_no_file_of_them(output):
-    assert shards.write_rejects(output, pa.int64(), [[], []]) is None
+    assert manifests.write_rejects(output, pa.int64(), [[], []]) is None
     assert output.names() == []
 
 
 def test_the_manifest_is_readable_text_whatever_the_letters(output):
-    text = shards.write_manifest(output, [], {"corpus": "Grüße/東京.csv"})
+    text = manifests.write_manifest(output, [], {"corpus": "Grüße/東京.csv"})
     assert "Grüße/東京.csv" in text
     assert (output.place.local / "manifest.json").read_text(encoding="utf-8") == text
 
 
 def test_a_manifest_that_cannot_be_written_leaves_no_manifest(output):
     with pytest.raises(TypeError):
-        shards.write_manifest(output, [], {"model": object()})
+        manifests.write_manifest(output, [], {"model": object()})
     assert output.names() == []
 
 
@@ -314,12 +315,12 @@ def test_the_records_of_a_whole_output_can_be_written_again(output):
         put_part(output, 0, table_of(0, 3), rejects=rejects),
         put_part(output, 3, table_of(3, 2), stem="part-00001"),
     ]
-    finish(output, *parts, rejects=vars(shards.write_rejects(output, pa.int64(), [rejects])))
-    before = [shards.read_record(output, f"part-0000{i}") for i in range(2)]
+    finish(output, *parts, rejects=vars(manifests.write_rejects(output, pa.int64(), [rejects])))
+    before = [manifests.read_record(output, f"part-0000{i}") for i in range(2)]
     output.clear_work()
-    assert shards.read_record(output, "part-00000") is None
-    assert shards.restore(output) == {"plan": {"a": 1}, "runs": ["r"], "ranges": None}
-    assert [shards.read_record(output, f"part-0000{i}") for i in range(2)] == before
+    assert manifests.read_record(output, "part-00000") is None
+    assert manifests.restore(output) == {"plan": {"a": 1}, "runs": ["r"], "ranges": None}
+    assert [manifests.read_record(output, f"part-0000{i}") for i in range(2)] == before
 
 
 # checks
@@ -328,7 +329,7 @@ def test_the_records_of_a_whole_output_can_be_written_again(output):
 def test_a_whole_output_has_no_findings(output):
     parts = [put_part(output, 0, table_of(0, 3)), put_part(output, 3, table_of(3, 2), stem="part-00001", kind=NpyPart)]
     finish(output, *parts)
-    manifest, findings = shards.verify(output)
+    manifest, findings = manifests.verify(output)
     assert (manifest["rows"], findings) == (5, [])
 
 
@@ -358,41 +359,41 @@ def test_any_damage_is_found(output, damage, expected):
     parts = [put_part(output, 3 * i, table_of(3 * i, 3), stem=f"part-0000{i}") for i in range(2)]
     finish(output, *parts)
     damage(output.place.local / "part-00001.parquet")
-    _, findings = shards.verify(output)
+    _, findings = manifests.verify(output)
     assert len(findings) == 1 and findings[0].startswith(expected)
 
 
 def test_parts_that_leave_out_rows_are_found(output):
     parts = [put_part(output, 0, table_of(0, 3)), put_part(output, 4, table_of(4, 2), stem="part-00001")]
     finish(output, *parts, rows=6)
-    assert shards.verify(output)[1] == ["part-00001.parquet begins at row 4 of the corpus, expected 3"]
+    assert manifests.verify(output)[1] == ["part-00001.parquet begins at row 4 of the corpus, expected 3"]
 
 
 def test_a_part_with_other_rows_than_it_says_is_found(output):
     part = put_part(output, 0, table_of(0, 3))
     finish(output, Part(**{**vars(part), "written_rows": 4}))
-    assert shards.verify(output)[1] == ["part-00000.parquet has 3 rows, expected 4"]
+    assert manifests.verify(output)[1] == ["part-00000.parquet has 3 rows, expected 4"]
 
 
 def test_an_output_without_its_end_is_not_verified(output):
     put_part(output, 0, table_of(0, 3))
-    output.write_text(shards.PLAN, "{}")
+    output.write_text(manifests.PLAN, "{}")
     with pytest.raises(UserError, match="is not whole: encode was stopped before its end"):
-        shards.verify(output)
+        manifests.verify(output)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"parts": 3}'])
 def test_a_manifest_that_is_none_is_said(output, content):
     (output.place.local / "manifest.json").write_text(content)
     with pytest.raises(UserError, match="manifest.json of output .* cannot be read"):
-        shards.verify(output)
+        manifests.verify(output)
 
 
 def test_a_manifest_of_another_version_is_said(output):
     part = {"name": "part-00000.parquet", "first_row": 0, "rows": 1, "bytes": 3, "sha256": ""}
     (output.place.local / "manifest.json").write_text(json.dumps({"parts": [part]}))
     with pytest.raises(UserError, match="of another version"):
-        shards.verify(output)
+        manifests.verify(output)
 
 
 # outputs that may be taken
@@ -400,21 +401,21 @@ def test_a_manifest_of_another_version_is_said(output):
 
 def refusal(folder) -> str:
     with pytest.raises(UserError) as caught:
-        shards.check_output(files.locate(folder))
+        manifests.check_output(files.locate(folder))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_a_new_output_folder_is_made_with_its_parents(tmp_path):
-    shards.check_output(files.locate(tmp_path / "a" / "b"))
+    manifests.check_output(files.locate(tmp_path / "a" / "b"))
     assert list((tmp_path / "a" / "b").iterdir()) == []
 
 
 def test_an_output_that_encode_has_begun_or_finished_is_taken(output):
-    output.write_text(shards.PLAN, "{}")
-    shards.check_output(output.place)
+    output.write_text(manifests.PLAN, "{}")
+    manifests.check_output(output.place)
     finish(output, put_part(output, 0, table_of(0, 3)))
-    shards.check_output(output.place)
+    manifests.check_output(output.place)
 
 
 def test_an_output_folder_that_holds_something_else_is_refused_and_left_alone(tmp_path):

@@ -21,19 +21,9 @@ import pyarrow.compute as pc
 from steps.common import files
 from steps.common.errors import UserError
 from steps.common.files import Place
-from steps.common.readers import (
-    DELIMITERS,
-    FORMATS,
-    LINE_FORMATS,
-    Column,
-    Rows,
-    advice,
-    detect_format,
-    null_like,
-    read_rows,
-    split_name,
-)
+from steps.common.readers import DELIMITERS, FORMATS, LINE_FORMATS, advice, detect_format, read_rows, split_name
 from steps.common.repeats import RepeatCounter
+from steps.common.rows import Column, Rows, null_like
 
 # A number that is written as itself: no leading zero, no plus sign, within int64.
 CANONICAL_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")

@@ -72,11 +72,12 @@ def open_output(given: str | None):
     Raises:
         UserError: a file, a folder that holds what encode has not written, or one that cannot be written.
     """
-    from steps.common import files, shards
+    from steps.common import files
+    from steps.common import manifest as manifests
 
     if given is None:
         return None
-    return shards.check_output(files.locate(given if files.is_uri(given) else output_path(given)))
+    return manifests.check_output(files.locate(given if files.is_uri(given) else output_path(given)))
 
 
 def check_deployment(serving, fresh_environment: bool, register: str | None) -> None:

@@ -167,7 +167,7 @@ class Output:
         except OSError as error:
             reason = error.strerror or files.first_line(error)
             raise UserError(
-                f"output {self} cannot be written: {reason}. What was finished is kept there. Mend that, or give another output."
+                f"output {self} cannot be written: {reason}. What was finished is kept there. Mend that and run the same command again to go on, or give another output."
             ) from None
 
 

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 import pyarrow as pa
 
+from steps.common import manifest as manifests
 from steps.common import shards
 from steps.common.backends import Backend
 from steps.common.chunks import Chunker
@@ -143,7 +144,7 @@ def encode_corpus(
     ):
         for window in windows:
             if window.stem in finished:
-                encoder.replay(window, output, shards.part_from(finished[window.stem]["part"]))
+                encoder.replay(window, output, manifests.part_from(finished[window.stem]["part"]))
             else:
                 embedded = encoder.embed(window, progress.advance)
                 behind.do(sink.write, window, embedded)
@@ -161,10 +162,10 @@ def find_finished(output: Output, stems: list[str]) -> dict[str, dict]:
     """The records of parts that an earlier encode has finished, and that are what it says they are."""
     finished = {}
     for stem in stems:
-        record = shards.read_record(output, stem)
+        record = manifests.read_record(output, stem)
         if record is None:
             continue
-        findings = shards.check_files(output, shards.part_from(record["part"]).files)
+        findings = manifests.check_files(output, manifests.part_from(record["part"]).files)
         if findings:
             logger.warning("%s is encoded again: %s", stem, "; ".join(findings))
         else:
@@ -179,19 +180,19 @@ def collect(output: Output, stems: list[str], resumed: set[str], id_type: pa.Dat
         UserError: one is not.
     """
     for stem in stems:
-        record = shards.read_record(output, stem)
+        record = manifests.read_record(output, stem)
         if record is None:
             raise UserError(f"output {output} has lost what was written there. Run the same command again to go on.")
-        part = shards.part_from(record["part"])
+        part = manifests.part_from(record["part"])
         result.add(Counts(**part.counts))
         result.parts.append(part)
         result.written_rows += part.written_rows
         result.resumed_rows += part.rows if stem in resumed else 0
-    result.rejects = shards.write_rejects(
-        output, id_type, (shards.read_record(output, stem)["rejects"] for stem in stems if result.null_rows)
+    result.rejects = manifests.write_rejects(
+        output, id_type, (manifests.read_record(output, stem)["rejects"] for stem in stems if result.null_rows)
     )
     expected = [file for part in result.parts for file in part.files] + ([result.rejects] if result.rejects else [])
-    findings = shards.check_files(output, expected)
+    findings = manifests.check_files(output, expected)
     if findings:
         raise UserError(
             f"output {output} was changed while it was written: {'; '.join(findings[:3])}. Run the same command again: those parts are encoded again."
@@ -252,7 +253,7 @@ class PartSink:
         self._before_part()
         for path, name in made:
             self._output.put(path, name)
-        shards.write_record(self._output, part, self._rejects)
+        manifests.write_record(self._output, part, self._rejects)
         self._writer = None
 
 

@@ -8,15 +8,14 @@ Parquet page) raises.
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from steps.common.columnar import columnar_rows
 from steps.common.errors import UserError
-from steps.common.files import BUFFER, Place, first_line, open_bytes, reaching
+from steps.common.files import Place, first_line, open_bytes, reaching
+from steps.common.rows import Column, Rows, position
 
 # File name ending -> format.
 FORMATS = {
@@ -33,38 +32,11 @@ LINE_FORMATS = ("text", "csv", "tsv", "jsonl")
 
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 
-# Characters of text after which rows are handed on, however few they are, and bytes in formats of columns.
+# Characters of text after which rows are handed on, however few they are.
 CHUNK_CHARACTERS = 8_000_000
-CHUNK_BYTES = 32_000_000
 
 # A cell may be long, but a quote that is never closed must not take the memory of a whole file.
 csv.field_size_limit(100_000_000)
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column that is asked for, and what its values have to be.
-
-    string: a string, or the row is bad. text: anything that can be written as a string. id: a string or a number.
-    value: of any type, kept.
-    """
-
-    name: str
-    kind: str = "value"
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Some rows of a file, an array for each column asked for. A bad row has null for what could not be read."""
-
-    arrays: list[pa.Array]
-    # Line of each row in the file, the first where it has several; None where the format has no lines.
-    lines: pa.Array | None = None
-    # Position -> what is wrong with the row.
-    reasons: dict[int, str] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.arrays[0])
 
 
 def split_name(name: str) -> tuple[str, str | None]:
@@ -104,7 +76,7 @@ def read_rows(place: Place, format: str, columns: list[Column], size: int, diges
         UserError: a file that cannot be read, with the line where there is one.
     """
     if format not in LINE_FORMATS:
-        yield from _columnar_rows(place, format, columns, size)
+        yield from columnar_rows(place, format, columns, size)
         return
     with reaching(place), open_bytes(place, split_name(place.name)[1], digest) as stream:
         if format == "jsonl" and stream.peek(1)[:1] == b"[":
@@ -256,21 +228,6 @@ def _shown(names: list[str]) -> str:
     return ", ".join(name.encode("utf-8", "replace").decode() for name in names)
 
 
-def position(place: Place | str, names: list[str], wanted: str) -> int:
-    """Where a column stands.
-
-    Raises:
-        UserError: it is not there, or more than once.
-    """
-    if names.count(wanted) > 1:
-        raise UserError(f"{place} has {names.count(wanted)} columns named {wanted!r}; expected one. Rename the others.")
-    if wanted not in names:
-        raise UserError(
-            f"{place} has no column {wanted!r}; its columns are {', '.join(map(repr, names))}. Name the right one, with corpus.text_column=... or corpus.id_column=... for a corpus, suite.sentence1=..., suite.sentence2=... or suite.score=... for a suite."
-        )
-    return names.index(wanted)
-
-
 def _json_records(place: Place, lines: Iterable, columns: list[Column]) -> Iterator[Record]:
     checked = False
     nothing = [None] * len(columns)
@@ -357,177 +314,3 @@ def advice(place: Place, reason: str) -> str:
     if "columns (" in reason or "not valid CSV" in reason:
         return 'Quote cells that hold the delimiter or a quote, and write a quote in them twice ("").'
     return ""
-
-
-# Formats of columns.
-
-
-def _columnar_rows(place: Place, format: str, columns: list[Column], size: int) -> Iterator[Rows]:
-    batches = {"parquet": _parquet_batches, "arrow": _arrow_batches, "orc": _orc_batches}[format]
-    try:
-        for batch in batches(place, columns, size):
-            for slice in _slices(batch, size):
-                yield _columnar_chunk(slice, columns)
-    except FileNotFoundError:
-        raise UserError(f"there is nothing at {place} (any more). Check its spelling, or bring it back.") from None
-    except PermissionError as error:
-        raise UserError(f"{place} cannot be read: {error.strerror}.") from None
-    except (pa.ArrowException, OSError, OverflowError, ValueError, MemoryError) as error:
-        raise UserError(f"{place} is damaged, or no file of {format}: {first_line(error)}.") from None
-
-
-def _slices(batch: pa.RecordBatch, size: int) -> Iterator[pa.RecordBatch]:
-    """Cut a batch at `size` rows, and where rows are long: a slice copies nothing, but what is made of it does."""
-    # Sound, or what is read of it may be outside its memory.
-    batch.validate()
-    while batch.num_rows:
-        rows = min(size, batch.num_rows)
-        while rows > 1 and batch.slice(0, rows).nbytes > CHUNK_BYTES:
-            rows = (rows + 1) // 2
-        yield batch.slice(0, rows)
-        batch = batch.slice(rows)
-
-
-def _columnar_chunk(batch: pa.RecordBatch, columns: list[Column]) -> Rows:
-    reasons: dict[int, str] = {}
-    arrays = []
-    for column in columns:
-        array = batch.column(column.name)
-        if pa.types.is_dictionary(array.type):
-            array.validate(full=True)
-            array = array.cast(array.type.value_type)
-        if _is_string(array.type):
-            array = _sound_strings(array, column.name, reasons)
-        else:
-            array.validate(full=True)
-        arrays.append(array.cast(pa.string()) if column.kind in ("string", "text") else array)
-    return Rows(arrays, None, reasons)
-
-
-def _is_string(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-
-
-def _sound_strings(array: pa.Array, name: str, reasons: dict[int, str]) -> pa.Array:
-    """The strings of an array, null where one is not UTF-8: Arrow itself looks only when asked."""
-    try:
-        array.validate(full=True)
-        return array
-    except pa.ArrowInvalid as error:
-        if "UTF8" not in str(error):
-            raise
-    values = []
-    for row, raw in enumerate(array.cast(pa.large_binary())):
-        try:
-            values.append(None if raw.as_py() is None else raw.as_py().decode("utf-8"))
-        except UnicodeDecodeError as error:
-            bad = raw.as_py()[error.start]
-            reasons.setdefault(row, f"expected UTF-8 in {name!r}, found byte 0x{bad:02x} at position {error.start + 1}")
-            values.append(None)
-    return pa.array(values, array.type)
-
-
-def _is_written(kind: pa.DataType) -> bool:
-    """Whether values of a type can be cast to strings, whatever they are."""
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
-        return False
-    try:
-        pa.nulls(1, kind).cast(pa.string())
-    except pa.ArrowNotImplementedError:
-        return False
-    return True
-
-
-def _check_schema(place: Place, schema: pa.Schema, columns: list[Column]) -> None:
-    for column in columns:
-        position(place, schema.names, column.name)
-        kind = schema.field(column.name).type
-        value_type = kind.value_type if pa.types.is_dictionary(kind) else kind
-        if column.kind == "string" and not (_is_string(value_type) or pa.types.is_null(value_type)):
-            raise UserError(
-                f"{place}: expected strings in column {column.name!r}, found {kind}. Name the column of the text with corpus.text_column=..., or make a text of several columns with corpus.template=..."
-            )
-        if column.kind == "text" and not _is_written(value_type):
-            raise UserError(f"{place}: column {column.name!r} is {kind}, which cannot be written into a template.")
-
-
-def _parquet_batches(place: Place, columns: list[Column], size: int) -> Iterator[pa.RecordBatch]:
-    names = list(dict.fromkeys(column.name for column in columns))
-    with place.filesystem.open_input_file(place.path) as source:
-        # A buffer, or a whole column of a row group would be read at once.
-        file = pq.ParquetFile(source, buffer_size=BUFFER)
-        _check_schema(place, file.schema_arrow, columns)
-        rows = 0
-        for batch in file.iter_batches(batch_size=_rows_at_once(file, size), columns=names):
-            rows += batch.num_rows
-            yield batch
-        if rows != file.metadata.num_rows:
-            raise UserError(f"{place} is damaged: it holds {rows} rows, and says {file.metadata.num_rows}.")
-
-
-def _rows_at_once(file: pq.ParquetFile, size: int) -> int:
-    """Rows to decode at a time: `size`, or fewer where they are long.
-
-    By row group, all columns together: to look at a column's own size ends the process where its statistics are damaged.
-    """
-    longest = 1.0
-    for group in (file.metadata.row_group(i) for i in range(file.num_row_groups)):
-        longest = max(longest, group.total_byte_size / max(group.num_rows, 1))
-    return max(1, min(size, int(CHUNK_BYTES / longest)))
-
-
-def _arrow_batches(place: Place, columns: list[Column], size: int) -> Iterator[pa.RecordBatch]:
-    """Both forms of Arrow's own format: the file (also Feather, version 2) and the stream."""
-    names = list(dict.fromkeys(column.name for column in columns))
-    with place.filesystem.open_input_file(place.path) as source:
-        magic = source.read(6)
-        source.seek(0)
-        if magic[:4] == b"FEA1":
-            raise UserError(f"{place} is of Feather version 1; save it again as version 2, or as Parquet.")
-        opened: Callable = pa.ipc.open_file if magic == b"ARROW1" else pa.ipc.open_stream
-        reader = opened(source)
-        _check_schema(place, reader.schema, columns)
-        batches = map(reader.get_batch, range(reader.num_record_batches)) if magic == b"ARROW1" else reader
-        for batch in batches:
-            yield batch.select(names)
-        if magic == STREAM_BEGIN + magic[4:]:
-            _check_end(place, source)
-
-
-# How an Arrow stream begins (a continuation marker), and how it ends.
-STREAM_BEGIN, STREAM_END = b"\xff" * 4, b"\xff" * 4 + bytes(4)
-
-
-def _check_end(place: Place, source: pa.NativeFile) -> None:
-    """pyarrow takes a stream that breaks off between two batches for a whole one, and reads the first of several only.
-
-    Raises:
-        UserError: the file does not end where the stream does.
-    """
-    end = source.tell()
-    source.seek(max(0, end - len(STREAM_END)))
-    if source.read(len(STREAM_END)) != STREAM_END:
-        raise UserError(f"{place} is damaged: it breaks off before its end.")
-    if source.read(1):
-        raise UserError(
-            f"{place} holds more than one Arrow stream, or something behind it. Write one stream to a file."
-        )
-
-
-def _orc_batches(place: Place, columns: list[Column], size: int) -> Iterator[pa.RecordBatch]:
-    from pyarrow import orc
-
-    names = list(dict.fromkeys(column.name for column in columns))
-    with place.filesystem.open_input_file(place.path) as source:
-        file = orc.ORCFile(source)
-        _check_schema(place, file.schema, columns)
-        for stripe in range(file.nstripes):
-            yield file.read_stripe(stripe, columns=names)
-
-
-def null_like(array: pa.Array, bad: Iterable[int]) -> pa.Array:
-    """An array with null at some positions."""
-    mask = [False] * len(array)
-    for i in bad:
-        mask[i] = True
-    return pc.if_else(pa.array(mask), pa.scalar(None, array.type), array) if any(mask) else array
