@@ -812,6 +812,14 @@ def test_auto_leaves_out_a_model_that_is_not_the_validated_one(tiny, int8, said)
     )
 
 
+def test_auto_takes_an_exact_backend_that_was_converted_anew_since(tiny, said):
+    """Its digest is another than the validated one, but it equals torch, and is checked to."""
+    backend = tiny.load("mean", "auto", passed={"openvino/f32": Passed(200.0, "0" * 64)})
+    assert (backend.name, backend.precision) == ("openvino", "f32")
+    (warning,) = said()
+    assert "leaves out openvino/f32: its converted model is not the one that was validated" in warning
+
+
 # Precisions and devices
 
 

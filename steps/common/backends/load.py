@@ -77,8 +77,9 @@ def candidates(settings: Settings, *, on_gpu: bool, passed: dict[str, Passed]) -
         for key in fastest
     ]
     exact = [Candidate(name, "f32", "equal to torch in float32") for name in ("openvino", "torch")]
-    # One that was validated may need what this machine lacks; the exact ones come last, and torch cannot fail.
-    return found + [candidate for candidate in exact if candidate.key not in fastest]
+    # One that was validated may need what this machine lacks, or be converted anew since; the exact ones, which are
+    # checked against torch as they are, come last, and torch cannot fail.
+    return found + [one for one in exact if one.key not in passed or passed[one.key].digest is not None]
 
 
 def load_backend(
