@@ -171,16 +171,16 @@ def test_a_stopped_encode_says_how_it_goes_on_and_does(sent, code, tiny_run, tmp
     assert run.data.tags["error"] == {130: "interrupted (Ctrl-C)", 143: "stopped (SIGTERM)"}[code]
     assert not (output / "manifest.json").exists()
     assert not list((output / ".encode").glob("*.tmp")) and not list((output / ".encode").glob("claim-*"))
-    finished = {path.name: path.stat().st_mtime_ns for path in output.glob("part-*")}
-    assert finished
+    before = finished(output)
+    assert before
 
     (line,) = [line for line in err.splitlines() if line.startswith("to go on: ")]
     words = shlex.split(line.removeprefix("to go on: "))
     assert words[:3] == ["python", "-m", "steps.encode"]
     done = subprocess.run([sys.executable, *words[1:]], cwd=PROJECT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert last_json(done.stdout)["encode/resumed_rows"] == 3000 * len(finished)
-    assert finished.items() <= {path.name: path.stat().st_mtime_ns for path in output.glob("part-*")}.items()
+    assert last_json(done.stdout)["encode/resumed_rows"] == 3000 * len(before)
+    assert before.items() <= {path.name: path.stat().st_mtime_ns for path in output.glob("part-*")}.items()
 
 
 @contextlib.contextmanager
@@ -216,6 +216,7 @@ def test_a_disk_that_fills_up_costs_no_finished_part(step, tiny_run, tmp_path):
             assert len(errors) == 1 and "No space left on device" in errors[0] and "again" in errors[0], err
             kept = content(disk / "out")
             assert kept.items() <= whole.items()
+            noted = finished(disk / "out")
             assert not (disk / "out" / "manifest.json").exists()
             code, _, err = step("verify", f"--output={disk / 'out'}")
             assert code == 1 and ("is not whole" in err or "has no manifest.json" in err)
@@ -223,7 +224,7 @@ def test_a_disk_that_fills_up_costs_no_finished_part(step, tiny_run, tmp_path):
             code, out, err = step("encode", *given, f"--output={disk / 'out'}")
             assert code == 0, err
             assert content(disk / "out") == whole
-            assert last_json(out)["encode/resumed_rows"] == 500 * len(kept)
+            assert last_json(out)["encode/resumed_rows"] == 500 * len(noted)
             assert step("verify", f"--output={disk / 'out'}")[0] == 0
 
 
