@@ -267,7 +267,11 @@ def test_a_split_in_no_file_or_in_several_is_refused(hub_with):
         hub.download_split("org/pairs", None, "test")
 
 
-def test_a_hub_that_is_switched_off_says_what_works_offline():
+def test_a_hub_that_is_switched_off_says_what_works_offline(monkeypatch):
+    from huggingface_hub import constants
+
+    # Read when the library was imported, which may have been before this test's environment.
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="HF_HUB_OFFLINE is set. Offline, these work: suite=builtin"):
         hub.download_split("mteb/stsbenchmark-sts", "refs/convert/parquet", "test")
 
