@@ -132,7 +132,7 @@ def begin(output, plan: dict, run_id: str, accepted: list[str], make_ranges):
     state = manifests.held(output)
     before = manifests.restore(output) if state == "whole" else output.read_json(manifests.PLAN)
     if state == "new":
-        before = {"plan": plan, "runs": [], "ranges": None}
+        before = {"plan": plan, "runs": before["runs"] if before else [], "ranges": None}
     if not isinstance(before, dict):
         raise UserError(f"the plan of output {output} cannot be read. Give another output, or remove that one.")
     different = plans.differences(before["plan"], plan, tuple(accepted))

@@ -135,6 +135,14 @@ def test_an_output_that_was_begun_with_something_else_is_refused(encode, corpus,
     assert manifest_of(tmp_path / "out")["rows"] == 35
 
 
+def test_a_mistake_that_ended_the_run_before_its_first_part_can_be_mended(encode, corpus, tmp_path):
+    code, _, err = encode(corpus, "embedding.truncate_dim=99")
+    assert code == 1 and "embedding.truncate_dim is 99" in err
+    code, out, err = encode(corpus, "embedding.truncate_dim=9")
+    assert code == 0, err
+    assert len(manifest_of(tmp_path / "out")["runs"]) == 2
+
+
 def test_a_changed_corpus_is_refused_with_the_file(encode, corpus):
     encode(corpus)
     write_jsonl(corpus, some_texts(36))

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from broken_models import BROKEN, save_broken
-from conftest import PROJECT, last_json
+from conftest import PROJECT, TINY_WORDS, last_json
 from sentence_transformers import SentenceTransformer
 
 from steps import validate
@@ -260,33 +260,8 @@ def test_a_worse_model_regresses_beside_the_champion(step, tiny_run, tiny_model_
     """Pairs that the champion gets right by construction: each grade is its own cosine."""
     import mlflow
 
-    words = [
-        "the",
-        "a",
-        "of",
-        "and",
-        "to",
-        "in",
-        "is",
-        "on",
-        "for",
-        "with",
-        "cat",
-        "dog",
-        "car",
-        "sky",
-        "red",
-        "blue",
-        "fast",
-        "slow",
-        "big",
-        "small",
-        "house",
-        "tree",
-        "river",
-    ]
     rng = np.random.default_rng(0)
-    texts = [" ".join(rng.choice(words, 4)) for _ in range(80)]
+    texts = [" ".join(rng.choice(TINY_WORDS[:23], 4)) for _ in range(80)]
     champion = SentenceTransformer(str(tiny_model_folder), device="cpu")
     vectors = champion.encode(texts)
     rows = [(texts[i], texts[i + 1], float(vectors[i] @ vectors[i + 1])) for i in range(0, 80, 2)]

@@ -108,7 +108,7 @@ def restore(output: Output) -> dict:
 
 
 def held(output: Output) -> str:
-    """What an output is: `new`, `interrupted`, `whole`, or `foreign`, something that no encode has made.
+    """What an output is: `new` (no part of it is there), `interrupted`, `whole`, or `foreign`, something that no encode has made.
 
     Raises:
         UserError: it cannot be reached.
@@ -117,7 +117,8 @@ def held(output: Output) -> str:
     if MANIFEST in names:
         return "whole"
     if PLAN in names:
-        return "interrupted"
+        # A plan that nothing was computed by binds nobody: its run may have ended over the very option that is mended now.
+        return "interrupted" if any(name.startswith(("part-", f"{DONE}/part-")) for name in names) else "new"
     return "foreign" if names else "new"
 
 

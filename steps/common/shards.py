@@ -17,7 +17,6 @@ ROW_GROUP = 8192
 
 # Output format -> ending of the file that holds the vectors. The rest of a row is in .ids.parquet beside a matrix.
 ENDINGS = {"parquet": ".parquet", "npy": ".npy"}
-IDS = ".ids.parquet"
 
 
 @dataclass(frozen=True)
