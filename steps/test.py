@@ -12,8 +12,9 @@ import sys
 from steps.common.arguments import PROJECT
 
 # Most of the time goes into importing torch and mlflow in processes of their own, on one core each. Files stay
-# together, so that each process pays for its imports once. `-P pytest_args="-n 0"` turns it off.
-PARALLEL = ("-n", "2", "--dist", "loadfile")
+# together, so that each process pays for its imports once. `-P pytest_args="-n 0"` turns it off. A process that crashes
+# ends the run: pytest-xdist 3.8.0 would start another and then wait for ever (its issue 1323).
+PARALLEL = ("-n", "2", "--dist", "loadfile", "--max-worker-restart", "0")
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 import json
 import logging
 import multiprocessing
@@ -10,12 +11,14 @@ import random
 import re
 import shutil
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import TINY_WORDS, FolderStore
+from conftest import PROJECT, TINY_WORDS, FolderStore
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize, Router, Transformer
 from sentence_transformers.sentence_transformer.modules import (
@@ -34,7 +37,7 @@ from steps.common.backends import Settings, check_candidates
 from steps.common.backends.check import PROBES, TOLERANCE, Unsuitable, check_against_torch, relative_errors
 from steps.common.backends.convert import converted, products_of_activations, traceable
 from steps.common.backends.load import Candidate, Passed, candidates, load_backend
-from steps.common.backends.openvino import OpenVinoBackend
+from steps.common.backends.openvino import OpenVinoBackend, core
 from steps.common.backends.tokens import Tokens, make_tokenizer
 from steps.common.backends.torch import LibraryBackend, TorchBackend
 from steps.common.errors import UserError
@@ -645,12 +648,10 @@ def test_int8_gives_the_same_bytes_every_time(int8):
 
 def test_the_products_within_the_attention_are_not_quantised(tiny, int8):
     """OpenVINO makes one operation of a layer's attention; six products of each layer have weights, and Dense."""
-    import openvino as ov
-
     int8()
     tiny.load("Dense", "openvino")
     for name, quantised in (("openvino-f32", 0), ("openvino-int8", 6 * SIZES["num_hidden_layers"] + 1)):
-        graph = ov.Core().read_model(tiny.store("Dense").folder / name / "model.xml")
+        graph = core().read_model(tiny.store("Dense").folder / name / "model.xml")
         inner = products_of_activations(graph)
         assert len(inner) == SIZES["num_hidden_layers"]
         fed = [
@@ -828,18 +829,45 @@ def no_bfloat16(monkeypatch):
     """A CPU without bfloat16."""
     import openvino
 
+    from steps.common.backends import openvino as module
+
     class Core(openvino.Core):
         def get_property(self, device, name):
             found = super().get_property(device, name)
             return [kind for kind in found if kind != "BF16"] if name == "OPTIMIZATION_CAPABILITIES" else found
 
-    monkeypatch.setattr(openvino, "Core", Core)
+    monkeypatch.setattr(module, "core", functools.cache(Core))
 
 
 def has_bfloat16() -> bool:
-    import openvino
+    return "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+MODEL_FREED_BY_ANOTHER_THREAD = """
+import os, signal, threading
+import openvino as ov
+from openvino import opset13 as ops
+from steps.common.backends.openvino import core
+
+given = ops.parameter([2, 2], float)
+compiled = [core().compile_model(ov.Model([ops.add(given, given)], [given]), "CPU")]
+thread = threading.Thread(target=compiled.clear)
+thread.start()
+thread.join()
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    threading.Event().wait(10)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_ctrl_c_after_a_model_was_freed_by_another_thread_is_no_crash():
+    command = [sys.executable, "-c", MODEL_FREED_BY_ANOTHER_THREAD]
+    # A shell that runs the tests in the background has SIGINT ignored, and children inherit it.
+    default = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, preexec_fn=default)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
 
 
 def test_bfloat16_is_refused_where_the_cpu_has_none(tiny, no_bfloat16):

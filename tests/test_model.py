@@ -38,9 +38,9 @@ def minilm(load):
 
 
 def has_bfloat16() -> bool:
-    import openvino
+    from steps.common.backends.openvino import core
 
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 BACKENDS = [("torch", "f32"), ("openvino", "f32"), ("openvino", "bf16"), ("openvino", "int8")]

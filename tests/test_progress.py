@@ -152,12 +152,20 @@ def test_leaving_because_of_an_error_waits_for_what_was_begun():
     assert done == [False]
 
 
-def test_ctrl_c_while_leaving_waits_for_what_was_begun():
+@pytest.fixture
+def ctrl_c():
+    """Heard, as in a terminal: a shell that runs the tests in the background has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_while_leaving_waits_for_what_was_begun(ctrl_c):
     done, pause = [], threading.Event()
 
     def interrupted():
         pause.wait(0.05)
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        ctrl_c()
         pause.wait(0.05)
         done.append(True)
 

@@ -213,6 +213,8 @@ def _int8_product(side: int) -> Callable[[], object] | None:
     try:
         import openvino as ov
         from openvino import opset13 as ops
+
+        from steps.common.backends.openvino import core
     except ImportError:
         return None
     random = np.random.default_rng(0)
@@ -223,7 +225,7 @@ def _int8_product(side: int) -> Callable[[], object] | None:
     scaled = ops.multiply(ops.convert(weights, np.float32), ops.constant(np.float32(1 / 127)))
     # The output is quantised too, as between two layers: 4 bytes a number would be measured with it otherwise.
     result = ops.fake_quantize(ops.matmul(quantized, scaled, False, True), low, high, low, high, 256)
-    compiled = ov.Core().compile_model(
+    compiled = core().compile_model(
         ov.Model([result], [given]), "CPU", {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
     )
     values = random.random((side, side), dtype=np.float32)

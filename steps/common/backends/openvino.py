@@ -1,5 +1,6 @@
 """The whole model, from token ids to the last module's vector, compiled by OpenVINO for the CPU."""
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,17 @@ BATCH_TOKENS = 768
 ROWS_STEP = 16
 
 
+@functools.cache
+def core() -> ov.Core:
+    """The one Core of this process, never freed.
+
+    The first Core gives the thread that makes it another stack for signal handlers (AMX needs a large one), and the last
+    one to go takes it back in the thread that lets it go. Where these are two threads, the first keeps a stack that is
+    unmapped, and its next signal, such as Ctrl-C, ends the process with a segmentation fault.
+    """
+    return ov.Core()
+
+
 class OpenVinoBackend(BatchedBackend):
     """One inference stream a core, each with batches of its own: cores that do not wait for each other."""
 
@@ -33,7 +45,7 @@ class OpenVinoBackend(BatchedBackend):
         self.precision, self.digest = settings.precision, digest
         self._threads = settings.threads or usable_cores()
         self._streams = min(settings.streams or self._threads, self._threads)
-        self._compiled = ov.Core().compile_model(
+        self._compiled = core().compile_model(
             path,
             "CPU",
             {
@@ -107,6 +119,6 @@ def check_precision(precision: str) -> None:
     """
     if precision not in ("f32", "bf16", "int8"):
         raise Unsuitable(f"OpenVINO on a CPU computes in f32, bf16 or int8, not in {precision}")
-    capabilities = ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    capabilities = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if precision == "bf16" and "BF16" not in capabilities:
         raise Unsuitable(f"this CPU has no bfloat16 instructions (OpenVINO finds {', '.join(capabilities)})")
