@@ -182,9 +182,10 @@ def find_champion(cfg: DictConfig, experiment_id: str):
     from steps.common import registry
     from steps.common.found import find_model
 
-    if cfg.champion is not None:
-        return find_model(cfg.champion, preceding="validate", experiment_id=experiment_id)
-    return registry.find_champion(cfg.register) if cfg.register is not None else None
+    if cfg.champion is None:
+        return registry.find_champion(cfg.register) if cfg.register is not None else None
+    named = find_model(cfg.champion, preceding="validate", experiment_id=experiment_id)
+    return registry.find_compared(named, cfg.register) if cfg.register is not None else named
 
 
 def score_all(cfg: DictConfig, suites, encode_as) -> tuple[list, list]:
@@ -352,7 +353,7 @@ def write(
         mlflow.log_figure(figure.draw(), f"figures/{figure.name}.png", save_kwargs={"dpi": 150})
 
 
-def register(cfg: DictConfig, run, found, findings: Findings, verdict: str, metrics: dict):
+def register(cfg: DictConfig, run, found, champion, findings: Findings, verdict: str, metrics: dict):
     """Make the model a version of `register` and the champion or the challenger; None where nothing is registered."""
     import mlflow
 
@@ -367,6 +368,7 @@ def register(cfg: DictConfig, run, found, findings: Findings, verdict: str, metr
         cfg.register,
         passed=verdict == "passed",
         regressions=findings.regressed,
+        compared=champion,
         tags=registry.version_tags(found, run.info.run_id, verdict, commit, finite),
     )
     mlflow.set_tag("registered", str(registration))
@@ -401,7 +403,7 @@ def main(cfg: DictConfig) -> None:
         models.tag_backends(found, [] if failures else findings.trials)
         mlflow.set_tag(models.VALIDATION, verdict)
         scores = {score.name: score.value for score in findings.scores}
-        registration = register(cfg, run, found, findings, verdict, scores | metrics)
+        registration = register(cfg, run, found, champion, findings, verdict, scores | metrics)
         write(found, findings, run.info.run_id, verdict, metrics, list(cfg.sentences), registration)
         models.log_validation(found, metrics, findings.scores)
         print(report.as_table(findings.checks))

@@ -36,7 +36,15 @@ def find(uri: str) -> FoundModel:
 
 
 def register(found, passed=True, regressions=(), tags=None):
-    return registry.register(found, "tiny", passed=passed, regressions=list(regressions), tags=tags or {})
+    """After a comparison with the champion that there is."""
+    return registry.register(
+        found,
+        "tiny",
+        passed=passed,
+        regressions=list(regressions),
+        compared=registry.find_champion("tiny"),
+        tags=tags or {},
+    )
 
 
 def test_the_first_version_that_passes_becomes_champion(log, client):
@@ -87,6 +95,31 @@ def test_a_version_that_passes_and_lost_nothing_takes_the_place_of_the_champion(
     made = register(better)
     assert made.reason == "the gate passed, and nothing regressed against version 1, the champion until now"
     assert registry.find_champion("tiny").logged.model_id == better.logged.model_id
+
+
+def test_a_champion_that_was_not_compared_stays(log):
+    first, second, third = log(), log(), log()
+    register(first)
+    before = registry.find_champion("tiny")
+    register(second)
+    late = registry.register(third, "tiny", passed=True, regressions=[], compared=before, tags={})
+    assert (late.alias, late.reason) == (
+        "challenger",
+        "the gate passed, but version 2 stays champion: it became champion while this one was validated, so they were not compared",
+    )
+    late = registry.register(third, "tiny", passed=True, regressions=[], compared=None, tags={})
+    assert late.alias == "challenger"
+    # Its own model needs no comparison.
+    assert registry.register(second, "tiny", passed=True, regressions=[], compared=None, tags={}).alias == "champion"
+
+
+def test_a_comparison_with_another_model_than_the_champion_is_refused_before_the_work(log):
+    first, second = log(), log()
+    assert registry.find_compared(second, "tiny") is second
+    register(first)
+    assert registry.find_compared(find("models:/tiny@champion"), "tiny").registered == "tiny/1"
+    with pytest.raises(UserError, match=f"the champion of register=tiny is tiny/1 .*{first.logged.model_id}"):
+        registry.find_compared(second, "tiny")
 
 
 def test_validating_the_same_model_again_makes_a_version_of_its_own(log):
@@ -193,7 +226,7 @@ def test_a_store_without_a_registry_is_one_line_and_a_reason_where_it_goes_away_
     with pytest.raises(UserError, match="s3://bucket gives no model registry") as raised:
         registry.check_available("tiny")
     assert "\n" not in str(raised.value)
-    made = register(found)
+    made = registry.register(found, "tiny", passed=True, regressions=[], compared=None, tags={})
     assert (made.version, made.alias, str(made)) == (None, None, "no")
     assert "gives no model registry" in made.reason
 

@@ -79,12 +79,35 @@ def find_champion(name: str) -> FoundModel | None:
         ) from None
 
 
+def find_compared(named: FoundModel, name: str) -> FoundModel:
+    """A model that the user names as the champion to compare with, while `name` is to get a version.
+
+    Raises:
+        UserError: the champion of `name` is another model, so this comparison cannot tell what takes its place.
+    """
+    held = find_champion(name)
+    if held is not None and held.logged.model_id != named.logged.model_id:
+        raise UserError(
+            f"champion is {named.uri}, but the {CHAMPION} of register={name} is {held.registered} ({held.uri}), and only a model that was compared with it can take its place. Leave champion out, or register."
+        )
+    return named
+
+
 def register(
-    found: FoundModel, name: str, *, passed: bool, regressions: list[str], tags: dict[str, str]
+    found: FoundModel,
+    name: str,
+    *,
+    passed: bool,
+    regressions: list[str],
+    compared: FoundModel | None,
+    tags: dict[str, str],
 ) -> Registration:
     """Make a version of a model: the champion if the gate passed and nothing regressed, else the challenger.
 
     Every call makes a new version, so that what an earlier validation of the same model has found stays as it was.
+    `compared` is the model whose scores the regressions were found against: where another one is champion by now, it
+    stays, since nobody has compared the two.
+
     Never raises for what the registry refuses, since the verdict beside it has to be written all the same:
     `Registration.version` is None then.
     """
@@ -92,6 +115,9 @@ def register(
     try:
         version = mlflow.register_model(found.uri, name, tags=tags).version
         held = client.get_registered_model(name).aliases.get(CHAMPION)
+        known = {model.logged.model_id for model in (found, compared) if model is not None}
+        if held is not None and _model_id(client, name, held) not in known:
+            regressions = [*regressions, "it became champion while this one was validated, so they were not compared"]
         alias, reason = decide(held, passed, regressions)
         client.set_registered_model_alias(name, alias, version)
         client.set_model_version_tag(name, version, "reason", reason)
@@ -99,6 +125,13 @@ def register(
     except MlflowException as error:
         return Registration(name, None, None, str(no_registry(error)))
     return Registration(name, str(version), alias, reason)
+
+
+def _model_id(client: mlflow.MlflowClient, name: str, version: str) -> str | None:
+    try:
+        return of_version(client, client.get_model_version(name, version)).logged.model_id
+    except UserError:
+        return None
 
 
 def decide(champion: str | None, passed: bool, regressions: list[str]) -> tuple[str, str]:
