@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from conftest import PROJECT, last_json
 
-from steps.common import serving
+from steps.common import model as models
+from steps.common import openai_api, serving
 
 TEXTS = ["the cat is on the house", "a red car"]
 
@@ -51,6 +52,13 @@ def test_the_run_of_log_model_still_stands_for_the_model_itself(logged, step, ti
     code, out, err = step("validate", f"run_id={logged['run_id']}", f"suite.path={tiny_suite}", "candidates=[]")
     assert code == 0, err
     assert last_json(out)["model_id"] == logged["model_id"]
+    content = mlflow.artifacts.load_dict(f"runs:/{last_json(out)['run_id']}/validation.json")
+    checks = [check["name"] for check in content["checks"] if check["name"].startswith("embeddings_api/")]
+    assert checks == [
+        f"embeddings_api/{name}"
+        for name in ("float", "base64", "single_string", "dimensions", "usage")
+        + ("refuses_token_ids", "refuses_no_input", "refuses_dimensions", "refuses_encoding_format")
+    ]
     assert mlflow.get_logged_model(logged["model_id"]).tags["validation"] == "passed"
     # No metric of the one strays to the other, in either run.
     assert not mlflow.get_logged_model(api.model_id).metrics
@@ -58,6 +66,21 @@ def test_the_run_of_log_model_still_stands_for_the_model_itself(logged, step, ti
     code, _, err = step("validate", f"run_id={logged['embeddings_api']}")
     assert code == 1
     assert f"is the embeddings API of models:/{logged['model_id']}" in err
+
+    # The gate of the model fails where this one answers with other vectors, or is a model of another kind.
+    client = serving.InProcess(models.scoring_app(mlflow.pyfunc.load_model(logged["embeddings_api"])))
+    vectors = source.encode(TEXTS)
+    assert all(check.passed for check in openai_api.check_api(client, TEXTS, vectors, 1e-5))
+    other = openai_api.check_api(client, TEXTS, vectors[::-1], 1e-5)
+    assert [check.name.rpartition("/")[2] for check in other if not check.passed] == [
+        "float",
+        "base64",
+        "single_string",
+        "dimensions",
+    ]
+    client = serving.InProcess(models.scoring_app(mlflow.pyfunc.load_model(f"models:/{logged['model_id']}")))
+    plain = openai_api.check_api(client, TEXTS, vectors, 1e-5)
+    assert [check.value[:24] for check in plain[:4]] == ["200, but no embeddings: "] * 4 and not plain[4].passed
 
     # Called from Python, a dict is the same request as a JSON body.
     model = mlflow.pyfunc.load_model(logged["embeddings_api"])

@@ -4,7 +4,6 @@ import copy
 import json
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +11,7 @@ from broken_models import BROKEN, save_broken
 from conftest import PROJECT, TINY_WORDS, last_json
 from sentence_transformers import SentenceTransformer
 
-from steps import validate
-from steps.common import identity, quality, sanity, scoring, suites
+from steps.common import gate, identity, quality, sanity, scoring, suites
 from steps.common.quality import Check
 
 SENTENCES = ["the cat is on the house", "a red car", "the river and the tree", "bread of the house"]
@@ -29,13 +27,12 @@ def encoder(model):
 
 def looked_into(model, tags) -> list[Check]:
     """What the gate says of a model without MLflow and the checks that the step's own tests run."""
-    subject = validate.Subject(SimpleNamespace(tags=tags), None, model, None)
-    checks = validate.check_identity(subject) + sanity.check_output(encoder(model)(SENTENCES), 0.999)
+    checks = gate.check_identity(tags, model) + sanity.check_output(encoder(model)(SENTENCES), 0.999)
     suite = suites.read_suite(
         PROJECT / "data" / "suites" / "builtin.jsonl", None, "sentence1", "sentence2", "score"
     ).sample(90)
     score = scoring.spearman(suite, encoder(model))
-    if any(check.name.startswith(validate.NAMES_CAUSE) for check in quality.failed(checks)):
+    if any(check.name.startswith(gate.NAMES_CAUSE) for check in quality.failed(checks)):
         return checks
     return checks + sanity.check_trained(score, 45.0, lambda other: scoring.spearman(suite, encoder(other)), model)
 

@@ -13,6 +13,8 @@ import requests
 import yaml
 from conftest import PROJECT
 
+from steps.common.found import find_model
+
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 
 
@@ -177,7 +179,7 @@ def test_the_chain_runs_from_a_git_url_at_a_branch_and_a_commit(shell, git_url, 
 
 
 @pytest.mark.slow
-def test_main_lands_on_a_real_server_and_the_model_serves(shell, clone, start):
+def test_main_lands_on_a_real_server_and_the_model_serves(shell, clone, start, monkeypatch):
     """The first line of the README, with MLFLOW_TRACKING_URI set; then the README's lines for serving."""
     import mlflow
 
@@ -209,6 +211,8 @@ def test_main_lands_on_a_real_server_and_the_model_serves(shell, clone, start):
         "weekly",
         "-P",
         "rows_per_part=100",
+        "-P",
+        "register=weekly",
         cwd=clone,
         timeout=600,
         MLFLOW_TRACKING_URI=uri,
@@ -227,6 +231,11 @@ def test_main_lands_on_a_real_server_and_the_model_serves(shell, clone, start):
     assert all(run.data.tags["mlflow.parentRunId"] == parent.info.run_id for run in by_step.values())
     assert by_step["encode"].data.metrics["encode/rows"] == 240
     assert by_step["encode"].data.params["overrides"] == "rows_per_part=100"
+    version = client.get_model_version_by_alias("weekly", "champion")
+    assert version.tags["validate_run_id"] == by_step["validate"].info.run_id
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    found = find_model("models:/weekly@champion", preceding="validate", experiment_id=experiment.experiment_id)
+    assert (found.registered, found.run_id) == ("weekly/1", by_step["log_model"].info.run_id)
     files = {file.path for file in client.list_artifacts(by_step["encode"].info.run_id, "embeddings")}
     assert files == {"embeddings/manifest.json", *(f"embeddings/part-0000{i}.parquet" for i in range(3))}
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from steps.common import report, scoring
+from steps.common.gate import Findings
 from steps.common.quality import Check
 from steps.common.scoring import Bootstrap, Difference
 from steps.common.suites import RetrievalSuite, Suite
 from steps.common.trials import Trial
-from steps.validate import Findings
 
 SENTENCES = [f"sentence {i} with <markup> & more" for i in range(6)]
 TOPICS = [f"topic {i % 12}" for i in range(60)]

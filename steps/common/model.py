@@ -43,6 +43,12 @@ REQUIREMENTS = ("mlflow", "sentence-transformers", "transformers", "tokenizers",
 PARAMS = {"batch_size": 32, "normalize_embeddings": False}
 OPTIONAL_PARAMS = {"prompt_name": "string", "prompt": "string", "truncate_dim": "long"}
 
+# Tag of a run of log_model: the LoggedModel that answers OpenAI's embeddings call for its model.
+EMBEDDINGS_API = "embeddings_api_model_id"
+
+# What a model raises over an input that its signature rules out.
+Refusal = MlflowException
+
 # Folder of a LoggedModel that holds what was converted from it.
 CONVERTED = "converted"
 
@@ -157,7 +163,7 @@ def log_embeddings_api(
         trust_remote_code,
         example,
     )
-    mlflow.set_tag("embeddings_api_model_id", info.model_id)
+    mlflow.set_tag(EMBEDDINGS_API, info.model_id)
     return info
 
 
@@ -183,6 +189,23 @@ def load_pyfunc(folder: Path) -> mlflow.pyfunc.PyFuncModel:
     pyfunc = mlflow.pyfunc.load_model(str(folder))
     pyfunc.get_raw_model().to("cpu")
     return pyfunc
+
+
+def load_embeddings_api(found: FoundModel) -> mlflow.pyfunc.PyFuncModel | None:
+    """The model that was logged beside this one to answer OpenAI's embeddings call; None where there is none."""
+    client = mlflow.MlflowClient()
+    tags = client.get_run(found.run_id).data.tags if found.run_id else {}
+    # A run may hold several models.
+    if EMBEDDINGS_API not in tags or tags.get("model_id") != found.logged.model_id:
+        return None
+    return mlflow.pyfunc.load_model(f"models:/{tags[EMBEDDINGS_API]}")
+
+
+def scoring_app(pyfunc: mlflow.pyfunc.PyFuncModel):
+    """What `mlflow models serve` runs: an ASGI app."""
+    from mlflow.pyfunc import scoring_server
+
+    return scoring_server.init(pyfunc)
 
 
 class ConvertedStore:

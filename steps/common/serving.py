@@ -222,29 +222,62 @@ def check_protocol(
     """
     expected = {"single_string": predict([examples[0]]), "params": predict(list(examples), params=params)}
     whole = predict(list(examples))
-    checks = []
-    for name, payload in payloads(examples, params).items():
-        answer = _post(client, json.dumps(payload), "application/json")
-        difference = _difference(answer, expected.get(name, whole))
-        if isinstance(difference, str):
-            checks.append(Check(f"serving/{name}", difference, f"<= {tolerance:g}", False))
-        else:
-            checks.append(quality.at_most(f"serving/{name}", difference, tolerance))
-    for name, (body, content_type) in BAD_REQUESTS.items():
-        status, reason = _answer(_post(client, body, content_type))
-        passed = 400 <= status < 500 and bool(reason)
-        checks.append(Check(f"serving/refuses_{name}", f"{status}: {reason}", "= 4xx and a reason", passed))
-    return checks
+
+    def predictions(body: dict) -> list:
+        return body["predictions"]
+
+    return [
+        *(
+            agrees(
+                f"serving/{name}",
+                post(client, json.dumps(payload)),
+                predictions,
+                expected.get(name, whole),
+                tolerance,
+            )
+            for name, payload in payloads(examples, params).items()
+        ),
+        *(refuses(f"serving/refuses_{name}", post(client, *request)) for name, request in BAD_REQUESTS.items()),
+    ]
 
 
-def _post(client: "httpx.Client | InProcess", body: str, content_type: str) -> httpx.Response | httpx.HTTPError:
+def post(
+    client: "httpx.Client | InProcess", body: str, content_type: str = "application/json"
+) -> httpx.Response | httpx.HTTPError:
+    """Ask a model; what went wrong on the way is returned."""
     try:
         return client.post("/invocations", content=body.encode(), headers={"Content-Type": content_type})
     except httpx.HTTPError as error:
         return error
 
 
-def _answer(response: httpx.Response | httpx.HTTPError) -> tuple[int, str]:
+def agrees(
+    name: str,
+    response: httpx.Response | httpx.HTTPError,
+    read: Callable[[dict], object],
+    expected: np.ndarray,
+    tolerance: float,
+) -> Check:
+    """The embeddings that `read` finds in the body of a response are those expected, number by number."""
+    status, reason = _status(response)
+    if status == 200:
+        try:
+            found = np.array(read(response.json()), np.float32)
+            return quality.at_most(name, quality.max_abs_diff(found, expected), tolerance)
+        except (ValueError, KeyError, TypeError):
+            reason = f"200, but no embeddings: {reason}"
+    else:
+        reason = f"{status}: {reason}"
+    return Check(name, reason, f"<= {tolerance:g}", False)
+
+
+def refuses(name: str, response: httpx.Response | httpx.HTTPError) -> Check:
+    """The client is told that the request was wrong, and why."""
+    status, reason = _status(response)
+    return Check(name, f"{status}: {reason}", "= 4xx and a reason", 400 <= status < 500 and bool(reason))
+
+
+def _status(response: httpx.Response | httpx.HTTPError) -> tuple[int, str]:
     """Status and reason of a response, on one line; 0 where there is none."""
     if isinstance(response, httpx.HTTPError):
         return 0, f"{type(response).__name__} {response}".strip()
@@ -253,17 +286,6 @@ def _answer(response: httpx.Response | httpx.HTTPError) -> tuple[int, str]:
     except (ValueError, KeyError, TypeError):
         reason = response.text
     return response.status_code, " ".join(str(reason).split())[:60]
-
-
-def _difference(response: httpx.Response | httpx.HTTPError, expected: np.ndarray) -> float | str:
-    """Largest difference of one number of an answer, or what came instead of an answer."""
-    status, reason = _answer(response)
-    if status != 200:
-        return f"{status}: {reason}"
-    try:
-        return quality.max_abs_diff(np.array(response.json()["predictions"], np.float32), expected)
-    except (ValueError, KeyError, TypeError):
-        return f"200, but no embeddings: {reason}"
 
 
 @dataclass(frozen=True)
@@ -304,7 +326,7 @@ def run_load(server: Server, sentences: Sequence[str], clients: int, seconds: fl
             while not stop.is_set() and (time.monotonic() - start < seconds or turn == number):
                 body = json.dumps({"inputs": [sentences[turn % len(sentences)]]})
                 before = time.perf_counter()
-                status, reason = _answer(_post(client, body, "application/json"))
+                status, reason = _status(post(client, body))
                 if status == 200:
                     latencies.append((time.perf_counter() - before) * 1000)
                 else:
