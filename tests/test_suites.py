@@ -1,13 +1,15 @@
 """Suites: what is read from files and from the Hub, and what is refused."""
 
 import json
+import shutil
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import PROJECT
 
-from steps.common import hub, inputs, suites
+from steps.common import hub, inputs, project, suites
 from steps.common.errors import UserError
 from steps.common.suites import SuiteSpec
 
@@ -289,3 +291,22 @@ def test_a_hub_that_cannot_be_reached_is_one_line_in_time(monkeypatch, tmp_path)
         hub.download_split("mteb/stsbenchmark-sts", "refs/convert/parquet", "test")
     assert time.perf_counter() - start < 15
     assert "\n" not in str(caught.value)
+
+
+def test_a_config_file_may_list_several_suites(tmp_path):
+    """The lines that conf/validate.yaml says to add to its defaults."""
+    import hydra
+
+    shutil.copytree(PROJECT / "conf", tmp_path / "conf")
+    file = tmp_path / "conf" / "validate.yaml"
+    lines = [
+        line.replace("#   - ", "  - ") for line in file.read_text().splitlines() if line.startswith("#   - suite@")
+    ]
+    assert len(lines) == 2
+    content = file.read_text().replace("  - _self_\n", "\n".join([*lines, "  - _self_\n"]), 1)
+    file.write_text(content)
+    with hydra.initialize_config_dir(str(tmp_path / "conf"), version_base="1.3"):
+        cfg = hydra.compose("validate", overrides=["suites.stsb.threshold=70"])
+    stsb, sick = project.suite_specs(cfg)
+    assert (stsb.path, stsb.threshold) == (None, 70)
+    assert sick.references == {"sentence-transformers/all-MiniLM-L6-v2": 77.58}
