@@ -40,7 +40,7 @@ def main(cfg: DictConfig) -> None:
             default_prompt_name=spec.default_prompt_name,
         )
         examples = list(cfg.examples)
-        embeddings = model.encode(examples, show_progress_bar=False)
+        embeddings = models.embed_examples(model, examples)
         signature = models.build_signature(examples, embeddings)
         print(f"signature\n{signature}", flush=True)
         known = OmegaConf.to_container(spec.known)

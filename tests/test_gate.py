@@ -85,6 +85,18 @@ def test_a_model_that_was_broken_after_it_was_logged_fails_by_its_cause(
     json.dumps(content, allow_nan=False)
 
 
+def test_a_tokenizer_with_more_tokens_than_vectors_is_said_when_the_model_is_logged(step, tiny_model_folder, tmp_path):
+    model = SentenceTransformer(str(tiny_model_folder), device="cpu")
+    model.tokenizer.add_tokens(["sentence"])
+    model.save(str(tmp_path / "model"), create_model_card=False)
+    words = ['examples=["one sentence"]', f"model.path={tmp_path / 'model'}"]
+    code, _, err = step("log_model", "model=local", *words)
+    assert code == 1
+    line = err.splitlines()[-1]
+    assert line.startswith("error: the model loads, but cannot embed the examples of the config (IndexError: ")
+    assert "tokenizer/vocabulary: " in line and "word vectors." in line
+
+
 def test_facts_that_the_user_declares_are_required(step, tiny_model_folder, tiny_suite):
     code, _, err = step("log_model", "model=local", f"model.path={tiny_model_folder}", "+model.known.pooling=cls")
     assert code == 0, err

@@ -23,7 +23,7 @@ from mlflow.types import ParamSchema, ParamSpec
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 
-from steps.common import corpus, files, identity
+from steps.common import corpus, files, identity, quality, sanity
 from steps.common.backends import Backend, Settings, load
 from steps.common.errors import UserError
 from steps.common.found import ANSWERS_FOR, BACKENDS, VALIDATION, FoundModel
@@ -74,6 +74,24 @@ def load_source(
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise UserError(f"{source.name} in {source.folder} cannot be loaded: {error}") from error
+
+
+def embed_examples(model: SentenceTransformer, examples: list[str]) -> np.ndarray:
+    """The embeddings of the examples: float32 [n, dim].
+
+    Raises:
+        UserError: the model cannot embed anything, as where its tokenizer is another model's.
+    """
+    try:
+        return model.encode(examples, show_progress_bar=False)
+    except Exception as error:  # noqa: BLE001 - whatever goes wrong inside a model, it cannot be logged
+        misfits = ", ".join(
+            f"{check.name}: {check.value}, expected {check.threshold}"
+            for check in quality.failed(sanity.check_weights(model))
+        )
+        raise UserError(
+            f"the model loads, but cannot embed the examples of the config ({type(error).__name__}: {error}). {misfits or 'Its files do not belong together, or an example is none for it'}."
+        ) from error
 
 
 def _quiet_progress_bars() -> None:
