@@ -97,6 +97,26 @@ def test_a_tokenizer_with_more_tokens_than_vectors_is_said_when_the_model_is_log
     assert "tokenizer/vocabulary: " in line and "word vectors." in line
 
 
+@pytest.mark.parametrize("stored", ["float16", "bfloat16"])
+def test_a_model_that_is_stored_in_half_precision_is_logged_in_float32_and_passes(
+    step, tiny_model_folder, tiny_suite, tmp_path, stored
+):
+    import mlflow
+    import torch
+
+    model = SentenceTransformer(str(tiny_model_folder), device="cpu").to(getattr(torch, stored))
+    model.save(str(tmp_path / "model"), create_model_card=False)
+    code, out, err = step("log_model", "model=local", f"model.path={tmp_path / 'model'}")
+    assert code == 0, err
+    assert f"is stored in {stored}: logged in float32" in err
+    native = mlflow.sentence_transformers.load_model(last_json(out)["model_uri"])
+    assert {values.dtype for values in native.parameters()} == {torch.float32}
+    rounded = {name: values.float() for name, values in model.state_dict().items()}
+    assert all(torch.equal(values.cpu(), rounded[name]) for name, values in native.state_dict().items())
+    code, _, err = step("validate", f"suite.path={tiny_suite}", "candidates=[]", "latency_calls=2")
+    assert code == 0, err
+
+
 def test_facts_that_the_user_declares_are_required(step, tiny_model_folder, tiny_suite):
     code, _, err = step("log_model", "model=local", f"model.path={tiny_model_folder}", "+model.known.pooling=cls")
     assert code == 0, err

@@ -56,14 +56,17 @@ CONVERTED = "converted"
 def load_source(
     source: Source, *, trust_remote_code: bool, prompts: dict[str, str], default_prompt_name: str | None
 ) -> SentenceTransformer:
-    """Load a model on the CPU, with the prompts of the config in place of its own if there are any.
+    """Load a model on the CPU in float32, with the prompts of the config in place of its own if there are any.
+
+    Weights that are stored in half precision would be computed in it, and their embeddings would be float16: what is
+    logged keeps its values, and computes in float32.
 
     Raises:
         UserError: files that do not make a model, or code in it that nobody allowed to run.
     """
     _quiet_progress_bars()
     try:
-        return SentenceTransformer(
+        model = SentenceTransformer(
             str(source.folder),
             device="cpu",
             local_files_only=True,
@@ -74,6 +77,10 @@ def load_source(
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise UserError(f"{source.name} in {source.folder} cannot be loaded: {error}") from error
+    stored = {str(values.dtype).removeprefix("torch.") for values in model.parameters()} - {"float32"}
+    if stored:
+        logger.info("%s is stored in %s: logged in float32", source.name, ", ".join(sorted(stored)))
+    return model.float()
 
 
 def embed_examples(model: SentenceTransformer, examples: list[str]) -> np.ndarray:
