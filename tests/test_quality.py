@@ -79,6 +79,15 @@ def test_max_abs_diff_is_the_largest_difference_of_one_number():
     assert quality.max_abs_diff(np.array([[1, 2], [3, 4]]), np.array([[1, 2.5], [3, 3]])) == 1.0
 
 
+def test_a_tolerance_grows_with_numbers_beyond_1():
+    assert quality.scaled(1e-5, np.array([[0.1, -0.6]])) == 1e-5
+    assert quality.scaled(1e-5, np.array([[3.0, -40.0, np.nan]])) == pytest.approx(4e-4)
+    assert quality.scaled(1e-5, np.empty((0, 3))) == 1e-5
+    large = np.array([[40.0, 1.0]])
+    assert quality.same("x", large + 3e-4, large, 1e-5).passed
+    assert not quality.same("x", large / 40 + 3e-4, large / 40, 1e-5).passed
+
+
 def test_max_abs_diff_of_nothing_is_zero():
     assert quality.max_abs_diff(np.empty((0, 3)), np.empty((0, 3))) == 0.0
 

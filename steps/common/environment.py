@@ -70,7 +70,7 @@ def check_fresh_environment(
             return [Check(CHECK, explain(output, requirements.read_text().splitlines()), f"<= {tolerance:g}", False)]
         predictions = np.array(json.loads(made.read_text())["predictions"], np.float32)
     logger.info("predicted in a fresh environment after %.0f s", seconds)
-    return [quality.at_most(CHECK, quality.max_abs_diff(predictions, expected), tolerance)]
+    return [quality.same(CHECK, predictions, expected, tolerance)]
 
 
 def _path() -> str:

@@ -170,16 +170,12 @@ def check_loading(model: Subject, reference: dict, tolerance: float) -> list[Che
     one = pyfunc.predict([sentences[0]])
     cut = pyfunc.predict(sentences, params=model.params | {"batch_size": 2})
     return [
-        quality.at_most(
-            "parity/pyfunc_vs_native", quality.max_abs_diff(predicted, native.encode(sentences)), tolerance
-        ),
-        quality.at_most("parity/native_vs_source", quality.max_abs_diff(native.encode(sentences), source), tolerance),
-        quality.at_most("parity/max_abs_diff", quality.max_abs_diff(predicted, source), tolerance),
-        quality.at_most("input/str_vs_list", quality.max_abs_diff(pyfunc.predict(sentences[0]), one), tolerance),
-        quality.at_most(
-            "input/dataframe_vs_list",
-            quality.max_abs_diff(pyfunc.predict(pd.DataFrame({"text": sentences})), predicted),
-            tolerance,
+        quality.same("parity/pyfunc_vs_native", predicted, native.encode(sentences), tolerance),
+        quality.same("parity/native_vs_source", native.encode(sentences), source, tolerance),
+        quality.same("parity/max_abs_diff", predicted, source, tolerance),
+        quality.same("input/str_vs_list", pyfunc.predict(sentences[0]), one, tolerance),
+        quality.same(
+            "input/dataframe_vs_list", pyfunc.predict(pd.DataFrame({"text": sentences})), predicted, tolerance
         ),
         quality.equal("params/truncate_dim", cut.shape[-1], model.params["truncate_dim"]),
         quality.at_most("params/normalize_embeddings", float(np.abs(np.linalg.norm(cut, axis=1) - 1).max()), 1e-3),

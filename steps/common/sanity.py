@@ -9,7 +9,7 @@ from sentence_transformers import SentenceTransformer
 
 from steps.common.embedding import pair_cosine, unit_length
 from steps.common.identity import find_tokenizer, token_ids, vocabulary
-from steps.common.quality import Check, at_most, finite, max_abs_diff
+from steps.common.quality import Check, at_most, finite, max_abs_diff, scaled
 
 # Words that are near each other in the word vectors of every model that was trained on English.
 NEIGHBOURS = tuple(
@@ -148,6 +148,7 @@ def check_output(embeddings: np.ndarray, max_cosine: float) -> list[Check]:
 def check_hostile(encode: Callable[[list[str]], np.ndarray], sentence: str, tolerance: float) -> list[Check]:
     """A finite vector for whatever a text holds, and the sentence beside it as if it were not there."""
     alone = encode([sentence])
+    tolerance = scaled(tolerance, alone)
     checks = []
     for name, text in HOSTILE.items():
         try:
@@ -181,6 +182,7 @@ def check_white_space(
     plain, found = encode(list(sentences)), encode(strays)
     same = np.array([token_ids(model, a) in (None, token_ids(model, b)) for a, b in zip(strays, sentences)])
     moved = max_abs_diff(found[same], plain[same]) if same.any() else 0.0
+    tolerance = scaled(tolerance, plain)
     note = f"<= {tolerance:g}"
     if not same.all():
         nearest = pair_cosine(found[~same], plain[~same]).min()

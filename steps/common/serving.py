@@ -263,7 +263,7 @@ def agrees(
     if status == 200:
         try:
             found = np.array(read(response.json()), np.float32)
-            return quality.at_most(name, quality.max_abs_diff(found, expected), tolerance)
+            return quality.same(name, found, expected, tolerance)
         except (ValueError, KeyError, TypeError):
             reason = f"200, but no embeddings: {reason}"
     else:
