@@ -81,7 +81,7 @@ def register(cfg: DictConfig, run, found, champion, findings, metrics: dict):
     return registration
 
 
-def write(found, findings, run_id: str, metrics: dict, sentences: list[str], registration) -> None:
+def write(found, champion, findings, run_id: str, metrics: dict, sentences: list[str], registration) -> None:
     """Log the verdict as data and as a page, and the figures of the page."""
     import mlflow
 
@@ -96,7 +96,7 @@ def write(found, findings, run_id: str, metrics: dict, sentences: list[str], reg
         upstream_run_id=found.run_id,
         model=found.describe(),
         lineage=models.lineage(found),
-    ) | {"registration": registration and asdict(registration)}
+    ) | {"champion": champion and champion.describe(), "registration": registration and asdict(registration)}
     figures = report.figures(findings, sentences, models.sample_topics())
     mlflow.log_dict(validation, "validation.json")
     mlflow.log_text(report.as_html(validation, figures), "report.html")
@@ -158,7 +158,7 @@ def main(cfg: DictConfig) -> None:
         mlflow.set_tag(models.VALIDATION, findings.verdict)
         shown = {score.name: score.value for score in findings.scores} | metrics
         registration = register(cfg, run, found, champion, findings, shown)
-        write(found, findings, run_id, metrics, list(cfg.sentences), registration)
+        write(found, champion, findings, run_id, metrics, list(cfg.sentences), registration)
         models.log_validation(found, metrics, findings.scores)
         show(found, findings, run_id, shown, registration)
         if findings.failures:

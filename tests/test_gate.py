@@ -164,6 +164,13 @@ def test_another_number_in_one_weight_is_another_digest(tiny):
     assert identity.parameters_digest(tiny) != before
 
 
+def test_layers_that_changed_places_are_another_digest(tiny):
+    before = identity.parameters_digest(tiny)
+    layers = tiny[0].auto_model.encoder.layer
+    layers[0], layers[1] = layers[1], layers[0]
+    assert identity.parameters_digest(tiny) != before
+
+
 def test_a_tag_that_an_older_version_did_not_write_is_not_missed():
     assert identity.check_unchanged({"pooling": "mean"}, {"pooling": "mean", "vocabulary": "9"}) == [
         Check("unchanged/pooling", "mean", "= mean", True)

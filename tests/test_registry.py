@@ -113,6 +113,18 @@ def test_a_champion_that_was_not_compared_stays(log):
     assert registry.register(second, "tiny", passed=True, regressions=[], compared=None, tags={}).alias == "champion"
 
 
+def test_a_champion_that_was_scored_on_more_suites_stays(log):
+    first, second = log(), log()
+    register(first, tags={"quality/builtin/spearman": "55", "quality/stsb/spearman": "82", "validation": "passed"})
+    made = register(second, tags={"quality/stsb/spearman": "83"})
+    assert (made.alias, made.reason) == (
+        "challenger",
+        "the gate passed, but version 1 stays champion: it was scored on builtin too, and this one was not",
+    )
+    both = {"quality/builtin/spearman": "56", "quality/stsb/spearman": "83", "quality/mine/spearman": "1"}
+    assert register(second, tags=both).alias == "champion"
+
+
 def test_a_comparison_with_another_model_than_the_champion_is_refused_before_the_work(log):
     first, second = log(), log()
     assert registry.find_compared(second, "tiny") is second

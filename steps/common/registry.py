@@ -118,6 +118,9 @@ def register(
         known = {model.logged.model_id for model in (found, compared) if model is not None}
         if held is not None and _model_id(client, name, held) not in known:
             regressions = [*regressions, "it became champion while this one was validated, so they were not compared"]
+        unscored = _suites(client.get_model_version(name, held).tags) - _suites(tags) if held is not None else set()
+        if unscored:
+            regressions = [*regressions, f"it was scored on {', '.join(sorted(unscored))} too, and this one was not"]
         alias, reason = decide(held, passed, regressions)
         client.set_registered_model_alias(name, alias, version)
         client.set_model_version_tag(name, version, "reason", reason)
@@ -125,6 +128,11 @@ def register(
     except MlflowException as error:
         return Registration(name, None, None, str(no_registry(error)))
     return Registration(name, str(version), alias, reason)
+
+
+def _suites(tags: dict[str, str]) -> set[str]:
+    """The suites that the tags of a version have scores of."""
+    return {name.split("/")[1] for name in tags if name.startswith("quality/")}
 
 
 def _model_id(client: mlflow.MlflowClient, name: str, version: str) -> str | None:
