@@ -302,6 +302,29 @@ def test_bad_rows_keep_their_place_and_their_reason(encode, tmp_path):
     assert manifest["rejects"]["sha256"] == files.sha256(files.locate(tmp_path / "out" / "rejects.parquet"))
 
 
+@pytest.mark.parametrize("damage", ["gone", "a byte", "other rows"])
+def test_rejects_that_are_damaged_are_made_again(step, encode, tmp_path, damage):
+    path = write_jsonl(tmp_path / "c.jsonl", ["the cat", "a dog", *ODD], key=list("abcdefgh"))
+    words = (path, "corpus.on_bad_row=null", "corpus.id_column=key", "rows_per_part=2")
+    assert encode(*words)[0] == 0
+    before, rejects = content(tmp_path / "out"), tmp_path / "out" / "rejects.parquet"
+    whole = rejects.read_bytes()
+    if damage == "gone":
+        rejects.unlink()
+    elif damage == "a byte":
+        rejects.write_bytes(whole[:9] + bytes([whole[9] ^ 255]) + whole[10:])
+    else:
+        pq.write_table(pq.read_table(rejects).slice(1), rejects)
+    assert step("verify", f"--output={tmp_path / 'out'}")[0] == 1
+    code, out, err = encode(*words)
+    assert code == 0, err
+    # The first part has no null row, so it stays.
+    assert last_json(out)["encode/resumed_rows"] == 2
+    assert rejects.read_bytes() == whole
+    assert content(tmp_path / "out") == before
+    assert step("verify", f"--output={tmp_path / 'out'}")[0] == 0
+
+
 @pytest.mark.parametrize(
     "bad, reason", [(None, "the text is null"), ("", "the text is empty"), (5, "expected a string")]
 )

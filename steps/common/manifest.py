@@ -3,6 +3,7 @@
 Knows neither MLflow nor Hydra.
 """
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -83,6 +84,8 @@ def write_manifest(output: Output, parts: Sequence[Part], facts: dict) -> str:
 def restore(output: Output) -> dict:
     """Write the records of a whole output again, so that what was damaged in it can be mended.
 
+    Where the rejects are damaged or gone, the parts that may have some get no record, and are made again.
+
     Returns:
         Its plan, its runs and its ranges, as PLAN holds them of an output that is not whole.
 
@@ -90,18 +93,33 @@ def restore(output: Output) -> dict:
         UserError: a manifest that cannot be read.
     """
     manifest = read_manifest(output)
-    rejects = output.read_bytes(REJECTS) if manifest.get("rejects") else None
-    rows = pq.read_table(pa.BufferReader(rejects)).to_pylist() if rejects else []
     try:
+        rows = _read_rejects(output, manifest["rejects"])
         for facts in manifest["parts"]:
             part = part_from(facts)
+            # A row that was rejected is null.
+            if rows is None and part.counts["null_rows"]:
+                continue
             own = range(part.first_row, part.first_row + part.rows)
-            write_record(output, part, [row for row in rows if row["row"] in own])
+            write_record(output, part, [row for row in rows or [] if row["row"] in own])
         return {name: manifest[name] for name in ("plan", "runs", "ranges")}
     except (TypeError, KeyError) as error:
         raise UserError(
             f"output {output} is of another version of this project ({error}). Give another output."
         ) from None
+
+
+def _read_rejects(output: Output, facts: dict | None) -> list[dict] | None:
+    """The rejected rows of a whole output; None where their file is not what the manifest says."""
+    if facts is None:
+        return []
+    try:
+        content = output.read_bytes(REJECTS)
+    except UserError:
+        return None
+    if hashlib.sha256(content).hexdigest() != facts["sha256"]:
+        return None
+    return pq.read_table(pa.BufferReader(content)).to_pylist()
 
 
 # Checks.
