@@ -414,6 +414,22 @@ def test_smaller_numbers_are_those_of_sentence_transformers(encode, corpus, tmp_
         np.testing.assert_allclose(ranges, [vectors.min(axis=0), vectors.max(axis=0)], atol=1e-6)
 
 
+def test_the_ranges_of_int8_are_those_of_the_chunks(encode, tmp_path):
+    long = " ".join(WORDS[i % len(WORDS)] for i in range(300))
+    path = write_jsonl(tmp_path / "c.jsonl", [long, "the cat", "a red dog"])
+    chunks = ["corpus.long_text=chunk", "corpus.chunk_pooling=none"]
+    assert encode(path, *chunks, output=tmp_path / "f32")[0] == 0
+    code, _, err = encode(path, *chunks, "embedding.dtype=int8")
+    assert code == 0, err
+    vectors = np.array(pq.read_table(tmp_path / "f32" / "part-00000.parquet").column("embedding").to_pylist())
+    ranges = manifest_of(tmp_path / "out")["ranges"]
+    np.testing.assert_allclose(ranges, [vectors.min(axis=0), vectors.max(axis=0)], atol=1e-6)
+    stored = np.array(pq.read_table(tmp_path / "out" / "part-00000.parquet").column("embedding").to_pylist())
+    # Each dimension uses both ends of what int8 can hold.
+    assert stored.min(axis=0).tolist() == [-128] * 32
+    assert (stored.max(axis=0) >= 126).all()
+
+
 def test_matrices_are_read_by_numpy(encode, corpus, tmp_path, tiny_model_folder):
     code, _, err = encode(corpus, "output_format=npy")
     assert code == 0, err

@@ -256,6 +256,19 @@ def test_ranges_are_those_of_texts_taken_evenly(tmp_path, monkeypatch):
     assert ranges.tolist() == [[1, 1, 12], [7, 1, 12]]
 
 
+@pytest.mark.parametrize("row_per_chunk", [True, False])
+def test_ranges_of_chunked_texts_are_those_of_what_is_stored(tmp_path, monkeypatch, row_per_chunk):
+    # Every text is a group of its own.
+    monkeypatch.setattr(encoder, "WINDOW_BYTES", 1)
+    corpus = open_corpus(put(tmp_path / "corpus.jsonl", ["a b c d e f", None, "a", "abcdefgh"]))
+    chunked = {"chunker": Letters()}
+    encode(corpus, CountingBackend(), tmp_path / "f", options(row_per_chunk=row_per_chunk), **chunked)
+    column = pq.read_table(tmp_path / "f" / "part-00000.parquet").column("embedding").drop_null()
+    stored = np.array(column.to_pylist())
+    ranges = encoder.sample_ranges(corpus, CountingBackend(), options(row_per_chunk=row_per_chunk), Letters())
+    assert ranges.tolist() == [stored.min(axis=0).tolist(), stored.max(axis=0).tolist()]
+
+
 def test_a_corpus_without_a_text_has_ranges_of_nothing(tmp_path):
     corpus = open_corpus(put(tmp_path / "corpus.jsonl", [None]))
     assert encoder.sample_ranges(corpus, CountingBackend(), options(dtype="int8")).tolist() == [[0] * 3] * 2

@@ -3,7 +3,7 @@
 Knows neither MLflow nor Hydra.
 """
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,15 +68,24 @@ class Encoder:
         pieces = self._chunker.split(texts)
         return pieces, self._backend.tokenize([piece for of_text in pieces for piece in of_text])
 
-    def embed(self, window: Window, on_rows: Callable[[int], None]) -> Embedded:
-        vectors, lengths = self._backend.embed(window.tokens, on_rows), window.tokens.lengths
-        if window.pieces is not None and window.pieces:
-            counts = np.array([len(pieces) for pieces in window.pieces])
+    def compute(
+        self, pieces: list[list[str]] | None, tokens: TokenizedTexts, on_rows: Callable[[int], None]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What `prepare` has made of texts -> the vectors that are stored, in float32, and the tokens of each text.
+
+        A vector for each text, or with row_per_chunk for each piece: [n, dim].
+        """
+        vectors, lengths = self._backend.embed(tokens, on_rows), tokens.lengths
+        if pieces:
+            counts = np.array([len(of_text) for of_text in pieces])
             starts = np.cumsum(counts) - counts
             lengths = np.add.reduceat(lengths, starts)
             if not self._options.row_per_chunk:
                 vectors = self._pool(vectors, starts, counts)
-        vectors = shorten(vectors, self._options.truncate_dim, self._options.normalize)
+        return shorten(vectors, self._options.truncate_dim, self._options.normalize), lengths
+
+    def embed(self, window: Window, on_rows: Callable[[int], None]) -> Embedded:
+        vectors, lengths = self.compute(window.pieces, window.tokens, on_rows)
         vectors = store(vectors, self._options.dtype, self._ranges)
         if self._options.row_per_chunk:
             embedded = _rows_of_pieces(vectors, window, lengths)
@@ -170,20 +179,41 @@ def prepare_all(
         first = end
 
 
-def sample_ranges(corpus: Corpus, backend: Backend, options: Options) -> np.ndarray:
-    """What `int8` is scaled between, [2, dim]: the extremes of texts taken evenly from the corpus."""
-    step = max(1, corpus.rows // RANGE_TEXTS)
-    texts, first = [], 0
+def sample_ranges(corpus: Corpus, backend: Backend, options: Options, chunker: Chunker | None = None) -> np.ndarray:
+    """What `int8` is scaled between, [2, dim]: the extremes of what is stored of texts taken evenly from the corpus."""
+    dim = options.truncate_dim or backend.dim
+    encoder = Encoder(backend, options, chunker, None, dim)
+    extremes = [
+        value_ranges(encoder.compute(*encoder.prepare(texts), lambda rows: None)[0])
+        for texts in _groups(_evenly(corpus, RANGE_TEXTS), WINDOW_BYTES)
+    ]
+    if not extremes:
+        return np.zeros((2, dim), np.float32)
+    lows, highs = zip(*extremes)
+    return np.stack([np.min(lows, axis=0), np.max(highs, axis=0)])
+
+
+def _evenly(corpus: Corpus, count: int) -> Iterator[str]:
+    """About `count` texts taken evenly from a corpus, those that are null left out."""
+    step = max(1, corpus.rows // count)
+    first = 0
     for batch in corpus.batches(READ):
         rows = range(-first % step, batch.num_rows, step)
-        texts += [
-            text for text in batch.column("text").take(pa.array(rows, pa.int64())).to_pylist() if text is not None
-        ]
+        yield from batch.column("text").take(pa.array(rows, pa.int64())).drop_null().to_pylist()
         first += batch.num_rows
-    if not texts:
-        return np.zeros((2, options.truncate_dim or backend.dim), np.float32)
-    vectors = backend.embed(backend.tokenize(texts), lambda rows: None)
-    return value_ranges(shorten(vectors, options.truncate_dim, options.normalize))
+
+
+def _groups(texts: Iterable[str], size: int) -> Iterator[list[str]]:
+    """Texts together until they hold `size` characters: the chunks of books would not fit into memory at once."""
+    group, held = [], 0
+    for text in texts:
+        group.append(text)
+        held += len(text)
+        if held >= size:
+            yield group
+            group, held = [], 0
+    if group:
+        yield group
 
 
 def refuse_long(corpus: Corpus, backend: Backend) -> None:
