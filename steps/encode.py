@@ -48,16 +48,17 @@ def load(cfg: DictConfig, found) -> tuple:
     """What computes with a found model: the backend, the chunker, what is done with the vectors, and the plan's share."""
     from steps.common import encoder
     from steps.common import model as models
-    from steps.common.backends.torch import find_prompt
+    from steps.common.backends.torch import check_task, find_input, find_prompt
     from steps.common.chunks import Chunker
 
     folder = models.download(found)
     native = models.load_native(folder)
     settings, embedding = project.backend_settings(cfg.backend), cfg.embedding
-    prompt = find_prompt(native, embedding.prompt_name)
+    prompt, task = find_prompt(native, embedding.prompt_name), embedding.task
+    check_task(native, task)
     chunks = cfg.corpus.long_text.name == "chunk"
-    chunker = Chunker(native, prompt, cfg.corpus.chunk_overlap) if chunks else None
-    backend = models.load_backend(found, folder, native, settings, embedding.prompt_name)
+    chunker = Chunker(find_input(native, task), prompt, cfg.corpus.chunk_overlap) if chunks else None
+    backend = models.load_backend(found, folder, native, settings, embedding.prompt_name, task)
     cut = embedding.truncate_dim is not None
     options = encoder.Options(
         dtype=embedding.dtype.name,
@@ -163,7 +164,7 @@ def encode(cfg: DictConfig, run, found, texts, place, scratch: Path) -> tuple:
             encoder.refuse_long(texts, backend)
 
         def ranges_of_int8():
-            return encoder.sample_ranges(texts, backend, options) if options.dtype == "int8" else None
+            return encoder.sample_ranges(texts, backend, options, chunker) if options.dtype == "int8" else None
 
         ranges, runs = begin(output, plan, run_id, list(cfg.accept_changes), ranges_of_int8)
         tracking.close_lost_runs(runs, by=run_id)

@@ -21,6 +21,7 @@ import transformers
 from conftest import PROJECT, TINY_WORDS, FolderStore
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize, Router, Transformer
+from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 from sentence_transformers.sentence_transformer.modules import (
     BoW,
     LayerNorm,
@@ -33,14 +34,17 @@ from sentence_transformers.sentence_transformer.modules.tokenizer import Whitesp
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from steps.common import scoring
 from steps.common.backends import Settings, check_candidates
 from steps.common.backends.check import PROBES, TOLERANCE, Unsuitable, check_against_torch, relative_errors
 from steps.common.backends.convert import converted, products_of_activations, traceable
 from steps.common.backends.load import Candidate, Passed, candidates, load_backend
 from steps.common.backends.openvino import OpenVinoBackend, core
 from steps.common.backends.tokens import Tokens, make_tokenizer
-from steps.common.backends.torch import LibraryBackend, TorchBackend
+from steps.common.backends.torch import LibraryBackend, TorchBackend, find_tasks
 from steps.common.errors import UserError
+from steps.common.suites import read_retrieval
+from steps.common.trials import ByRole
 
 LETTERS = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
 MAX_TOKENS = 64
@@ -462,6 +466,70 @@ def test_a_prompt_the_model_does_not_have_is_one_line(tiny):
     asked = {"store": tiny.store("mean"), "calibration": list, "prompt_name": "passage"}
     message = refusal(load_backend, Settings("torch", "f32", 32, device="cpu"), tiny.model("prompt by name"), **asked)
     assert message == "the model has no prompt 'passage'; embedding.prompt_name is one of query, document."
+
+
+# Routes
+
+
+def routed(tiny, task, backend="torch"):
+    asked = {"store": tiny.store("Router"), "calibration": list, "task": task}
+    return load_backend(Settings(backend, "f32", 32, device="cpu"), tiny.model("Router"), **asked)
+
+
+def test_a_task_takes_its_route(tiny):
+    model = tiny.model("Router")
+    for task, encode in (("query", model.encode_query), ("document", model.encode_document)):
+        assert_same(routed(tiny, task).encode(TEXTS), encode(TEXTS, show_progress_bar=False))
+    query, document = (routed(tiny, task).encode(TEXTS) for task in ("query", "document"))
+    assert np.abs(query - document).max() > 0.1
+
+
+def test_a_task_without_a_route_is_one_line(tiny):
+    message = refusal(routed, tiny, "image")
+    assert message == "the model has no route 'image'; embedding.task is one of query, document."
+    asked = {"store": tiny.store("mean"), "calibration": list, "task": "query"}
+    message = refusal(load_backend, Settings("torch", "f32", 32, device="cpu"), tiny.model("mean"), **asked)
+    assert message == "the model has no route 'query'; embedding.task is null."
+
+
+def test_tokens_are_counted_and_cut_by_the_route(tiny):
+    model = copy.deepcopy(tiny.model("Router"))
+    short, long = (model[0].sub_modules[task][0] for task in ("query", "document"))
+    short.max_seq_length, long.max_seq_length = 8, 32
+    asked = {"store": tiny.store("Router"), "calibration": list}
+    for task, limit in (("query", 8), ("document", 32), (None, 32)):
+        backend = load_backend(Settings("torch", "f32", 32, device="cpu"), model, task=task, **asked)
+        assert backend.max_tokens == limit
+        assert backend.tokenize(["the cat is red"]).lengths.tolist() == [6]
+
+
+def test_retrieval_takes_the_routes_that_the_library_takes(tiny):
+    model = tiny.model("Router")
+    encode_as = ByRole(
+        lambda prompt, task: routed(tiny, task), model.prompts, model.default_prompt_name, find_tasks(model)
+    )
+    assert_same(encode_as("query")(TEXTS), model.encode_query(TEXTS, show_progress_bar=False))
+    assert_same(encode_as("document")(TEXTS), model.encode_document(TEXTS, show_progress_bar=False))
+    assert_same(encode_as(None)(TEXTS), model.encode(TEXTS, show_progress_bar=False))
+    assert encode_as.key == "torch/f32"
+
+    suite = read_retrieval(
+        PROJECT / "data/suites/retrieval.jsonl",
+        PROJECT / "data/sample_corpus.csv",
+        None,
+        "query",
+        "relevant",
+        "id",
+        "text",
+    )
+    evaluator = InformationRetrievalEvaluator(
+        {str(i): query for i, query in enumerate(suite.queries)},
+        suite.documents,
+        {str(i): set(relevant) for i, relevant in enumerate(suite.relevant)},
+        main_score_function="cosine",
+    )
+    found = scoring.score(suite, scoring.embed(suite, encode_as)).value
+    assert found == pytest.approx(100 * evaluator(model)["cosine_ndcg@10"], abs=1e-6)
 
 
 # Tokens

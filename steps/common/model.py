@@ -25,6 +25,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 
 from steps.common import corpus, files, identity, quality, sanity
 from steps.common.backends import Backend, Settings, load
+from steps.common.backends.torch import find_tasks
 from steps.common.errors import UserError
 from steps.common.found import ANSWERS_FOR, BACKENDS, VALIDATION, FoundModel
 from steps.common.found import download as download
@@ -271,7 +272,12 @@ def _same_files(first: Path, second: Path) -> bool:
 
 
 def load_backend(
-    found: FoundModel, folder: Path, model: SentenceTransformer, settings: Settings, prompt_name: str | None = None
+    found: FoundModel,
+    folder: Path,
+    model: SentenceTransformer,
+    settings: Settings,
+    prompt_name: str | None = None,
+    task: str | None = None,
 ) -> Backend:
     """Load a backend for a logged model, with what the model has kept for it.
 
@@ -287,6 +293,7 @@ def load_backend(
         store=ConvertedStore(found, folder),
         calibration=calibration_texts,
         prompt_name=prompt_name,
+        task=task,
         passed=found.passed_backends,
     )
 
@@ -296,10 +303,10 @@ def load_by_role(
 ) -> ByRole:
     """As `load_backend`, for texts in any role; the stack closes what is loaded."""
 
-    def load(prompt_name: str | None) -> Backend:
-        return stack.enter_context(contextlib.closing(load_backend(found, folder, model, settings, prompt_name)))
+    def load(prompt_name: str | None, task: str | None) -> Backend:
+        return stack.enter_context(contextlib.closing(load_backend(found, folder, model, settings, prompt_name, task)))
 
-    return ByRole(load, model.prompts, model.default_prompt_name)
+    return ByRole(load, model.prompts, model.default_prompt_name, find_tasks(model))
 
 
 def sample_topics() -> tuple[list[str], list[str]]:

@@ -148,6 +148,7 @@ class EmbeddingConf:
     truncate_dim: int | None = field(default=MISSING, metadata={"min": 1})
     normalize: bool = MISSING
     prompt_name: str | None = MISSING
+    task: str | None = MISSING
 
 
 @dataclass

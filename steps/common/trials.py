@@ -4,7 +4,7 @@ Knows neither MLflow nor Hydra.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -48,15 +48,25 @@ class Trial:
 
 
 class ByRole:
-    """What embeds texts in a role (a scoring.EncodeAs): a backend for each prompt that is needed, each loaded once."""
+    """What embeds texts in a role (a scoring.EncodeAs), with the prompt and the route that encode_query and
+    encode_document of the library take: a backend for each, each loaded once."""
 
-    def __init__(self, load: Callable[[str | None], Backend], prompts: Mapping[str, str], default: str | None):
-        """`load` gives the backend for a prompt's name, None for the model's default; `prompts` are those it has.
-
-        `default` is the name of its default prompt, if it has one.
+    def __init__(
+        self,
+        load: Callable[[str | None, str | None], Backend],
+        prompts: Mapping[str, str],
+        default: str | None,
+        tasks: Collection[str] = (),
+    ):
+        """
+        Args:
+            load: gives the backend for a prompt's name and a task, None for the model's defaults.
+            prompts: those the model has. default: the name of its default prompt, if it has one.
+            tasks: those it has routes for.
         """
         self._load, self._prompts, self._default = load, prompts, self._text(prompts, default)
-        self._loaded = {None: load(None)}
+        self._tasks = tasks
+        self._loaded = {(None, None): load(None, None)}
 
     @staticmethod
     def _text(prompts: Mapping[str, str], name: str | None) -> str:
@@ -67,18 +77,20 @@ class ByRole:
         # Most models have empty prompts for every role.
         if self._text(self._prompts, name) == self._default:
             name = None
-        if name not in self._loaded:
-            self._loaded[name] = self._load(name)
-        return self._loaded[name].encode
+        asked = (name, role if role in self._tasks else None)
+        if asked not in self._loaded:
+            self._loaded[asked] = self._load(*asked)
+        return self._loaded[asked].encode
 
     @property
     def key(self) -> str:
         """name/precision."""
-        return f"{self._loaded[None].name}/{self._loaded[None].precision}"
+        backend = self._loaded[None, None]
+        return f"{backend.name}/{backend.precision}"
 
     @property
     def digest(self) -> str | None:
-        return self._loaded[None].digest
+        return self._loaded[None, None].digest
 
 
 @dataclass(frozen=True)

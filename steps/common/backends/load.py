@@ -12,7 +12,7 @@ from steps.common.backends.base import BatchedBackend
 from steps.common.backends.check import PROBES, TOLERANCE, Refused, Unsuitable, check_against_torch, relative_errors
 from steps.common.backends.hardware import pick_devices
 from steps.common.backends.tokens import Tokenizer, make_tokenizer
-from steps.common.backends.torch import DTYPES, LibraryBackend, TorchBackend, find_prompt
+from steps.common.backends.torch import DTYPES, LibraryBackend, TorchBackend, check_task, find_prompt
 from steps.common.backends.workers import WorkersBackend
 from steps.common.errors import UserError
 
@@ -89,6 +89,7 @@ def load_backend(
     store: Store,
     calibration: Callable[[], Sequence[str]],
     prompt_name: str | None = None,
+    task: str | None = None,
     passed: dict[str, Passed] | None = None,
 ) -> Backend:
     """Load the backend that was asked for, or with `auto` the best that can compute here, and check it against torch.
@@ -97,25 +98,28 @@ def load_backend(
         model: on the CPU, in float32; it stays as it is.
         store: where converted models are kept.
         calibration: texts that int8 is calibrated on; called if there is no int8 model yet.
+        task: the route through the model's Router; None takes its default.
         passed: backends that validate has passed for this model, by name/precision.
 
     Raises:
-        UserError: an unknown backend or device, a prompt the model does not have, or what was asked for cannot
+        UserError: an unknown backend or device, a prompt or a route the model does not have, or what was asked for cannot
             compute with this model or on this machine.
     """
     prompt = find_prompt(model, prompt_name)
+    check_task(model, task)
     devices = pick_devices(settings.device)
-    expected = model.encode(list(PROBES), prompt=prompt, show_progress_bar=False)
+    expected = model.encode(list(PROBES), prompt=prompt, task=task, show_progress_bar=False)
     # A vector that depends on the texts beside it is defined by the library's own batches alone.
-    alone = model.encode([PROBES[0]], prompt=prompt, show_progress_bar=False)
+    alone = model.encode([PROBES[0]], prompt=prompt, task=task, show_progress_bar=False)
     independent = relative_errors(alone, expected[:1])[0] <= TOLERANCE["f32"]
-    tokenizer = make_tokenizer(model, prompt) if independent else None
+    # Only the library follows a route.
+    tokenizer = make_tokenizer(model, prompt) if independent and task is None else None
 
     reasons = []
     for candidate in candidates(settings, on_gpu=devices[0] != "cpu", passed=passed or {}):
         chosen = replace(settings, name=candidate.name, precision=candidate.precision)
         try:
-            backend = _load(chosen, model, tokenizer, prompt, devices, store, calibration)
+            backend = _load(chosen, model, tokenizer, prompt, task, devices, store, calibration)
             if candidate.digest not in (None, backend.digest):
                 raise Unsuitable("its converted model is not the one that was validated; run validate again")
             # The library in float32 is what the others are compared with.
@@ -149,6 +153,7 @@ def _load(
     model: SentenceTransformer,
     tokenizer: Tokenizer | None,
     prompt: str | None,
+    task: str | None,
     devices: list[str],
     store: Store,
     calibration: Callable[[], Sequence[str]],
@@ -158,15 +163,20 @@ def _load(
             raise Unsuitable(f"OpenVINO computes on the CPU, not on {','.join(devices)}")
         return _load_openvino(settings, model, tokenizer, prompt, store, calibration)
     if len(devices) == 1:
-        return load_torch(settings, model, tokenizer, prompt, devices[0])
+        return load_torch(settings, model, tokenizer, prompt, task, devices[0])
     # On the CPU: only for what it says of itself and how it tokenises.
-    first = load_torch(replace(settings, device="cpu"), model, tokenizer, prompt, "cpu")
-    load = partial(load_torch, settings, model, tokenizer, prompt)
+    first = load_torch(replace(settings, device="cpu"), model, tokenizer, prompt, task, "cpu")
+    load = partial(load_torch, settings, model, tokenizer, prompt, task)
     return WorkersBackend(load, devices, first.tokenize, first)
 
 
 def load_torch(
-    settings: Settings, model: SentenceTransformer, tokenizer: Tokenizer | None, prompt: str | None, device: str
+    settings: Settings,
+    model: SentenceTransformer,
+    tokenizer: Tokenizer | None,
+    prompt: str | None,
+    task: str | None,
+    device: str,
 ) -> Backend:
     """The torch backend of one device.
 
@@ -176,7 +186,7 @@ def load_torch(
     if settings.precision == "fp16" and device == "cpu":
         raise Unsuitable("fp16 is for a GPU; a CPU computes it more slowly than f32")
     if tokenizer is None:
-        return LibraryBackend(model, settings, device, prompt)
+        return LibraryBackend(model, settings, device, prompt, task)
     return TorchBackend(model, tokenizer, settings, device, prompt)
 
 

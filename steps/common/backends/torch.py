@@ -9,6 +9,7 @@ import numpy as np
 import tokenizers
 import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import InputModule, Router
 
 from steps.common.backends import OnRows, Settings
 from steps.common.backends.base import BatchedBackend
@@ -132,11 +133,13 @@ class LibraryBackend:
     digest = None
     padding_share = None
 
-    def __init__(self, model: SentenceTransformer, settings: Settings, device: str, prompt: str | None):
+    def __init__(
+        self, model: SentenceTransformer, settings: Settings, device: str, prompt: str | None, task: str | None
+    ):
         self.precision, self.device = settings.precision, device
-        self.dim, self.max_tokens = model.get_embedding_dimension(), model.max_seq_length
-        self._batch_size, self._prompt = settings.batch_size, prompt
-        self._count = token_counter(model)
+        self.dim, self.max_tokens = model.get_embedding_dimension(), find_input(model, task).max_seq_length
+        self._batch_size, self._prompt, self._task = settings.batch_size, prompt, task
+        self._count = token_counter(model, task)
         self._model = move(model, settings.precision, device)
         limit_threads(settings)
 
@@ -151,7 +154,7 @@ class LibraryBackend:
         for start in range(0, len(tokens), LIBRARY_ROWS):
             texts = tokens.texts[start : start + LIBRARY_ROWS]
             vectors[start : start + len(texts)] = self._model.encode(
-                texts, prompt=self._prompt, batch_size=self._batch_size, show_progress_bar=False
+                texts, prompt=self._prompt, task=self._task, batch_size=self._batch_size, show_progress_bar=False
             )
             if on_rows:
                 on_rows(len(texts))
@@ -204,12 +207,38 @@ def find_prompt(model: SentenceTransformer, name: str | None) -> str | None:
     return model.prompts[name]
 
 
-def token_counter(model: SentenceTransformer) -> Callable[[list[str]], np.ndarray]:
+def find_tasks(model: SentenceTransformer) -> list[str]:
+    """The tasks that a model has routes of its own for (query, document), named by its Router; none without one."""
+    router = model[0]
+    if not isinstance(router, Router):
+        return []
+    named = [task for task, _ in router.route_mappings if task is not None]
+    return list(dict.fromkeys([*router.sub_modules, *named]))
+
+
+def check_task(model: SentenceTransformer, task: str | None) -> None:
+    """Raises UserError for a task that the model has no route for."""
+    tasks = find_tasks(model)
+    if task is not None and task not in tasks:
+        raise UserError(
+            f"the model has no route {task!r}; embedding.task is {'null' if not tasks else 'one of ' + ', '.join(tasks)}."
+        )
+
+
+def find_input(model: SentenceTransformer, task: str | None) -> SentenceTransformer | InputModule:
+    """What reads the texts of a task, with its tokenizer and longest input: of a Router the first module of the route."""
+    router = model[0]
+    if not isinstance(router, Router):
+        return model
+    return router.sub_modules[router._resolve_route(task=task, modality="text")][0]
+
+
+def token_counter(model: SentenceTransformer, task: str | None = None) -> Callable[[list[str]], np.ndarray]:
     """What counts the tokens of texts before truncation, special tokens included: int64 [n].
 
     May be called beside the model: the library sets truncation on its tokenizer with every call, so this has a copy.
     """
-    tokenizer = model.tokenizer
+    tokenizer = find_input(model, task).tokenizer
     # Hugging Face keeps the fast tokenizer inside its own; a static model has only that one, and no special tokens.
     special = hasattr(tokenizer, "backend_tokenizer")
     fast = tokenizer.backend_tokenizer if special else tokenizer
