@@ -202,6 +202,7 @@ def check_accepted(names: list[str]) -> None:
 
 def main(cfg: DictConfig) -> None:
     check_accepted(list(cfg.accept_changes))
+    inputs.check_apart(cfg.corpus.path, cfg.output)
     texts = project.open_corpus(cfg.corpus)
     place = inputs.open_output(cfg.output)
     with project.run("encode", cfg) as run, tempfile.TemporaryDirectory() as scratch:

@@ -487,3 +487,22 @@ def test_a_bucket_that_is_not_there_is_one_line(encode, corpus, s3):
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and "s3://no-such-bucket" in errors[0] or "no-such-bucket" in errors[0]
     assert "Traceback" not in err
+
+
+def test_an_output_in_its_corpus_is_refused_before_the_model_is_loaded(encode, tmp_path):
+    (tmp_path / "texts").mkdir()
+    write_jsonl(tmp_path / "texts" / "a.jsonl", some_texts(3))
+    code, _, err = encode(tmp_path / "texts", output=tmp_path / "texts" / "out")
+    assert code == 1
+    assert "would be read as texts" in err and err.count("error:") == 1
+    assert not (tmp_path / "texts" / "out").exists()
+
+
+def test_an_output_may_be_a_file_uri_to_encode_and_verify(encode, step, corpus, tmp_path):
+    place = tmp_path / "made here" / "50%"
+    code, out, err = encode(corpus, output=place.as_uri())
+    assert code == 0, err
+    assert (place / "manifest.json").exists()
+    code, out, err = step("verify", f"output={place.as_uri()}")
+    assert code == 0, err
+    assert last_json(out)["verdict"] == "whole"
