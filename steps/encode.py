@@ -116,7 +116,21 @@ def opened(place, scratch: Path, run_id: str) -> Iterator[tuple]:
     output = Output(place, scratch)
     with Claim(output, run_id) as claim:
         output.make()
-        yield output, claim.check
+        try:
+            yield output, claim.check
+        except BaseException:
+            with contextlib.suppress(UserError):
+                claim.check()
+                forget_restored(output)
+            raise
+
+
+def forget_restored(output) -> None:
+    """Remove what was restored of an output that is whole, or was: its manifest says the same, and more."""
+    from steps.common import manifest as manifests
+
+    if manifests.held(output) == "whole" and manifests.known_manifest(output) is not None:
+        output.clear_work()
 
 
 def begin(output, plan: dict, run_id: str, accepted: list[str], make_ranges):
@@ -132,10 +146,12 @@ def begin(output, plan: dict, run_id: str, accepted: list[str], make_ranges):
 
     state = manifests.held(output)
     before = manifests.restore(output) if state == "whole" else output.read_json(manifests.PLAN)
-    if state == "new":
-        before = {"plan": plan, "runs": before["runs"] if before else [], "ranges": None}
-    if not isinstance(before, dict):
-        raise UserError(f"the plan of output {output} cannot be read. Give another output, or remove that one.")
+    is_lost = state != "new" and not manifests.is_plan(before)
+    if is_lost:
+        project.logger.warning("what output %s was made of cannot be read, so all of its parts are made again", output)
+        output.clear_work()
+    if state == "new" or is_lost:
+        before = {"plan": plan, "runs": before["runs"] if manifests.is_plan(before) else [], "ranges": None}
     different = plans.differences(before["plan"], plan, tuple(accepted))
     if different:
         only = {line.partition(":")[0].partition(".")[0] for line in different}
@@ -149,6 +165,11 @@ def begin(output, plan: dict, run_id: str, accepted: list[str], make_ranges):
     runs = [*before["runs"], run_id]
     noted = {"plan": plan, "runs": runs, "ranges": None if ranges is None else ranges.tolist()}
     output.write_text(manifests.PLAN, json.dumps(noted))
+    if is_lost:
+        # From here on it is an output that was stopped.
+        for name in (manifests.MANIFEST, manifests.COPY):
+            if output.size(name) is not None:
+                output.delete(name)
     return ranges, runs
 
 
@@ -188,6 +209,7 @@ def encode(cfg: DictConfig, run, found, texts, place, scratch: Path) -> tuple:
             "runs": runs,
             **result.manifest(),
         }
+        manifests.remove_strays(output, result.files())
         manifest = manifests.write_manifest(output, result.parts, facts)
         output.flush()
         output.clear_work()
@@ -203,6 +225,7 @@ def check_accepted(names: list[str]) -> None:
 
 def main(cfg: DictConfig) -> None:
     check_accepted(list(cfg.accept_changes))
+    inputs.check_apart(cfg.corpus.path, cfg.output)
     texts = project.open_corpus(cfg.corpus)
     place = inputs.open_output(cfg.output)
     with project.run("encode", cfg) as run, tempfile.TemporaryDirectory() as scratch:

@@ -70,6 +70,7 @@ def check_inputs(overrides: list[str]) -> None:
     forwarded = arguments.check("main", overrides)[0].overrides
     configs = arguments.check_chain(list(forwarded))
     inputs.open_suites(project.suite_specs(configs["validate"]))
+    inputs.check_apart(configs["encode"].corpus.path, configs["encode"].output)
     project.open_corpus(configs["encode"].corpus)
     inputs.open_output(configs["encode"].output)
     validate = configs["validate"]

@@ -19,15 +19,6 @@ from steps.common import inputs, project, summary
 from steps.common.errors import UserError
 
 
-def named(given: str) -> str:
-    """Where an output is that a user named.
-
-    Raises:
-        UserError: a path of this machine at which there is nothing.
-    """
-    return given if "://" in given or given.startswith("runs:/") else str(inputs.local_path(given, "output"))
-
-
 def fetched(where: str, scratch: Path):
     """The output.Output at a place; one that a run holds is downloaded.
 
@@ -37,7 +28,7 @@ def fetched(where: str, scratch: Path):
     from steps.common import files
     from steps.common.output import Output
 
-    if where.startswith("runs:/"):
+    if where.partition(":/")[0] in inputs.OF_MLFLOW:
         import mlflow
 
         try:
@@ -50,7 +41,7 @@ def fetched(where: str, scratch: Path):
 def main(cfg: DictConfig) -> None:
     from steps.common import manifest as manifests
 
-    where = named(cfg.output)
+    where = inputs.existing_output(cfg.output)
     with project.run("verify", cfg) as run, tempfile.TemporaryDirectory() as scratch:
         import mlflow
 

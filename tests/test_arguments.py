@@ -156,7 +156,7 @@ def test_overrides_that_no_shell_could_split_are_refused():
 
 def test_a_shell_comment_sign_in_overrides_is_kept():
     assert translate("encode", ["--overrides", "output=a#b keep_text=false"]).overrides == [
-        "output=a#b",
+        "output='a#b'",
         "keep_text=false",
     ]
 
@@ -311,8 +311,92 @@ def test_a_name_that_looks_like_something_else_stays_a_string(name):
     assert (config.corpus.text_column, config.run_id) == (name, name)
 
 
+# By hand these are Hydra's: quotes round the whole value, and interpolations.
+def is_hydras(text: str) -> bool:
+    return bool(re.search(r"\$\{.+?\}", text, re.DOTALL)) or text in ("''", '"a"')
+
+
+BY_HAND = [text for text in NASTY if not is_hydras(text)] + [
+    "a/lang=en",
+    "year=2024/lang=en/*.parquet",
+    "~",
+    "~/x=y",
+    "'open",
+    "{a",
+    "a]",
+    "$(ls)",
+    "it's, or isn't",
+    "NULL",
+    "Null",
+    "a\\,b",
+    "range(1,3)",
+    "s3://bucket/a b/lang=en/?endpoint_override=http://localhost:9000",
+    "file:///a%20b",
+    "${",
+    "$",
+    "-",
+    ",",
+    "a=${",
+]
+
+
+@pytest.mark.parametrize("text", BY_HAND)
+def test_a_string_typed_by_hand_is_the_one_that_a_parameter_gives(text):
+    by_hand = translate("encode", [f"corpus={text}", f"output={text}", f"++run_id={text}"]).overrides
+    as_parameter = translate("encode", ["--corpus", text, "--output", text, "--run_id", text]).overrides
+    assert list(map(arrives, by_hand)) == list(map(arrives, as_parameter))
+    assert dict(map(arrives, by_hand)) == {"corpus.path": text, "output": text, "run_id": text}
+
+
+@pytest.mark.parametrize("text", ["a/lang=en", "~/x", "it's", "a,b", "null", "$HOME {x}"])
+def test_both_ways_compose_the_same_config(text):
+    by_hand = composed("encode", f"corpus.path={text}", f"output={text}", f"corpus.id_column={text}")
+    assert plain(by_hand) == plain(composed("encode", "--corpus", text, "--output", text, "--corpus.id_column", text))
+    assert by_hand.corpus.path == text
+
+
+def test_random_strings_typed_by_hand_are_those_that_a_parameter_gives():
+    for text in random_texts(800, seed=4):
+        if not is_hydras(text) and text[0] not in "'\"":
+            (override,) = translate("encode", [f"corpus.path={text}"]).overrides
+            assert arrives(override) == ("corpus.path", text)
+
+
+@pytest.mark.parametrize("text", ["a/lang=en", "~/x", "it's", "a,b"])
+def test_a_string_typed_by_hand_arrives_through_main_and_in_overrides(text):
+    assert dict(map(arrives, through_main(f"corpus={text}", f"output={text}")))["corpus.path"] == text
+    assert composed("encode", "--overrides", shlex.quote(f"corpus.path={text}")).corpus.path == text
+
+
+def test_nothing_typed_by_hand_is_null_where_a_key_may_be_null():
+    assert composed("encode", "output=").output is None
+    assert composed("encode", "output=a", "output=null").output is None
+    assert composed("encode", "corpus.path=null").corpus.path == "null"
+
+
+def test_quotes_typed_by_hand_are_those_of_hydra():
+    assert composed("encode", "corpus.path='a, b'", 'output="c=d"').corpus.path == "a, b"
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("a,b", ["a", "b"]),
+        ("'a,b',c", ["a,b", "c"]),
+        ("a/lang=en,~/b", ["a/lang=en", "~/b"]),
+        ("choice(a,b)", ["a", "b"]),
+    ],
+)
+def test_with_multirun_a_string_is_swept(text, expected):
+    for words in (["-m", f"corpus.path={text}"], [f"corpus.path={text}", "--multirun"]):
+        given = translate("encode", words)
+        configs = check("encode", given.overrides, given.multirun)
+        assert [config.corpus.path for config in configs] == expected
+
+
 def test_interpolations_work_in_an_override_of_hydra():
     assert composed("encode", "corpus.text_column=${run_id}").corpus.text_column == "latest"
+    assert composed("encode", "output=~/lang=en/${run_id}").output == "~/lang=en/latest"
 
 
 def test_numbers_switches_and_lists_take_the_grammar_of_hydra():
@@ -410,7 +494,6 @@ def test_an_entry_of_a_mapping_can_be_removed():
             "corpus.format=xml",
             "corpus.format takes one of auto, text, csv, tsv, jsonl, parquet, arrow, orc, not xml",
         ),
-        ("encode", "corpus.path=null", "corpus.path takes a string, not null"),
         ("encode", "backend.precision=int4", "backend.precision takes one of auto, f32, bf16, fp16, int8, not int4"),
         ("log_model", "examples=one", "examples takes a list such as [a, b], not one"),
         ("log_model", "model.trust_remote_code=perhaps", "model.trust_remote_code takes true or false, not perhaps"),
@@ -478,7 +561,8 @@ def test_a_required_key_that_is_missing_says_what_to_type(step, words, key):
 
 
 @pytest.mark.parametrize(
-    "word", ["word", "a b=c", "corpus.path=$(ls)", "corpus.path='open", "corpus.path={a", "-x", "corpus.path=a]"]
+    "word",
+    ["word", "a b=c", "rows_per_part=$(ls)", "keep_text='open", "corpus.keep_columns={a", "-x", "corpus.format=a]"],
 )
 def test_an_override_that_cannot_be_read_is_shown_and_explained(word):
     message = refusal("encode", word)
@@ -493,7 +577,7 @@ def test_an_override_that_cannot_be_read_is_shown_and_explained(word):
     [
         "backend.batch_size=1,2",
         "--backend.batch_size=1,2",
-        "corpus.path=a,b",
+        "backend=torch,openvino",
         "backend.batch_size=range(1,3)",
         "backend.batch_size=choice(1,2)",
     ],
@@ -503,8 +587,9 @@ def test_a_sweep_without_multirun_is_refused(word):
     assert "--multirun" in message and "quote" in message
 
 
-def test_a_string_with_a_comma_is_no_sweep():
-    assert composed("encode", "--corpus", "a,b").corpus.path == "a,b"
+@pytest.mark.parametrize("words", [["--corpus", "a,b"], ["corpus=a,b"], ["corpus.path=choice(a,b)"]])
+def test_a_string_with_a_comma_is_no_sweep(words):
+    assert composed("encode", *words).corpus.path == words[-1].rpartition("=")[2]
 
 
 def test_with_multirun_every_value_of_a_sweep_is_composed():

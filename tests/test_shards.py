@@ -65,7 +65,9 @@ def names_in(output):
 
 def finish(output, *parts, **facts):
     rows = sum(part.rows for part in parts)
-    manifests.write_manifest(output, parts, {"rows": rows, "plan": {"a": 1}, "runs": ["r"], "ranges": None} | facts)
+    whole = {"rows": rows, "written_rows": sum(part.written_rows for part in parts), "dim": 2, "dtype": "float32"}
+    whole |= dict.fromkeys(manifests.TOTALS, 0) | {"rejects": None, "plan": {"a": 1}, "runs": ["r"], "ranges": None}
+    manifests.write_manifest(output, parts, whole | facts)
 
 
 # schema and column
@@ -282,6 +284,38 @@ def test_a_record_that_is_torn_is_none(output):
     assert manifests.read_record(output, "part-00000") is None
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "3",
+        "[]",
+        "{}",
+        '{"part": 3, "rejects": []}',
+        '{"part": {}, "rejects": []}',
+        '{"part": {"name": "part-00000.parquet"}, "rejects": []}',
+        '{"part": null}',
+    ],
+)
+def test_a_record_that_is_json_but_no_record_is_none(output, content):
+    put_part(output, 0, table_of(0, 3))
+    (path,) = output.place.local.glob(".encode/done/*.json")
+    path.write_text(content)
+    assert manifests.read_record(output, "part-00000") is None
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [("first_row", "0"), ("rows", None), ("bytes", -1), ("beside", [1]), ("counts", [1]), ("sha256", 5), ("more", 1)],
+)
+def test_a_record_with_a_value_of_another_kind_is_none(output, name, value):
+    put_part(output, 0, table_of(0, 3))
+    (path,) = output.place.local.glob(".encode/done/*.json")
+    record = json.loads(path.read_text())
+    record["part"][name] = value
+    path.write_text(json.dumps(record))
+    assert manifests.read_record(output, "part-00000") is None
+
+
 def test_rejects_have_a_row_for_each_row_without_an_embedding(output):
     rows = [[{"row": 1, "id": "a", "file": "c.csv", "line": 3, "reason": "null"}], [], [{"row": 9, "id": None}]]
     file = manifests.write_rejects(output, pa.string(), rows)
@@ -375,6 +409,62 @@ def test_a_part_with_other_rows_than_it_says_is_found(output):
     assert manifests.verify(output)[1] == ["part-00000.parquet has 3 rows, expected 4"]
 
 
+@pytest.mark.parametrize(
+    "change, expected",
+    [
+        ({"dim": 3}, "part-00000.parquet holds vectors of 2 float32, expected 3 float32"),
+        ({"dtype": "float16"}, "part-00000.parquet holds vectors of 2 float32, expected 2 float16"),
+        ({"dim": "two"}, "part-00000.parquet holds vectors of 2 float32, expected two float32"),
+        ({"dtype": None}, "the manifest says dim 2 and dtype None, which are none"),
+        ({"tokens": 9}, "the parts have tokens 0, the manifest says 9"),
+        ({"written_rows": 9}, "the parts have written_rows 5, the manifest says 9"),
+        ({"rows": None}, "the parts hold 5 rows of the corpus, the manifest says None"),
+        ({"plan": {"embedding": {"truncate_dim": 4}}}, "the manifest says dim 2, its plan 4"),
+        (
+            {"plan": {"keep_text": False, "corpus": {"keep_columns": ["year"]}}},
+            "part-00000.parquet has the columns id, text, embedding; expected embedding, id, year",
+        ),
+    ],
+)
+def test_a_manifest_that_does_not_fit_its_parts_is_found(output, change, expected):
+    parts = [put_part(output, 3 * i, table_of(3 * i, 3 - i), stem=f"part-0000{i}") for i in range(2)]
+    finish(output, *parts, **change)
+    assert expected in manifests.verify(output)[1]
+
+
+def test_parts_in_another_order_or_twice_are_found(output):
+    parts = [put_part(output, 3 * i, table_of(3 * i, 3), stem=f"part-0000{i}") for i in range(2)]
+    finish(output, *reversed(parts))
+    assert "part-00001.parquet is part 0 in the manifest, expected part-00000" in manifests.verify(output)[1]
+    finish(output, *parts, parts[1], rows=6)
+    assert "part-00001.parquet is part 2 in the manifest, expected part-00002" in manifests.verify(output)[1]
+
+
+def test_a_manifest_that_was_changed_is_found_by_its_copy(output):
+    finish(output, put_part(output, 0, table_of(0, 3)))
+    path = output.place.local / "manifest.json"
+    path.write_text(path.read_text().replace('"r"', '"s"'))
+    assert manifests.verify(output)[1] == ["manifest.json was changed since encode wrote it"]
+    assert manifests.known_manifest(output)["runs"] == ["r"]
+    (output.place.local / ".manifest.json").write_text('{"sha256": "0", "manifest": "{}"}')
+    assert manifests.verify(output)[1] == []
+
+
+def test_only_files_that_encode_names_so_are_removed(output):
+    part = put_part(output, 0, table_of(0, 3))
+    ours = ["part-00009.parquet", "part-00000.npy", "part-00000.ids.parquet", "rejects.parquet"]
+    others = ["part-0.parquet", "part-00009 (copy).parquet", "part-00009.csv", "notes.txt", "deep/part-00009.parquet"]
+    for name in ours + others:
+        (output.place.local / name).parent.mkdir(exist_ok=True)
+        (output.place.local / name).write_bytes(b"x")
+    manifests.remove_strays(output, part.files)
+    assert names_in(output) == sorted(["part-00000.parquet", *others])
+    finish(output, part)
+    assert manifests.verify(output)[1] == [
+        f"{name} is not in the manifest; move it away" for name in sorted(others[:3])
+    ]
+
+
 def test_an_output_without_its_end_is_not_verified(output):
     put_part(output, 0, table_of(0, 3))
     output.write_text(manifests.PLAN, "{}")
@@ -435,6 +525,15 @@ def test_a_hidden_file_counts_as_something(tmp_path):
 def test_parts_without_plan_or_manifest_are_something_else(tmp_path):
     (tmp_path / "part-00000.parquet").write_bytes(b"")
     assert "already holds part-00000.parquet" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"name": "an app"}'])
+def test_the_manifest_of_something_else_is_left_alone(tmp_path, content):
+    (tmp_path / "manifest.json").write_text(content)
+    assert "already holds manifest.json" in refusal(tmp_path)
+    (tmp_path / "part-00000.parquet").write_bytes(b"")
+    (tmp_path / "index.html").write_text("")
+    assert "already holds index.html" in refusal(tmp_path)
 
 
 def test_an_output_that_is_a_file_is_refused(tmp_path):

@@ -87,13 +87,15 @@ def translate(step: str, argv: list[str]) -> Arguments:
     """Turn a step's command line into Hydra flags and overrides.
 
     `--key value` and `--key=value` set a config key; an empty value is nothing given. A key of type
-    string takes the value exactly as typed, any other key takes Hydra's grammar for values.
+    string takes the value exactly as typed, any other key takes Hydra's grammar for values. Typed by hand,
+    `key=value` means the same, but that quotes round a whole value, ${...} and, with --multirun, sweeps are Hydra's.
 
     Raises:
         UserError: a `--key` without a value, or `overrides` that a shell could not split.
     """
     flags: list[str] = []
-    overrides: list[str] = []
+    # Whether an override was typed by hand; what its value means depends on flags that may come after it.
+    given_words: list[tuple[str, bool]] = []
     rest = list(argv)
     while rest:
         token = rest.pop(0)
@@ -115,9 +117,11 @@ def translate(step: str, argv: list[str]) -> Arguments:
             if key == "overrides":
                 rest[:0] = _split(value)
             elif value:
-                overrides.append(_override(step, ALIASES.get(step, {}).get(key, key), value))
+                given_words.append((_override(step, ALIASES.get(step, {}).get(key, key), value), False))
         elif token:
-            overrides.append(_typed_by_hand(step, token))
+            given_words.append((token, True))
+    multirun = Arguments(flags, []).multirun
+    overrides = [_typed_by_hand(step, text, multirun) if by_hand else text for text, by_hand in given_words]
     if step in ("validate", "main"):
         overrides = [part for text in overrides for part in _several_suites(text)]
     if step == "main":
@@ -151,21 +155,41 @@ def _split(text: str) -> list[str]:
         raise UserError(f"overrides is split as a shell splits words, and {text!r} cannot be: {error}.") from None
 
 
-def _typed_by_hand(step: str, override: str) -> str:
-    """`corpus=a.csv` means what the parameter means, and a string that looks like a number (12e45678) stays one."""
-    name, equals, value = override.partition("=")
-    if not equals:
+def _typed_by_hand(step: str, override: str, multirun: bool) -> str:
+    """`corpus=a.csv` means what the parameter means, and a string is what was typed: a/lang=en, ~/texts, 12e45678."""
+    match = re.fullmatch(r"(\+{0,2})([^+~=][^=]*)=(.*)", override, re.DOTALL)
+    if not match:
         return override
+    plus, name, value = match.groups()
     key = ALIASES.get(step, {}).get(name, name)
-    with contextlib.suppress(OverrideParseException):
-        parsed = OverridesParser.create().parse_overrides([f"{key}={value}"])[0]
-        if (
-            not parsed.is_sweep_override()
-            and isinstance(parsed.value(), (int, float))
-            and _kind(step, key) in (str, str | None)
-        ):
-            value = quote(value)
-    return f"{key}={value}"
+    kind = _kind(step, key)
+    if kind in (str, str | None):
+        value = _string_by_hand(value, kind == str | None, multirun)
+    return f"{plus}{key}={value}"
+
+
+def _string_by_hand(value: str, nullable: bool, multirun: bool) -> str:
+    """The value of a string key in Hydra's grammar, quoted where Hydra would read something else than was typed.
+
+    What nobody types but for Hydra stays Hydra's: quotes round the whole value, ${...}, and sweeps where there are some.
+    """
+    if nullable and value in ("", "null"):
+        return "null"
+    interpolated = re.search(r"\$\{.+?\}", value, re.DOTALL) is not None
+    try:
+        parsed = OverridesParser.create().parse_overrides([f"key={value}"])[0]
+    except OverrideParseException:
+        choices = value.split(",")
+        if multirun and len(choices) > 1 and not re.search(r"['\"()\[\]{}]", value):
+            return ",".join(written(choice) for choice in choices)
+        return QuotedString(text=value, quote=Quote.single).with_quotes() if interpolated else quote(value)
+    if parsed.is_sweep_override():
+        return value if multirun else quote(value)
+    read = parsed.value()
+    is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    if isinstance(read, str) and (is_quoted or interpolated or read == value):
+        return value
+    return quote(value)
 
 
 def _kind(step: str, key: str):

@@ -11,12 +11,13 @@ import hashlib
 import io
 import lzma
 import os
+import posixpath
 import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote_to_bytes
 
 import pyarrow as pa
 from pyarrow import fs
@@ -25,6 +26,9 @@ from steps.common.errors import UserError
 
 # Scheme, authority, path, and the options pyarrow takes behind a question mark (endpoint_override=..., region=...).
 URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://([^/?#]*)(.*?)(\?\w+=[^/?]*)?", re.DOTALL)
+
+# A local path as a URI, in any of the ways it is written: file:///x, file://localhost/x, file:/x.
+FILE_URI = re.compile(r"file:(?://([^/]*))?(/.*)?", re.DOTALL | re.IGNORECASE)
 
 # Packages of fsspec's filesystems whose errors are not of the system's kind (httpx: the Hub's).
 NETWORK = ("httpx", "httpcore", "aiohttp", "huggingface_hub")
@@ -74,7 +78,23 @@ class Place:
 
 def is_uri(given: str) -> bool:
     """Whether a name is a URI; a local path may be written as one, file:///..."""
-    return bool(URI.fullmatch(given)) and not given.startswith("file://")
+    return bool(URI.fullmatch(given)) and not given.lower().startswith("file:/")
+
+
+def local_name(given: str) -> str:
+    """A local path without the file:// it may be written with; percent signs of such a URI are decoded.
+
+    Raises:
+        UserError: a URI that names another machine, or no path.
+    """
+    if not given.lower().startswith("file:/"):
+        return given
+    host, path = FILE_URI.fullmatch(given).groups(default="")
+    if host.lower() not in ("", "localhost") or not path:
+        raise UserError(
+            f"{given} is no path on this machine; expected file:/// and an absolute path, as in file:///data/x."
+        )
+    return os.fsdecode(unquote_to_bytes(path))
 
 
 def locate(given: Path | str) -> Place:
@@ -87,7 +107,7 @@ def locate(given: Path | str) -> Place:
     """
     text = str(given)
     if not is_uri(text):
-        return Place(fs.LocalFileSystem(), text.removeprefix("file://"))
+        return Place(fs.LocalFileSystem(), local_name(text))
     scheme, authority, path, options = URI.fullmatch(text).groups(default="")
     user, at, host = authority.rpartition("@")
     account = user.partition(":")[0] + at if scheme.startswith("abfs") or ":" not in user else ""
@@ -185,6 +205,59 @@ def find(where: Path | str) -> list[Place]:
     else:
         return []
     return [replace(root, path=path) for path in sorted(files)]
+
+
+def would_find(where: Path | str, folder: Place, names: tuple[str, ...]) -> bool:
+    """Whether `find` would take files of these names, once they are in a folder that need not be there yet.
+
+    A local folder is looked for under every name it has by links.
+    """
+    root = locate(where)
+    is_folder = root.info().type == fs.FileType.Directory
+    if not is_folder and not glob.has_magic(root.path):
+        return False
+    base = root.path.rstrip("/") + "/" if is_folder else before_magic(root.path)
+    if root.local is not None and folder.local is not None:
+        levels = None if is_folder or "**" in root.path else root.path.removeprefix(base).count("/")
+        folders = _names_below(base, os.path.realpath(folder.path), levels)
+    elif _same_store(root, folder):
+        base, folders = base.replace("//", "/"), iter([posixpath.normpath(folder.path)])
+    else:
+        return False
+    paths = (f"{one}/{name}" for one in folders for name in names)
+    if is_folder:
+        return any(path.startswith(base) and not _hidden(path.removeprefix(base)) for path in paths)
+    from fsspec.utils import glob_translate
+
+    pattern = re.compile(glob_translate(root.path))
+    return any(pattern.match(path) and "/." not in "/" + path.removeprefix(base) for path in paths)
+
+
+def lies_in(where: Path | str, folder: Place) -> bool:
+    """Whether a path, or where its glob begins, is a folder or in it; links are followed."""
+    root = locate(where)
+    path = before_magic(root.path) if glob.has_magic(root.path) and not root.info().size else root.path
+    if root.local is not None and folder.local is not None:
+        path, outer = os.path.realpath(path), os.path.realpath(folder.path)
+    elif _same_store(root, folder):
+        path, outer = posixpath.normpath(path), posixpath.normpath(folder.path)
+    else:
+        return False
+    return path == outer or path.startswith(outer.rstrip("/") + "/")
+
+
+def _same_store(one: Place, other: Place) -> bool:
+    return one.prefix == other.prefix and type(one.filesystem) is type(other.filesystem)
+
+
+def _names_below(base: str, target: str, levels: int | None) -> Iterator[str]:
+    """The names under `base` of a real path: one for each folder on the way to it, and for each link."""
+    for folder, folders, _ in os.walk(base, followlinks=True):
+        real = os.path.realpath(folder)
+        if target == real or target.startswith(real.rstrip("/") + "/"):
+            yield (folder.rstrip("/") + "/" + target.removeprefix(real).lstrip("/")).rstrip("/")
+        deep = levels is not None and folder.removeprefix(base).count("/") >= levels
+        folders[:] = [] if deep else [name for name in folders if not _leads_back(str(Path(folder, name)))]
 
 
 def _selected(root: Place) -> list[str]:

@@ -16,6 +16,12 @@ from steps.common.errors import UserError
 
 SAMPLE_CORPUS = PROJECT / "data" / "sample_corpus.csv"
 
+# What only mlflow reads and writes.
+OF_MLFLOW = ("runs", "models", "mlflow-artifacts")
+
+# Names that encode gives to files of an output.
+WRITTEN = ("part-00000.parquet", "part-00000.ids.parquet", "rejects.parquet", "manifest.json")
+
 
 def open_corpus(
     path: str,
@@ -27,10 +33,23 @@ def open_corpus(
     on_bad_row: str = "auto",
 ):
     """The corpus.Corpus a user named, found readable; `sample` is the one that ships with the project."""
-    from steps.common import corpus, files
+    from steps.common import corpus
 
-    where = path if files.is_uri(path) else SAMPLE_CORPUS if path == "sample" else local_path(path, "corpus.path")
-    return corpus.open_corpus(where, format, text_column, id_column, template, keep_columns, on_bad_row)
+    return corpus.open_corpus(corpus_place(path), format, text_column, id_column, template, keep_columns, on_bad_row)
+
+
+def corpus_place(path: str) -> Path | str:
+    """The path or URI of the corpus a user named.
+
+    Raises:
+        UserError: a local path that is not there, or a URI of something that is no corpus.
+    """
+    from steps.common import files
+
+    if path == "sample":
+        return SAMPLE_CORPUS
+    check_scheme(path, "corpus.path")
+    return path if files.is_uri(path) else local_path(path, "corpus.path")
 
 
 def open_suites(specs: list):
@@ -72,12 +91,73 @@ def open_output(given: str | None):
     Raises:
         UserError: a file, a folder that holds what encode has not written, or one that cannot be written.
     """
-    from steps.common import files
     from steps.common import manifest as manifests
 
-    if given is None:
-        return None
-    return manifests.check_output(files.locate(given if files.is_uri(given) else output_path(given)))
+    return manifests.check_output(_output_place(given)) if given else None
+
+
+def _output_place(given: str):
+    from steps.common import files
+
+    check_scheme(given, "output")
+    return files.locate(given if files.is_uri(given) else output_path(given))
+
+
+def check_apart(corpus: str, output: str | None) -> None:
+    """See that an output is not in its own corpus, nor the corpus in the output: nothing may be there yet.
+
+    Raises:
+        UserError: the next encode of this corpus would read what this one writes, or one of them is not to be found.
+    """
+    from steps.common import files
+
+    if not output:
+        return
+    where, place = corpus_place(corpus), _output_place(output)
+    if files.lies_in(where, place):
+        raise UserError(f"the corpus {corpus} lies in the output {place}. Give an output outside of it.")
+    if files.would_find(where, place, WRITTEN):
+        raise UserError(
+            f"output {place} lies in the corpus {corpus}, so its parts would be read as texts. Give a folder outside of it, or name the corpus by a glob that leaves it out, such as '*.csv'."
+        )
+
+
+def existing_output(given: str) -> str:
+    """An output that a user named: a URI as it is, else the path of what is there.
+
+    A relative path counts from the folder the command was typed in, where encode makes it.
+
+    Raises:
+        UserError: a local path at which there is nothing.
+    """
+    from steps.common import files
+
+    if given.partition(":/")[0] in OF_MLFLOW:
+        return given
+    check_scheme(given, "output")
+    return given if files.is_uri(given) else str(local_path(given, "output", first=typed_in()))
+
+
+def check_scheme(given: str, key: str) -> None:
+    """Raises UserError for a URI that would be taken for the name of a local folder, and says what to type."""
+    from steps.common import files
+
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):(/+)", given)
+    if not match or match[1].lower() == "file":
+        return
+    scheme, rest = match[1].lower(), given[match.end() :]
+    if scheme == "dbfs":
+        raise UserError(f"{key}={given} cannot be used: on Databricks DBFS is a folder. Type {key}=/dbfs/{rest}")
+    if scheme in OF_MLFLOW and key == "output":
+        raise UserError(
+            f"output={given} cannot be written: only mlflow writes into a run. Leave output out, and encode keeps the embeddings in its own run; or give a folder or a URI such as s3://bucket/embeddings."
+        )
+    if scheme in OF_MLFLOW:
+        raise UserError(
+            f"{key}={given} cannot be read: it is an artifact of mlflow. Download it, mlflow artifacts download -u {shlex.quote(given)} -d <folder>, and give the path."
+        )
+    if not files.is_uri(given):
+        raise UserError(f"{key}={given} has one slash; expected {scheme}://{rest}, or ./{given} for a local path.")
 
 
 def check_deployment(serving, fresh_environment: bool, register: str | None) -> None:
@@ -103,7 +183,7 @@ def check_deployment(serving, fresh_environment: bool, register: str | None) -> 
         check_available(register)
 
 
-def local_path(given: str, key: str) -> Path:
+def local_path(given: str, key: str, first: Path | None = None) -> Path:
     """An existing file, folder or glob the user named: absolute, or relative to the project's folder.
 
     A path that is not there is looked for in the folder `mlflow run` was typed in; first of all there, where the
@@ -112,15 +192,22 @@ def local_path(given: str, key: str) -> Path:
     Raises:
         UserError: it is in neither.
     """
-    given = given.removeprefix("file://")
+    from steps.common import files
+
     if not given:
         raise UserError(f"{key} is empty; expected a path.")
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", given):
+    check_scheme(given, key)
+    if files.is_uri(given):
         raise UserError(f"{key}: {given!r} is a URI; expected a path on this machine. Download it, then give its path.")
-    path = Path(given).expanduser()
-    bases = list(dict.fromkeys([*_caller_folder(), PROJECT] if is_temporary_clone() else [PROJECT, *_caller_folder()]))
+    given = files.local_name(given)
+    path = _expanded(given)
+    bases = [*_caller_folder(), PROJECT] if is_temporary_clone() else [PROJECT, *_caller_folder()]
+    bases = list(dict.fromkeys(bases if first is None else [first, *bases]))
     for base in bases:
-        if (base / path).exists() or any(glob.iglob(str(base / path), recursive=True)):
+        # A glob that ends in ** finds the folder before it even where there is none.
+        if (base / path).exists() or any(
+            Path(found).exists() for found in glob.iglob(str(base / path), recursive=True)
+        ):
             return base / path
     if path.is_absolute():
         raise UserError(f"{key}: there is no {str(path)!r}. The path is absolute already, so check its spelling.")
@@ -137,10 +224,19 @@ def output_path(given: str) -> Path:
     Raises:
         UserError: a relative path that would end up in mlflow's temporary clone.
     """
-    base = typed_in()
-    if base == PROJECT and is_temporary_clone() and not Path(given).expanduser().is_absolute():
+    from steps.common import files
+
+    base, path = typed_in(), _expanded(files.local_name(given))
+    if base == PROJECT and is_temporary_clone() and not path.is_absolute():
         raise UserError(f"output={given} would land in a temporary clone of the project. Give an absolute path.")
-    return (base / Path(given).expanduser()).resolve()
+    return (base / path).resolve()
+
+
+def _expanded(given: str) -> Path:
+    """A path with ~ as the home folder; ~name is a plain name where no such user is known."""
+    with contextlib.suppress(RuntimeError):
+        return Path(given).expanduser()
+    return Path(given)
 
 
 def is_temporary_clone() -> bool:

@@ -3,8 +3,11 @@
 Knows neither MLflow nor Hydra.
 """
 
+import contextlib
 import hashlib
 import json
+import logging
+import re
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -15,13 +18,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from steps.common import files
+from steps.common.embedding import STORED, stored_width
 from steps.common.errors import UserError
 from steps.common.output import DONE, PLAN, WORK, Output
-from steps.common.shards import ENDINGS, File, Part, file_facts
+from steps.common.shards import ENDINGS, File, Part, file_facts, part_stem
+
+logger = logging.getLogger("steps")
 
 MANIFEST = "manifest.json"
+# The manifest once more, with its digest: what tells a manifest that was damaged, and mends it.
+COPY = ".manifest.json"
 REJECTS = "rejects.parquet"
 FORMAT_VERSION = 2
+
+# Files that encode makes: nobody else names theirs so.
+OURS = re.compile(r"part-\d{5,}\.(parquet|npy|ids\.parquet)")
+
+# What a manifest says of its parts together, from what it says of each.
+TOTALS = ("null_rows", "empty_rows", "long_rows", "truncated_rows", "tokens")
 
 
 # What is known of an output while it is being made.
@@ -38,8 +52,36 @@ def part_from(facts: dict) -> Part:
 
 
 def read_record(output: Output, stem: str) -> dict | None:
-    """What write_record has noted of a part; None where it is not finished."""
-    return output.read_json(f"{DONE}/{stem}.json")
+    """What write_record has noted of a part; None where it is not finished, or what is there is no record."""
+    record = output.read_json(f"{DONE}/{stem}.json")
+    if not isinstance(record, dict) or not isinstance(record.get("rejects", 0), (str, list, type(None))):
+        return None
+    return record if _part_of(record.get("part")) is not None else None
+
+
+def _part_of(facts) -> Part | None:
+    """The part that some JSON tells of; None where it is no part."""
+    try:
+        part = part_from(facts)
+    except (TypeError, KeyError, ValueError):
+        return None
+    numbers = (part.first_row, part.rows, part.written_rows, *(file.bytes for file in part.files))
+    numbers += tuple(part.counts.values()) if isinstance(part.counts, dict) else (None,)
+    names = [text for file in part.files for text in (file.name, file.sha256)]
+    sound = all(type(number) is int and number >= 0 for number in numbers) and isinstance(part.source, dict)
+    return part if sound and all(isinstance(name, str) for name in names) else None
+
+
+def _is_file(facts) -> bool:
+    """Whether some JSON is a file's name, size and digest, or null."""
+    kinds = {"name": str, "bytes": int, "sha256": str}
+    return facts is None or (isinstance(facts, dict) and {name: type(value) for name, value in facts.items()} == kinds)
+
+
+def is_plan(noted) -> bool:
+    """Whether some JSON is what encode notes of the plan of an output."""
+    kinds = {"plan": dict, "runs": list, "ranges": (list, type(None))}
+    return isinstance(noted, dict) and all(isinstance(noted.get(name, 0), kind) for name, kind in kinds.items())
 
 
 def write_rejects(output: Output, id_type: pa.DataType, rejects: Iterable[list[dict]]) -> File | None:
@@ -77,36 +119,77 @@ def write_manifest(output: Output, parts: Sequence[Part], facts: dict) -> str:
     """Write `manifest.json`, last of all: it says that the output is whole. Returns its text."""
     content = {"format_version": FORMAT_VERSION, **facts, "parts": [asdict(part) for part in parts]}
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    output.write_text(COPY, json.dumps({"sha256": hashlib.sha256(text.encode()).hexdigest(), "manifest": text}))
     output.write_text(MANIFEST, text)
     return text
 
 
-def restore(output: Output) -> dict:
+def _read_copy(output: Output) -> bytes | None:
+    """The manifest as it was written; None where its copy is not there, or damaged itself."""
+    held = output.read_json(COPY)
+    with contextlib.suppress(TypeError, KeyError, AttributeError, UnicodeError):
+        text = held["manifest"].encode()
+        return text if hashlib.sha256(text).hexdigest() == held["sha256"] else None
+    return None
+
+
+def known_manifest(output: Output) -> dict | None:
+    """The manifest of a whole output, by its copy where there is one; None where neither can be read.
+
+    Raises:
+        UserError: a manifest of another version.
+    """
+    copy = _read_copy(output)
+    manifest = json.loads(copy) if copy is not None else output.read_json(MANIFEST)
+    if isinstance(manifest, dict) and manifest.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
+        raise UserError(
+            f"output {output} is of another version of this project (format {manifest['format_version']}, here {FORMAT_VERSION}). Give another output."
+        )
+    parts = manifest.get("parts") if is_plan(manifest) else None
+    sound = isinstance(parts, list) and all(_part_of(facts) is not None for facts in parts)
+    sound = sound and _is_file(manifest.get("rejects", 0))
+    return manifest if sound else None
+
+
+def remove_strays(output: Output, expected: Iterable[File]) -> None:
+    """Remove files that look like parts of this output, and are none. Others' files stay."""
+    for name in _strays(output, {file.name for file in expected}):
+        if OURS.fullmatch(name) or name == REJECTS:
+            logger.warning("%s is none of the files of this output, so it is removed", name)
+            output.delete(name)
+        else:
+            logger.warning("%s lies among the parts and is not encode's; move it away, part-* finds it", name)
+
+
+def _strays(output: Output, known: set[str]) -> list[str]:
+    """Files that a reader would take for parts or rejects of the output; what else lies there is no business of ours."""
+    return [name for name in output.names() if name not in known and (name.startswith("part-") or name == REJECTS)]
+
+
+def restore(output: Output) -> dict | None:
     """Write the records of a whole output again, so that what was damaged in it can be mended.
 
     Where the rejects are damaged or gone, the parts that may have some get no record, and are made again.
 
     Returns:
-        Its plan, its runs and its ranges, as PLAN holds them of an output that is not whole.
+        Its plan, its runs and its ranges, as PLAN holds them of an output that is not whole; None where neither the
+        manifest nor its copy can be read.
 
     Raises:
-        UserError: a manifest that cannot be read.
+        UserError: a manifest of another version.
     """
-    manifest = read_manifest(output)
-    try:
-        rows = _read_rejects(output, manifest["rejects"])
-        for facts in manifest["parts"]:
-            part = part_from(facts)
-            # A row that was rejected is null.
-            if rows is None and part.counts["null_rows"]:
-                continue
-            own = range(part.first_row, part.first_row + part.rows)
-            write_record(output, part, [row for row in rows or [] if row["row"] in own])
-        return {name: manifest[name] for name in ("plan", "runs", "ranges")}
-    except (TypeError, KeyError) as error:
-        raise UserError(
-            f"output {output} is of another version of this project ({error}). Give another output."
-        ) from None
+    manifest = known_manifest(output)
+    if manifest is None:
+        return None
+    rows = _read_rejects(output, manifest["rejects"])
+    for facts in manifest["parts"]:
+        part = part_from(facts)
+        # A row that was rejected is null.
+        if rows is None and part.counts["null_rows"]:
+            continue
+        own = range(part.first_row, part.first_row + part.rows)
+        write_record(output, part, [row for row in rows or [] if row["row"] in own])
+    return {name: manifest[name] for name in ("plan", "runs", "ranges")}
 
 
 def _read_rejects(output: Output, facts: dict | None) -> list[dict] | None:
@@ -132,7 +215,7 @@ def held(output: Output) -> str:
         UserError: it cannot be reached.
     """
     names = [name for name in output.names() if not name.startswith(f"{WORK}/claim-") and not name.endswith(".tmp")]
-    if MANIFEST in names:
+    if MANIFEST in names or (COPY in names and PLAN not in names):
         return "whole"
     if PLAN in names:
         # A plan that nothing was computed by binds nobody: its run may have ended over the very option that is mended now.
@@ -149,8 +232,8 @@ def check_output(place: files.Place) -> files.Place:
     if place.info().type == files.fs.FileType.File:
         raise UserError(f"output {place} is a file; expected a folder that is new, empty or an output of encode.")
     output = Output(place, Path(tempfile.gettempdir()))
-    if held(output) == "foreign":
-        names = output.names()
+    state, names = held(output), output.names()
+    if state == "foreign" or (state == "whole" and not _is_ours(output, names)):
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         raise UserError(
             f"output {place} already holds {shown}; expected a folder that is new, empty or an output of encode. Give another one, or move that away."
@@ -164,6 +247,15 @@ def check_output(place: files.Place) -> files.Place:
         except OSError as error:
             raise UserError(f"output {place} cannot be written: {error.strerror}. Give another folder.") from None
     return place
+
+
+def _is_ours(output: Output, names: list[str]) -> bool:
+    """Whether a folder with a manifest.json is an output of encode: many tools call a file so."""
+    manifest = output.read_json(MANIFEST)
+    if (isinstance(manifest, dict) and isinstance(manifest.get("parts"), list)) or _read_copy(output) is not None:
+        return True
+    rest = [name for name in names if name not in (MANIFEST, COPY, REJECTS) and not name.startswith(f"{WORK}/")]
+    return bool(rest) and all(OURS.fullmatch(name) for name in rest)
 
 
 def check_files(output: Output, files_: Iterable[File]) -> list[str]:
@@ -193,9 +285,11 @@ def read_manifest(output: Output) -> dict:
         )
     if state != "whole":
         raise UserError(f"output {output} has no {MANIFEST}; expected a folder that encode has written.")
+    if output.size(MANIFEST) is None:
+        raise UserError(f"output {output} has lost its {MANIFEST}. Run the same encode again to write it again.")
     manifest = output.read_json(MANIFEST)
     if not isinstance(manifest, dict) or not isinstance(manifest.get("parts"), list):
-        raise UserError(f"{MANIFEST} of output {output} cannot be read; the output cannot be trusted.")
+        raise UserError(f"{MANIFEST} of output {output} cannot be read. Run the same encode again to write it again.")
     return manifest
 
 
@@ -203,38 +297,105 @@ def verify(output: Output) -> tuple[dict, list[str]]:
     """Check an output against its manifest: every file, every row, nothing more. Returns manifest and findings.
 
     Raises:
-        UserError: there is no manifest.
+        UserError: there is no manifest, or none that can be read.
     """
     manifest = read_manifest(output)
-    try:
-        parts = [part_from(facts) for facts in manifest["parts"]]
-        rejects = [File(**manifest["rejects"])] if manifest.get("rejects") else []
-    except (TypeError, KeyError) as error:
-        raise UserError(f"{MANIFEST} of output {output} is of another version ({error}); encode again.") from None
+    parts = [_part_of(facts) for facts in manifest["parts"]]
+    sound = is_plan(manifest) and None not in parts and _is_file(manifest.get("rejects", 0))
+    if not sound or manifest.get("format_version") != FORMAT_VERSION:
+        raise UserError(
+            f"{MANIFEST} of output {output} is damaged or of another version. Run the same encode again to write it again."
+        )
+    rejects = [File(**manifest["rejects"])] if manifest["rejects"] else []
+    copy = _read_copy(output)
+    findings = []
+    if copy is not None and output.read_bytes(MANIFEST) != copy:
+        findings.append(f"{MANIFEST} was changed since encode wrote it")
     expected = [file for part in parts for file in part.files] + rejects
-    findings = check_files(output, expected)
-    sound = {file.name for file in expected} - {finding.partition(" ")[0] for finding in findings}
-    findings += [line for part in parts if part.name in sound for line in _check_rows(output, part)]
+    damaged = check_files(output, expected)
+    sound = {file.name for file in expected} - {finding.partition(" ")[0] for finding in damaged}
+    findings += damaged
+    findings += [line for part in parts if part.name in sound for line in check_rows(output, part)]
+    findings += [line for part in parts if part.name in sound for line in _check_columns(output, part, manifest)]
+    findings += _check_content(manifest, parts)
+    strays = _strays(output, {file.name for file in expected})
+    return manifest, findings + [
+        f"{name} is not in the manifest" + ("" if OURS.fullmatch(name) or name == REJECTS else "; move it away")
+        for name in strays
+    ]
+
+
+def _check_content(manifest: dict, parts: list[Part]) -> list[str]:
+    """What a manifest says of its parts and of the whole, compared with each other."""
+    findings = []
     first = 0
-    for part in parts:
+    for index, part in enumerate(parts):
+        stem = part_stem(index, len(parts))
+        if part.name.partition(".")[0] != stem:
+            findings.append(f"{part.name} is part {index} in the manifest, expected {stem}")
         if part.first_row != first:
             findings.append(f"{part.name} begins at row {part.first_row} of the corpus, expected {first}")
         first = part.first_row + part.rows
     if first != manifest.get("rows"):
         findings.append(f"the parts hold {first} rows of the corpus, the manifest says {manifest.get('rows')}")
-    known = {file.name for file in expected} | {MANIFEST}
-    # A part too many would be read as one of the corpus; what else lies there is no business of ours.
-    strays = [name for name in output.names() if name not in known and name.startswith("part-")]
-    return manifest, findings + [f"{name} is not in the manifest" for name in strays]
+    sums = {"written_rows": sum(part.written_rows for part in parts)}
+    sums |= {name: sum(part.counts.get(name, 0) for part in parts) for name in TOTALS}
+    findings += [
+        f"the parts have {name} {total}, the manifest says {manifest.get(name)}"
+        for name, total in sums.items()
+        if manifest.get(name) != total
+    ]
+    wanted = manifest["plan"].get("embedding")
+    if isinstance(wanted, dict):
+        for name, asked in (("dtype", wanted.get("dtype")), ("dim", wanted.get("truncate_dim"))):
+            if asked is not None and manifest.get(name) != asked:
+                findings.append(f"the manifest says {name} {manifest.get(name)}, its plan {asked}")
+    return findings
 
 
-def _check_rows(output: Output, part: Part) -> list[str]:
-    with output.fetched(part.name) as path:
-        try:
-            if part.name.endswith(ENDINGS["npy"]):
-                rows = len(np.load(path, mmap_mode="r"))
-            else:
-                rows = pq.read_metadata(path).num_rows
-        except (ValueError, OSError, pa.ArrowException) as error:
-            return [f"{part.name} cannot be read: {files.first_line(error)}"]
+def _check_columns(output: Output, part: Part, manifest: dict) -> list[str]:
+    """Compare the columns of a part with what the manifest says of all of them."""
+    try:
+        dtype = manifest["dtype"]
+        expected = (stored_width(manifest["dim"], dtype), np.dtype(STORED[dtype]))
+    except (KeyError, TypeError):
+        return [f"the manifest says dim {manifest.get('dim')} and dtype {manifest.get('dtype')}, which are none"]
+    _, width, kind, names = _shape(output, part)
+    findings = []
+    if kind != expected[1] or width not in (None, expected[0]):
+        findings.append(f"{part.name} holds vectors of {width or 'some'} {kind}, expected {expected[0]} {expected[1]}")
+    plan = manifest["plan"]
+    kept = plan.get("corpus", {}).get("keep_columns") if isinstance(plan.get("corpus"), dict) else None
+    if names is not None and isinstance(plan.get("keep_text"), bool) and isinstance(kept, list):
+        columns = {"id", "embedding", *kept} | ({"text"} if plan["keep_text"] else set())
+        if set(names) - {"chunk"} != columns:
+            findings.append(f"{part.name} has the columns {', '.join(names)}; expected {', '.join(sorted(columns))}")
+    return findings
+
+
+def _shape(output: Output, part: Part) -> tuple[int, int | None, np.dtype, list[str] | None]:
+    """Rows, width (None where rows may be null), type of the numbers and columns (None of a matrix) of a part."""
+    place = output.place.joined(part.name)
+    with place.filesystem.open_input_file(place.path) as stream:
+        if part.name.endswith(ENDINGS["npy"]):
+            (rows, width), _, kind = np.lib.format.read_array_header_1_0(_after_magic(stream))
+            return rows, width, kind, None
+        file = pq.ParquetFile(stream)
+        schema, rows = file.schema_arrow, file.metadata.num_rows
+    held = schema.field("embedding").type
+    width = held.list_size if pa.types.is_fixed_size_list(held) else None
+    return rows, width, np.dtype(held.value_type.to_pandas_dtype()), schema.names
+
+
+def _after_magic(stream):
+    np.lib.format.read_magic(stream)
+    return stream
+
+
+def check_rows(output: Output, part: Part) -> list[str]:
+    """Compare the rows of a part that is there with what is noted of it."""
+    try:
+        rows = _shape(output, part)[0]
+    except (ValueError, KeyError, AttributeError, OSError, pa.ArrowException) as error:
+        return [f"{part.name} cannot be read: {files.first_line(error)}"]
     return [] if rows == part.written_rows else [f"{part.name} has {rows} rows, expected {part.written_rows}"]

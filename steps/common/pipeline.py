@@ -66,6 +66,10 @@ class Result(Counts):
             **({} if self.padding_share is None else {"encode/padding_share": self.padding_share}),
         }
 
+    def files(self) -> list[shards.File]:
+        """Every file that the corpus became."""
+        return [file for part in self.parts for file in part.files] + ([self.rejects] if self.rejects else [])
+
     def manifest(self) -> dict:
         """What the manifest says of the whole."""
         names = (
@@ -134,7 +138,7 @@ def encode_corpus(
     encoder = Encoder(backend, options, chunker, ranges, width)
     parts = -(-corpus.rows // options.rows_per_part)
     stems = [shards.part_stem(index, parts) for index in range(parts)]
-    finished = find_finished(output, stems)
+    finished = find_finished(output, stems, options.rows_per_part, corpus.rows)
     start = time.perf_counter()
     with (
         Progress(corpus.rows) as progress,
@@ -158,14 +162,18 @@ def encode_corpus(
     return result
 
 
-def find_finished(output: Output, stems: list[str]) -> dict[str, dict]:
+def find_finished(output: Output, stems: list[str], rows_per_part: int, rows: int) -> dict[str, dict]:
     """The records of parts that an earlier encode has finished, and that are what it says they are."""
     finished = {}
-    for stem in stems:
+    for index, stem in enumerate(stems):
         record = manifests.read_record(output, stem)
         if record is None:
             continue
-        findings = manifests.check_files(output, manifests.part_from(record["part"]).files)
+        part, first = manifests.part_from(record["part"]), index * rows_per_part
+        findings = manifests.check_files(output, part.files) or manifests.check_rows(output, part)
+        held = (part.name.partition(".")[0], part.first_row, part.rows)
+        if held != (stem, first, min(rows_per_part, rows - first)):
+            findings.append("its record is that of other rows")
         if findings:
             logger.warning("%s is encoded again: %s", stem, "; ".join(findings))
         else:
@@ -191,8 +199,7 @@ def collect(output: Output, stems: list[str], resumed: set[str], id_type: pa.Dat
     result.rejects = manifests.write_rejects(
         output, id_type, (manifests.read_record(output, stem)["rejects"] for stem in stems if result.null_rows)
     )
-    expected = [file for part in result.parts for file in part.files] + ([result.rejects] if result.rejects else [])
-    findings = manifests.check_files(output, expected)
+    findings = manifests.check_files(output, result.files())
     if findings:
         raise UserError(
             f"output {output} was changed while it was written: {'; '.join(findings[:3])}. Run the same command again: those parts are encoded again."

@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 
 from steps.common import files
 from steps.common.errors import UserError
-from steps.common.output import WORK, Output
+from steps.common.output import Output
 
 logger = logging.getLogger("steps")
 
@@ -46,7 +46,8 @@ class RunOutput(Output):
 
     def put(self, temporary: Path, name: str) -> None:
         super().put(temporary, name)
-        if not name.startswith(f"{WORK}/"):
+        # What is hidden is for going on, and for mending; neither can be done in a run.
+        if not name.startswith("."):
             self._raise_failed()
             self._uploads.append(self._thread.submit(self._move, self.place.local / name))
 
