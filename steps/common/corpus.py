@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import re
 import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
@@ -125,6 +125,10 @@ class Corpus:
         """The file that a row of the corpus is in, and its number there, from 0."""
         index = bisect.bisect_right(self._first_rows, row) - 1
         return self.sources[index], row - self._first_rows[index]
+
+    def files_of(self, rows: Iterable[int]) -> list[str]:
+        """The path or URI of the file that each of some rows is in."""
+        return [str(self.where(row)[0].place) for row in rows]
 
     @functools.cached_property
     def _first_rows(self) -> list[int]:
