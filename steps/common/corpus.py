@@ -8,6 +8,7 @@ import bisect
 import functools
 import hashlib
 import itertools
+import json
 import re
 import string
 from collections.abc import Iterable, Iterator, Sequence
@@ -120,6 +121,20 @@ class Corpus:
                 for source in self.sources
             ],
         }
+
+    def decisive(self) -> dict:
+        """What of its files decides a result, for a plan: their names and contents, and the columns in use that their
+        folders name. Types follow from these, and from the code and libraries that are in the plan as well."""
+        names = [f"{i:05d} {source.place.name}" for i, source in enumerate(self.sources)]
+        used = {column.name for column in self.fields.text_columns + self.fields.value_columns}
+        # As JSON, which tells a null from the word.
+        keys = {
+            name: {key: json.dumps(value, ensure_ascii=False) for key, value in source.keys.items() if key in used}
+            for name, source in zip(names, self.sources)
+        }
+        sources = {name: f"{one.sha256} ({one.rows} rows)" for name, one in zip(names, self.sources)}
+        partitions = {name: values for name, values in keys.items() if values}
+        return {"sources": sources} | ({"partitions": partitions} if partitions else {})
 
     def where(self, row: int) -> tuple[Source, int]:
         """The file that a row of the corpus is in, and its number there, from 0."""

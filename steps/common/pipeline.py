@@ -20,7 +20,7 @@ from steps.common import shards
 from steps.common.backends import Backend
 from steps.common.chunks import Chunker
 from steps.common.corpus import Corpus
-from steps.common.embedding import STORED, stored_width
+from steps.common.embedding import STORED, check_dim, stored_width
 from steps.common.encoder import Encoder, Options, prepare_all
 from steps.common.errors import UserError
 from steps.common.output import Output
@@ -117,10 +117,7 @@ def encode_corpus(
     Raises:
         UserError: `truncate_dim` is more than the model has, a corpus that has changed, or an output that cannot be written.
     """
-    if options.truncate_dim is not None and options.truncate_dim > backend.dim:
-        raise UserError(
-            f"embedding.truncate_dim is {options.truncate_dim}, but the model has {backend.dim} dimensions. Give {backend.dim} or less."
-        )
+    check_dim(options.truncate_dim, backend.dim)
     dim = options.truncate_dim or backend.dim
     width = stored_width(dim, options.dtype)
     schema = shards.embedding_schema(
