@@ -44,16 +44,45 @@ def check_validated(found, logger) -> None:
         )
 
 
-def load(cfg: DictConfig, found) -> tuple:
+def look_at(cfg: DictConfig, found) -> tuple[Path, dict]:
+    """What the files of a found model say before it is loaded: where they are, and their share of the plan.
+
+    Raises:
+        UserError: an embedding or chunks that the model does not have.
+    """
+    from steps.common import found as founds
+    from steps.common.backends import choose_prompt
+    from steps.common.embedding import check_dim
+
+    dim, longest = found.tags.get("dimension", ""), found.tags.get("max_seq_length", "")
+    if dim.isdecimal():
+        check_dim(cfg.embedding.truncate_dim, int(dim))
+    folder = founds.download(found)
+    facts, saved = {"files": founds.digest(folder)}, founds.saved_prompts(folder)
+    if saved is not None:
+        facts["prompt"] = choose_prompt(*saved, cfg.embedding.prompt_name)
+    tokenizer = founds.saved_tokenizer(folder)
+    if cfg.corpus.long_text.name == "chunk" and tokenizer is not None and saved is not None and longest.isdecimal():
+        import tokenizers
+
+        from steps.common.chunks import chunk_room, without_limits
+
+        fast = without_limits(tokenizers.Tokenizer.from_file(str(tokenizer)))
+        chunk_room(fast, facts["prompt"] or "", int(longest), cfg.corpus.chunk_overlap)
+    return folder, {"model": facts}
+
+
+def load(cfg: DictConfig, found, folder: Path) -> tuple:
     """What computes with a found model: the backend, the chunker, what is done with the vectors, and the plan's share."""
     from steps.common import encoder
     from steps.common import model as models
+    from steps.common.backends.load import check_asked
     from steps.common.backends.torch import check_task, find_input, find_prompt
     from steps.common.chunks import Chunker
 
-    folder = models.download(found)
-    native = models.load_native(folder)
     settings, embedding = project.backend_settings(cfg.backend), cfg.embedding
+    check_asked(settings)
+    native = models.load_native(folder)
     prompt, task = find_prompt(native, embedding.prompt_name), embedding.task
     check_task(native, task)
     chunks = cfg.corpus.long_text.name == "chunk"
@@ -76,29 +105,80 @@ def load(cfg: DictConfig, found) -> tuple:
         "backend": {
             **{name: getattr(backend, name) for name in ("name", "precision", "digest")},
             "device": backend.device.partition(":")[0],
-            "batch_size": settings.batch_size,
-            "batch_tokens": settings.batch_tokens,
         },
-        "versions": models.versions(),
     }
     return backend, chunker, options, plan
 
 
-def plan_of(cfg: DictConfig, texts, computed: dict) -> dict:
-    """All that decides the result: two encodes of one plan write the same."""
-    from steps.common.plan import code_digest
+def plan_before(cfg: DictConfig, texts) -> dict:
+    """What of a plan is known before the model is: all but the model, and what of the backend is not asked for by name."""
+    from steps.common import plan as plans
 
     given = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     corpus = {key: value for key, value in given["corpus"].items() if key not in ("path", "format")}
-    sources = {
-        f"{i:05d} {source.place.name}": f"{source.sha256} ({source.rows} rows)"
-        for i, source in enumerate(texts.sources)
-    }
+    corpus |= {"format": texts.format, **texts.decisive()}
     options = {key: given[key] for key in ("output_format", "rows_per_part", "keep_text", "embedding")}
-    plan = {**computed, "corpus": {"format": texts.format, **corpus, "sources": sources}, **options}
-    plan["code"] = code_digest(project.PROJECT / "steps")
+    backend = given["backend"]
+    asked = {key: backend[key] for key in ("name", "precision", "device") if backend[key] != "auto"}
+    if "device" in asked:
+        asked["device"] = asked["device"].partition(":")[0]
+    sizes = {key: backend[key] for key in ("batch_size", "batch_tokens")}
+    plan = {"backend": asked | sizes, "corpus": corpus, **options, "versions": plans.versions()}
+    plan["code"] = plans.code_digest(project.PROJECT / "steps")
     # As it is read back.
     return json.loads(json.dumps(plan))
+
+
+def whole_plan(before: dict, computed: dict) -> dict:
+    """All that decides the result: two encodes of one plan write the same."""
+    return {**computed, **before, "backend": {**computed["backend"], **_sizes(before["backend"])}}
+
+
+def _sizes(backend: dict) -> dict:
+    return {key: backend[key] for key in ("batch_size", "batch_tokens")}
+
+
+def check_begun(place, known: dict, accepted: list[str]) -> None:
+    """Compare the part of a plan that is known with that of an output; `begin` compares the whole, and holds the claim.
+
+    Raises:
+        UserError: the output was begun with another.
+    """
+    from steps.common import manifest as manifests
+    from steps.common.output import Output
+
+    if place is None:
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        output = Output(place, Path(scratch))
+        state = manifests.held(output)
+        noted = manifests.known_manifest(output) if state == "whole" else output.read_json(manifests.PLAN)
+        before = noted.get("plan") if state in ("whole", "interrupted") and isinstance(noted, dict) else None
+        if not isinstance(before, dict):
+            return
+        # Of these more is in a plan than is known.
+        open_nodes = {key: before.get(key) for key in ("model", "backend") if key in known}
+        if not all(isinstance(node, dict) for node in open_nodes.values()):
+            return
+        shared = {key: before.get(key) for key in known}
+        shared |= {
+            key: {name: value for name, value in node.items() if name in known[key]} for key, node in open_nodes.items()
+        }
+        refuse_differences(output, shared, known, accepted)
+
+
+def refuse_differences(output, before: dict, plan: dict, accepted: list[str]) -> None:
+    """Raises UserError where an output was begun with another plan."""
+    from steps.common import plan as plans
+
+    different = plans.differences(before, plan, tuple(accepted))
+    if not different:
+        return
+    only = {line.partition(":")[0].partition(".")[0] for line in different}
+    remedy = f", or accept that with -P accept_changes=[{','.join(sorted(only))}]" if only <= set(ACCEPTABLE) else ""
+    raise UserError(
+        f"output {output} was begun with something else: {plans.shown(different)}. Go on with what it was begun with, or give another output{remedy}."
+    )
 
 
 @contextlib.contextmanager
@@ -142,7 +222,6 @@ def begin(output, plan: dict, run_id: str, accepted: list[str], make_ranges):
     import numpy as np
 
     from steps.common import manifest as manifests
-    from steps.common import plan as plans
 
     state = manifests.held(output)
     before = manifests.restore(output) if state == "whole" else output.read_json(manifests.PLAN)
@@ -152,19 +231,11 @@ def begin(output, plan: dict, run_id: str, accepted: list[str], make_ranges):
         output.clear_work()
     if state == "new" or is_lost:
         before = {"plan": plan, "runs": before["runs"] if manifests.is_plan(before) else [], "ranges": None}
-    different = plans.differences(before["plan"], plan, tuple(accepted))
-    if different:
-        only = {line.partition(":")[0].partition(".")[0] for line in different}
-        remedy = (
-            f", or accept that with -P accept_changes=[{','.join(sorted(only))}]" if only <= set(ACCEPTABLE) else ""
-        )
-        raise UserError(
-            f"output {output} was begun with something else: {plans.shown(different)}. Go on with what it was begun with, or give another output{remedy}."
-        )
+    refuse_differences(output, before["plan"], plan, accepted)
     ranges = np.array(before["ranges"], np.float32) if before["ranges"] else make_ranges()
     runs = [*before["runs"], run_id]
     noted = {"plan": plan, "runs": runs, "ranges": None if ranges is None else ranges.tolist()}
-    output.write_text(manifests.PLAN, json.dumps(noted))
+    output.write_text(manifests.PLAN, json.dumps(noted, allow_nan=False))
     if is_lost:
         # From here on it is an output that was stopped.
         for name in (manifests.MANIFEST, manifests.COPY):
@@ -173,13 +244,13 @@ def begin(output, plan: dict, run_id: str, accepted: list[str], make_ranges):
     return ranges, runs
 
 
-def encode(cfg: DictConfig, run, found, texts, place, scratch: Path) -> tuple:
+def encode(cfg: DictConfig, run, found, folder: Path, before: dict, texts, place, scratch: Path) -> tuple:
     """Compute and write, up to the manifest: the result, the manifest, what computed it, and where it is."""
     from steps.common import encoder, pipeline, tracking
     from steps.common import manifest as manifests
 
-    backend, chunker, options, computed = load(cfg, found)
-    plan, run_id = plan_of(cfg, texts, computed), run.info.run_id
+    backend, chunker, options, computed = load(cfg, found, folder)
+    plan, run_id = whole_plan(before, computed), run.info.run_id
     with contextlib.closing(backend), opened(place, scratch, run_id) as (output, check):
         if cfg.corpus.long_text.name == "error":
             encoder.refuse_long(texts, backend)
@@ -202,7 +273,7 @@ def encode(cfg: DictConfig, run, found, texts, place, scratch: Path) -> tuple:
             "corpus": texts.describe(),
             "backend": {name: getattr(backend, name) for name in ("name", "precision", "device", "digest")},
             "options": OmegaConf.to_container(cfg, resolve=True, enum_to_str=True),
-            "versions": computed["versions"],
+            "versions": plan["versions"],
             "code_commit": run.data.tags.get("mlflow.source.git.commit"),
             "normalized": options.normalize,
             "plan": plan,
@@ -224,22 +295,35 @@ def check_accepted(names: list[str]) -> None:
 
 
 def main(cfg: DictConfig) -> None:
-    check_accepted(list(cfg.accept_changes))
+    with project.resumable(cfg.run_id, cfg.output):
+        run_encode(cfg)
+
+
+def run_encode(cfg: DictConfig) -> None:
+    accepted = list(cfg.accept_changes)
+    check_accepted(accepted)
     inputs.check_apart(cfg.corpus.path, cfg.output)
     texts = project.open_corpus(cfg.corpus)
     place = inputs.open_output(cfg.output)
+    before = plan_before(cfg, texts)
+    check_begun(place, before, accepted)
     with project.run("encode", cfg) as run, tempfile.TemporaryDirectory() as scratch:
-        import mlflow
-
-        from steps.common import model as models
+        from steps.common import found as founds
         from steps.common import tracking
 
         os.environ.setdefault(tracking.RETRIES, tracking.PATIENT)
-        found = models.find_model(cfg.run_id, preceding="validate", experiment_id=run.info.experiment_id)
+        found = founds.find_model(cfg.run_id, preceding="validate", experiment_id=run.info.experiment_id)
         project.tag_upstream(found.run_id, found.logged.model_id)
         check_validated(found, project.logger)
         with project.resumable(found.run_id, cfg.output):
-            result, manifest, backend, where = encode(cfg, run, found, texts, place, Path(scratch))
+            folder, of_model = look_at(cfg, found)
+            check_begun(place, of_model, accepted)
+
+            import mlflow
+
+            from steps.common import model as models
+
+            result, manifest, backend, where = encode(cfg, run, found, folder, before, texts, place, Path(scratch))
         with tracking.recording(where):
             mlflow.log_text(manifest, "manifest.json")
             models.log_data(texts, result, where, found)

@@ -836,3 +836,62 @@ def test_a_type_is_named_as_a_person_would(kind, words):
 )
 def test_the_type_of_a_dotted_key(step, key, kind):
     assert field_type(STEPS[step], key) == kind
+
+
+# settings without effect, and sweeps over one output
+
+
+@pytest.mark.parametrize(
+    "words, expected",
+    [
+        (["corpus.chunk_pooling=none"], "corpus.chunk_pooling changes nothing with corpus.long_text=truncate; it is for corpus.long_text=chunk."),
+        (["--corpus.chunk_pooling", "mean"], "corpus.chunk_pooling changes nothing"),
+        (["corpus.chunk_overlap=3", "corpus.long_text=error"], "corpus.chunk_overlap changes nothing with corpus.long_text=error"),
+        (["corpus.text_column=a", "corpus.template='{b}'"], "corpus.text_column changes nothing with corpus.template={b}; it is for corpus.template=null"),
+        (["backend=torch", "backend.streams=2"], "backend.streams changes nothing with backend.name=torch; it is for backend.name=openvino"),
+        (["accept_changes=[code]"], "accept_changes is for an output that was begun before; give -P output="),
+    ],
+)  # fmt: skip
+def test_a_setting_of_encode_without_effect_is_refused(words, expected):
+    assert expected in refusal("encode", *words)
+
+
+def test_a_setting_of_encode_is_accepted_with_what_it_is_for():
+    composed("encode", "corpus.long_text=chunk", "corpus.chunk_pooling=none", "corpus.chunk_overlap=3")
+    composed("encode", "corpus.text_column=a")
+    composed("encode", "--corpus.template={b}")
+    composed("encode", "backend=openvino", "backend.streams=2")
+    composed("encode", "backend.streams=2")
+    composed("encode", "accept_changes=[code]", "output=x")
+
+
+def test_main_refuses_a_setting_of_encode_without_effect():
+    with pytest.raises(UserError, match="chunk_pooling changes nothing"):
+        given = translate("main", ["--corpus.chunk_pooling", "none"])
+        check("main", given.overrides, given.multirun)
+
+
+@pytest.mark.parametrize(
+    "words, name",
+    [
+        (["backend.batch_size=16,32", "output=x"], "output='x-${backend.batch_size}'"),
+        (["backend.batch_size=16,32", "--output", "a b/x"], "output='a b/x-${backend.batch_size}'"),
+        (["backend=torch,openvino", "output=x"], "output='x-${backend.name}'"),
+        (
+            ["backend.batch_size=16,32", "keep_text=true,false", "output='x-${keep_text}'"],
+            "output='x-${keep_text}-${backend.batch_size}'",
+        ),
+    ],
+)
+def test_a_sweep_over_one_output_is_refused_before_its_first_job(words, name):
+    message = refusal("encode", "--multirun", *words)
+    assert "jobs of this sweep share one output" in message and f"Give {name}, or leave output out" in message
+
+
+def test_a_sweep_with_an_output_for_each_job_is_accepted():
+    words = ["backend.batch_size=16,32", "keep_text=true,false", "output=x-${backend.batch_size}-${keep_text}"]
+    outputs = {config.output for config in check("encode", words, multirun=True)}
+    assert outputs == {"x-16-True", "x-32-True", "x-16-False"}
+    check("encode", ["backend.batch_size=16,32"], multirun=True)
+    check("encode", ["backend.batch_size=16", "output=x"], multirun=True)
+    check("encode", ["output=x,y"], multirun=True)

@@ -194,10 +194,10 @@ def test_the_same_model_logged_again_is_the_same_model(step, encode, corpus, tin
 
 
 def test_other_versions_are_refused_unless_they_are_accepted(encode, corpus, monkeypatch):
-    from steps.common import model as models
+    from steps.common import plan as plans
 
     encode(corpus)
-    monkeypatch.setattr(models, "versions", lambda: {"torch": "9"})
+    monkeypatch.setattr(plans, "versions", lambda: {"torch": "9"})
     code, _, err = encode(corpus)
     assert code == 1
     assert "versions.torch: " in err and "-P accept_changes=[versions]" in err

@@ -22,6 +22,7 @@ from steps.common.errors import UserError
 from steps.common.output import Output
 from steps.common.pipeline import Result, peak_rss_mb
 from steps.common.repeats import KeptVectors
+from steps.common.windows import Counts
 
 # Seconds after which a test that waits for another thread has failed.
 PATIENCE = 20
@@ -565,9 +566,9 @@ def test_a_backend_that_fails_after_the_writer_is_what_the_run_ends_with(tmp_pat
 
 
 def test_metrics_are_numbers_and_rates_follow_from_the_seconds():
-    metrics = Result(
-        rows=10, tokens=40, long_rows=1, truncated_rows=1, empty_rows=2, null_rows=3, computed_rows=6, seconds=2.0
-    ).metrics()
+    found = {"rows": 10, "tokens": 40, "long_rows": 1, "truncated_rows": 1, "empty_rows": 2, "null_rows": 3}
+    found["computed_rows"] = 6
+    metrics = Result(**found, own=Counts(**found), seconds=2.0).metrics()
     assert metrics.pop("encode/peak_rss_mb") > 1
     assert metrics == {
         "encode/rows": 10,
@@ -584,8 +585,10 @@ def test_metrics_are_numbers_and_rates_follow_from_the_seconds():
 
 
 def test_rates_are_those_of_the_rows_that_this_run_has_computed():
-    metrics = Result(rows=10, resumed_rows=5, tokens=40, seconds=2.0).metrics()
-    assert (metrics["encode/rows_per_second"], metrics["encode/tokens_per_second"]) == (2.5, 10.0)
+    own = Counts(rows=5, tokens=30, computed_rows=4)
+    metrics = Result(rows=10, resumed_rows=5, tokens=40, computed_rows=9, own=own, seconds=2.0).metrics()
+    assert (metrics["encode/rows_per_second"], metrics["encode/tokens_per_second"]) == (2.5, 15.0)
+    assert (metrics["encode/rows"], metrics["encode/computed_rows"]) == (10, 4)
 
 
 def test_padding_is_a_metric_where_the_backend_knows_it(tmp_path, folder):

@@ -237,3 +237,24 @@ def test_progress_from_several_threads_is_added_up(shown):
             thread.join()
         progress.window_done(100)
     assert shown() == [(done, 100) for done in (*range(1, 81), 100)]
+
+
+def test_rows_that_were_there_count_as_done_and_not_in_the_rate(monkeypatch, caplog):
+    clock = iter([0.0, 1000.0, 1010.0, 1020.0, 2020.0, 2030.0])
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    monkeypatch.setattr(module.logger, "propagate", True)
+    monkeypatch.setattr(module.time, "perf_counter", lambda: next(clock))
+    with caplog.at_level(logging.INFO, logger="steps"), Progress(1000, there=800) as progress:
+        # 1,000 seconds go by over what was there, then ten rows take ten seconds.
+        progress.window_passed()
+        progress.advance(10)
+        progress.window_done(20)
+        progress.window_passed()
+        assert progress.done == 820
+        progress.window_done(30)
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines == [
+        "810 of 1000 rows (81 %), 1 rows/s, 190 s left",
+        "820 of 1000 rows (82 %), 1 rows/s, 180 s left",
+        "850 of 1000 rows (85 %), 2 rows/s, 90 s left",
+    ]

@@ -1,9 +1,13 @@
 """An encode that was stopped goes on, and its result is that of one that was not."""
 
+import datetime
+import decimal
 import json
 import random
+import uuid
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from test_pipeline import CountingBackend, Words, put
@@ -311,3 +315,106 @@ def test_the_code_is_known_by_its_files(tmp_path):
     assert code_digest(tmp_path) == before
     (tmp_path / "common" / "a.py").write_text("2")
     assert code_digest(tmp_path) != before
+
+
+# what a resumed run says of itself
+
+
+def test_a_run_that_goes_on_counts_what_it_has_computed_itself(tmp_path, monkeypatch):
+    monkeypatch.setattr(encoder, "WINDOW", 5)
+    corpus = open_corpus(put(tmp_path / "corpus.jsonl", [f"text {i}" for i in range(20)]))
+    with pytest.raises(KeyboardInterrupt):
+        encode(corpus, StoppingBackend(3), tmp_path / "out", options())
+    told, backend = [], WindowBackend()
+    result = encode(corpus, backend, tmp_path / "out", options(), on_rows=told.append)
+    assert 0 < result.resumed_rows < 20
+    assert told[0] == result.resumed_rows and told[-1] == 20
+    metrics = result.metrics()
+    assert metrics["encode/computed_rows"] == len(backend.seen) == 20 - result.resumed_rows
+    assert metrics["encode/tokens_per_second"] * result.seconds == pytest.approx(4 * len(backend.seen))
+    again = encode(corpus, WindowBackend(), tmp_path / "out", options()).metrics()
+    assert (again["encode/rows"], again["encode/computed_rows"], again["encode/tokens_per_second"]) == (20, 0, 0)
+
+
+def test_a_corpus_that_moved_between_two_runs_is_named_where_it_is(tmp_path):
+    texts = ["one", None, "three", None, "five", None]
+    old, new = tmp_path / "old.jsonl", tmp_path / "moved" / "old.jsonl"
+    corpus = open_corpus(put(old, texts))
+    with pytest.raises(KeyboardInterrupt):
+        encode(corpus, StoppingBackend(1), tmp_path / "out", options(rows_per_part=2))
+    new.parent.mkdir()
+    moved = open_corpus(old.rename(new))
+    result = encode(moved, WindowBackend(), tmp_path / "out", options(rows_per_part=2))
+    assert result.resumed_rows == 2
+    rejects = pq.read_table(tmp_path / "out" / "rejects.parquet").to_pylist()
+    assert [row["file"] for row in rejects] == [str(new)] * 3
+    assert {end["file"] for part in result.parts for end in part.source.values()} == {str(new)}
+    whole = encode(moved, WindowBackend(), tmp_path / "whole", options(rows_per_part=2))
+    assert content(tmp_path / "out") == content(tmp_path / "whole")
+    assert result.manifest() == whole.manifest() and result.parts == whole.parts
+
+
+# rejects, whatever the type of their ids
+
+MOMENT = 1_700_000_000
+ID_TYPES = {
+    "date32": pa.array([datetime.date(2024, 1, day) for day in (1, 2, 3, 4)]),
+    "date64": pa.array([datetime.date(2024, 1, day) for day in (1, 2, 3, 4)], pa.date64()),
+    **{
+        f"timestamp[{unit}] {zone}": pa.array([MOMENT, MOMENT + 1, None, -1], pa.timestamp(unit, zone))
+        for unit in ("s", "ms", "us", "ns")
+        for zone in (None, "Europe/Berlin")
+    },
+    "time32": pa.array([1, 2, 3, 4], pa.time32("s")),
+    "time64": pa.array([1, 2, 3, 4], pa.time64("ns")),
+    "duration": pa.array([1, 2, 3, -4], pa.duration("ns")),
+    "decimal128": pa.array([decimal.Decimal("1.50"), decimal.Decimal("-2.25"), None, decimal.Decimal("9" * 30)]),
+    "decimal256": pa.array([decimal.Decimal(n) for n in (1, 2, 3, 10**50)], pa.decimal256(60, 2)),
+    "binary": pa.array([b"\xff", b"", None, b"\0"]),
+    "fixed binary": pa.array([b"ab", b"\xff\xfe", None, b"\0\0"], pa.binary(2)),
+    "uuid": pa.array([uuid.UUID(int=n).bytes for n in (1, 2, 3, 4)], pa.uuid()),
+    "float": pa.array([1.5, float("nan"), float("-inf"), -0.0]),
+    "float16": pa.array(np.array([1.5, np.nan, np.inf, 3], np.float16)),
+    "uint64": pa.array([2**64 - 1, 2**63, 0, 1], pa.uint64()),
+    "bool": pa.array([True, False, None, True]),
+    "string view": pa.array(["a", "b" * 40, None, ""], pa.string_view()),
+    "dictionary": pa.array(["a", "b", None, "a"]).dictionary_encode(),
+    "list": pa.array([[1], [], None, [2, None]]),
+    "struct": pa.array([{"a": datetime.date(2024, 1, 1), "b": [n]} for n in (b"\xff", b"2", None, b"4")]),
+    "struct of seconds": pa.array([{"a": n} for n in (1, 2, 3, 4)], pa.struct([("a", pa.timestamp("s"))])),
+    "map": pa.array([[("k", 1)], [], None, [("l", 2)]], pa.map_(pa.string(), pa.int64())),
+}
+
+
+@pytest.mark.parametrize("name", ID_TYPES)
+def test_rows_without_an_embedding_keep_an_id_of_any_type(tmp_path, name):
+    ids = pa.concat_arrays([ID_TYPES[name]] * 2)
+    table = pa.table({"text": ["one", None, None, "four", "five", "six", None, None], "key": ids})
+    with pa.ipc.new_file(tmp_path / "corpus.arrow", table.schema) as writer:
+        writer.write_table(table)
+    corpus = open_corpus(tmp_path / "corpus.arrow", id_column="key")
+    given, out = options(rows_per_part=4), tmp_path / "out"
+    encode(corpus, WindowBackend(), tmp_path / "whole", given)
+    with pytest.raises(KeyboardInterrupt):
+        encode(corpus, StoppingBackend(1), out, given)
+    result = encode(corpus, WindowBackend(), out, given)
+    assert result.resumed_rows == 4
+    assert content(out) == content(tmp_path / "whole")
+
+    rejects = pq.read_table(out / "rejects.parquet")
+    assert rejects.column("row").to_pylist() == [1, 2, 6, 7]
+    parts = pa.concat_tables([pq.read_table(path) for path in sorted(out.glob("part-*"))])
+    assert rejects.column("id").type == parts.column("id").type
+    # Compared as they are written: NaN equals nothing.
+    found, ids = rejects.column("id").to_pylist(), parts.column("id").to_pylist()
+    assert repr(found) == repr([ids[row] for row in (1, 2, 6, 7)])
+
+    # A whole output that is damaged has its records made again, from rejects.parquet.
+    output = output_of(out)
+    manifests.write_manifest(output, result.parts, {"plan": {}, "runs": [], **result.manifest()})
+    output.clear_work()
+    (out / "part-00001.parquet").unlink()
+    manifests.restore(output)
+    assert encode(corpus, WindowBackend(), out, given).resumed_rows == 4
+    (out / "manifest.json").unlink()
+    assert content(out) == content(tmp_path / "whole")

@@ -44,6 +44,10 @@ def output(tmp_path):
     return output
 
 
+def rejects_of(rows, id_type=None):
+    return pa.Table.from_pylist(list(rows), shards.rejects_schema(id_type or pa.int64()))
+
+
 def put_part(output, first, *tables, stem="part-00000", kind=ParquetPart, rejects=(), width=2):
     """Write a part of some tables as encode does, with its record."""
     writer = kind(output.workspace, stem, tables[0].schema, width)
@@ -55,7 +59,7 @@ def put_part(output, first, *tables, stem="part-00000", kind=ParquetPart, reject
     part = Part(facts[0].name, first, rows, writer.rows, facts[0].bytes, facts[0].sha256, {}, {"rows": rows}, facts[1:])
     for path, name in made:
         output.put(path, name)
-    manifests.write_record(output, part, list(rejects))
+    manifests.write_record(output, part, rejects_of(rejects))
     return part
 
 
@@ -270,11 +274,18 @@ def test_vectors_of_a_finished_part_are_read_by_row(output, kind, monkeypatch):
 
 
 def test_a_record_says_what_is_needed_to_go_on(output):
-    part = put_part(output, 7, table_of(0, 3), rejects=[{"row": 8, "reason": "null"}])
+    rejects = [{"row": 8, "reason": "null"}]
+    part = put_part(output, 7, table_of(0, 3), rejects=rejects)
     record = manifests.read_record(output, "part-00000")
     assert manifests.part_from(record["part"]) == part
-    assert record["rejects"] == [{"row": 8, "reason": "null"}]
+    assert manifests.read_rejects(record, pa.int64()) == rejects_of(rejects)
+    assert manifests.read_rejects({"rejects": None}, pa.string()) == rejects_of([], pa.string())
     assert manifests.read_record(output, "part-00001") is None
+
+
+def test_a_record_of_older_code_holds_its_rejects_as_json(output):
+    rejects = [{"row": 8, "id": "a", "file": "c", "line": 3, "reason": "null"}]
+    assert manifests.read_rejects({"rejects": rejects}, pa.string()) == rejects_of(rejects, pa.string())
 
 
 def test_a_record_that_is_torn_is_none(output):
@@ -318,7 +329,7 @@ def test_a_record_with_a_value_of_another_kind_is_none(output, name, value):
 
 def test_rejects_have_a_row_for_each_row_without_an_embedding(output):
     rows = [[{"row": 1, "id": "a", "file": "c.csv", "line": 3, "reason": "null"}], [], [{"row": 9, "id": None}]]
-    file = manifests.write_rejects(output, pa.string(), rows)
+    file = manifests.write_rejects(output, pa.string(), [rejects_of(part, pa.string()) for part in rows])
     assert manifests.check_files(output, [file]) == []
     assert pq.read_table(output.place.local / "rejects.parquet").to_pylist() == [
         {"row": 1, "id": "a", "file": "c.csv", "line": 3, "reason": "null"},
@@ -327,7 +338,7 @@ def test_rejects_have_a_row_for_each_row_without_an_embedding(output):
 
 
 def test_without_rejects_there_is_no_file_of_them(output):
-    assert manifests.write_rejects(output, pa.int64(), [[], []]) is None
+    assert manifests.write_rejects(output, pa.int64(), [rejects_of([]), rejects_of([])]) is None
     assert output.names() == []
 
 
@@ -349,7 +360,7 @@ def test_the_records_of_a_whole_output_can_be_written_again(output):
         put_part(output, 0, table_of(0, 3), rejects=rejects),
         put_part(output, 3, table_of(3, 2), stem="part-00001"),
     ]
-    finish(output, *parts, rejects=vars(manifests.write_rejects(output, pa.int64(), [rejects])))
+    finish(output, *parts, rejects=vars(manifests.write_rejects(output, pa.int64(), [rejects_of(rejects)])))
     before = [manifests.read_record(output, f"part-0000{i}") for i in range(2)]
     output.clear_work()
     assert manifests.read_record(output, "part-00000") is None

@@ -329,7 +329,11 @@ def check(step: str, overrides: list[str], multirun: bool = False, complete: boo
             config = _compose(step, choice)
             _check_values(config, STEPS[step], complete)
             _check_suites(parsed, config)
+            if step == "encode":
+                _check_effect(parsed, config)
             configs.append(config)
+    if step == "encode":
+        _check_outputs(parsed, configs)
     if step == "main":
         check_chain(list(configs[0].overrides), complete)
     if step == "log_model":
@@ -361,6 +365,47 @@ def _check_suites(parsed: list[Override], config: DictConfig) -> None:
         raise UserError(
             f"{lost[0]} is for a single suite, and several are scored here ({', '.join(config.suites)}). Say which: {lost[0].replace('suite.', f'suites.{name}.', 1)}=<value>."
         )
+
+
+# A key of encode, and what it is for: another key and the values with which it does something.
+NEEDED = (
+    ("corpus.chunk_pooling", "corpus.long_text", ("chunk",)),
+    ("corpus.chunk_overlap", "corpus.long_text", ("chunk",)),
+    ("corpus.text_column", "corpus.template", (None,)),
+    ("backend.streams", "backend.name", ("openvino", "auto")),
+)
+
+
+def _check_effect(parsed: list[Override], config: DictConfig) -> None:
+    """Refuse a setting of encode that would change nothing beside the others."""
+    typed = {override.key_or_group for override in parsed if not override.is_delete()}
+    for key, other, values in NEEDED:
+        value = OmegaConf.select(config, other)
+        value = value.name if isinstance(value, Enum) else value
+        if key in typed and value not in values:
+            expected = "null" if values[0] is None else values[0]
+            raise UserError(f"{key} changes nothing with {other}={value}; it is for {other}={expected}. Leave one out.")
+    if "accept_changes" in typed and config.accept_changes and config.output is None:
+        raise UserError(
+            "accept_changes is for an output that was begun before; give -P output=<folder or URI> with it."
+        )
+
+
+def _check_outputs(parsed: list[Override], configs: list[DictConfig]) -> None:
+    """Refuse a sweep whose jobs would write to one output: the second would find that of the first."""
+    outputs = [config.output for config in configs if config.output is not None]
+    if len(set(outputs)) == len(outputs):
+        return
+    typed = next((o.input_line.partition("=")[2] for o in parsed if o.key_or_group == "output"), outputs[0])
+    swept = [
+        f"{key}.name" if dataclasses.is_dataclass(field_type(STEPS["encode"], key)) else key
+        for key in (o.key_or_group for o in parsed if o.is_sweep_override() and o.key_or_group != "output")
+    ]
+    missing = [key for key in swept if f"${{{key}}}" not in typed]
+    name = "-".join([typed.strip("'\""), *(f"${{{key}}}" for key in missing)])
+    raise UserError(
+        f"jobs of this sweep share one output ({typed}); expected one for each. Give output='{name}', or leave output out."
+    )
 
 
 def _choices(parsed: list[Override]) -> list[list[str]]:

@@ -1,11 +1,41 @@
 """A long text as overlapping pieces that a model can read whole. Knows neither MLflow nor Hydra."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import tokenizers
-from sentence_transformers import SentenceTransformer
 
 from steps.common.errors import UserError
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+
+def chunk_room(fast: tokenizers.Tokenizer, prompt: str, limit: int | None, overlap: int) -> int | None:
+    """Tokens of a text that a model reads beside its prompt and special tokens; None where it has no limit.
+
+    Args:
+        fast: without padding and truncation.
+
+    Raises:
+        UserError: an overlap as long as that.
+    """
+    room = None if limit is None else limit - len(fast.encode(prompt).ids)
+    if room is not None and overlap >= room:
+        raise UserError(
+            f"corpus.chunk_overlap is {overlap}; expected less than {room}, the tokens of a text that the model reads."
+        )
+    return room
+
+
+def without_limits(fast: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    """A copy of a tokenizer that neither pads nor truncates."""
+    fast = tokenizers.Tokenizer.from_str(fast.to_str())
+    fast.no_padding()
+    fast.no_truncation()
+    return fast
 
 
 class Chunker:
@@ -28,18 +58,10 @@ class Chunker:
             raise UserError(
                 "corpus.long_text=chunk needs a model with a fast tokenizer. Use corpus.long_text=truncate."
             )
-        self._fast = tokenizers.Tokenizer.from_str(fast.to_str())
-        self._fast.no_padding()
-        self._fast.no_truncation()
+        self._fast = without_limits(fast)
         self._prompt, self._overlap = prompt or "", overlap
         self._limit = model.max_seq_length
-        # What stands round a piece: special tokens and the prompt.
-        frame = len(self._fast.encode(self._prompt).ids)
-        self._room = None if self._limit is None else self._limit - frame
-        if self._room is not None and overlap >= self._room:
-            raise UserError(
-                f"corpus.chunk_overlap is {overlap}; expected less than {self._room}, the tokens of a text that the model reads."
-            )
+        self._room = chunk_room(self._fast, self._prompt, self._limit, overlap)
 
     def split(self, texts: Sequence[str]) -> list[list[str]]:
         """The pieces of each text; a text that the model reads whole is its own one piece."""

@@ -8,9 +8,10 @@ import bisect
 import functools
 import hashlib
 import itertools
+import json
 import re
 import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
@@ -121,10 +122,28 @@ class Corpus:
             ],
         }
 
+    def decisive(self) -> dict:
+        """What of its files decides a result, for a plan: their names and contents, and the columns in use that their
+        folders name. Types follow from these, and from the code and libraries that are in the plan as well."""
+        names = [f"{i:05d} {source.place.name}" for i, source in enumerate(self.sources)]
+        used = {column.name for column in self.fields.text_columns + self.fields.value_columns}
+        # As JSON, which tells a null from the word.
+        keys = {
+            name: {key: json.dumps(value, ensure_ascii=False) for key, value in source.keys.items() if key in used}
+            for name, source in zip(names, self.sources)
+        }
+        sources = {name: f"{one.sha256} ({one.rows} rows)" for name, one in zip(names, self.sources)}
+        partitions = {name: values for name, values in keys.items() if values}
+        return {"sources": sources} | ({"partitions": partitions} if partitions else {})
+
     def where(self, row: int) -> tuple[Source, int]:
         """The file that a row of the corpus is in, and its number there, from 0."""
         index = bisect.bisect_right(self._first_rows, row) - 1
         return self.sources[index], row - self._first_rows[index]
+
+    def files_of(self, rows: Iterable[int]) -> list[str]:
+        """The path or URI of the file that each of some rows is in."""
+        return [str(self.where(row)[0].place) for row in rows]
 
     @functools.cached_property
     def _first_rows(self) -> list[int]:

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from steps.common.errors import UserError
+
 # embedding.dtype -> type of the numbers that are stored. `binary` has a bit for each dimension, eight in a number.
 STORED = {"float32": "float32", "float16": "float16", "int8": "int8", "binary": "int8"}
 
@@ -21,6 +23,14 @@ def shorten(embeddings: np.ndarray, truncate_dim: int | None, normalize: bool) -
     if truncate_dim is not None:
         embeddings = np.ascontiguousarray(embeddings[:, :truncate_dim])
     return unit_length(embeddings) if normalize else embeddings
+
+
+def check_dim(truncate_dim: int | None, dim: int) -> None:
+    """Raises UserError where embeddings of `dim` dimensions cannot be cut to `truncate_dim`."""
+    if truncate_dim is not None and truncate_dim > dim:
+        raise UserError(
+            f"embedding.truncate_dim is {truncate_dim}, but the model has {dim} dimensions. Give {dim} or less."
+        )
 
 
 def stored_width(dim: int, dtype: str) -> int:

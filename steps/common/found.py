@@ -1,5 +1,7 @@
 """The model that a run ID or a registered version stands for. Light: it imports MLflow, but nothing that computes."""
 
+import contextlib
+import hashlib
 import json
 import logging
 import re
@@ -12,6 +14,7 @@ import mlflow
 from mlflow.entities import LoggedModel
 from mlflow.exceptions import MlflowException
 
+from steps.common import files
 from steps.common.errors import UserError
 
 logger = logging.getLogger("steps")
@@ -120,6 +123,38 @@ def download(found: FoundModel) -> Path:
         raise UserError(
             f"the files of {found.uri} cannot be read from {found.logged.artifact_location} ({error}). If they are gone, run log_model again."
         ) from error
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 of what decides a logged model's vectors: its weights, modules, tokenizer and prompts."""
+    total = hashlib.sha256()
+    for path in _model_files(folder, "*"):
+        if path.is_file() and path.suffix != ".md":
+            name = path.relative_to(folder).as_posix()
+            total.update(f"{name}\0{files.sha256(files.locate(path))}\0".encode())
+    return total.hexdigest()
+
+
+def _model_files(folder: Path, name: str) -> list[Path]:
+    return sorted(folder.glob(f"*.sentence_transformer/**/{name}"))
+
+
+def saved_prompts(folder: Path) -> tuple[dict[str, str], str | None] | None:
+    """The prompts of a downloaded model, by name, and the name of its default, before it is loaded; None where its files
+    do not say."""
+    for path in _model_files(folder, "config_sentence_transformers.json")[:1]:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            config = json.loads(path.read_text(encoding="utf-8"))
+            # The library gives every model these two.
+            prompts = {"query": "", "document": ""} | (config.get("prompts") or {})
+            return {name: text or "" for name, text in prompts.items()}, config.get("default_prompt_name")
+    return None
+
+
+def saved_tokenizer(folder: Path) -> Path | None:
+    """The fast tokenizer of a downloaded model; None where it has none, or several."""
+    found = _model_files(folder, "tokenizer.json")
+    return found[0] if len(found) == 1 else None
 
 
 def _latest(client: mlflow.MlflowClient, preceding: str, experiment_id: str) -> str:

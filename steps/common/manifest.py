@@ -3,6 +3,7 @@
 Knows neither MLflow nor Hydra.
 """
 
+import base64
 import contextlib
 import hashlib
 import json
@@ -21,7 +22,7 @@ from steps.common import files
 from steps.common.embedding import STORED, stored_width
 from steps.common.errors import UserError
 from steps.common.output import DONE, PLAN, WORK, Output
-from steps.common.shards import ENDINGS, File, Part, file_facts, part_stem
+from steps.common.shards import ENDINGS, File, Part, file_facts, part_stem, rejects_schema
 
 logger = logging.getLogger("steps")
 
@@ -41,10 +42,38 @@ TOTALS = ("null_rows", "empty_rows", "long_rows", "truncated_rows", "tokens")
 # What is known of an output while it is being made.
 
 
-def write_record(output: Output, part: Part, rejects: list[dict]) -> None:
-    """Note that a part is finished: written after its files, read by whoever goes on."""
+def write_record(output: Output, part: Part, rejects: pa.Table) -> None:
+    """Note that a part is finished: written after its files, read by whoever goes on.
+
+    Args:
+        rejects: its rows without an embedding, by shards.rejects_schema.
+    """
     stem = part.name.partition(".")[0]
-    output.write_text(f"{DONE}/{stem}.json", json.dumps({"part": asdict(part), "rejects": rejects}))
+    record = {"part": asdict(part), "rejects": _pack(rejects) if rejects.num_rows else None}
+    output.write_text(f"{DONE}/{stem}.json", json.dumps(record, allow_nan=False))
+
+
+def _pack(table: pa.Table) -> str:
+    """A table as text: an id may be of any type that Arrow has, and JSON has few of them."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return base64.b64encode(sink.getvalue()).decode("ascii")
+
+
+def read_rejects(record: dict, id_type: pa.DataType) -> pa.Table:
+    """The rows without an embedding that a record holds, by shards.rejects_schema."""
+    schema, rejects = rejects_schema(id_type), record["rejects"]
+    if not isinstance(rejects, str):
+        # None, or the rows themselves, as older code wrote them.
+        return pa.Table.from_pylist(rejects or [], schema)
+    with pa.ipc.open_stream(base64.b64decode(rejects)) as reader:
+        table = reader.read_all()
+    # What comes from rejects.parquet (restore) is as Parquet holds it, which has no seconds.
+    return pa.table(
+        [column if column.type == field.type else column.cast(field.type) for column, field in zip(table, schema)],
+        schema=schema,
+    ).combine_chunks()
 
 
 def part_from(facts: dict) -> Part:
@@ -84,27 +113,19 @@ def is_plan(noted) -> bool:
     return isinstance(noted, dict) and all(isinstance(noted.get(name, 0), kind) for name, kind in kinds.items())
 
 
-def write_rejects(output: Output, id_type: pa.DataType, rejects: Iterable[list[dict]]) -> File | None:
+def write_rejects(output: Output, id_type: pa.DataType, rejects: Iterable[pa.Table]) -> File | None:
     """Write `rejects.parquet`, a row for each corpus row without an embedding; None where there is none.
 
     Args:
         rejects: those of each part, in order.
     """
-    fields = [
-        ("row", pa.int64()),
-        ("id", id_type),
-        ("file", pa.string()),
-        ("line", pa.int64()),
-        ("reason", pa.string()),
-    ]
-    schema = pa.schema(fields)
     temporary = output.workspace / f"{REJECTS}.tmp"
     try:
         writer = None
-        for rows in rejects:
-            if rows:
-                writer = writer or pq.ParquetWriter(temporary, schema, compression="zstd")
-                writer.write_table(pa.Table.from_pylist(rows, schema))
+        for table in rejects:
+            if table.num_rows:
+                writer = writer or pq.ParquetWriter(temporary, rejects_schema(id_type), compression="zstd")
+                writer.write_table(table)
         if writer is None:
             return None
         writer.close()
@@ -118,7 +139,7 @@ def write_rejects(output: Output, id_type: pa.DataType, rejects: Iterable[list[d
 def write_manifest(output: Output, parts: Sequence[Part], facts: dict) -> str:
     """Write `manifest.json`, last of all: it says that the output is whole. Returns its text."""
     content = {"format_version": FORMAT_VERSION, **facts, "parts": [asdict(part) for part in parts]}
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     output.write_text(COPY, json.dumps({"sha256": hashlib.sha256(text.encode()).hexdigest(), "manifest": text}))
     output.write_text(MANIFEST, text)
     return text
@@ -187,22 +208,29 @@ def restore(output: Output) -> dict | None:
         # A row that was rejected is null.
         if rows is None and part.counts["null_rows"]:
             continue
-        own = range(part.first_row, part.first_row + part.rows)
-        write_record(output, part, [row for row in rows or [] if row["row"] in own])
+        write_record(output, part, _between(rows, part.first_row, part.first_row + part.rows))
     return {name: manifest[name] for name in ("plan", "runs", "ranges")}
 
 
-def _read_rejects(output: Output, facts: dict | None) -> list[dict] | None:
+def _read_rejects(output: Output, facts: dict | None) -> pa.Table | None:
     """The rejected rows of a whole output; None where their file is not what the manifest says."""
     if facts is None:
-        return []
+        return rejects_schema(pa.null()).empty_table()
     try:
         content = output.read_bytes(REJECTS)
     except UserError:
         return None
     if hashlib.sha256(content).hexdigest() != facts["sha256"]:
         return None
-    return pq.read_table(pa.BufferReader(content)).to_pylist()
+    return pq.read_table(pa.BufferReader(content))
+
+
+def _between(rejects: pa.Table | None, first: int, end: int) -> pa.Table:
+    """Those of rejected rows, which are in order, that are in a range of the corpus; no rows of None."""
+    if rejects is None:
+        return rejects_schema(pa.null()).empty_table()
+    start, stop = np.searchsorted(rejects.column("row").to_numpy(), [first, end])
+    return rejects.slice(start, stop - start)
 
 
 # Checks.

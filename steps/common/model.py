@@ -14,7 +14,6 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
-import sentence_transformers
 from mlflow.entities import LoggedModel
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature, infer_signature
@@ -28,9 +27,11 @@ from steps.common.backends import Backend, Settings, load
 from steps.common.backends.torch import find_tasks
 from steps.common.errors import UserError
 from steps.common.found import ANSWERS_FOR, BACKENDS, VALIDATION, FoundModel
+from steps.common.found import digest as digest
 from steps.common.found import download as download
 from steps.common.found import find_model as find_model
 from steps.common.inputs import SAMPLE_CORPUS
+from steps.common.plan import versions as versions
 from steps.common.source import Source
 from steps.common.trials import ByRole, Trial
 
@@ -193,16 +194,6 @@ def log_embeddings_api(
     return info
 
 
-def digest(folder: Path) -> str:
-    """SHA-256 of what decides a logged model's vectors: its weights, modules, tokenizer and prompts."""
-    total = hashlib.sha256()
-    for path in sorted(folder.glob("*.sentence_transformer/**/*")):
-        if path.is_file() and path.suffix != ".md":
-            name = path.relative_to(folder).as_posix()
-            total.update(f"{name}\0{files.sha256(files.locate(path))}\0".encode())
-    return total.hexdigest()
-
-
 def load_native(folder: Path) -> SentenceTransformer:
     """Load a logged model as SentenceTransformer, on the CPU; a backend moves it to where it computes."""
     _quiet_progress_bars()
@@ -322,16 +313,6 @@ def calibration_texts() -> list[str]:
     """The sample corpus, and its texts four by four: what int8 ranges are measured on. English; short and long."""
     texts, _ = sample_topics()
     return texts + [" ".join(texts[i : i + 4]) for i in range(0, len(texts), 4)]
-
-
-def versions() -> dict[str, str]:
-    """The libraries that decide an embedding."""
-    names = ("torch", "transformers", "tokenizers", "openvino")
-    return {
-        "mlflow": mlflow.__version__,
-        "sentence-transformers": sentence_transformers.__version__,
-        **{name: importlib.metadata.version(name) for name in names},
-    }
 
 
 def lineage(found: FoundModel) -> dict[str, str]:

@@ -10,7 +10,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,7 @@ from steps.common import shards
 from steps.common.backends import Backend
 from steps.common.chunks import Chunker
 from steps.common.corpus import Corpus
-from steps.common.embedding import STORED, stored_width
+from steps.common.embedding import STORED, check_dim, stored_width
 from steps.common.encoder import Encoder, Options, prepare_all
 from steps.common.errors import UserError
 from steps.common.output import Output
@@ -36,6 +36,8 @@ class Result(Counts):
 
     # Of `rows`, those in parts that an earlier encode had finished.
     resumed_rows: int = 0
+    # What was found in the others, which this encode has made.
+    own: Counts = field(default_factory=Counts)
     written_rows: int = 0
     padding_share: float | None = None
     seconds: float = 0.0
@@ -48,20 +50,20 @@ class Result(Counts):
     sample_embeddings: list[np.ndarray] = field(default_factory=list)
 
     def metrics(self) -> dict[str, float]:
-        """The metrics of an encode run; seconds cover reading, encoding and writing, rates what this run has done."""
+        """The metrics of an encode run: rows are those of the whole output, computed rows and rates those of this run, and
+        seconds cover reading, encoding and writing."""
         seconds = max(self.seconds, 1e-9)
-        own = (self.rows - self.resumed_rows) / max(self.rows, 1)
         return {
             "encode/rows": self.rows,
             "encode/resumed_rows": self.resumed_rows,
             "encode/seconds": self.seconds,
-            "encode/rows_per_second": (self.rows - self.resumed_rows) / seconds,
-            "encode/tokens_per_second": self.tokens * own / seconds,
+            "encode/rows_per_second": self.own.rows / seconds,
+            "encode/tokens_per_second": self.own.tokens / seconds,
             "encode/long_rows": self.long_rows,
             "encode/truncated_rows": self.truncated_rows,
             "encode/empty_rows": self.empty_rows,
             "encode/null_rows": self.null_rows,
-            "encode/computed_rows": self.computed_rows,
+            "encode/computed_rows": self.own.computed_rows,
             "encode/peak_rss_mb": peak_rss_mb(),
             **({} if self.padding_share is None else {"encode/padding_share": self.padding_share}),
         }
@@ -119,10 +121,7 @@ def encode_corpus(
     Raises:
         UserError: `truncate_dim` is more than the model has, a corpus that has changed, or an output that cannot be written.
     """
-    if options.truncate_dim is not None and options.truncate_dim > backend.dim:
-        raise UserError(
-            f"embedding.truncate_dim is {options.truncate_dim}, but the model has {backend.dim} dimensions. Give {backend.dim} or less."
-        )
+    check_dim(options.truncate_dim, backend.dim)
     dim = options.truncate_dim or backend.dim
     width = stored_width(dim, options.dtype)
     schema = shards.embedding_schema(
@@ -139,9 +138,12 @@ def encode_corpus(
     parts = -(-corpus.rows // options.rows_per_part)
     stems = [shards.part_stem(index, parts) for index in range(parts)]
     finished = find_finished(output, stems, options.rows_per_part, corpus.rows)
+    there = sum(record["part"]["rows"] for record in finished.values())
+    if there:
+        logger.info("%d of %d rows are there already", there, corpus.rows)
     start = time.perf_counter()
     with (
-        Progress(corpus.rows) as progress,
+        Progress(corpus.rows, there) as progress,
         PartSink(output, corpus, schema, width, options, before_part, backend.max_tokens) as sink,
         Behind() as behind,
         contextlib.closing(ahead(prepare_all(corpus, encoder, options, stems, finished))) as windows,
@@ -149,15 +151,16 @@ def encode_corpus(
         for window in windows:
             if window.stem in finished:
                 encoder.replay(window, output, manifests.part_from(finished[window.stem]["part"]))
+                progress.window_passed()
             else:
                 embedded = encoder.embed(window, progress.advance)
                 behind.do(sink.write, window, embedded)
-            progress.window_done(window.batch.num_rows)
-            on_rows(window.first_row + window.batch.num_rows)
+                progress.window_done(window.batch.num_rows)
+            on_rows(progress.done)
             give_back_memory()
     result.padding_share = backend.padding_share
     result.sample_texts, result.sample_embeddings = encoder.sample_texts, encoder.sample_embeddings
-    collect(output, stems, set(finished), corpus.id_type, result)
+    collect(output, stems, set(finished), corpus, result)
     result.seconds = time.perf_counter() - start
     return result
 
@@ -181,8 +184,10 @@ def find_finished(output: Output, stems: list[str], rows_per_part: int, rows: in
     return finished
 
 
-def collect(output: Output, stems: list[str], resumed: set[str], id_type: pa.DataType, result: Result) -> None:
+def collect(output: Output, stems: list[str], resumed: set[str], corpus: Corpus, result: Result) -> None:
     """Bring together what is known of every part, and check that each is what was written.
+
+    Files are named where they are now: the corpus may have moved since a part was finished.
 
     Raises:
         UserError: one is not.
@@ -192,18 +197,32 @@ def collect(output: Output, stems: list[str], resumed: set[str], id_type: pa.Dat
         if record is None:
             raise UserError(f"output {output} has lost what was written there. Run the same command again to go on.")
         part = manifests.part_from(record["part"])
-        result.add(Counts(**part.counts))
+        part = replace(part, source=_span(corpus, part.first_row, part.first_row + part.rows - 1))
+        counts = Counts(**part.counts)
+        result.add(counts)
+        if stem in resumed:
+            result.resumed_rows += part.rows
+        else:
+            result.own.add(counts)
         result.parts.append(part)
         result.written_rows += part.written_rows
-        result.resumed_rows += part.rows if stem in resumed else 0
-    result.rejects = manifests.write_rejects(
-        output, id_type, (manifests.read_record(output, stem)["rejects"] for stem in stems if result.null_rows)
+    rejects = (
+        _relocated(manifests.read_rejects(manifests.read_record(output, stem), corpus.id_type), corpus)
+        for stem in stems
+        if result.null_rows
     )
+    result.rejects = manifests.write_rejects(output, corpus.id_type, rejects)
     findings = manifests.check_files(output, result.files())
     if findings:
         raise UserError(
             f"output {output} was changed while it was written: {'; '.join(findings[:3])}. Run the same command again: those parts are encoded again."
         )
+
+
+def _relocated(rejects: pa.Table, corpus: Corpus) -> pa.Table:
+    """Rejected rows, with the files that they are in now."""
+    files = pa.array(corpus.files_of(rejects.column("row").to_pylist()), pa.string())
+    return rejects.set_column(rejects.schema.get_field_index("file"), "file", files)
 
 
 class PartSink:
@@ -238,7 +257,7 @@ class PartSink:
                 self._first_row, self._rejects, self._counts = window.first_row, [], Counts()
             self._writer.write(to_table(window, embedded, self._schema))
             self._counts.add(count(window, embedded, self._max_tokens, chunked=window.pieces is not None))
-            self._rejects += rejects_of(window, self._corpus)
+            self._rejects.append(rejects_of(window, self._corpus))
             if window.is_last:
                 self._finish(window)
 
@@ -253,14 +272,14 @@ class PartSink:
             self._writer.rows,
             files[0].bytes,
             files[0].sha256,
-            {"first": _address(self._corpus, self._first_row), "last": _address(self._corpus, last)},
+            _span(self._corpus, self._first_row, last),
             asdict(self._counts),
             files[1:],
         )
         self._before_part()
         for path, name in made:
             self._output.put(path, name)
-        manifests.write_record(self._output, part, self._rejects)
+        manifests.write_record(self._output, part, pa.concat_tables(self._rejects))
         self._writer = None
 
 
@@ -277,6 +296,11 @@ def written(output: Output) -> Iterator[None]:
         raise UserError(
             f"output {output} cannot be written: {error.strerror or error}. The finished parts are kept; mend that, and run the same command again to go on."
         ) from error
+
+
+def _span(corpus: Corpus, first: int, last: int) -> dict:
+    """Where the rows of a part stand: a shards.Part's `source`."""
+    return {"first": _address(corpus, first), "last": _address(corpus, last)}
 
 
 def _address(corpus: Corpus, row: int) -> dict:

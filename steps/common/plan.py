@@ -1,10 +1,14 @@
 """What decides a result, and whether two results would be the same. Knows neither MLflow nor Hydra."""
 
 import hashlib
+import importlib.metadata
+import os
 from pathlib import Path
 
 # Differences shown in full; the rest is counted.
 SHOWN = 6
+# Letters of a value.
+SHOWN_LETTERS = 80
 
 
 def flatten(tree: dict, prefix: str = "") -> dict:
@@ -24,7 +28,8 @@ def differences(before: dict, now: dict, accepted: tuple[str, ...] = ()) -> list
     lines = []
     for key in dict.fromkeys([*old, *new]):
         if old.get(key) != new.get(key) and key.partition(".")[0] not in accepted:
-            lines.append(f"{key}: {_show(old.get(key))} there, {_show(new.get(key))} here")
+            there, here = _show_both(old.get(key), new.get(key))
+            lines.append(f"{key}: {there} there, {here} here")
     return lines
 
 
@@ -33,9 +38,25 @@ def shown(lines: list[str]) -> str:
     return "; ".join(lines[:SHOWN]) + (f"; and {rest} more" if rest > 0 else "")
 
 
-def _show(value) -> str:
-    text = str(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+def _show_both(old, new) -> tuple[str, str]:
+    """Two values, long ones from a little before where they differ."""
+    old, new = str(old), str(new)
+    start = max(0, len(os.path.commonprefix([old, new])) - 20) if max(len(old), len(new)) > SHOWN_LETTERS else 0
+    return _show(old, start), _show(new, start)
+
+
+def _show(text: str, start: int) -> str:
+    begin, rest = "..." if start else "", text[start:]
+    return begin + (rest if len(rest) <= SHOWN_LETTERS else f"{rest[: SHOWN_LETTERS - 3]}...")
+
+
+def versions() -> dict[str, str]:
+    """The libraries that decide an embedding, or how it is written."""
+    names = (
+        *("mlflow", "sentence-transformers", "torch", "transformers", "tokenizers", "openvino"),
+        *("numpy", "pyarrow"),
+    )
+    return {name: importlib.metadata.version(name) for name in names}
 
 
 def code_digest(folder: Path) -> str:

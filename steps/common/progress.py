@@ -56,20 +56,31 @@ class Behind:
 
 
 class Progress:
-    """A bar on a terminal, a line in the log every few seconds elsewhere."""
+    """A bar on a terminal, a line in the log every few seconds elsewhere.
 
-    def __init__(self, total: int):
-        self._total, self._done, self._ahead = total, 0, 0
+    Rows that were there before count as done, and neither in the rate nor in the time left.
+    """
+
+    def __init__(self, total: int, there: int = 0):
+        """`there`: rows of the total that an earlier encode has finished."""
+        self._total, self._there, self._own, self._ahead = total, there, 0, 0
         # A backend reports from its own threads.
         self._lock = threading.Lock()
-        self._start = self._last = time.perf_counter()
-        self._bar = tqdm(total=total, unit="row", unit_scale=True, disable=not sys.stderr.isatty())
+        # The clock stands still while finished rows go by: _seconds of work until _since.
+        self._seconds = 0.0
+        self._since = self._last = time.perf_counter()
+        self._bar = tqdm(total=total, initial=there, unit="row", unit_scale=True, disable=not sys.stderr.isatty())
 
     def __enter__(self) -> "Progress":
         return self
 
     def __exit__(self, *error) -> None:
         self._bar.close()
+
+    @property
+    def done(self) -> int:
+        """Rows that are done in all."""
+        return self._there + self._own
 
     def advance(self, rows: int) -> None:
         """Some texts of the current window are embedded."""
@@ -83,18 +94,30 @@ class Progress:
             rest, self._ahead = rows - self._ahead, 0
             self._show(rest)
 
+    def window_passed(self) -> None:
+        """A window that was there before has gone by."""
+        with self._lock:
+            self._since = time.perf_counter()
+            self._bar.unpause()
+
     def _show(self, rows: int) -> None:
-        self._done += rows
+        self._own += rows
         self._bar.update(rows)
         now = time.perf_counter()
-        if self._bar.disable and self._done and now - self._last >= PROGRESS_SECONDS:
+        self._seconds += now - self._since
+        self._since = now
+        if self._bar.disable and self.done and now - self._last >= PROGRESS_SECONDS:
             self._last = now
-            rate = self._done / (now - self._start)
+            share = 100 * self.done / self._total
+            if not self._own:
+                logger.info("%d of %d rows (%.0f %%)", self.done, self._total, share)
+                return
+            rate = self._own / max(self._seconds, 1e-9)
             logger.info(
                 "%d of %d rows (%.0f %%), %.0f rows/s, %.0f s left",
-                self._done,
+                self.done,
                 self._total,
-                100 * self._done / self._total,
+                share,
                 rate,
-                (self._total - self._done) / rate,
+                (self._total - self.done) / rate,
             )

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import hydra
@@ -36,8 +37,19 @@ SERVER_TIMEOUT = 10.0
 
 logger = logging.getLogger("steps")
 
-# The overrides of this process's command line.
-_typed: list[str] = []
+NOT_RESUMABLE = "only an encode with an output can go on: -P output=<folder>"
+
+
+@dataclass
+class _Launch:
+    """How this process was started: the overrides of its command line, whether they are a sweep, and by `mlflow run`."""
+
+    typed: list[str] = field(default_factory=list)
+    sweep: bool = False
+    by_mlflow: bool = False
+
+
+_launched = _Launch()
 
 
 class Stopped(BaseException):
@@ -60,7 +72,9 @@ def launch(
     arguments.register_schemas()
     try:
         given = arguments.translate(step, sys.argv[1:])
-        _typed[:] = given.overrides
+        _launched.typed, _launched.sweep = given.overrides, given.multirun
+        # mlflow forgets the variable once the run is taken over.
+        _launched.by_mlflow = bool(os.environ.get("MLFLOW_RUN_ID"))
         if not given.own_config:
             arguments.check(step, given.overrides, given.multirun, complete=given.runs_the_step)
         if given.runs_the_step:
@@ -333,10 +347,8 @@ def tag_upstream(upstream_run_id: str, model_id: str) -> None:
 
 def next_command(step: str, **parameters: str) -> str:
     """The line that goes on from here, typed the way this step was: same project, version, environment, experiment."""
-    import mlflow
-
-    active = mlflow.active_run()
-    tags = active.data.tags
+    active = _active_run()
+    tags = active.data.tags if active else {}
     if "mlflow.project.entryPoint" not in tags:
         rest = shlex.split(parameters.pop("overrides", ""))
         keys = arguments.ALIASES.get(step, {})
@@ -350,6 +362,8 @@ def next_command(step: str, **parameters: str) -> str:
     manager = tags.get("mlflow.project.env", "local")
     if manager != "conda":
         words += ["--env-manager", manager]
+    import mlflow
+
     experiment = mlflow.get_experiment(active.info.experiment_id)
     if experiment.experiment_id != "0":
         words += ["--experiment-name", experiment.name]
@@ -358,28 +372,38 @@ def next_command(step: str, **parameters: str) -> str:
 
 @contextlib.contextmanager
 def resumable(run_id: str, output: str | None) -> Iterator[None]:
-    """When the step is stopped in here, say how it goes on."""
+    """When the step is stopped in here, say how it goes on; where one of these is in another, the inner one does."""
     try:
         yield
-    except (KeyboardInterrupt, Stopped):
-        go_on = resume_command("encode", run_id=run_id, output=output) if output else None
-        print(
-            f"to go on: {go_on}" if go_on else "only an encode with an output can go on: -P output=<folder>",
-            file=sys.stderr,
-        )
+    except (KeyboardInterrupt, Stopped) as stop:
+        if not hasattr(stop, "go_on"):
+            stop.go_on = resume_command("encode", run_id=run_id, output=output) if output else None
+            shown = f"to go on: {stop.go_on}" if output else NOT_RESUMABLE
+            print(shown, file=sys.stderr, flush=True)
         raise
 
 
 def resume_command(step: str, **fixed: str) -> str:
-    """The line that runs this step again, as it was typed but for `fixed`."""
+    """The line that runs this step again, as it was typed but for `fixed`; a sweep as a whole."""
+    if _launched.by_mlflow and (_launched.sweep or _active_run() is None):
+        # What it takes to write the line is in a run that is over, or not taken over yet.
+        return "type the same mlflow run command again."
+    if _launched.sweep:
+        return shlex.join(["python", "-m", f"steps.{step}", "--multirun", *_launched.typed])
     kept, declared = [], dict(fixed)
-    for text, override in zip(_typed, arguments.parse(_typed)):
+    for text, override in zip(_launched.typed, arguments.parse(_launched.typed)):
         name = override.key_or_group
         if name == "corpus.path" and isinstance(override.value(), str):
             declared["corpus"] = override.value()
         elif name not in fixed:
             kept.append(text)
     return next_command(step, **declared, **({"overrides": shlex.join(kept)} if kept else {}))
+
+
+def _active_run():
+    """The active run; None where there is none, as in a step that was stopped before it imported mlflow."""
+    mlflow = sys.modules.get("mlflow")
+    return mlflow.active_run() if hasattr(mlflow, "active_run") else None
 
 
 def _as_typed(value: str) -> str:

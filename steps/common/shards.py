@@ -82,6 +82,13 @@ def embedding_schema(
     return pa.schema(fields)
 
 
+def rejects_schema(id_type: pa.DataType) -> pa.Schema:
+    """Columns of `rejects.parquet`: a row of the corpus that has no embedding, and why."""
+    return pa.schema(
+        [("row", pa.int64()), ("id", id_type), ("file", pa.string()), ("line", pa.int64()), ("reason", pa.string())]
+    )
+
+
 def embedding_column(vectors: np.ndarray, valid: np.ndarray, kind: pa.DataType) -> pa.Array:
     """Put [k, width] vectors on the k true rows of `valid`, as an array of the list type `kind`; the other rows are null."""
     values = pa.array(vectors.reshape(-1).astype(kind.value_type.to_pandas_dtype(), copy=False))

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from steps.common.backends import TokenizedTexts
 from steps.common.corpus import LINE, REASON, Corpus
 from steps.common.repeats import WindowPlan
-from steps.common.shards import embedding_column
+from steps.common.shards import embedding_column, rejects_schema
 
 # Rows sorted by length together: enough that the texts of a batch are of about one length, few enough to hold.
 WINDOW = 8192
@@ -113,22 +113,28 @@ def count(window: Window, embedded: Embedded, max_tokens: int | None, *, chunked
     )
 
 
-def rejects_of(window: Window, corpus: Corpus) -> list[dict]:
-    """The rows of a window that get no embedding, as they stand in rejects.parquet."""
+def rejects_of(window: Window, corpus: Corpus) -> pa.Table:
+    """The rows of a window that get no embedding, as they stand in rejects.parquet. Ids stay in Arrow: Python has not
+    every type of them, and JSON has few."""
     reasons = window.batch.column(REASON)
-    if reasons.null_count == len(reasons):
-        return []
-    rows = np.flatnonzero(pc.is_valid(reasons).to_numpy(zero_copy_only=False))
-    return [
-        {
-            "row": window.first_row + int(row),
-            "id": window.batch.column("id")[row].as_py(),
-            "file": str(corpus.where(window.first_row + int(row))[0].place),
-            "line": window.batch.column(LINE)[row].as_py(),
-            "reason": reasons[row].as_py(),
-        }
-        for row in rows
+    rows = pc.indices_nonzero(pc.is_valid(reasons))
+    numbers = [window.first_row + row for row in rows.to_pylist()]
+    columns = [
+        pa.array(numbers, pa.int64()),
+        _take(window.batch.column("id"), rows),
+        pa.array(corpus.files_of(numbers), pa.string()),
+        window.batch.column(LINE).take(rows),
+        reasons.take(rows),
     ]
+    return pa.table(columns, schema=rejects_schema(corpus.id_type))
+
+
+def _take(column: pa.Array, rows: pa.Array) -> pa.Array:
+    """Some rows of a column, of any type: Arrow's own `take` has none for string views and the like."""
+    try:
+        return column.take(rows)
+    except pa.ArrowNotImplementedError:
+        return pa.concat_arrays([column.slice(row, 1) for row in rows.to_pylist()] or [column.slice(0, 0)])
 
 
 def to_table(window: Window, embedded: Embedded, schema: pa.Schema) -> pa.Table:
@@ -139,7 +145,7 @@ def to_table(window: Window, embedded: Embedded, schema: pa.Schema) -> pa.Table:
         repeats = np.ones(batch.num_rows, np.int64)
         repeats[valid] = [len(pieces) for pieces in embedded.pieces]
         rows = np.repeat(np.arange(batch.num_rows), repeats)
-        columns = {name: column.take(pa.array(rows)) for name, column in columns.items()}
+        columns = {name: _take(column, pa.array(rows)) for name, column in columns.items()}
         valid = valid[rows]
         words = np.full(len(rows), None, object)
         words[valid] = [piece for pieces in embedded.pieces for piece in pieces]

@@ -89,6 +89,22 @@ def check_candidates(candidates: Sequence[str]) -> None:
             raise UserError(f"candidates: there is no backend {candidate!r}; expected some of {', '.join(CANDIDATES)}.")
 
 
+def choose_prompt(prompts: dict[str, str], default: str | None, name: str | None) -> str | None:
+    """The text of one of a model's prompts, by name; without a name that of its default.
+
+    Raises:
+        UserError: the model has no prompt of this name.
+    """
+    name = name or default
+    if name is None:
+        return None
+    if name not in prompts:
+        raise UserError(
+            f"the model has no prompt {name!r}; embedding.prompt_name is one of {', '.join(prompts) or 'none'}."
+        )
+    return prompts[name]
+
+
 class Store(Protocol):
     """Where converted models are kept, beside the model they were made from."""
 

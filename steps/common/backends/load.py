@@ -82,6 +82,48 @@ def candidates(settings: Settings, *, on_gpu: bool, passed: dict[str, Passed]) -
     return found + [one for one in exact if one.key not in passed or passed[one.key].digest is not None]
 
 
+def check_asked(settings: Settings) -> None:
+    """Find out before a model is loaded what no model changes: a device or precision that this machine does not have.
+
+    Raises:
+        UserError: as load_backend.
+    """
+    devices = pick_devices(settings.device)
+    asked = candidates(settings, on_gpu=devices[0] != "cpu", passed={})
+    if settings.name == settings.precision == "auto":
+        return
+    reasons = []
+    for candidate in asked:
+        try:
+            _check_machine(candidate.name, candidate.precision, devices)
+            return
+        except Unsuitable as reason:
+            if settings.name != "auto":
+                raise Refused(candidate.name, candidate.precision, reason) from None
+            reasons.append(f"{candidate.key}: {reason}")
+    raise _none_left(reasons)
+
+
+def _check_machine(name: str, precision: str, devices: list[str]) -> None:
+    """Raises Unsuitable where a backend cannot compute in a precision on these devices, whatever the model."""
+    if name == "openvino":
+        if devices != ["cpu"]:
+            raise Unsuitable(f"OpenVINO computes on the CPU, not on {','.join(devices)}")
+        try:
+            from steps.common.backends.openvino import check_precision
+        except ImportError as error:
+            raise Unsuitable(f"OpenVINO is not installed here ({error})") from None
+        check_precision(precision)
+    elif precision == "fp16" and "cpu" in devices:
+        raise Unsuitable("fp16 is for a GPU; a CPU computes it more slowly than f32")
+
+
+def _none_left(reasons: list[str]) -> UserError:
+    return UserError(
+        f"no backend can compute with this model here: {'; '.join(reasons)}. backend=torch backend.precision=f32 always works."
+    )
+
+
 def load_backend(
     settings: Settings,
     model: SentenceTransformer,
@@ -143,9 +185,7 @@ def load_backend(
             error,
         )
         return backend
-    raise UserError(
-        f"no backend can compute with this model here: {'; '.join(reasons)}. backend=torch backend.precision=f32 always works."
-    )
+    raise _none_left(reasons)
 
 
 def _load(
@@ -183,8 +223,7 @@ def load_torch(
     Raises:
         Unsuitable: float16 on a CPU, which has it only in name.
     """
-    if settings.precision == "fp16" and device == "cpu":
-        raise Unsuitable("fp16 is for a GPU; a CPU computes it more slowly than f32")
+    _check_machine("torch", settings.precision, [device])
     if tokenizer is None:
         return LibraryBackend(model, settings, device, prompt, task)
     return TorchBackend(model, tokenizer, settings, device, prompt)

@@ -11,7 +11,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import InputModule, Router
 
-from steps.common.backends import OnRows, Settings
+from steps.common.backends import OnRows, Settings, choose_prompt
 from steps.common.backends.base import BatchedBackend
 from steps.common.backends.check import PROBES
 from steps.common.backends.hardware import cpu_quota, usable_cores
@@ -197,14 +197,7 @@ def find_prompt(model: SentenceTransformer, name: str | None) -> str | None:
     Raises:
         UserError: the model has no prompt of this name.
     """
-    name = name or model.default_prompt_name
-    if name is None:
-        return None
-    if name not in model.prompts:
-        raise UserError(
-            f"the model has no prompt {name!r}; embedding.prompt_name is one of {', '.join(model.prompts) or 'none'}."
-        )
-    return model.prompts[name]
+    return choose_prompt(model.prompts, model.default_prompt_name, name)
 
 
 def find_tasks(model: SentenceTransformer) -> list[str]:
