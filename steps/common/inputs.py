@@ -25,12 +25,16 @@ def open_corpus(
     template: str | None = None,
     keep_columns: Sequence[str] = (),
     on_bad_row: str = "auto",
+    delimiter: str | None = None,
+    quoting: str = "csv",
 ):
     """The corpus.Corpus a user named, found readable; `sample` is the one that ships with the project."""
     from steps.common import corpus, files
 
     where = path if files.is_uri(path) else SAMPLE_CORPUS if path == "sample" else local_path(path, "corpus.path")
-    return corpus.open_corpus(where, format, text_column, id_column, template, keep_columns, on_bad_row)
+    return corpus.open_corpus(
+        where, format, text_column, id_column, template, keep_columns, on_bad_row, delimiter, quoting
+    )
 
 
 def open_suites(specs: list):
