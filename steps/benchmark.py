@@ -125,7 +125,14 @@ def compare(cfg: DictConfig, found, texts: list[str], suite) -> tuple[list, dict
 def main(cfg: DictConfig) -> None:
     check_candidates(cfg.candidates)
     corpus = cfg.corpus
-    texts = inputs.open_corpus(corpus.path, corpus.format.name, corpus.text_column, corpus.id_column)
+    texts = inputs.open_corpus(
+        corpus.path,
+        corpus.format.name,
+        corpus.text_column,
+        corpus.id_column,
+        delimiter=corpus.delimiter,
+        quoting=corpus.quoting.name,
+    )
     (suite,) = inputs.open_suites(project.suite_specs(cfg))
     with project.run("benchmark", cfg) as run, tempfile.TemporaryDirectory() as scratch:
         import mlflow

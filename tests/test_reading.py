@@ -1,11 +1,14 @@
 """What may be wrong with a corpus, and what it may be made of: each row keeps its place, its reason and its line."""
 
 import bz2
+import csv
 import gzip
 import json
 import lzma
 import os
 
+import duckdb
+import pandas
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -383,3 +386,189 @@ def test_a_row_is_found_in_its_file(tmp_path):
 def test_empty_objects_cannot_be_kept(tmp_path):
     path = put(tmp_path / "c.jsonl", '{"text": "a", "more": {"deep": [{}]}}\n')
     assert "holds nothing but empty objects" in refusal(path, keep_columns=["more"])
+
+
+# encodings and line ends that are none
+
+
+def of_format(ending: str, texts: list[str]) -> str:
+    if ending == "jsonl":
+        return "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts)
+    head = {"txt": "", "csv": "id,text\n", "tsv": "id\ttext\n"}[ending]
+    cell = {"txt": "", "csv": "1,", "tsv": "1\t"}[ending]
+    return head + "".join(f"{cell}{text}\n" for text in texts)
+
+
+SCRIPTS = {
+    "latin": ["A plain sentence.", "Another."],
+    "one": ["ab"],
+    "cyrillic": ["привет мир"],
+    "greek": ["καλημέρα κόσμε"],
+    "arabic": ["صباح الخير"],
+    "chinese": ["今天天气很好，我们去公园散步吧"] * 20,
+}
+
+
+@pytest.mark.parametrize("squeezed", ["", ".gz"])
+@pytest.mark.parametrize("ending", ["txt", "csv", "tsv", "jsonl"])
+@pytest.mark.parametrize("encoding", ["utf-16le", "utf-16be", "utf-32le", "utf-32be", "utf-16", "utf-32"])
+def test_wide_encodings_are_refused_with_the_command_that_converts_them(tmp_path, encoding, ending, squeezed):
+    for texts in SCRIPTS.values():
+        content = of_format(ending, texts).encode(encoding)
+        path = put(tmp_path / f"c.{ending}{squeezed}", gzip.compress(content) if squeezed else content)
+        for on_bad_row in ("auto", "null"):
+            message = refusal(path, on_bad_row=on_bad_row)
+            assert f"{path} line 1: expected UTF-8, found {encoding.upper()[:6]}. Convert the file first: " in message
+            command = f"iconv -f {encoding} -t utf-8"
+            unpacked = f"gzip -dc c.{ending}.gz | {command} > utf8-c.{ending}"
+            assert (unpacked if squeezed else f"{command} c.{ending} > utf8-c.{ending}") in message
+
+
+@pytest.mark.parametrize(
+    "line", ["a\0b", "\0", "a\0", "\0\0\0\0", "\x01a", "one\0two\0three\0four", "é" * 50 + "\0", "今天\0天气"]
+)
+def test_a_text_with_nul_characters_is_still_a_text(tmp_path, line):
+    assert texts_of(put(tmp_path / "c.txt", f"{line}\nA plain sentence.\n")) == [line, "A plain sentence."]
+    for fill in (1, 7, 3000):
+        lines = ["A plain sentence."] * fill + [line] * 20 + ["Another sentence."] * 100
+        assert texts_of(put(tmp_path / "c.txt", "".join(f"{text}\n" for text in lines))) == lines
+
+
+@pytest.mark.parametrize("squeezed", ["", ".gz"])
+@pytest.mark.parametrize("ending", ["txt", "csv", "tsv", "jsonl"])
+def test_carriage_returns_alone_are_refused_with_the_command_that_mends_them(tmp_path, ending, squeezed):
+    content = of_format(ending, ["a", "b", "c"]).replace("\n", "\r").encode()
+    path = put(tmp_path / f"c.{ending}{squeezed}", gzip.compress(content) if squeezed else content)
+    for on_bad_row in ("auto", "null"):
+        message = refusal(path, on_bad_row=on_bad_row)
+        assert f"{path} line 1: expected lines that end in \\n, found \\r alone." in message
+        given = f"gzip -dc c.{ending}.gz | tr '\\r' '\\n'" if squeezed else f"tr '\\r' '\\n' < c.{ending}"
+        assert f"{given} > lf-c.{ending}" in message
+
+
+@pytest.mark.parametrize("content", ["a\rb", "a\rb\n", "a\rb\rc\n", "a\r", "first\na\rb\rc\rd\n"])
+def test_a_carriage_return_inside_a_text_is_part_of_it(tmp_path, content):
+    lines = [line.removesuffix("\r") for line in content.removesuffix("\n").split("\n")]
+    assert texts_of(put(tmp_path / "c.txt", content)) == lines
+
+
+def test_json_laid_out_with_carriage_returns_is_one_object(tmp_path):
+    assert texts_of(put(tmp_path / "c.jsonl", '{\r"text":\r"a"\r}\r')) == ["a"]
+
+
+def test_bytes_of_a_compressed_file_are_converted_behind_its_compression(tmp_path):
+    path = put(tmp_path / "c.txt.xz", lzma.compress(b"caf\xe9\n"))
+    assert "xz -dc c.txt.xz | iconv -f latin1 -t utf-8 > utf8-c.txt" in refusal(path)
+
+
+# keys that objects leave out
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_key_that_some_object_has_is_a_column_wherever_it_stands(tmp_path, order):
+    records = [{"text": "a"}, {"id": 7, "title": "t", "tag": "x"}, {"text": "b", "tag": None}][::order]
+    path = put(tmp_path / "c.jsonl", "".join(json.dumps(record) + "\n" for record in records))
+    table = table_of(path, id_column="id", keep_columns=["tag"])
+    assert table.select(["id", "text", "tag"]).to_pylist() == [
+        {"id": record.get("id"), "text": record.get("text"), "tag": record.get("tag")} for record in records
+    ]
+    assert texts_of(path, template="{title}: {text}") == [": a", "t: ", ": b"][::order]
+
+
+def test_a_key_that_no_object_has_is_a_wrong_name(tmp_path):
+    path = put(tmp_path / "c.jsonl", '{"text": "a", "n": 1}\n{"text": "b", "m": 1}\n')
+    for options in (
+        {"text_column": "body"},
+        {"id_column": "body"},
+        {"keep_columns": ["body"]},
+        {"template": "{body}{n}"},
+    ):
+        # A template that lacks one of its columns may have no text in some row, which "error" refuses.
+        for on_bad_row in ("auto", "null") if "template" in options else ("auto", "null", "error"):
+            message = refusal(path, on_bad_row=on_bad_row, **options)
+            assert f"{path} has no column 'body'; its columns are 'text', 'n'" in message
+
+
+def test_a_key_of_ids_or_kept_values_may_be_missing_in_a_whole_file_but_the_text_may_not(tmp_path):
+    put(tmp_path / "a.jsonl", '{"text": "a"}\n')
+    put(tmp_path / "b.jsonl", '{"text": "b", "id": 2, "tag": [1]}\n')
+    put(tmp_path / "c.jsonl", "")
+    table = table_of(tmp_path, id_column="id", keep_columns=["tag"])
+    assert table["id"].to_pylist() == [None, 2] and table["tag"].to_pylist() == [None, [1]]
+    path = put(tmp_path / "d.jsonl", '{"body": "d", "id": 3}\n')
+    assert f"{path} has no column 'text'" in refusal(tmp_path)
+
+
+# delimiters, quotes
+
+
+@pytest.mark.parametrize(
+    ("ending", "delimiter", "typed"),
+    [("csv", ";", "';'"), ("csv", "|", "'|'"), ("csv", "\t", "tab"), ("tsv", ",", "','"), ("tsv", ";", "';'")],
+)
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_another_delimiter_is_guessed_in_the_error_and_can_be_given(tmp_path, ending, delimiter, typed, quote):
+    rows = [["id", "text"], ["1", "one"], ["2", "two"]]
+    content = "".join(delimiter.join(f"{quote}{cell}{quote}" for cell in row) + "\n" for row in rows)
+    path = put(tmp_path / f"c.{ending}", content)
+    assert f"corpus.delimiter={typed}" in refusal(path)
+    table = table_of(path, id_column="id", delimiter=typed.strip("'"))
+    assert table.select(["id", "text"]).to_pylist() == [{"id": 1, "text": "one"}, {"id": 2, "text": "two"}]
+    assert table["text"].to_pylist() == pandas.read_csv(path, sep=delimiter)["text"].tolist()
+
+
+def test_no_delimiter_is_guessed_for_a_wrong_name(tmp_path):
+    assert "corpus.delimiter" not in refusal(put(tmp_path / "c.csv", "a;b,body\n1,2\n"))
+
+
+@pytest.mark.parametrize("delimiter", ["", ";;", '"', "\n"])
+def test_a_delimiter_that_is_none_is_refused(tmp_path, delimiter):
+    assert "expected one character" in refusal(put(tmp_path / "c.csv", "text\na\n"), delimiter=delimiter)
+
+
+@pytest.mark.parametrize("options", [{"delimiter": ";"}, {"quoting": "none"}])
+def test_formats_without_cells_have_no_delimiter_and_no_quotes(tmp_path, options):
+    assert "is of CSV and TSV, but the corpus is text" in refusal(put(tmp_path / "c.txt", "a\n"), **options)
+
+
+def test_tsv_whose_cells_hold_quotes_is_read_without_quoting_as_pandas_and_duckdb_read_it(tmp_path):
+    texts = ['"Hello" she said', '"quoted"', 'he said "no', '"', 'a ""b"" c', "5' 3\"", "'single'", "back\\slash"]
+    path = put(tmp_path / "c.tsv", "n\ttext\n" + "".join(f"{i}\t{text}\n" for i, text in enumerate(texts)))
+    assert "corpus.quoting=none" in refusal(path)
+    found = texts_of(path, quoting="none")
+    assert found == texts
+    assert found == pandas.read_csv(path, sep="\t", quoting=csv.QUOTE_NONE)["text"].tolist()
+    options = "delim='\\t', quote='', escape='', header=true, all_varchar=true"
+    assert found == [row[0] for row in duckdb.sql(f"select text from read_csv('{path}', {options})").fetchall()]
+
+
+def test_tsv_written_by_a_csv_writer_is_read_with_its_quotes(tmp_path):
+    texts = ["tab\there", '"quoted"', "plain"]
+    with (tmp_path / "c.tsv").open("w", newline="") as file:
+        csv.writer(file, delimiter="\t").writerows([["text"], *([text] for text in texts)])
+    assert texts_of(tmp_path / "c.tsv") == texts == pandas.read_csv(tmp_path / "c.tsv", sep="\t")["text"].tolist()
+
+
+def test_a_quote_that_swallows_rows_names_the_key_that_takes_quotes_as_they_are(tmp_path):
+    for ending, delimiter in (("tsv", "\t"), ("csv", ",")):
+        path = put(tmp_path / f"c.{ending}", f'id{delimiter}text\n1{delimiter}"a\n2{delimiter}b\n')
+        assert "corpus.quoting=none" in refusal(path)
+        assert texts_of(path, quoting="none") == ['"a', "b"]
+
+
+# what of a folder is taken
+
+
+def test_the_log_says_how_many_files_were_taken_and_skipped(tmp_path, caplog):
+    for name in ("a.txt", "b.TXT", "c.txt.gz", "d.md", "e.md", "README", "_hidden.txt"):
+        put(tmp_path / name, gzip.compress(b"x\n") if name.endswith(".gz") else b"x\n")
+    with caplog.at_level("INFO", "steps"):
+        open_corpus(tmp_path)
+    assert (
+        f"corpus {tmp_path}: 3 files (2 .txt, 1 .txt.gz) taken, skipped 3 files (2 .md, 1 without an ending) of unknown format"
+        in caplog.text
+    )
+    caplog.clear()
+    with caplog.at_level("INFO", "steps"):
+        open_corpus(tmp_path / "a.txt")
+    assert not caplog.text

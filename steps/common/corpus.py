@@ -9,8 +9,10 @@ import functools
 import hashlib
 import itertools
 import json
+import logging
 import re
 import string
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,12 +21,23 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from steps.common import files
+from steps.common import column_types, files
 from steps.common.errors import UserError
 from steps.common.files import Place
-from steps.common.readers import DELIMITERS, FORMATS, LINE_FORMATS, advice, detect_format, read_rows, split_name
+from steps.common.readers import (
+    DELIMITERS,
+    FORMATS,
+    LINE_FORMATS,
+    Dialect,
+    advice,
+    detect_format,
+    read_rows,
+    split_name,
+)
 from steps.common.repeats import RepeatCounter
-from steps.common.rows import Column, Rows, null_like
+from steps.common.rows import Column, Rows, missing, null_like
+
+logger = logging.getLogger("steps")
 
 # A number that is written as itself: no leading zero, no plus sign, within int64.
 CANONICAL_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
@@ -67,6 +80,7 @@ class Fields:
     template: str | None
     keep_columns: tuple[str, ...]
     on_bad_row: str
+    dialect: Dialect = Dialect()
 
     @property
     def text_columns(self) -> list[Column]:
@@ -204,6 +218,8 @@ def open_corpus(
     template: str | None = None,
     keep_columns: Sequence[str] = (),
     on_bad_row: str = "auto",
+    delimiter: str | None = None,
+    quoting: str = "csv",
 ) -> Corpus:
     """Find the files of a corpus and check that every row of them can be read.
 
@@ -212,10 +228,12 @@ def open_corpus(
         format: auto (by the file's ending), text, csv, tsv, jsonl, parquet, arrow or orc.
         template: makes the text of several columns, "{title}. {body}"; a null value in it is written as nothing.
         keep_columns: columns that go with the text.
+        delimiter: what stands between the cells of CSV and TSV, a character or "tab"; None for that of the format.
+        quoting: csv (a cell may stand in quotes) or none (a quote is a character like any other).
 
     Raises:
-        UserError: no file, an unknown or mixed format, a missing column, no row at all, a file that cannot be read, or a
-            row that `on_bad_row` refuses.
+        UserError: no file, an unknown or mixed format, a missing column, no row at all, a file that cannot be read, a
+            row that `on_bad_row` refuses, or a column whose types share none or that Parquet cannot hold.
     """
     places = find_files(path, format)
     formats = {detect_format(place) if format == "auto" else format for place in places}
@@ -224,17 +242,28 @@ def open_corpus(
             f"{path} holds files of several formats ({', '.join(sorted(formats))}); give corpus.format=<one of them> or a glob such as '{path}/*.csv'."
         )
     kind = formats.pop()
-    fields = Fields(text_column, id_column, template, tuple(keep_columns), on_bad_row)
+    fields = Fields(
+        text_column, id_column, template, tuple(keep_columns), on_bad_row, _dialect(kind, delimiter, quoting)
+    )
     _check_fields(fields, kind, places[0], partition_keys(path, places[0]))
     counter = RepeatCounter()
     scans = [_scan(place, kind, fields, partition_keys(path, place), counter) for place in places]
-    found = [set().union(*column) for column in zip(*(types for _, types in scans))]
+    if kind == "jsonl":
+        _check_keys(fields, scans)
     types = [
-        _common_type(types, kind, path, column.name, is_id=column.name == id_column and i == 0)
-        for i, (types, column) in enumerate(zip(found, fields.value_columns))
+        _common_type(
+            [(found, scan.source.place) for scan in scans for found in scan.types[i]],
+            kind,
+            column.name,
+            is_id=column.kind == "id",
+        )
+        for i, column in enumerate(fields.value_columns)
     ]
+    _check_values(kind, fields, scans, types)
+    if kind == "jsonl":
+        types = [column_types.to_json(found) for found in types]
     corpus = Corpus(
-        [source for source, _ in scans],
+        [scan.source for scan in scans],
         kind,
         fields,
         types.pop(0) if id_column is not None else pa.int64(),
@@ -244,6 +273,19 @@ def open_corpus(
     if corpus.rows == 0:
         raise UserError(f"the corpus is empty: expected at least one row, found none in {path}.")
     return corpus
+
+
+def _dialect(format: str, delimiter: str | None, quoting: str) -> Dialect:
+    """Raises UserError for a delimiter that is none, or a format that has none."""
+    if format not in DELIMITERS and (delimiter is not None or quoting != "csv"):
+        given = f"corpus.delimiter={delimiter}" if delimiter is not None else f"corpus.quoting={quoting}"
+        raise UserError(f"{given} is of CSV and TSV, but the corpus is {format}. Leave it out, or give corpus.format.")
+    character = "\t" if delimiter in ("tab", "\\t") else delimiter
+    if character is not None and (len(character) != 1 or character in '"\r\n'):
+        raise UserError(
+            f"corpus.delimiter is {delimiter!r}; expected one character that is no quote and no line end, or tab."
+        )
+    return Dialect(character, quoting == "csv")
 
 
 def _check_fields(fields: Fields, format: str, place: Place, keys: dict[str, str | None]) -> None:
@@ -292,15 +334,35 @@ def find_files(path: Path | str, format: str = "auto") -> list[Place]:
     Raises:
         UserError: there is none.
     """
-    root, places = files.locate(path), files.find(path)
+    root, found = files.locate(path), files.find(path)
+    places = found
     is_folder = (not places or format == "auto") and root.info().type == files.fs.FileType.Directory
     if is_folder and format == "auto":
         places = [place for place in places if split_name(place.name)[0] in FORMATS]
+    if len(found) > 1 or len(found) > len(places):
+        skipped = [place for place in found if place not in places]
+        more = f", skipped {_endings(skipped)} of unknown format" if skipped else ""
+        logger.info("corpus %s: %s taken%s", root, _endings(places), more)
     if not places and is_folder:
         raise UserError(f"the folder {root} holds no corpus file: expected one that ends in {', '.join(FORMATS)}.")
     if not places:
         raise UserError(f"there is no corpus at {root}: expected a file, a folder or a glob that matches files.")
     return places
+
+
+def _endings(places: list[Place]) -> str:
+    """How many files there are, and with what endings: 3 files (2 .csv, 1 .csv.gz)."""
+    names = [place.name.lower() for place in places]
+    counts = Counter("".join(_suffixes(name)) or "without an ending" for name in names).most_common()
+    shown = ", ".join(f"{count} {ending}" for ending, count in counts[:10]) + (", ..." if len(counts) > 10 else "")
+    return f"{len(places)} file{'' if len(places) == 1 else 's'}" + (f" ({shown})" if shown else "")
+
+
+def _suffixes(name: str) -> list[str]:
+    ending, compression = split_name(name)
+    if compression is not None:
+        return [ending, "." + name.rpartition(".")[2]]
+    return [ending] if "." in name else []
 
 
 def partition_keys(path: Path | str, place: Place) -> dict[str, str | None]:
@@ -329,7 +391,7 @@ class _TextRows:
 
 
 def _read(
-    place: Place, format: str, fields: Fields, size: int, keys: dict[str, str | None], digest=None
+    place: Place, format: str, fields: Fields, size: int, keys: dict[str, str | None], digest=None, seen=None
 ) -> Iterator[_TextRows]:
     columns = fields.text_columns + fields.value_columns
     inside = [column for column in columns if column.name not in keys]
@@ -337,8 +399,8 @@ def _read(
         raise UserError(
             f"{place}: every column that was asked for is in the names of its folders; expected a text too."
         )
-    first = 0
-    for rows in read_rows(place, format, inside, size, digest):
+    first, seen = 0, {} if seen is None else seen
+    for rows in read_rows(place, format, inside, size, digest, fields.dialect, seen):
         held = iter(rows.arrays)
         arrays = [
             pa.array([keys[column.name]] * len(rows), pa.string()) if column.name in keys else next(held)
@@ -346,7 +408,15 @@ def _read(
         ]
         texts, values = arrays[: len(fields.text_columns)], arrays[len(fields.text_columns) :]
         text = texts[0] if fields.template is None else _fill(fields.template, fields.text_columns, texts)
-        yield _judge(place, fields.on_bad_row, _TextRows(text, values, rows.lines, dict(rows.reasons)), rows, first)
+        made = _TextRows(text, values, rows.lines, dict(rows.reasons))
+        try:
+            judged = _judge(place, fields.on_bad_row, made, rows, first)
+        except UserError:
+            if seen:
+                # A name that no object has so far is the cause of a text that is null.
+                _check_text_key(place, fields, seen, keys)
+            raise
+        yield judged
         first += len(rows)
 
 
@@ -393,26 +463,60 @@ def _refusal(place: Place, row: int, reason: str, rows: Rows, first: int) -> Use
     return UserError(f"{place} {where}: {what}. {remedy}")
 
 
-def _scan(
-    place: Place, format: str, fields: Fields, keys: dict[str, str | None], counter: RepeatCounter
-) -> tuple[Source, list[set[pa.DataType]]]:
+@dataclass(frozen=True)
+class _Scan:
+    """What was found when a file was read through."""
+
+    source: Source
+    # For each value column the types of its values, in the order in which they came.
+    types: list[list[pa.DataType]]
+    # Of JSON Lines: the keys of its objects.
+    seen: dict[str, None]
+
+
+def _scan(place: Place, format: str, fields: Fields, keys: dict[str, str | None], counter: RepeatCounter) -> _Scan:
     """Read a file through: its rows, nulls and digest, and the types of each of its values.
 
     `counter` is shown its texts.
     """
     size, modified = files.stamp(place)
-    types: list[set[pa.DataType]] = [set() for _ in fields.value_columns]
+    types: list[dict[pa.DataType, None]] = [{} for _ in fields.value_columns]
     rows = nulls = 0
-    digest = hashlib.sha256()
-    for chunk in _read(place, format, fields, SCAN, keys, digest):
+    digest, seen = hashlib.sha256(), {}
+    for chunk in _read(place, format, fields, SCAN, keys, digest, seen):
         rows += len(chunk)
         nulls += chunk.texts.null_count
         counter.add(chunk.texts.to_pylist())
         for i, (found, values) in enumerate(zip(types, chunk.values)):
             is_id = i == 0 and fields.id_column is not None
-            found.add(_id_type_of_strings(values) if is_id and format in DELIMITERS else values.type)
+            found[_id_type_of_strings(values) if is_id and format in DELIMITERS else _type_of(values, format)] = None
     sha256 = digest.hexdigest() if format in LINE_FORMATS else files.sha256(place)
-    return Source(place, size, modified, rows, nulls, sha256, keys), types
+    return _Scan(Source(place, size, modified, rows, nulls, sha256, keys), [list(found) for found in types], seen)
+
+
+def _type_of(values: pa.Array, format: str) -> pa.DataType:
+    return column_types.of_json(values) if format == "jsonl" else column_types.readable(values)
+
+
+def _check_keys(fields: Fields, scans: list[_Scan]) -> None:
+    """Any object of JSON Lines may leave a key out: its value is null there.
+
+    Raises:
+        UserError: a file no object of which has the text, or a key that no object of the corpus has.
+    """
+    scans = [scan for scan in scans if scan.seen]
+    for scan in scans:
+        _check_text_key(scan.source.place, fields, scan.seen, scan.source.keys)
+    for name in dict.fromkeys(column.name for column in fields.text_columns + fields.value_columns):
+        if scans and not any(name in scan.seen or name in scan.source.keys for scan in scans):
+            raise missing(scans[0].source.place, list(scans[0].seen), name)
+
+
+def _check_text_key(place: Place, fields: Fields, seen: dict[str, None], keys: dict[str, str | None]) -> None:
+    """Raises UserError for JSON Lines none of whose objects has a text."""
+    names = [column.name for column in fields.text_columns]
+    if not any(name in seen or name in keys for name in names):
+        raise missing(place, list(seen), names[0])
 
 
 def _id_type_of_strings(values: pa.Array) -> pa.DataType:
@@ -421,32 +525,44 @@ def _id_type_of_strings(values: pa.Array) -> pa.DataType:
     return pa.int64() if all(CANONICAL_INTEGER.fullmatch(value) for value in known) else pa.string()
 
 
-def _common_type(types: set[pa.DataType], format: str, path: Path | str, name: str, *, is_id: bool) -> pa.DataType:
-    """The one type of all values of a column. Ids of CSV files that are not all numbers are strings.
+def _common_type(found: list[tuple[pa.DataType, Place]], format: str, name: str, *, is_id: bool) -> pa.DataType:
+    """The one type that holds all values of a column exactly. Ids of CSV files that are not all numbers are strings.
+
+    Args:
+        found: types of its values, each with a file that has such.
 
     Raises:
-        UserError: values that share none.
+        UserError: values that share none, or one that Parquet cannot hold.
     """
-    known = sorted({t for t in types if not pa.types.is_null(t)}, key=str)
-    if any(_is_empty_struct(kind) for kind in known):
-        raise UserError(
-            f"column {name!r} of {path} holds nothing but empty objects, which no Parquet file can. Leave it out of corpus.keep_columns."
-        )
-    if len(known) == 1:
-        return known[0]
-    if not known or format in DELIMITERS:
+    known: dict[pa.DataType, Place] = {}
+    for kind, place in found:
+        if not pa.types.is_null(kind):
+            known.setdefault(kind, place)
+    key = "corpus.id_column" if is_id else "corpus.keep_columns"
+    if len(known) > 1 and format in DELIMITERS:
         return pa.string()
-    if not is_id or len({_family(kind) for kind in known}) == 1:
-        try:
-            schemas = [pa.schema([(name, kind)]) for kind in known]
-            return pa.unify_schemas(schemas, promote_options="permissive").field(0).type
-        except (pa.ArrowTypeError, pa.ArrowInvalid):
-            pass
-    names = " and ".join(map(str, known))
-    what, remedy = ("ids", "corpus.id_column out") if is_id else ("values", "it out of corpus.keep_columns")
-    raise UserError(
-        f"the {what} in column {name!r} of {path} are of several types ({names}); expected one. Write them all as strings, or leave {remedy}."
-    )
+    # All pairs, so that the order of the files decides nothing.
+    for (a, first), (b, second) in itertools.combinations(known.items(), 2):
+        if column_types.merge(a, b) is None or (is_id and column_types.family(a) != column_types.family(b)):
+            one, other = (column_types.to_json(kind) if format == "jsonl" else kind for kind in (a, b))
+            where = f"{one} in {first} and {other} in {second}" if first != second else f"{one} and {other} in {first}"
+            raise UserError(
+                f"column {name!r} is {where}: several types, of which none keeps every {'id as it is' if is_id else 'value exactly'}. Write them all as one, or as strings, or leave it out of {key}."
+            )
+    common = functools.reduce(column_types.merge, known, pa.null())
+    if pa.types.is_null(common):
+        return pa.string()
+    if _is_empty_struct(common):
+        raise UserError(
+            f"column {name!r} of {found[0][1]} holds nothing but empty objects, which no Parquet file can. Leave it out of {key}."
+        )
+    for kind in dict.fromkeys([*known, common]):
+        reason = None if _is_empty_struct(kind) else column_types.why_not_parquet(kind)
+        if reason is not None:
+            raise UserError(
+                f"column {name!r} is {kind} in {known.get(kind, found[0][1])}, which Parquet cannot hold ({reason}). Write it as another type, or leave it out of {key}."
+            )
+    return common
 
 
 def _is_empty_struct(kind: pa.DataType) -> bool:
@@ -455,21 +571,32 @@ def _is_empty_struct(kind: pa.DataType) -> bool:
     return pa.types.is_nested(kind) and any(_is_empty_struct(kind.field(i).type) for i in range(kind.num_fields))
 
 
-def _family(kind: pa.DataType) -> str:
-    """What kind of thing an id is: 1 and 1.0 are two, whatever type both could be written in."""
-    if pa.types.is_integer(kind):
-        return "integer"
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return "string"
-    return str(kind)
+def _check_values(format: str, fields: Fields, scans: list[_Scan], types: list[pa.DataType]) -> None:
+    """Read the columns again whose type differs from that of the corpus: a date may be too far away for nanoseconds.
+
+    Raises:
+        UserError: a value that the type of the whole corpus cannot hold.
+    """
+    if format in LINE_FORMATS:
+        return
+    for scan in scans:
+        for column, found, kind in zip(fields.value_columns, scan.types, types):
+            if column.name in scan.source.keys or all(pa.types.is_null(one) or one == kind for one in found):
+                continue
+            for rows in read_rows(scan.source.place, format, [column], SCAN):
+                _cast(rows.arrays[0], kind, scan.source.place)
 
 
 def _cast(values: pa.Array, kind: pa.DataType, place: Place) -> pa.Array:
+    if values.type == kind:
+        return values
+    if pa.types.is_null(values.type):
+        return pa.nulls(len(values), kind)
     try:
-        return values if values.type == kind else values.cast(kind)
+        return values.cast(kind)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise UserError(
-            f"a value of {place} is not of the type {kind} that the column has in the whole corpus: {files.first_line(error)}."
+            f"a value of {place} is not of the type {kind} that the column has in the whole corpus: {files.first_line(error)}. Write the files with one type."
         ) from None
 
 

@@ -31,11 +31,16 @@ def open_corpus(
     template: str | None = None,
     keep_columns: Sequence[str] = (),
     on_bad_row: str = "auto",
+    delimiter: str | None = None,
+    quoting: str = "csv",
 ):
     """The corpus.Corpus a user named, found readable; `sample` is the one that ships with the project."""
     from steps.common import corpus
 
-    return corpus.open_corpus(corpus_place(path), format, text_column, id_column, template, keep_columns, on_bad_row)
+    where = corpus_place(path)
+    return corpus.open_corpus(
+        where, format, text_column, id_column, template, keep_columns, on_bad_row, delimiter, quoting
+    )
 
 
 def corpus_place(path: str) -> Path | str:

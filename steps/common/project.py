@@ -443,6 +443,8 @@ def open_corpus(corpus: DictConfig):
         corpus.template,
         list(corpus.keep_columns),
         corpus.on_bad_row.name if corpus.on_bad_row is not None else "null",
+        corpus.delimiter,
+        corpus.quoting.name,
     )
 
 

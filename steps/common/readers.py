@@ -8,14 +8,17 @@ Parquet page) raises.
 
 import csv
 import json
+import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import pyarrow as pa
 
+from steps.common.column_types import EXACT_INTEGER
 from steps.common.columnar import columnar_rows
 from steps.common.errors import UserError
 from steps.common.files import Place, first_line, open_bytes, reaching
-from steps.common.rows import Column, Rows, position
+from steps.common.rows import RENAME, Column, Rows, missing, position
 
 # File name ending -> format.
 FORMATS = {
@@ -31,6 +34,28 @@ MAGIC = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ\0": ".xz", b"\x28\xb5\x2
 LINE_FORMATS = ("text", "csv", "tsv", "jsonl")
 
 DELIMITERS = {"csv": ",", "tsv": "\t"}
+TAB = "\t"
+
+# What else stands between cells, and how it is typed.
+GUESSES = {TAB: "tab", ";": "';'", "|": "'|'", ",": "','"}
+
+# Bytes at a file's beginning by which its encoding is told.
+HEAD = 1 << 16
+
+# Names of a file's columns that are kept for an error, where every object may bring its own.
+SHOWN_KEYS = 50
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How the cells of CSV and TSV are told apart.
+
+    delimiter: a character, None for that of the format. quoted: whether a cell may stand in quotes.
+    """
+
+    delimiter: str | None = None
+    quoted: bool = True
+
 
 # Characters of text after which rows are handed on, however few they are.
 CHUNK_CHARACTERS = 8_000_000
@@ -66,11 +91,21 @@ def detect_format(place: Place) -> str:
     return FORMATS[ending]
 
 
-def read_rows(place: Place, format: str, columns: list[Column], size: int, digest=None) -> Iterator[Rows]:
+def read_rows(
+    place: Place,
+    format: str,
+    columns: list[Column],
+    size: int,
+    digest=None,
+    dialect: Dialect = Dialect(),
+    keys: dict[str, None] | None = None,
+) -> Iterator[Rows]:
     """Stream columns of a file, at most `size` rows at a time. A text file has one column, the line.
 
     Args:
         digest: a hashlib object that is shown the file's bytes, in formats of lines.
+        keys: takes the keys of the objects of JSON Lines, those asked for and some others. Without it a key that none
+            of a file's objects has is an error.
 
     Raises:
         UserError: a file that cannot be read, with the line where there is one.
@@ -79,21 +114,27 @@ def read_rows(place: Place, format: str, columns: list[Column], size: int, diges
         yield from columnar_rows(place, format, columns, size)
         return
     with reaching(place), open_bytes(place, split_name(place.name)[1], digest) as stream:
+        _check_head(place, format, stream.peek(1))
         if format == "jsonl" and stream.peek(1)[:1] == b"[":
             raise UserError(
                 f"{place} holds one JSON array; expected one JSON object a line. Convert it first: jq -c '.[]' {place.name} > {place.name.rpartition('.')[0]}.jsonl"
             )
         lines = _lines(place, stream)
-        records = {"text": _text_records, "csv": _csv_records, "tsv": _csv_records, "jsonl": _json_records}[format]
-        extra = {"delimiter": DELIMITERS[format]} if format in DELIMITERS else {}
-        yield from _chunks(place, records(place, lines, columns, **extra), columns, size)
+        if format == "text":
+            records = _text_records(lines)
+        elif format == "jsonl":
+            records = _json_records(place, lines, columns, keys)
+        else:
+            delimiter = dialect.delimiter or DELIMITERS[format]
+            records = _csv_records(place, lines, columns, delimiter, format == "tsv", dialect.quoted)
+        yield from _chunks(place, records, columns, size, format)
 
 
 # Formats of lines. A record is (line, values, reason); without a reason the values are good.
 Record = tuple[int, list, str | None]
 
 
-def _chunks(place: Place, records: Iterable[Record], columns: list[Column], size: int) -> Iterator[Rows]:
+def _chunks(place: Place, records: Iterable[Record], columns: list[Column], size: int, format: str) -> Iterator[Rows]:
     values: list[list] = [[] for _ in columns]
     lines, reasons, characters = [], {}, 0
     for line, record, reason in records:
@@ -104,22 +145,56 @@ def _chunks(place: Place, records: Iterable[Record], columns: list[Column], size
             reasons[len(lines)] = reason
         lines.append(line)
         if len(lines) == size or characters >= CHUNK_CHARACTERS:
-            yield _to_arrow(place, columns, values, lines, reasons)
+            yield _to_arrow(place, columns, values, lines, reasons, format)
             values, lines, reasons, characters = [[] for _ in columns], [], {}, 0
     if lines:
-        yield _to_arrow(place, columns, values, lines, reasons)
+        yield _to_arrow(place, columns, values, lines, reasons, format)
 
 
-def _to_arrow(place: Place, columns: list[Column], values: list[list], lines: list[int], reasons: dict) -> Rows:
+def _to_arrow(
+    place: Place, columns: list[Column], values: list[list], lines: list[int], reasons: dict, format: str
+) -> Rows:
     arrays = []
     for column, held in zip(columns, values):
+        # Only JSON has other values than strings.
+        plain = format != "jsonl" or column.kind in ("string", "text")
         try:
-            arrays.append(pa.array(held, pa.string() if column.kind in ("string", "text") else None))
+            kind = pa.string() if plain else _json_type(held, column.kind == "id")
+            arrays.append(pa.array(held, kind))
         except (pa.ArrowException, OverflowError, ValueError) as error:
             raise UserError(
-                f"column {column.name!r} of {place} holds values of several types: {first_line(error)}."
+                f"column {column.name!r} of {place} holds values of several types: {first_line(error)}. Write them all as one, or as strings."
             ) from None
     return Rows(arrays, pa.array(lines, pa.int64()), reasons)
+
+
+JSON_NAMES = {dict: "object", list: "list", str: "string", bool: "true or false", int: "integer", float: "fraction"}
+
+
+def _json_type(values: list, is_id: bool = False) -> pa.DataType:
+    """The type of values of JSON, whatever their order: pyarrow itself makes 1.0 of a true that follows 1.5.
+
+    Raises:
+        ValueError: values of several types. Integers and fractions share one where a double keeps them all exactly, but
+            not as ids.
+    """
+    kinds = set(map(type, values)) - {type(None)}
+    if not kinds:
+        return pa.null()
+    if kinds == {dict}:
+        objects = [value for value in values if value is not None]
+        names = dict.fromkeys(name for value in objects for name in value)
+        return pa.struct([(name, _json_type([value.get(name) for value in objects])) for name in names])
+    if kinds == {list}:
+        return pa.list_(_json_type([item for value in values if value is not None for item in value]))
+    if kinds == {int, float} and not is_id:
+        odd = next((value for value in values if type(value) is int and abs(value) > EXACT_INTEGER), None)
+        if odd is not None:
+            raise ValueError(f"fractions, and the integer {odd}, which no double holds")
+        return pa.float64()
+    if len(kinds) > 1:
+        raise ValueError(" and ".join(sorted(JSON_NAMES[kind] for kind in kinds)))
+    return {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}[kinds.pop()]
 
 
 def _lines(place: Place, stream) -> Iterator[tuple[int, str, str | None]]:
@@ -142,11 +217,7 @@ def _lines(place: Place, stream) -> Iterator[tuple[int, str, str | None]]:
 
 
 def _check_beginning(place: Place, raw: bytes) -> None:
-    """Raises UserError for a file that is no UTF-8 from its first byte on."""
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise UserError(
-            f"{place} line 1: expected UTF-8, found UTF-16. Convert the file first: iconv -f utf-16 -t utf-8 {place.name} > utf8-{place.name}"
-        )
+    """Raises UserError for a compressed file whose name does not say so."""
     for magic, ending in MAGIC.items():
         if raw.startswith(magic):
             raise UserError(
@@ -154,24 +225,106 @@ def _check_beginning(place: Place, raw: bytes) -> None:
             )
 
 
-def _text_records(place: Place, lines: Iterable, columns: list[Column]) -> Iterator[Record]:
+def _check_head(place: Place, format: str, head: bytes) -> None:
+    """Look at the bytes that a file begins with, before they are cut into lines.
+
+    Raises:
+        UserError: a file of UTF-16 or UTF-32, or one whose lines end in a carriage return alone.
+    """
+    encoding = wide_encoding(head[:HEAD])
+    if encoding is not None:
+        said = encoding.upper().removesuffix("LE").removesuffix("BE")
+        raise UserError(
+            f"{place} line 1: expected UTF-8, found {said}. Convert the file first: {_command(place, f'iconv -f {encoding} -t utf-8', 'utf8')}"
+        )
+    # A text may hold a carriage return, and one line of JSON may be laid out with them.
+    ends = len(re.findall(rb"\}\s*\r\s*\{", head)) if format == "jsonl" else head.count(b"\r") - 1
+    if b"\n" not in head and ends > 0:
+        raise UserError(
+            f"{place} line 1: expected lines that end in \\n, found \\r alone. Convert the file first: {_command(place, TR, 'lf')}"
+        )
+
+
+TR = "tr '\\r' '\\n'"
+
+# What writes a compressed file out.
+UNPACK = {"gz": "gzip -dc", "bz2": "bzip2 -dc", "xz": "xz -dc", "zst": "zstd -dc"}
+
+
+def _command(place: Place, convert: str, prefix: str) -> str:
+    """What to type to convert a file; what is compressed comes out as it is."""
+    name, compression = place.name, split_name(place.name)[1]
+    if compression is not None:
+        return f"{UNPACK[compression]} {name} | {convert} > {prefix}-{name.rpartition('.')[0]}"
+    return f"{convert} {'< ' if convert is TR else ''}{name} > {prefix}-{name}"
+
+
+def wide_encoding(head: bytes) -> str | None:
+    """utf-16, utf-16le, utf-16be or the like of UTF-32, where the bytes that a text begins with are that; else None.
+
+    Without a byte order mark it is told by the bytes of nearly all scripts' first half (0 to 8, control characters that
+    no text has), which then stand at every other place, or by many NUL characters, as spaces and line ends have.
+    """
+    if head.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
+        return "utf-32"
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "utf-16"
+    if head.count(0) < 2:
+        return None
+    quarters = [head[i : len(head) - len(head) % 4 : 4] for i in range(4)]
+    nul = [quarter.count(0) / max(len(quarter), 1) for quarter in quarters]
+    if nul[3] == 1 and nul[2] > 0.9 and nul[0] < 0.5:
+        return "utf-32le"
+    if nul[0] == 1 and nul[1] > 0.9 and nul[3] < 0.5:
+        return "utf-32be"
+    halves = [head[i : len(head) - len(head) % 2 : 2] for i in range(2)]
+    low = [len(half) - len(half.translate(None, bytes(range(9)))) for half in halves]
+    nuls = [half.count(0) for half in halves]
+    for here, other, encoding in ((1, 0, "utf-16le"), (0, 1, "utf-16be")):
+        clear = low[here] >= 0.3 * len(halves[here]) and low[other] <= 0.1 * low[here]
+        many = nuls[here] >= max(16, 0.04 * len(halves[here])) and nuls[other] <= 0.1 * nuls[here]
+        if (clear and nuls[here]) or many:
+            return encoding
+    return None
+
+
+def _text_records(lines: Iterable) -> Iterator[Record]:
     for number, line, reason in lines:
         yield number, [None if reason else line.removesuffix("\n").removesuffix("\r")], reason
 
 
-def _csv_records(place: Place, lines: Iterable, columns: list[Column], delimiter: str) -> Iterator[Record]:
+def _csv_records(
+    place: Place, lines: Iterable, columns: list[Column], delimiter: str, is_tsv: bool, quoted: bool
+) -> Iterator[Record]:
     undecodable: list[str] = []
+    beginning: list[str] = []
 
     def texts() -> Iterator[str]:
         for _, line, reason in lines:
+            if not beginning and line.strip():
+                beginning.append(line)
             if reason:
                 undecodable.append(reason)
             yield line
 
-    reader = csv.reader(texts(), delimiter=delimiter, strict=True)
-    header = _csv_header(place, reader)
+    quoting = {} if quoted else {"quoting": csv.QUOTE_NONE, "quotechar": None}
+    reader = csv.reader(texts(), delimiter=delimiter, strict=True, **quoting)
+    try:
+        header = next(filter(None, reader), None)
+    except csv.Error as error:
+        guess = _other_delimiter("".join(beginning), delimiter, columns)
+        raise UserError(
+            f"{place} line {reader.line_num}: this is not valid CSV: {str(error).partition(' - ')[0]}. {guess or UNQUOTED + '.'}"
+        ) from None
+    if header is None:
+        raise UserError(f"{place} is empty: expected a header line that names its columns.")
     if undecodable:
         raise UserError(f"{place} line 1: {undecodable[0]}. {_convert(place)}")
+    for column in columns:
+        if column.name not in header:
+            raise missing(
+                place, header, column.name, _other_delimiter("".join(beginning), delimiter, columns) or RENAME
+            )
     picked = [position(place, header, column.name) for column in columns]
     last_line = reader.line_num
     nothing = [None] * len(columns)
@@ -186,12 +339,12 @@ def _csv_records(place: Place, lines: Iterable, columns: list[Column], delimiter
         if broken and last_line > first:
             # A quote that is closed too late has swallowed rows: nobody can say which.
             raise UserError(
-                f"{place} line {first}: {broken}, at line {last_line}. Look for a quote that is not closed."
+                f"{place} line {first}: {broken}, at line {last_line}. Look for a quote that is not closed. {UNQUOTED}."
             )
-        if delimiter == "\t" and last_line > first:
+        if is_tsv and last_line > first:
             # Most TSV files quote nothing, so this is a stray quote that would swallow rows.
             raise UserError(
-                f"{place} line {first}: a cell that starts with a quote runs over several lines, which TSV does not have. Remove the quote, or save the file as CSV."
+                f"{place} line {first}: a cell that starts with a quote runs over several lines, which TSV does not have. {UNQUOTED}, or save the file as CSV."
             )
         bytes_of_row = undecodable[0] if undecodable else None
         undecodable.clear()
@@ -203,17 +356,13 @@ def _csv_records(place: Place, lines: Iterable, columns: list[Column], delimiter
             yield first, nothing, f"expected {len(header)} columns ({_shown(header)}), found {len(row)}"
 
 
-def _csv_header(place: Place, reader) -> list[str]:
-    try:
-        header = next(filter(None, reader), None)
-    except csv.Error as error:
-        remedy = " Its lines end in \\r alone: tr '\\r' '\\n' mends that." if "new-line character" in str(error) else ""
-        raise UserError(
-            f"{place} line {reader.line_num}: this is not valid CSV: {str(error).partition(' - ')[0]}.{remedy}"
-        ) from None
-    if header is None:
-        raise UserError(f"{place} is empty: expected a header line that names its columns.")
-    return header
+def _other_delimiter(line: str, delimiter: str, columns: list[Column]) -> str | None:
+    """What to type where another character separates the columns of a header; None where none seems to."""
+    for other, typed in GUESSES.items():
+        names = [name.strip().strip('"') for name in line.split(other)]
+        if other != delimiter and len(names) > 1 and any(column.name in names for column in columns):
+            return f"They look separated by {'a tab' if other == TAB else typed}: for a corpus, give corpus.delimiter={typed}; a suite, save with {'commas' if delimiter == ',' else 'tabs'}."
+    return None
 
 
 def _csv_values(values: list[str], undecodable: str | None) -> tuple[list, str | None]:
@@ -228,8 +377,11 @@ def _shown(names: list[str]) -> str:
     return ", ".join(name.encode("utf-8", "replace").decode() for name in names)
 
 
-def _json_records(place: Place, lines: Iterable, columns: list[Column]) -> Iterator[Record]:
-    checked = False
+def _json_records(
+    place: Place, lines: Iterable, columns: list[Column], keys: dict[str, None] | None
+) -> Iterator[Record]:
+    names = {column.name for column in columns}
+    seen: dict[str, None] = {} if keys is None else keys
     nothing = [None] * len(columns)
     for number, line, reason in lines:
         if not line.strip():
@@ -240,11 +392,8 @@ def _json_records(place: Place, lines: Iterable, columns: list[Column]) -> Itera
         if record is None:
             yield number, nothing, reason
             continue
-        if not checked:
-            # A key that the first object lacks is a wrong name; later objects may leave it out (null).
-            for column in columns:
-                position(place, list(record), column.name)
-            checked = True
+        if not seen.keys() >= record.keys():
+            seen.update((key, None) for key in record if key in names or len(seen) < SHOWN_KEYS)
         values, wrong = [], None
         for column in columns:
             value = record.get(column.name)
@@ -253,6 +402,10 @@ def _json_records(place: Place, lines: Iterable, columns: list[Column]) -> Itera
                 wrong = wrong or reason
             values.append(value)
         yield number, values, wrong
+    if keys is None and seen:
+        # Any object may leave a key out (null); one that all of them lack is a wrong name.
+        for column in columns:
+            position(place, list(seen), column.name)
 
 
 def _json_object(line: str) -> tuple[dict | None, str | None]:
@@ -304,7 +457,11 @@ def is_broken(text: str) -> bool:
 
 
 def _convert(place: Place) -> str:
-    return f"Convert the file first: iconv -f latin1 -t utf-8 {place.name} > utf8-{place.name}"
+    return f"Convert the file first: {_command(place, 'iconv -f latin1 -t utf-8', 'utf8')}"
+
+
+# What reads cells in which a quote is a character like any other.
+UNQUOTED = "Where a quote is a character like any other, give corpus.quoting=none"
 
 
 def advice(place: Place, reason: str) -> str:
@@ -312,5 +469,5 @@ def advice(place: Place, reason: str) -> str:
     if reason.startswith("expected UTF-8"):
         return _convert(place)
     if "columns (" in reason or "not valid CSV" in reason:
-        return 'Quote cells that hold the delimiter or a quote, and write a quote in them twice ("").'
+        return f'Quote cells that hold the delimiter or a quote, and write a quote in them twice (""). {UNQUOTED}.'
     return ""

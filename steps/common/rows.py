@@ -45,10 +45,16 @@ def position(place: Place | str, names: list[str], wanted: str) -> int:
     if names.count(wanted) > 1:
         raise UserError(f"{place} has {names.count(wanted)} columns named {wanted!r}; expected one. Rename the others.")
     if wanted not in names:
-        raise UserError(
-            f"{place} has no column {wanted!r}; its columns are {', '.join(map(repr, names))}. Name the right one, with corpus.text_column=... or corpus.id_column=... for a corpus, suite.sentence1=..., suite.sentence2=... or suite.score=... for a suite."
-        )
+        raise missing(place, names, wanted)
     return names.index(wanted)
+
+
+RENAME = "Name the right one, with corpus.text_column=... or corpus.id_column=... for a corpus, suite.sentence1=..., suite.sentence2=... or suite.score=... for a suite."
+
+
+def missing(place: Place | str, names: list[str], wanted: str, remedy: str = RENAME) -> UserError:
+    """The error of a column that is not there."""
+    return UserError(f"{place} has no column {wanted!r}; its columns are {', '.join(map(repr, names))}. {remedy}")
 
 
 def null_like(array: pa.Array, bad: Iterable[int]) -> pa.Array:

@@ -29,6 +29,11 @@ class CorpusFormat(Enum):
     orc = "orc"
 
 
+class Quoting(Enum):
+    csv = "csv"
+    none = "none"
+
+
 class OnBadRow(Enum):
     auto = "auto"
     error = "error"
@@ -130,6 +135,8 @@ class CorpusConf:
     format: CorpusFormat = MISSING
     text_column: str = MISSING
     id_column: str | None = MISSING
+    delimiter: str | None = MISSING
+    quoting: Quoting = MISSING
 
 
 @dataclass

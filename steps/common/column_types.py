@@ -1,0 +1,240 @@
+"""Types of columns: the one that holds the values of several exactly, and what a Parquet file can hold. Knows neither MLflow nor Hydra."""
+
+import io
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import types
+
+from steps.common.files import first_line
+
+# Integers up to here are kept exactly by a double.
+EXACT_INTEGER = 2**53
+
+# Bits of an integer that each float keeps exactly.
+MANTISSA = {pa.float16(): 11, pa.float32(): 24, pa.float64(): 53}
+
+# Units of time, from coarse to fine.
+UNITS = ("s", "ms", "us", "ns")
+
+# Most digits of each decimal.
+DECIMALS = {32: (9, pa.decimal32), 64: (18, pa.decimal64), 128: (38, pa.decimal128), 256: (76, pa.decimal256)}
+
+
+def merge(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
+    """The type that holds every value of both exactly; None where there is none.
+
+    A time may be too far away for the finer unit of the other: that only its value can tell. A key that one of two
+    structs lacks is null there.
+    """
+    if a == b or types.is_null(b):
+        return a
+    if types.is_null(a):
+        return b
+    if types.is_dictionary(a) or types.is_dictionary(b):
+        return merge(*(kind.value_type if types.is_dictionary(kind) else kind for kind in (a, b)))
+    families = (_integers, _numbers, _decimals, _strings, _binaries, _times, _structs, _maps, _lists)
+    return next((found for found in (family(a, b) for family in families) if found is not None), None)
+
+
+def family(kind: pa.DataType) -> str:
+    """What kind of thing an id is: 1 and 1.0 are two, whatever type both could be written in."""
+    if types.is_integer(kind):
+        return "integer"
+    if types.is_floating(kind):
+        return "float"
+    if types.is_decimal(kind):
+        return "decimal"
+    return "other"
+
+
+def _integers(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
+    if not (types.is_integer(a) and types.is_integer(b)):
+        return None
+    if types.is_signed_integer(a) == types.is_signed_integer(b):
+        return max(a, b, key=lambda kind: kind.bit_width)
+    signed, unsigned = (a, b) if types.is_signed_integer(a) else (b, a)
+    bits = max(signed.bit_width, 2 * unsigned.bit_width)
+    return {16: pa.int16(), 32: pa.int32(), 64: pa.int64()}.get(bits)
+
+
+def _digits(kind: pa.DataType) -> int:
+    """Bits of an integer without its sign."""
+    return kind.bit_width - types.is_signed_integer(kind)
+
+
+def _numbers(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
+    if types.is_floating(a) and types.is_floating(b):
+        return max(a, b, key=lambda kind: kind.bit_width)
+    whole, real = (a, b) if types.is_integer(a) else (b, a)
+    if not (types.is_integer(whole) and types.is_floating(real)):
+        return None
+    wide = (kind for kind, bits in MANTISSA.items() if kind.bit_width >= real.bit_width and _digits(whole) <= bits)
+    return next(wide, None)
+
+
+def _decimals(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
+    if not (types.is_decimal(a) or types.is_decimal(b)):
+        return None
+    shapes = []
+    for kind in (a, b):
+        if types.is_integer(kind):
+            shapes.append((len(str(2 ** _digits(kind))), 0, 32))
+        elif types.is_decimal(kind):
+            shapes.append((kind.precision - kind.scale, kind.scale, kind.bit_width))
+        else:
+            return None
+    scale = max(scale for _, scale, _ in shapes)
+    precision = max(whole for whole, _, _ in shapes) + scale
+    least = max(bits for _, _, bits in shapes)
+    makers = (make for bits, (most, make) in DECIMALS.items() if bits >= least and precision <= most)
+    return next((make(precision, scale) for make in makers), None)
+
+
+def _is_string(kind: pa.DataType) -> bool:
+    return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    plain = types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind)
+    return plain or types.is_fixed_size_binary(kind)
+
+
+def _strings(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
+    if not (_is_string(a) and _is_string(b)):
+        return None
+    return pa.large_string() if pa.large_string() in (a, b) else pa.string()
+
+
+def _binaries(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
+    if not (_is_binary(a) and _is_binary(b)):
+        return None
+    return pa.large_binary() if pa.large_binary() in (a, b) else pa.binary()
+
+
+def _times(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
+    if types.is_date(a) and types.is_date(b):
+        return pa.date64()
+    for same in (types.is_timestamp, types.is_duration, types.is_time):
+        if same(a) and same(b):
+            unit = max(a.unit, b.unit, key=UNITS.index)
+            if types.is_timestamp(a):
+                return pa.timestamp(unit, a.tz) if a.tz == b.tz else None
+            if types.is_duration(a):
+                return pa.duration(unit)
+            return pa.time64(unit) if unit in ("us", "ns") else pa.time32(unit)
+    return None
+
+
+def _field(name: str, a: pa.Field, b: pa.Field) -> pa.Field | None:
+    kind = merge(a.type, b.type)
+    return None if kind is None else pa.field(name, kind, a.nullable or b.nullable)
+
+
+def _structs(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
+    if not (types.is_struct(a) and types.is_struct(b)):
+        return None
+    sides = [{field.name: field for field in kind} for kind in (a, b)]
+    if len(sides[0]) < a.num_fields or len(sides[1]) < b.num_fields:
+        return None
+    fields = []
+    for name in dict.fromkeys([*sides[0], *sides[1]]):
+        held = [side[name] for side in sides if name in side]
+        fields.append(_field(name, *held) if len(held) == 2 else held[0].with_nullable(True))
+    return None if any(field is None for field in fields) else pa.struct(fields)
+
+
+def _maps(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
+    if not (types.is_map(a) and types.is_map(b)):
+        return None
+    key, item = merge(a.key_type, b.key_type), _field("value", a.item_field, b.item_field)
+    return None if key is None or item is None else pa.map_(key, item)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    known = (types.is_list, types.is_large_list, types.is_fixed_size_list, types.is_list_view, types.is_large_list_view)
+    return any(is_one(kind) for is_one in known)
+
+
+def _is_tensor(kind: pa.DataType) -> bool:
+    return isinstance(kind, pa.BaseExtensionType) and types.is_fixed_size_list(kind.storage_type)
+
+
+def _lists(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
+    if _is_tensor(a) != _is_tensor(b):
+        # What `readable` made of a tensor that is null somewhere.
+        a, b = (kind.storage_type if _is_tensor(kind) else kind for kind in (a, b))
+    if not (_is_list(a) and _is_list(b)):
+        return None
+    item = _field("item", a.value_field, b.value_field)
+    if item is None:
+        return None
+    if types.is_fixed_size_list(a) and types.is_fixed_size_list(b) and a.list_size == b.list_size:
+        return pa.list_(item, a.list_size)
+    large = any(types.is_large_list(kind) or types.is_large_list_view(kind) for kind in (a, b))
+    return pa.large_list(item) if large else pa.list_(item)
+
+
+def of_json(values: pa.Array) -> pa.DataType:
+    """The type of values of JSON, whose integers are int32 here where a double keeps all of them exactly.
+
+    JSON has one kind of number: whether integers and fractions share a column is for their values to say, not their
+    type.
+    """
+    kind = values.type
+    if types.is_int64(kind):
+        known = values.drop_null().to_numpy()
+        small = not len(known) or (known.min() >= -EXACT_INTEGER and known.max() <= EXACT_INTEGER)
+        return pa.int32() if small else kind
+    if types.is_struct(kind):
+        return pa.struct([pa.field(field.name, of_json(values.field(i))) for i, field in enumerate(kind)])
+    return pa.list_(of_json(values.flatten())) if types.is_list(kind) else kind
+
+
+def to_json(kind: pa.DataType) -> pa.DataType:
+    """The type that values of JSON are written with: `of_json` undone."""
+    if types.is_int32(kind):
+        return pa.int64()
+    if types.is_struct(kind):
+        return pa.struct([pa.field(field.name, to_json(field.type)) for field in kind])
+    return pa.list_(to_json(kind.value_type)) if types.is_list(kind) else kind
+
+
+def readable(values: pa.Array, absent: bool = False) -> pa.DataType:
+    """The type of values, with plain lists for fixed-size lists that are null somewhere.
+
+    Arrow before version 26 writes a null fixed-size list to Parquet, but cannot read the file again.
+
+    Args:
+        absent: whether something around the values is null.
+    """
+    kind = values.type
+    if types.is_fixed_size_list(kind):
+        item = kind.value_field.with_type(readable(values.flatten()))
+        plain = absent or values.null_count or not kind.list_size
+        return pa.list_(item) if plain else pa.list_(item, kind.list_size)
+    if types.is_struct(kind):
+        absent = absent or bool(values.null_count)
+        return pa.struct([field.with_type(readable(values.field(i), absent)) for i, field in enumerate(kind)])
+    if types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(readable(values.flatten())))
+    if types.is_large_list(kind):
+        return pa.large_list(kind.value_field.with_type(readable(values.flatten())))
+    if types.is_map(kind):
+        return pa.map_(kind.key_type, kind.item_field.with_type(readable(values.items)))
+    if _is_tensor(kind):
+        plain = absent or values.null_count
+        return pa.list_(kind.storage_type.value_field) if plain else kind
+    return kind
+
+
+def why_not_parquet(kind: pa.DataType) -> str | None:
+    """Why a Parquet file cannot hold values of a type and give them back; None where it can."""
+    schema, sink = pa.schema([("x", kind)]), io.BytesIO()
+    try:
+        with pq.ParquetWriter(sink, schema, use_dictionary=False) as writer:
+            writer.write_table(pa.table([pa.nulls(0, kind)], schema=schema))
+        found = pq.read_table(io.BytesIO(sink.getvalue())).schema.field(0).type
+    except (pa.ArrowException, OSError) as error:
+        return first_line(error)
+    return None if merge(found, kind) is not None else f"it comes back as {found}"
