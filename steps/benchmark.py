@@ -16,7 +16,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from steps.common import inputs, project, summary
-from steps.common.backends import check_candidates
+from steps.common.backends import CANDIDATES, check_candidates
+from steps.common.errors import UserError
 
 
 def pick_texts(corpus, rows: int) -> list[str]:
@@ -37,7 +38,7 @@ def load_contenders(cfg: DictConfig, found, folder, native, stack: contextlib.Ex
     from steps.common import benchmark
     from steps.common import model as models
     from steps.common.backends.check import Refused
-    from steps.common.backends.hardware import pick_devices
+    from steps.common.backends.hardware import pick_devices, why_emulated
 
     settings = project.backend_settings(cfg.backend)
     device = pick_devices(settings.device)[0]
@@ -47,7 +48,13 @@ def load_contenders(cfg: DictConfig, found, folder, native, stack: contextlib.Ex
         return stock.encode(texts, show_progress_bar=False)
 
     contenders, left_out = [benchmark.Contender(benchmark.STOCK, "f32", encode, 0.0, 0.0)], {}
-    for name in cfg.candidates:
+    for name in cfg.candidates if cfg.candidates is not None else CANDIDATES:
+        kind, precision = name.split("/")
+        emulated = why_emulated(precision, device) if kind == "torch" else None
+        if emulated and cfg.candidates is None:
+            left_out[name] = f"{emulated}; candidates=[{name}] times it nevertheless"
+            project.logger.warning("%s is left out: %s", name, left_out[name])
+            continue
         before, start = benchmark.rss_mb(), time.perf_counter()
         try:
             backend = stack.enter_context(
@@ -70,8 +77,8 @@ def load_contenders(cfg: DictConfig, found, folder, native, stack: contextlib.Ex
     return contenders, left_out
 
 
-def compare(cfg: DictConfig, found, texts: list[str], suite) -> tuple[list, dict]:
-    """Load, time and score every contender: a row for each, and all there is to know as a dict."""
+def compare(cfg: DictConfig, found, texts: list[str], suite) -> tuple[list, str, dict]:
+    """Load, time and score every contender: a row for each, the table, and all there is to know as a dict."""
     from steps.common import benchmark, scoring
     from steps.common import model as models
     from steps.common.backends.hardware import pick_devices, usable_cores
@@ -87,6 +94,10 @@ def compare(cfg: DictConfig, found, texts: list[str], suite) -> tuple[list, dict
     base_mb = benchmark.rss_mb()
     with contextlib.ExitStack() as stack:
         contenders, left_out = load_contenders(cfg, found, folder, native, stack)
+        early = benchmark.warm_up(contenders, texts, cfg.stop_below)
+        for one in early:
+            project.logger.warning("%s is stopped: %s", one.name, one)
+        contenders = [one for one in contenders if one.name not in [slow.name for slow in early]]
         peaks = {contender.precision: None for contender in contenders}
 
         def before_round(number: int) -> None:
@@ -96,7 +107,10 @@ def compare(cfg: DictConfig, found, texts: list[str], suite) -> tuple[list, dict
                 found = benchmark.matrix_peak(precision, device)
                 peaks[precision] = found if best is None else max(best, found)
 
-        rounds = benchmark.run_rounds(contenders, texts, cfg.repeats, before_round)
+        rounds, late = benchmark.run_rounds(contenders, texts, cfg.repeats, before_round, cfg.stop_below)
+        for one in late:
+            project.logger.warning("%s is stopped: %s", one.name, one)
+        contenders = [one for one in contenders if one.name in rounds]
         spearman = {contender.name: scoring.spearman(suite, contender.encode) for contender in contenders}
         rows = benchmark.summarize(
             contenders,
@@ -119,11 +133,13 @@ def compare(cfg: DictConfig, found, texts: list[str], suite) -> tuple[list, dict
         "repeats": cfg.repeats,
         "versions": models.versions(),
     }
-    return rows, benchmark.as_dict(rows, left_out, peaks, **facts)
+    stopped = early + late
+    table = benchmark.as_table(rows, stopped, left_out)
+    return rows, table, benchmark.as_dict(rows, stopped, left_out, peaks, **facts)
 
 
 def main(cfg: DictConfig) -> None:
-    check_candidates(cfg.candidates)
+    check_candidates(cfg.candidates or [])
     corpus = cfg.corpus
     texts = inputs.open_corpus(
         corpus.path,
@@ -133,6 +149,10 @@ def main(cfg: DictConfig) -> None:
         delimiter=corpus.delimiter,
         quoting=corpus.quoting.name,
     )
+    if texts.null_rows == texts.rows:
+        raise UserError(
+            f"corpus.path={corpus.path}: all {texts.rows:,} rows are null in {corpus.text_column!r}; expected at least one text. Name the column that holds them: -P corpus.text_column=<column>."
+        )
     (suite,) = inputs.open_suites(project.suite_specs(cfg))
     with project.run("benchmark", cfg) as run, tempfile.TemporaryDirectory() as scratch:
         import mlflow
@@ -142,7 +162,7 @@ def main(cfg: DictConfig) -> None:
 
         found = models.find_model(cfg.run_id, preceding="log_model", experiment_id=run.info.experiment_id)
         project.tag_upstream(found.run_id, found.logged.model_id)
-        rows, report = compare(cfg, found, pick_texts(texts, cfg.rows), suite)
+        rows, table, report = compare(cfg, found, pick_texts(texts, cfg.rows), suite)
 
         mlflow.log_dict(report | {"corpus": texts.describe()}, "benchmark.json")
         source = texts.sources[0].place.name if len(texts.sources) == 1 else f"{len(texts.sources)} files"
@@ -167,7 +187,7 @@ def main(cfg: DictConfig) -> None:
         }
         models.log_corpus(texts)
         mlflow.log_metrics(metrics, model_id=found.logged.model_id)
-        print(benchmark.as_table(rows))
+        print(table)
         fastest = max(rows, key=lambda row: row.ratio)
         summary.show(
             "benchmark",

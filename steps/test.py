@@ -2,19 +2,109 @@
 
 mlflow run . -e test -P pytest_args="-k corpus"
 python -m pytest
+
+A test whose process crashes or hangs fails alone: what was not run because of it is run in new processes.
 """
 
 import argparse
+import os
 import shlex
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
 
 from steps.common.arguments import PROJECT
 
 # Most of the time goes into importing torch and mlflow in processes of their own, on one core each. Files stay
 # together, so that each process pays for its imports once. `-P pytest_args="-n 0"` turns it off. A process that crashes
-# ends the run: pytest-xdist 3.8.0 would start another and then wait for ever (its issue 1323).
+# ends the round: pytest-xdist 3.8.0 would start another and then wait for ever (its issue 1323).
 PARALLEL = ("-n", "2", "--dist", "loadfile", "--max-worker-restart", "0")
+
+# File that pytest, given `-p steps.test`, notes every test in, a line each: what became of it, and its name.
+JOURNAL = "TESTS_JOURNAL"
+# File of the names of the tests that were run already; pytest leaves them out.
+DONE = "TESTS_DONE"
+
+# pytest's exit code where every test is left out.
+NO_TESTS = 5
+
+
+def read_journal(lines: Iterable[str]) -> tuple[set[str], set[str]]:
+    """The tests that ended, and those of them whose process crashed.
+
+    Where the tests run in pytest's own process (`-n 0`), a crash is a test that has started in a session without an end.
+    """
+    noted: dict[str, set[str]] = {"started": set(), "ended": set(), "crashed": set(), "finished": set()}
+    for line in lines:
+        event, _, name = line.rstrip("\n").partition(" ")
+        noted[event].add(name)
+    crashed = noted["crashed"] if noted["finished"] else noted["crashed"] | (noted["started"] - noted["ended"])
+    return noted["ended"] | crashed, crashed
+
+
+def run_tests(words: list[str], folder: Path) -> int:
+    """Run pytest until every test was run or pytest stopped of its own will; returns its exit code, 1 after a crash.
+
+    Args:
+        folder: for files of this run.
+    """
+    done, crashed, codes = set(), set(), []
+    while True:
+        journal, names = folder / f"journal-{len(codes)}", folder / "done"
+        journal.touch()
+        names.write_text("\n".join(done), encoding="utf-8")
+        command = [sys.executable, "-m", "pytest", *PARALLEL, "-p", "steps.test", *words]
+        env = os.environ | {JOURNAL: str(journal), DONE: str(names)}
+        code = subprocess.run(command, cwd=PROJECT, env=env).returncode
+        codes.append(0 if codes and code == NO_TESTS else code)
+        ended, fallen = read_journal(journal.read_text(encoding="utf-8").splitlines())
+        if not fallen:
+            break
+        done |= ended
+        crashed |= fallen
+        print(f"\n{', '.join(sorted(fallen))} ended its process; going on with the tests that were not run", flush=True)
+    for name in sorted(crashed):
+        print(f"CRASHED {name}")
+    return 1 if crashed else max(codes)
+
+
+class Journal:
+    """Notes what becomes of every test, at once: a crash leaves no time for it."""
+
+    def __init__(self, path: Path):
+        self._path = path
+
+    def _note(self, event: str, name: str = "") -> None:
+        with self._path.open("a", encoding="utf-8") as journal:
+            journal.write(f"{event} {name}\n")
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self._note("started", nodeid)
+
+    def pytest_runtest_logreport(self, report) -> None:
+        # pytest-xdist reports the test during which a worker went away with a `when` of its own.
+        if report.when == "???":
+            self._note("crashed", report.nodeid)
+        elif report.when == "teardown":
+            self._note("ended", report.nodeid)
+
+    def pytest_sessionfinish(self) -> None:
+        self._note("finished")
+
+
+def pytest_configure(config) -> None:
+    # pytest-xdist's workers tell the process that started them, which notes it.
+    if JOURNAL in os.environ and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Journal(Path(os.environ[JOURNAL])))
+
+
+def pytest_collection_modifyitems(config, items: list) -> None:
+    if DONE in os.environ:
+        done = set(Path(os.environ[DONE]).read_text(encoding="utf-8").split("\n"))
+        config.hook.pytest_deselected(items=[item for item in items if item.nodeid in done])
+        items[:] = [item for item in items if item.nodeid not in done]
 
 
 def main() -> None:
@@ -25,7 +115,8 @@ def main() -> None:
         words = shlex.split(given.pytest_args)
     except ValueError as error:
         sys.exit(f"error: pytest_args is split as a shell splits words, and {given.pytest_args!r} cannot be: {error}.")
-    sys.exit(subprocess.run([sys.executable, "-m", "pytest", *PARALLEL, *words], cwd=PROJECT).returncode)
+    with tempfile.TemporaryDirectory() as folder:
+        sys.exit(run_tests(words, Path(folder)))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ Knows neither MLflow nor Hydra.
 import contextlib
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from sentence_transformers import SentenceTransformer
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from steps.common.backends.hardware import why_emulated
 from steps.common.backends.torch import DTYPES
 from steps.common.embedding import pair_cosine
 
@@ -29,6 +30,9 @@ STOCK = "stock"
 # Side of the square matrices whose product gives the machine's peak, and how often it is measured.
 PEAK_SIDE = {"cpu": 2048, "cuda": 8192, "mps": 4096}
 PEAK_REPEATS = 5
+
+# Seconds that no contender is stopped for: it may compile something, or have to wait for another process.
+GRACE = 1.0
 
 
 @dataclass
@@ -72,12 +76,70 @@ class Rounds:
     embeddings: np.ndarray
 
 
+@dataclass(frozen=True)
+class Stopped:
+    """A contender that was too slow to go on with, and how long it and the stock one took for so many texts."""
+
+    name: str
+    precision: str
+    texts: int
+    seconds: float
+    stock_seconds: float
+
+    @property
+    def ratio(self) -> float:
+        return self.stock_seconds / self.seconds
+
+    @property
+    def sentences_per_second(self) -> float:
+        return self.texts / self.seconds
+
+    def __str__(self) -> str:
+        return f"{self.seconds:.1f} s for {self.texts:,} texts, {STOCK} {self.stock_seconds:.1f} s"
+
+
+def warm_up(contenders: Sequence[Contender], texts: list[str], stop_below: float) -> list[Stopped]:
+    """Embed up to a tenth of the texts, not counted, a few first and then more: a slow contender is stopped early."""
+    most = max(2, len(texts) // 10)
+    sizes = [size for size in (2 * 4**power for power in range(20)) if size < most] + [most]
+    stopped: dict[str, Stopped] = {}
+    for size in sizes:
+        some = texts[:size]
+        stock_seconds = 0.0
+        for contender in contenders:
+            if contender.name in stopped:
+                continue
+            seconds = _timed(lambda encode=contender.encode, some=some: encode(some))
+            if contender.name == STOCK:
+                stock_seconds = seconds
+            elif _too_slow(seconds, stock_seconds, stop_below):
+                # Once more, now that it has compiled what it compiles.
+                seconds = _timed(lambda encode=contender.encode, some=some: encode(some))
+                if _too_slow(seconds, stock_seconds, stop_below):
+                    stopped[contender.name] = Stopped(
+                        contender.name, contender.precision, len(some), seconds, stock_seconds
+                    )
+    return list(stopped.values())
+
+
+def _too_slow(seconds: float, stock_seconds: float, stop_below: float) -> bool:
+    return seconds > GRACE and stock_seconds < stop_below * seconds
+
+
 def run_rounds(
-    contenders: Sequence[Contender], texts: list[str], repeats: int, on_round: Callable[[int], None] = lambda n: None
-) -> dict[str, Rounds]:
-    """Every contender embeds all the texts once a round, one after the other, after a start that is not counted."""
-    for contender in contenders:
-        contender.encode(texts[: max(2, len(texts) // 10)])
+    contenders: Sequence[Contender],
+    texts: list[str],
+    repeats: int,
+    on_round: Callable[[int], None] = lambda n: None,
+    stop_below: float = 0.0,
+) -> tuple[dict[str, Rounds], list[Stopped]]:
+    """Every contender embeds all the texts once a round, one after the other; the stock one is the first.
+
+    Args:
+        stop_below: a contender that takes longer than the stock one divided by this embeds no more texts, and has no
+            rounds.
+    """
+    stopped = []
     seconds = {contender.name: [] for contender in contenders}
     extra = {contender.name: [] for contender in contenders}
     embeddings = {}
@@ -90,10 +152,19 @@ def run_rounds(
             embeddings[contender.name] = contender.encode(texts)
             seconds[contender.name].append(time.perf_counter() - start)
             extra[contender.name].append(peak_mb() - before if can_peak else None)
-    return {
-        name: Rounds(seconds[name], None if None in extra[name] else max(extra[name]), embeddings[name])
-        for name in embeddings
+        stock_seconds = seconds[STOCK][-1]
+        for contender in contenders:
+            own = seconds[contender.name][-1]
+            if _too_slow(own, stock_seconds, stop_below):
+                stopped.append(Stopped(contender.name, contender.precision, len(texts), own, stock_seconds))
+        contenders = [one for one in contenders if one.name not in [late.name for late in stopped]]
+    rounds = {
+        one.name: Rounds(
+            seconds[one.name], None if None in extra[one.name] else max(extra[one.name]), embeddings[one.name]
+        )
+        for one in contenders
     }
+    return rounds, stopped
 
 
 def summarize(
@@ -175,12 +246,13 @@ def _token_inputs(features: dict) -> list[str]:
 def matrix_peak(precision: str, device: str) -> float | None:
     """Operations a second of one large matrix product here, the best of a few; None where there is none to measure.
 
+    None as well where the precision is emulated: no instructions of the machine set that pace, and it takes minutes.
     float32, bfloat16 and float16 by torch, int8 (on a CPU) by OpenVINO.
     """
     side = PEAK_SIDE[device.partition(":")[0]]
     if precision == "int8":
         product = _int8_product(side) if device == "cpu" else None
-    elif device == "cpu" and precision == "fp16":
+    elif (device == "cpu" and precision == "fp16") or why_emulated(precision, device):
         product = None
     else:
         product = _torch_product(side, DTYPES[precision], device)
@@ -260,8 +332,8 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def as_table(rows: Sequence[Row]) -> str:
-    """The rows for a terminal."""
+def as_table(rows: Sequence[Row], stopped: Sequence[Stopped] = (), left_out: Mapping[str, str] | None = None) -> str:
+    """The rows for a terminal, then those that were stopped, and below them why these and others have no numbers."""
     table = PrettyTable(
         ["", "x stock", "texts/s", "tokens/s", "of peak", "peak MB", "cosine min", "mean", "STS", "difference"],
         align="r",
@@ -284,15 +356,26 @@ def as_table(rows: Sequence[Row]) -> str:
                 f"{row.spearman_difference:+.2f}",
             ]
         )
-    return table.get_string()
+    for one in stopped:
+        table.add_row([one.name, f"{one.ratio:.2f}", f"{one.sentences_per_second:,.0f}", *[""] * 7])
+    reasons = [f"{one.name} was stopped: {one}" for one in stopped]
+    reasons += [f"{name} is left out: {reason}" for name, reason in (left_out or {}).items()]
+    return "\n".join([table.get_string(), *reasons])
 
 
-def as_dict(rows: Sequence[Row], left_out: dict[str, str], peaks: dict[str, float | None], **facts) -> dict:
+def as_dict(
+    rows: Sequence[Row],
+    stopped: Sequence[Stopped],
+    left_out: dict[str, str],
+    peaks: dict[str, float | None],
+    **facts,
+) -> dict:
     """The content of benchmark.json."""
     return {
         **facts,
         "matrix_peak_gflops": {name: peak / 1e9 for name, peak in peaks.items() if peak},
         "rows": [asdict(row) for row in rows],
+        "stopped": [asdict(one) | {"ratio": one.ratio} for one in stopped],
         "left_out": left_out,
     }
 

@@ -222,7 +222,8 @@ class BenchmarkConf:
     run_id: str = MISSING
     corpus: CorpusConf = field(default_factory=CorpusConf)
     suite: SuiteConf = field(default_factory=SuiteConf)
-    candidates: list[str] = MISSING
+    candidates: list[str] | None = MISSING
+    stop_below: float = field(default=MISSING, metadata={"min": 0, "below": 1})
     rows: int = field(default=MISSING, metadata={"min": 2})
     repeats: int = field(default=MISSING, metadata={"min": 1})
     backend: BackendConf = field(default_factory=BackendConf)

@@ -10,6 +10,12 @@ from steps.common.errors import UserError
 
 CGROUP = Path("/sys/fs/cgroup")
 
+# What lets a CPU pass for a lesser one: oneDNN's and torch's own variables, with their values that rule bfloat16 out.
+WITHOUT_BFLOAT16 = {
+    "ONEDNN_MAX_CPU_ISA": ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI"),
+    "ATEN_CPU_CAPABILITY": ("DEFAULT", "AVX2"),
+}
+
 
 def usable_cores(cgroup: Path = CGROUP) -> int:
     """Cores this process may keep busy: its affinity, cut by the CPU quota of its container, hyper-threads not counted.
@@ -33,6 +39,39 @@ def cpu_quota(cgroup: Path = CGROUP) -> float | None:
         return None if quota == "max" or float(quota) <= 0 else float(quota) / float(period)
     except (OSError, ValueError, ZeroDivisionError):
         return None
+
+
+def without_bfloat16() -> str | None:
+    """The variable that rules bfloat16 instructions out, as NAME=value; None where none does."""
+    return next(
+        (
+            f"{name}={os.environ[name]}"
+            for name, values in WITHOUT_BFLOAT16.items()
+            if os.environ.get(name, "").upper() in values
+        ),
+        None,
+    )
+
+
+def why_emulated(precision: str, device: str) -> str | None:
+    """Why torch computes a precision on a device with the instructions of another; None where it has its own.
+
+    Of those that torch has on a CPU this is bfloat16, where a product is ten times and more slower than in float32. int8
+    without VNNI is not meant: OpenVINO computes it with AVX2's own instructions, 1.8 times as fast as float32 on two
+    cores of an AMD EPYC.
+    """
+    import torch
+
+    if device != "cpu" or precision != "bf16":
+        return None
+    if ruled_out := without_bfloat16():
+        return f"{ruled_out} rules bfloat16 instructions out, so torch emulates them"
+    there = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    flags = torch.cpu.get_capabilities()
+    if there and flags.get("architecture") == "x86_64":
+        # oneDNN also accepts what it emulates with AVX-512.
+        there = any(flags.get(name) for name in ("avx512_bf16", "amx_bf16", "avx_ne_convert"))
+    return None if there else "this CPU has no bfloat16 instructions, so torch emulates them"
 
 
 def pick_devices(device: str) -> list[str]:

@@ -10,7 +10,7 @@ from sentence_transformers import SentenceTransformer
 from steps.common.backends import NAMES, Backend, Settings, Store
 from steps.common.backends.base import BatchedBackend
 from steps.common.backends.check import PROBES, TOLERANCE, Refused, Unsuitable, check_against_torch, relative_errors
-from steps.common.backends.hardware import pick_devices
+from steps.common.backends.hardware import pick_devices, why_emulated
 from steps.common.backends.tokens import Tokenizer, make_tokenizer
 from steps.common.backends.torch import DTYPES, LibraryBackend, TorchBackend, check_task, find_prompt
 from steps.common.backends.workers import WorkersBackend
@@ -161,6 +161,10 @@ def load_backend(
     for candidate in candidates(settings, on_gpu=devices[0] != "cpu", passed=passed or {}):
         chosen = replace(settings, name=candidate.name, precision=candidate.precision)
         try:
+            emulated = why_emulated(candidate.precision, devices[0]) if candidate.name == "torch" else None
+            if emulated and settings.precision == "auto" and settings.name == "auto":
+                # The machine that validated it had the instructions.
+                raise Unsuitable(emulated)
             backend = _load(chosen, model, tokenizer, prompt, task, devices, store, calibration)
             if candidate.digest not in (None, backend.digest):
                 raise Unsuitable("its converted model is not the one that was validated; run validate again")
