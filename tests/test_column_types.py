@@ -267,3 +267,20 @@ def test_an_empty_object_far_down_is_an_object(tmp_path):
     assert kept(path)[-1].as_py() == {"k": None}
     nothing = json_lines(tmp_path / "d.jsonl", [{"text": "a", "n": {}}] * (FILLER + 1))
     assert "nothing but empty objects" in refusal(nothing)
+
+
+@pytest.mark.parametrize("depth", [101, 250, 400, 900])
+def test_values_nested_too_deeply_for_parquet_are_refused_with_file_and_line(tmp_path, depth):
+    path = tmp_path / "c.jsonl"
+    path.write_text('{"text": "a", "n": ' + "[" * 100 + "]" * 100 + "}\n")
+    assert len(kept(path)) == 1
+    path.write_text('{"text": "a", "n": ' + "[" * depth + "]" * depth + "}\n")
+    message = refusal(path)
+    assert f"{path} line 1" in message and "deep" in message and len(message) < 500
+
+
+def test_a_long_type_is_cut_in_the_error(tmp_path):
+    objects = ({f"key {i} of many": value for i in range(100)} for value in (1, "x"))
+    for name, value in zip("ab", objects):
+        json_lines(tmp_path / f"{name}.jsonl", [{"text": "a", "n": value}])
+    assert len(refusal(tmp_path)) < 1200

@@ -425,4 +425,9 @@ def first_line(error: BaseException) -> str:
     text = str(error).strip()
     line = text.splitlines()[0].rstrip(".") if text else type(error).__name__
     line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
-    return line if len(line) <= LONGEST_ERROR else line[:LONGEST_ERROR] + " ..."
+    return shortened(line)
+
+
+def shortened(text: str) -> str:
+    """As much of a text as an error shows."""
+    return text if len(text) <= LONGEST_ERROR else text[:LONGEST_ERROR] + " ..."

@@ -42,6 +42,9 @@ GUESSES = {TAB: "tab", ";": "';'", "|": "'|'", ",": "','"}
 # Bytes at a file's beginning by which its encoding is told.
 HEAD = 1 << 16
 
+# Lists and objects in each other that a value of JSON may be: a Parquet file of 250 cannot be read back.
+DEEPEST = 100
+
 # Names of a file's columns that are kept for an error, where every object may bring its own.
 SHOWN_KEYS = 50
 
@@ -420,7 +423,7 @@ def _json_object(line: str) -> tuple[dict | None, str | None]:
     return record, None
 
 
-def _json_value(value, column: Column) -> tuple[object, str | None]:
+def _json_value(value, column: Column, depth: int = 0) -> tuple[object, str | None]:
     """A value as its column takes it, or null and what is wrong with it."""
     name = column.name
     if value is None:
@@ -434,8 +437,10 @@ def _json_value(value, column: Column) -> tuple[object, str | None]:
     if isinstance(value, (dict, list)):
         if column.kind != "value":
             return None, f"expected a string or a number in {name!r}, found {type(value).__name__}"
+        if depth == DEEPEST:
+            return None, f"{name!r} is nested more than {DEEPEST} deep"
         inner = [value] if isinstance(value, list) else [list(value), list(value.values())]
-        reasons = (_json_value(item, column)[1] for items in inner for item in items)
+        reasons = (_json_value(item, column, depth + 1)[1] for items in inner for item in items)
         reason = next(filter(None, reasons), None)
         return (None if reason else value), reason
     if column.kind == "text":
