@@ -171,7 +171,11 @@ def prepare_all(
 
 
 def sample_ranges(corpus: Corpus, backend: Backend, options: Options) -> np.ndarray:
-    """What `int8` is scaled between, [2, dim]: the extremes of texts taken evenly from the corpus."""
+    """What `int8` is scaled between, [2, dim]: the extremes of texts taken evenly from the corpus.
+
+    Raises:
+        UserError: they are not finite.
+    """
     step = max(1, corpus.rows // RANGE_TEXTS)
     texts, first = [], 0
     for batch in corpus.batches(READ):
@@ -183,7 +187,12 @@ def sample_ranges(corpus: Corpus, backend: Backend, options: Options) -> np.ndar
     if not texts:
         return np.zeros((2, options.truncate_dim or backend.dim), np.float32)
     vectors = backend.embed(backend.tokenize(texts), lambda rows: None)
-    return value_ranges(shorten(vectors, options.truncate_dim, options.normalize))
+    ranges = value_ranges(shorten(vectors, options.truncate_dim, options.normalize))
+    if not np.isfinite(ranges).all():
+        raise UserError(
+            "embedding.dtype=int8 is scaled between the least and greatest values, and some embeddings of this model are not finite. Run validate to see what is wrong with it, or take embedding.dtype=float32."
+        )
+    return ranges
 
 
 def refuse_long(corpus: Corpus, backend: Backend) -> None:
