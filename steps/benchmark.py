@@ -164,7 +164,7 @@ def main(cfg: DictConfig) -> None:
         project.tag_upstream(found.run_id, found.logged.model_id)
         rows, table, report = compare(cfg, found, pick_texts(texts, cfg.rows), suite)
 
-        mlflow.log_dict(report | {"corpus": texts.describe()}, "benchmark.json")
+        mlflow.log_dict(summary.as_json(report | {"corpus": texts.describe()}), "benchmark.json")
         source = texts.sources[0].place.name if len(texts.sources) == 1 else f"{len(texts.sources)} files"
         chart = Path(scratch) / "benchmark.png"
         title = f"{found.describe()['hub_id'] or found.logged.name}, {report['texts']:,} texts of {source}\n{report['processor']}, {report['cores']} cores"

@@ -50,7 +50,8 @@ def main(cfg: DictConfig) -> None:
             if cfg.serving.embeddings_api
             else None
         )
-        mlflow.log_dict({"sentences": examples, "embeddings": embeddings.tolist()}, "reference.json")
+        reference = {"sentences": examples, "embeddings": summary.as_json(embeddings.tolist())}
+        mlflow.log_dict(reference, "reference.json")
         summary.show(
             "log_model",
             {

@@ -98,7 +98,7 @@ def write(found, champion, findings, run_id: str, metrics: dict, sentences: list
         lineage=models.lineage(found),
     ) | {"champion": champion and champion.describe(), "registration": registration and asdict(registration)}
     figures = report.figures(findings, sentences, models.sample_topics())
-    mlflow.log_dict(validation, "validation.json")
+    mlflow.log_dict(summary.as_json(validation), "validation.json")
     mlflow.log_text(report.as_html(validation, figures), "report.html")
     for figure in figures:
         mlflow.log_figure(figure.draw(), f"figures/{figure.name}.png", save_kwargs={"dpi": 150})

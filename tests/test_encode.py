@@ -1,6 +1,7 @@
 """The step encode and its check, verify, on the tiny model: outputs that go on, bad rows, long texts, other stores."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -120,7 +121,7 @@ def test_the_same_command_on_a_whole_output_computes_nothing(encode, corpus, tmp
         (["embedding.normalize=true"], "embedding.normalize: False there, True here"),
         (["rows_per_part=11"], "rows_per_part: 10 there, 11 here"),
         (["corpus.long_text=chunk"], "corpus.long_text: truncate there, chunk here"),
-        (["embedding.prompt_name=query"], "model.prompt: None there, the cat: here"),
+        (["embedding.prompt_name=query"], "embedding.prompt_name: None there, query here"),
         (["backend=openvino"], "backend.name: torch there, openvino here"),
         (["corpus.id_column=text"], "corpus.id_column: None there, text here"),
     ],
@@ -135,12 +136,264 @@ def test_an_output_that_was_begun_with_something_else_is_refused(encode, corpus,
     assert manifest_of(tmp_path / "out")["rows"] == 35
 
 
-def test_a_mistake_that_ended_the_run_before_its_first_part_can_be_mended(encode, corpus, tmp_path):
-    code, _, err = encode(corpus, "embedding.truncate_dim=99")
-    assert code == 1 and "embedding.truncate_dim is 99" in err
+def test_a_plan_that_no_part_was_made_by_gives_way_to_another(encode, corpus, tmp_path, monkeypatch):
+    from steps.common import pipeline
+    from steps.common.errors import UserError
+
+    def fails(*arguments, **options):
+        raise UserError("no part was made")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "encode_corpus", fails)
+        code, _, err = encode(corpus, "embedding.truncate_dim=8")
+    assert code == 1 and "no part was made" in err
     code, out, err = encode(corpus, "embedding.truncate_dim=9")
     assert code == 0, err
     assert len(manifest_of(tmp_path / "out")["runs"]) == 2
+
+
+def interrupt(folder):
+    """Make a whole output one that was stopped before its manifest was written."""
+    from steps.common import manifest as manifests
+
+    output = Output(files.locate(folder), folder / ".encode")
+    noted = manifests.restore(output)
+    (folder / "manifest.json").unlink()
+    output.write_text(manifests.PLAN, json.dumps(noted))
+
+
+@pytest.fixture
+def without_models(monkeypatch):
+    """From the call on no model is loaded."""
+    from steps.common import model as models
+
+    def refuse(folder):
+        raise AssertionError("a model was loaded")
+
+    return lambda: monkeypatch.setattr(models, "load_native", refuse)
+
+
+@pytest.mark.parametrize("state", ["whole", "interrupted"])
+def test_what_an_output_was_begun_with_is_compared_before_the_run_begins(
+    encode, corpus, tmp_path, without_models, state
+):
+    assert encode(corpus)[0] == 0
+    if state == "interrupted":
+        interrupt(tmp_path / "out")
+    without_models()
+    for change, difference in (
+        ("embedding.dtype=int8", "embedding.dtype: float32 there, int8 here"),
+        ("corpus.on_bad_row=null", "corpus.on_bad_row: auto there, None here"),
+        ("backend=openvino", "backend.name: torch there, openvino here"),
+        ("backend.precision=bf16", "backend.precision: f32 there, bf16 here"),
+        ("backend.batch_tokens=99", "backend.batch_tokens: None there, 99 here"),
+        ("keep_text=false", "keep_text: True there, False here"),
+    ):
+        code, _, err = encode(corpus, change)
+        assert code == 1
+        assert "was begun with something else" in err and difference in err
+        assert "encode: run" not in err
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["embedding.truncate_dim=33"], "embedding.truncate_dim is 33, but the model has 32 dimensions. Give 32 or less."),
+        (["embedding.prompt_name=passage"], "the model has no prompt 'passage'; embedding.prompt_name is one of query"),
+        (["corpus.long_text=chunk", "corpus.chunk_overlap=62"], "corpus.chunk_overlap is 62; expected less than 62"),
+        (
+            ["corpus.long_text=chunk", "corpus.chunk_overlap=59", "embedding.prompt_name=query"],
+            "corpus.chunk_overlap is 59; expected less than 59",
+        ),
+        (["backend.precision=fp16"], "backend=torch backend.precision=fp16 cannot be used: fp16 is for a GPU"),
+        (["backend=auto", "backend.precision=fp16", "backend.device=cpu"], "no backend can compute with this model here"),
+        (["backend=openvino", "backend.precision=fp16"], "OpenVINO on a CPU computes in f32, bf16 or int8, not in fp16"),
+        (["backend.device=cuda:7"], "backend.device=cuda:7 is not on this machine"),
+    ],
+)  # fmt: skip
+def test_what_the_model_or_the_machine_does_not_have_is_found_before_the_model_is_loaded(
+    encode, corpus, tmp_path, without_models, words, message
+):
+    without_models()
+    code, _, err = encode(corpus, *words)
+    assert code == 1
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and message in errors[0]
+
+
+def test_the_greatest_overlap_is_accepted(encode, corpus):
+    assert encode(corpus, "corpus.long_text=chunk", "corpus.chunk_overlap=61")[0] == 0
+
+
+# what decides the result
+
+
+def write_partitions(folder, **texts):
+    for value, rows in texts.items():
+        (folder / f"lang={value}").mkdir(parents=True)
+        write_jsonl(folder / f"lang={value}" / "part.jsonl", rows)
+    return folder
+
+
+def test_a_partition_that_was_renamed_is_another_corpus(step, encode, tmp_path):
+    folder = write_partitions(tmp_path / "corpus", de=some_texts(12), en=some_texts(12))
+    words = (folder, "corpus.keep_columns=[lang]")
+    assert encode(*words)[0] == 0
+    interrupt(tmp_path / "out")
+    for path in (tmp_path / "out").glob("part-0000[12]*"):
+        path.unlink()
+    (folder / "lang=en").rename(folder / "lang=fr")
+    code, _, err = encode(*words)
+    assert code == 1
+    assert 'corpus.partitions.00001 part.jsonl.lang: "en" there, "fr" here' in err
+    assert "encode: run" not in err
+    (folder / "lang=fr").rename(folder / "lang=en")
+    assert encode(*words)[0] == 0
+    rows = [row for path in sorted((tmp_path / "out").glob("part-*")) for row in pq.read_table(path).to_pylist()]
+    assert [row["lang"] for row in rows] == ["de"] * 12 + ["en"] * 12
+    assert step("verify", f"--output={tmp_path / 'out'}")[0] == 0
+
+
+@pytest.mark.parametrize("words", [["corpus.id_column=lang"], ["corpus.template='{lang}: {text}'"]])
+def test_a_partition_value_in_an_id_or_a_text_is_in_the_plan(encode, tmp_path, words):
+    folder = write_partitions(tmp_path / "corpus", de=["the cat"])
+    assert encode(folder, *words)[0] == 0
+    (folder / "lang=de").rename(folder / "lang=__HIVE_DEFAULT_PARTITION__")
+    code, _, err = encode(folder, *words)
+    assert code == 1 and 'corpus.partitions.00000 part.jsonl.lang: "de" there, null here' in err
+
+
+def test_a_partition_value_that_nothing_uses_may_change(encode, tmp_path):
+    folder = write_partitions(tmp_path / "corpus", de=["the cat"])
+    assert encode(folder)[0] == 0
+    (folder / "lang=de").rename(folder / "lang=fr")
+    code, _, err = encode(folder)
+    assert code == 0, err
+
+
+def test_files_in_another_order_are_another_corpus(encode, tmp_path):
+    for name, texts in (("a", some_texts(3)), ("b", some_texts(5))):
+        (tmp_path / "corpus").mkdir(exist_ok=True)
+        write_jsonl(tmp_path / "corpus" / f"{name}.jsonl", texts)
+    assert encode(tmp_path / "corpus")[0] == 0
+    (tmp_path / "corpus" / "a.jsonl").rename(tmp_path / "corpus" / "c.jsonl")
+    code, _, err = encode(tmp_path / "corpus")
+    assert code == 1 and "corpus.sources.00000 a.jsonl" in err
+
+
+def test_the_plan_holds_what_writes_the_parts(encode, corpus, tmp_path):
+    assert encode(corpus)[0] == 0
+    assert {"numpy", "pyarrow", "sentence-transformers", "torch"} <= set(
+        manifest_of(tmp_path / "out")["plan"]["versions"]
+    )
+
+
+# sweeps
+
+
+def test_a_sweep_over_one_output_starts_no_job(step, tiny_run, corpus, tmp_path):
+    given = ("--multirun", f"run_id={tiny_run['run_id']}", f"--corpus={corpus}", "backend=torch")
+    code, _, err = step("encode", *given, "backend.batch_size=16,32", f"output={tmp_path}/out")
+    assert code == 1
+    assert f"Give output='{tmp_path}/out-${{backend.batch_size}}'" in err and "encode: run" not in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_sweep_with_an_output_for_each_job_goes_on_too(step, tiny_run, corpus, tmp_path):
+    given = ("--multirun", f"run_id={tiny_run['run_id']}", f"--corpus={corpus}", "backend=torch")
+    words = (*given, "backend.batch_size=16,32", f"output={tmp_path}/out-${{backend.batch_size}}")
+    for resumed in (0, 35):
+        code, out, err = step("encode", *words)
+        assert code == 0, err
+        jobs = [json.loads(line) for line in out.splitlines() if line.startswith('{"step"')]
+        assert [job["encode/resumed_rows"] for job in jobs] == [resumed] * 2
+        assert {job["embeddings"] for job in jobs} == {f"{tmp_path}/out-16", f"{tmp_path}/out-32"}
+    assert manifest_of(tmp_path / "out-16")["plan"]["backend"]["batch_size"] == 16
+    assert step("verify", f"--output={tmp_path}/out-32")[0] == 0
+
+
+# stops
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "the corpus is read",
+        "the output is looked at",
+        "the run begins",
+        "the model is found",
+        "the model is loaded",
+        "results are logged",
+    ],
+)
+def test_a_stop_at_any_time_says_how_to_go_on(step, tiny_run, corpus, tmp_path, monkeypatch, moment):
+    from steps.common import found, inputs, model, project
+
+    def stop(*arguments, **named):
+        raise KeyboardInterrupt
+
+    target, name = {
+        "the corpus is read": (inputs, "open_corpus"),
+        "the output is looked at": (inputs, "open_output"),
+        "the run begins": (project, "log_config"),
+        "the model is found": (found, "find_model"),
+        "the model is loaded": (model, "load_native"),
+        "results are logged": (model, "log_data"),
+    }[moment]
+    given = (f"run_id={tiny_run['run_id']}", f"corpus={corpus}", f"output={tmp_path / 'out'}", "backend=torch")
+    with monkeypatch.context() as patch:
+        patch.setattr(target, name, stop)
+        code, _, err = step("encode", *given)
+    assert code == 130
+    (line,) = [line for line in err.splitlines() if line.startswith("to go on: ")]
+    words = shlex.split(line.removeprefix("to go on: "))
+    assert words[:3] == ["python", "-m", "steps.encode"] and set(given) <= {
+        word.replace("corpus.path", "corpus") for word in words
+    }
+    code, _, err = step("encode", *words[3:])
+    assert code == 0, err
+
+
+def test_a_sweep_that_was_stopped_goes_on_as_a_whole(step, tiny_run, corpus, tmp_path, monkeypatch):
+    from steps.common import model
+
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    words = [f"run_id={tiny_run['run_id']}", "backend=torch", "backend.batch_size=16,32"]
+    words += [f"corpus.path={corpus}", f"output={tmp_path}/out-${{backend.batch_size}}"]
+    monkeypatch.setattr(model, "load_native", stop)
+    code, _, err = step("encode", "--multirun", *words)
+    assert code == 130
+    (line,) = [line for line in err.splitlines() if line.startswith("to go on: ")]
+    assert shlex.split(line)[3:] == ["python", "-m", "steps.encode", "--multirun", *words]
+
+
+def test_a_stop_before_mlflows_run_is_taken_over_says_to_type_the_same(step, tiny_run, corpus, tmp_path, monkeypatch):
+    import mlflow
+
+    from steps.common import inputs
+
+    def stop(*arguments, **named):
+        raise KeyboardInterrupt
+
+    run = mlflow.MlflowClient().create_run("0")
+    monkeypatch.setenv("MLFLOW_RUN_ID", run.info.run_id)
+    monkeypatch.setattr(inputs, "open_corpus", stop)
+    code, _, err = step("encode", f"--corpus={corpus}", f"--output={tmp_path / 'out'}")
+    assert code == 130
+    assert "to go on: type the same mlflow run command again." in err
+
+
+def test_a_stop_without_an_output_says_what_it_takes(encode, corpus, monkeypatch):
+    from steps.common import inputs
+
+    def stop(*arguments, **named):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(inputs, "open_corpus", stop)
+    code, _, err = encode(corpus, output=None)
+    assert code == 130 and "only an encode with an output can go on: -P output=<folder>" in err
 
 
 def test_a_changed_corpus_is_refused_with_the_file(encode, corpus):

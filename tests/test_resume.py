@@ -16,6 +16,7 @@ from steps.common import encoder, files, pipeline
 from steps.common import manifest as manifests
 from steps.common.corpus import open_corpus
 from steps.common.encoder import Options
+from steps.common.errors import UserError
 from steps.common.output import Output
 from steps.common.plan import code_digest, differences, shown
 
@@ -278,6 +279,16 @@ def test_a_corpus_without_a_text_has_ranges_of_nothing(tmp_path):
     assert encoder.sample_ranges(corpus, CountingBackend(), options(dtype="int8")).tolist() == [[0] * 3] * 2
 
 
+def test_ranges_that_are_not_finite_are_refused(tmp_path):
+    class Broken(CountingBackend):
+        def embed(self, tokens, on_rows=None):
+            return super().embed(tokens, on_rows) * np.float32("nan")
+
+    corpus = open_corpus(put(tmp_path / "corpus.jsonl", ["a", "b"]))
+    with pytest.raises(UserError, match="some embeddings of this model are not finite"):
+        encoder.sample_ranges(corpus, Broken(), options(dtype="int8"))
+
+
 def test_int8_and_binary_are_those_of_the_library(tmp_path):
     from sentence_transformers import quantize_embeddings
 
@@ -419,3 +430,8 @@ def test_rows_without_an_embedding_keep_an_id_of_any_type(tmp_path, name):
     for name in (manifests.MANIFEST, manifests.COPY):
         (out / name).unlink()
     assert content(out) == content(tmp_path / "whole")
+
+
+def test_long_values_of_a_plan_are_shown_from_where_they_differ():
+    (line,) = differences({"a": "x" * 200 + "old"}, {"a": "x" * 200 + "new"})
+    assert line == f"a: ...{'x' * 20}old there, ...{'x' * 20}new here"

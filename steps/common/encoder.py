@@ -180,7 +180,11 @@ def prepare_all(
 
 
 def sample_ranges(corpus: Corpus, backend: Backend, options: Options, chunker: Chunker | None = None) -> np.ndarray:
-    """What `int8` is scaled between, [2, dim]: the extremes of what is stored of texts taken evenly from the corpus."""
+    """What `int8` is scaled between, [2, dim]: the extremes of what is stored of texts taken evenly from the corpus.
+
+    Raises:
+        UserError: they are not finite.
+    """
     dim = options.truncate_dim or backend.dim
     encoder = Encoder(backend, options, chunker, None, dim)
     extremes = [
@@ -190,7 +194,12 @@ def sample_ranges(corpus: Corpus, backend: Backend, options: Options, chunker: C
     if not extremes:
         return np.zeros((2, dim), np.float32)
     lows, highs = zip(*extremes)
-    return np.stack([np.min(lows, axis=0), np.max(highs, axis=0)])
+    ranges = np.stack([np.min(lows, axis=0), np.max(highs, axis=0)])
+    if not np.isfinite(ranges).all():
+        raise UserError(
+            "embedding.dtype=int8 is scaled between the least and greatest values, and some embeddings of this model are not finite. Run validate to see what is wrong with it, or take embedding.dtype=float32."
+        )
+    return ranges
 
 
 def _evenly(corpus: Corpus, count: int) -> Iterator[str]:

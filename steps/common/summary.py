@@ -12,11 +12,17 @@ def show(step: str, results: dict, next_command: str | None = None) -> None:
         print(f"  {name:<{width}}  {_format(value)}")
     if next_command:
         print(f"\nnext: {next_command}")
-    finite = {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in results.items()
-    }
-    print(json.dumps({"step": step, **finite, "next": next_command}, ensure_ascii=False), flush=True)
+    line = as_json({"step": step, **results, "next": next_command})
+    print(json.dumps(line, ensure_ascii=False, allow_nan=False), flush=True)
+
+
+def as_json(value):
+    """A value of dicts, lists and plain values with null for NaN and Infinity, which Python writes and JSON has not."""
+    if isinstance(value, dict):
+        return {name: as_json(entry) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _format(value) -> str:
