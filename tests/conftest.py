@@ -290,6 +290,17 @@ def wait_for_server(port: int, server: subprocess.Popen) -> None:
         time.sleep(0.05)
 
 
+def needs_precision(precision: str) -> None:
+    """Skip a test of OpenVINO where this CPU does not compute in a precision, with the reason."""
+    from steps.common.backends.check import Unsuitable
+    from steps.common.backends.openvino import check_precision
+
+    try:
+        check_precision(precision)
+    except Unsuitable as reason:
+        pytest.skip(str(reason))
+
+
 class FolderStore:
     """Converted models in a folder (a backends.Store)."""
 

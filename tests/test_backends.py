@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import PROJECT, TINY_WORDS, FolderStore
+from conftest import PROJECT, TINY_WORDS, FolderStore, needs_precision
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize, Router, Transformer
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
@@ -35,7 +35,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import PreTrainedTokenizerFast
 
 from steps.common import scoring
-from steps.common.backends import Settings, check_candidates
+from steps.common.backends import Settings, check_candidates, load
 from steps.common.backends.check import PROBES, TOLERANCE, Unsuitable, check_against_torch, relative_errors
 from steps.common.backends.convert import converted, products_of_activations, traceable
 from steps.common.backends.load import Candidate, Passed, candidates, load_backend
@@ -860,7 +860,24 @@ def test_settings_for_openvino_are_those_for_the_cpu():
     assert settings.of("openvino/int8") == dataclasses.replace(ours, name="openvino", precision="int8", device="cpu")
 
 
-def test_auto_takes_the_fastest_that_has_passed(tiny, int8, said):
+@pytest.fixture
+def emulated(monkeypatch):
+    """Say why the CPU emulates bfloat16; None: it does not."""
+    return lambda why: monkeypatch.setattr(
+        load, "why_emulated", lambda precision, device: why if precision == "bf16" else None
+    )
+
+
+def test_auto_leaves_out_what_this_machine_emulates_unless_it_was_asked_for(tiny, emulated, said):
+    emulated("it has none")
+    backend = tiny.load("Dense", "auto", passed={"torch/bf16": Passed(200.0)})
+    assert (backend.name, backend.precision) == ("openvino", "f32")
+    assert said() == ["backend=auto leaves out torch/bf16: it has none"]
+    assert tiny.load("Dense", "torch", "bf16").precision == "bf16"
+
+
+def test_auto_takes_the_fastest_that_has_passed(tiny, int8, emulated, said):
+    emulated(None)
     slower = {"openvino/f32": Passed(100.0), "torch/f32": Passed(50.0)}
     backend = tiny.load("Dense", "auto", passed={**slower, "torch/bf16": Passed(200.0)})
     assert (backend.name, backend.precision) == ("torch", "bf16")
@@ -907,10 +924,6 @@ def no_bfloat16(monkeypatch):
     monkeypatch.setattr(module, "core", functools.cache(Core))
 
 
-def has_bfloat16() -> bool:
-    return "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-
-
 MODEL_FREED_BY_ANOTHER_THREAD = """
 import os, signal, threading
 import openvino as ov
@@ -952,8 +965,8 @@ def test_auto_goes_on_where_the_cpu_lacks_what_was_validated(tiny, no_bfloat16, 
 
 @pytest.mark.parametrize("backend", ["torch", "openvino"])
 def test_bfloat16_is_near_the_model_and_not_the_model(tiny, backend):
-    if backend == "openvino" and not has_bfloat16():
-        pytest.skip("this CPU has no bfloat16")
+    if backend == "openvino":
+        needs_precision("bf16")
     loaded = tiny.load("mean", backend, "bf16")
     assert loaded.precision == "bf16"
     found = loaded.encode(TEXTS)

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from conftest import last_json
 
+from steps.common.backends.hardware import why_emulated
+
 VECTORS = np.eye(3, dtype=np.float32)
 
 
@@ -37,8 +39,12 @@ def test_every_contender_runs_in_every_round_in_turns(benchmark):
         return lambda texts: calls.append((name, len(texts))) or VECTORS[: len(texts)]
 
     contenders = [contender(benchmark, name, recording(name)) for name in ("stock", "fast")]
-    rounds = benchmark.run_rounds(contenders, ["a", "b", "c"], 2)
-    assert calls == [("stock", 2), ("fast", 2), ("stock", 3), ("fast", 3), ("stock", 3), ("fast", 3)]
+    assert benchmark.warm_up(contenders, ["a"] * 90, 0.25) == []
+    assert calls == [("stock", 2), ("fast", 2), ("stock", 8), ("fast", 8), ("stock", 9), ("fast", 9)]
+    calls.clear()
+    rounds, stopped = benchmark.run_rounds(contenders, ["a", "b", "c"], 2)
+    assert calls == [("stock", 3), ("fast", 3), ("stock", 3), ("fast", 3)]
+    assert stopped == []
     assert {name: len(own.seconds) for name, own in rounds.items()} == {"stock": 2, "fast": 2}
 
 
@@ -96,10 +102,89 @@ def test_the_operations_of_a_bert_are_counted_as_by_hand(benchmark, tiny_model_f
     assert benchmark.matrix_flops(model, lengths) == pytest.approx(expected, rel=pooler / expected * 10)
 
 
+@pytest.fixture
+def clock(benchmark, monkeypatch):
+    """A clock that only `take(seconds)` moves."""
+    now = [0.0]
+    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: now[0])
+
+    def take(seconds):
+        now[0] += seconds
+
+    return take
+
+
+@pytest.fixture
+def race(benchmark, clock):
+    """The stock contender, one second a text, and another of another pace; and how many texts each was given."""
+
+    def make(pace):
+        calls = {"stock": [], "other": []}
+
+        def encode(name, seconds):
+            def run(texts):
+                calls[name].append(len(texts))
+                clock(pace(len(texts)) if seconds is None else seconds * len(texts))
+                return np.ones((len(texts), 3), np.float32)
+
+            return run
+
+        return [
+            contender(benchmark, "stock", encode("stock", 1.0)),
+            contender(benchmark, "other", encode("other", None)),
+        ], calls
+
+    return make
+
+
+def test_a_contender_that_is_far_slower_is_stopped_after_a_few_texts(benchmark, race):
+    contenders, calls = race(lambda texts: 20.0 * texts)
+    (stopped,) = benchmark.warm_up(contenders, ["a"] * 1000, 0.25)
+    # Twice, since the first time it may have compiled something.
+    assert calls == {"stock": [2, 8, 32, 100], "other": [2, 2]}
+    assert (stopped.name, stopped.ratio, stopped.sentences_per_second) == ("other", 0.05, 0.05)
+    assert str(stopped) == "40.0 s for 2 texts, stock 2.0 s"
+    row = benchmark.as_table([], [stopped], {"torch/fp16": "fp16 is for a GPU"}).splitlines()
+    assert row[1].split() == ["other", "0.05", "0"]
+    assert row[2:] == [f"other was stopped: {stopped}", "torch/fp16 is left out: fp16 is for a GPU"]
+    assert benchmark.as_dict([], [stopped], {}, {})["stopped"][0]["ratio"] == 0.05
+
+
+def test_a_contender_that_slows_down_is_stopped_after_a_round(benchmark, race):
+    contenders, calls = race(lambda texts: 20.0 * texts if texts > 100 else 1.0)
+    assert benchmark.warm_up(contenders, ["a"] * 1000, 0.25) == []
+    rounds, (stopped,) = benchmark.run_rounds(contenders, ["a"] * 1000, 3, stop_below=0.25)
+    assert list(rounds) == ["stock"] and calls["stock"][-3:] == [1000] * 3
+    assert calls["other"].count(1000) == 1 and stopped.texts == 1000
+
+
+@pytest.mark.parametrize(
+    "pace, stop_below",
+    [
+        (lambda texts: 3.9 * texts, 0.25),
+        (lambda texts: 20.0 * texts, 0.0),
+        # What is compiled the first time is forgiven.
+        (lambda texts, seen=[]: 1.0 * texts if texts in seen else seen.append(texts) or 100.0, 0.25),  # noqa: B006
+    ],
+    ids=["not far", "asked not to", "compiles"],
+)
+def test_a_contender_that_may_go_on_goes_on(benchmark, race, pace, stop_below):
+    contenders, _ = race(pace)
+    assert benchmark.warm_up(contenders, ["a"] * 100, stop_below) == []
+
+
 @pytest.mark.parametrize("precision", ["f32", "bf16", "int8"])
 def test_the_peak_of_the_machine_is_measured(benchmark, monkeypatch, precision):
+    if why := why_emulated(precision, "cpu"):
+        pytest.skip(why)
     monkeypatch.setitem(benchmark.PEAK_SIDE, "cpu", 128)
     assert benchmark.matrix_peak(precision, "cpu") > 1e6
+
+
+def test_the_peak_of_an_emulated_precision_is_not_measured(benchmark, monkeypatch):
+    monkeypatch.setattr(benchmark, "why_emulated", lambda precision, device: "it has none")
+    monkeypatch.setattr(benchmark, "_torch_product", lambda *given: pytest.fail("a product was made"))
+    assert benchmark.matrix_peak("bf16", "cpu") is None
 
 
 def test_there_is_no_peak_of_float16_on_a_cpu(benchmark):
@@ -156,6 +241,48 @@ def test_the_step_compares_what_can_run_and_says_why_the_rest_cannot(step, tiny_
     chart = mlflow.artifacts.download_artifacts(f"runs:/{run_id}/benchmark.png")
     assert Path(chart).read_bytes().startswith(b"\x89PNG")
     assert "x stock" in out and "openvino/f32" in out
+
+
+def test_an_emulated_precision_is_left_out_unless_it_is_asked_for(step, tiny_run, tiny_suite, monkeypatch):
+    import mlflow
+
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+
+    def report(*words):
+        code, out, err = step(
+            "benchmark", f"run_id={tiny_run['run_id']}", f"suite.path={tiny_suite}", "rows=4", "repeats=1", *words
+        )
+        assert code == 0, err
+        return mlflow.artifacts.load_dict(f"runs:/{last_json(out)['run_id']}/benchmark.json"), out
+
+    found, out = report()
+    assert [row["name"] for row in found["rows"]] == ["stock", "torch/f32", "openvino/f32", "openvino/int8"]
+    assert list(found["left_out"]) == ["torch/bf16", "torch/fp16", "openvino/bf16"]
+    reason = "ONEDNN_MAX_CPU_ISA=AVX2 rules bfloat16 instructions out, so torch emulates them; candidates=[torch/bf16] times it nevertheless"
+    assert found["left_out"]["torch/bf16"] == reason
+    assert f"torch/bf16 is left out: {reason}" in out
+
+    found, _ = report("candidates=[torch/bf16]", "stop_below=0")
+    assert [row["name"] for row in found["rows"]] == ["stock", "torch/bf16"]
+    assert "bf16" not in found["matrix_peak_gflops"] and found["rows"][1]["peak_share"] is None
+
+
+def test_a_corpus_of_nulls_is_one_line_before_anything_is_loaded(step, tmp_path):
+    (tmp_path / "nulls.jsonl").write_text('{"text": null, "body": "a"}\n' * 3)
+    code, _, err = step("benchmark", "run_id=there-is-none", f"corpus={tmp_path}/nulls.jsonl")
+    assert code == 1
+    assert err == (
+        f"error: corpus.path={tmp_path}/nulls.jsonl: all 3 rows are null in 'text'; expected at least one text. Name the column that holds them: -P corpus.text_column=<column>.\n"
+    )
+
+
+def test_a_corpus_of_fewer_texts_than_asked_for_is_compared_whole(step, tiny_run, tiny_suite, tmp_path):
+    (tmp_path / "one.jsonl").write_text('{"text": null}\n{"text": "the cat"}\n')
+    code, out, err = step(
+        "benchmark", f"corpus={tmp_path}/one.jsonl", f"suite.path={tiny_suite}", "candidates=[openvino/f32]"
+    )
+    assert code == 0, err
+    assert last_json(out)["texts"] == 1
 
 
 def test_an_unknown_candidate_is_refused_at_once(step):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from steps.common.backends.hardware import cpu_quota, pick_devices, usable_cores
+from steps.common.backends.hardware import cpu_quota, pick_devices, usable_cores, why_emulated
 from steps.common.errors import UserError
 
 
@@ -228,3 +228,58 @@ def test_a_machine_with_a_cpu_only_expects_that(devices, device):
 def test_half_a_device_is_refused(devices, device):
     devices(cuda=2)
     assert f"backend.device={device} is not on this machine" in refusal(device)
+
+
+# Number formats
+
+
+@pytest.fixture
+def cpu(monkeypatch):
+    """Say what torch finds out about the CPU."""
+    import torch
+
+    def describe(mkldnn, **flags):
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: mkldnn, raising=False)
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: flags)
+
+    for name in ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY"):
+        monkeypatch.delenv(name, raising=False)
+    return describe
+
+
+@pytest.mark.parametrize(
+    "mkldnn, flags, emulated",
+    [
+        (False, {"architecture": "x86_64"}, True),
+        # oneDNN has it with AVX-512 alone, emulated.
+        (True, {"architecture": "x86_64", "avx512_bf16": False, "amx_bf16": False}, True),
+        (True, {"architecture": "x86_64", "avx512_bf16": True}, False),
+        (True, {"architecture": "x86_64", "amx_bf16": True}, False),
+        (True, {"architecture": "aarch64"}, False),
+        (False, {"architecture": "aarch64"}, True),
+    ],
+)
+def test_a_cpu_without_bfloat16_is_known(cpu, mkldnn, flags, emulated):
+    cpu(mkldnn, **flags)
+    assert bool(why_emulated("bf16", "cpu")) == emulated
+    assert why_emulated("bf16", "cuda:0") is None
+    assert why_emulated("int8", "cpu") is None and why_emulated("f32", "cpu") is None
+
+
+@pytest.mark.parametrize(
+    "name, value, emulated",
+    [
+        ("ONEDNN_MAX_CPU_ISA", "AVX2", True),
+        ("ONEDNN_MAX_CPU_ISA", "avx512_core_vnni", True),
+        ("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16", False),
+        ("ONEDNN_MAX_CPU_ISA", "DEFAULT", False),
+        ("ATEN_CPU_CAPABILITY", "avx2", True),
+        ("ATEN_CPU_CAPABILITY", "default", True),
+        ("ATEN_CPU_CAPABILITY", "avx512", False),
+    ],
+)
+def test_a_cpu_passes_for_a_lesser_one(cpu, monkeypatch, name, value, emulated):
+    cpu(True, architecture="x86_64", avx512_bf16=True)
+    monkeypatch.setenv(name, value)
+    reason = why_emulated("bf16", "cpu")
+    assert (reason and reason.startswith(f"{name}={value} rules bfloat16 instructions out")) == (emulated or None)

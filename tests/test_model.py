@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import last_json
+from conftest import last_json, needs_precision
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +37,6 @@ def minilm(load):
     return load("torch", "f32")
 
 
-def has_bfloat16() -> bool:
-    from steps.common.backends.openvino import core
-
-    return "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-
-
 BACKENDS = [("torch", "f32"), ("openvino", "f32"), ("openvino", "bf16"), ("openvino", "int8")]
 
 # Points of Spearman x 100.
@@ -55,8 +49,8 @@ WITHIN = {"f32": 0.05, "bf16": 0.05, "int8": 0.3}
 def test_published_scores_are_reproduced(load, shared_data, file, published, name, precision):
     from steps.common import scoring, suites
 
-    if precision == "bf16" and not has_bfloat16():
-        pytest.skip("this CPU has no bfloat16")
+    if name == "openvino":
+        needs_precision(precision)
     suite = suites.read_suite(shared_data / "sts" / file, None, "sentence1", "sentence2", "score")
     found = scoring.spearman(suite, load(name, precision).encode)
     assert found == pytest.approx(published, abs=WITHIN[precision])
@@ -69,8 +63,8 @@ def test_published_scores_are_reproduced(load, shared_data, file, published, nam
 def test_every_row_is_the_librarys_own_to_its_precision(load, shared_data, name, precision, least):
     from steps.common.embedding import pair_cosine
 
-    if precision == "bf16" and not has_bfloat16():
-        pytest.skip("this CPU has no bfloat16")
+    if name == "openvino":
+        needs_precision(precision)
     news = (shared_data / "corpus" / "news.txt").read_text(encoding="utf-8").splitlines()[::10]
     stock = load.model.encode(news, show_progress_bar=False)
     assert pair_cosine(load(name, precision).encode(news).astype(np.float64), stock.astype(np.float64)).min() >= least

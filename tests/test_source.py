@@ -6,7 +6,6 @@ import json
 import re
 import socket
 import threading
-import time
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
@@ -270,6 +269,21 @@ def use_endpoint(monkeypatch, tmp_path, endpoint: str, offline: bool = False) ->
     close_session()
 
 
+@pytest.fixture
+def requests(monkeypatch):
+    """Seconds that each request would wait for a connection."""
+    import httpx
+
+    sent, send = [], httpx.Client.send
+
+    def count(client, request, **more):
+        sent.append(request.extensions["timeout"]["connect"])
+        return send(client, request, **more)
+
+    monkeypatch.setattr(httpx.Client, "send", count)
+    return sent
+
+
 def closed_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -404,32 +418,29 @@ def test_a_repository_without_a_model_is_refused(hub):
 
 
 @pytest.mark.parametrize("revision", ["main", "a" * 40])
-def test_a_hub_that_cannot_be_reached_fails_fast_and_says_what_works(tmp_path, monkeypatch, revision):
+def test_a_hub_that_cannot_be_reached_is_asked_once_and_says_what_works(tmp_path, monkeypatch, requests, revision):
     endpoint = f"http://127.0.0.1:{closed_port()}"
     use_endpoint(monkeypatch, tmp_path, endpoint)
-    start = time.monotonic()
     message = refusal(revision=revision)
-    assert time.monotonic() - start < 15
+    assert requests == [source.HUB_TIMEOUT]
     assert endpoint in message and "model=all-MiniLM-L6-v2" in message and "model.path=<folder>" in message
 
 
-def test_a_hub_that_takes_the_call_and_never_answers_fails_fast(tmp_path, monkeypatch):
+def test_a_hub_that_takes_the_call_and_never_answers_is_asked_once(tmp_path, monkeypatch, requests):
     monkeypatch.setattr(source, "HUB_TIMEOUT", 0.5)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         use_endpoint(monkeypatch, tmp_path, f"http://127.0.0.1:{listener.getsockname()[1]}")
-        start = time.monotonic()
         assert "cannot be reached" in refusal(revision="main")
-    assert time.monotonic() - start < 15
+    assert requests == [0.5]
 
 
 @pytest.mark.parametrize("revision", ["main", "a" * 40])
-def test_a_hub_that_is_broken_fails_fast_and_says_what_works(hub, revision):
+def test_a_hub_that_is_broken_is_not_asked_again_and_says_what_works(hub, revision):
     hub.broken = True
-    start = time.monotonic()
     with pytest.raises(UserError) as caught:
         find(revision=revision)
-    assert time.monotonic() - start < 15
+    assert len(set(hub.asked)) == len(hub.asked), "something was asked for again"
     message = str(caught.value)
     assert "org/model" in message and hub.endpoint in message and "model=all-MiniLM-L6-v2" in message
