@@ -861,7 +861,7 @@ def whole(encode, tmp_path):
 
 
 @pytest.mark.parametrize("copy", ["with its copy", "without its copy"])
-def test_what_verify_finds_the_same_encode_mends(encode, step, whole, tmp_path, copy, capsys):
+def test_what_verify_finds_the_same_encode_mends(encode, step, whole, tmp_path, copy):
     output, corpus = whole
     before = content(output) | {"rejects.parquet": (output / "rejects.parquet").read_bytes()}
     shutil.copytree(output, tmp_path / "sound")
