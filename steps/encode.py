@@ -51,7 +51,7 @@ def look_at(cfg: DictConfig, found) -> tuple[Path, dict]:
         UserError: an embedding or chunks that the model does not have.
     """
     from steps.common import found as founds
-    from steps.common.backends import choose_prompt
+    from steps.common.backends import check_task, choose_prompt
     from steps.common.embedding import check_dim
 
     dim, longest = found.tags.get("dimension", ""), found.tags.get("max_seq_length", "")
@@ -61,6 +61,9 @@ def look_at(cfg: DictConfig, found) -> tuple[Path, dict]:
     facts, saved = {"files": founds.digest(folder)}, founds.saved_prompts(folder)
     if saved is not None:
         facts["prompt"] = choose_prompt(*saved, cfg.embedding.prompt_name)
+    modules = founds.saved_modules(folder)
+    if modules is not None and not {"Router", "Asym"} & set(modules):
+        check_task([], cfg.embedding.task)
     tokenizer = founds.saved_tokenizer(folder)
     if cfg.corpus.long_text.name == "chunk" and tokenizer is not None and saved is not None and longest.isdecimal():
         import tokenizers
@@ -76,15 +79,16 @@ def load(cfg: DictConfig, found, folder: Path) -> tuple:
     """What computes with a found model: the backend, the chunker, what is done with the vectors, and the plan's share."""
     from steps.common import encoder
     from steps.common import model as models
+    from steps.common.backends import check_task
     from steps.common.backends.load import check_asked
-    from steps.common.backends.torch import check_task, find_input, find_prompt
+    from steps.common.backends.torch import find_input, find_prompt, find_tasks
     from steps.common.chunks import Chunker
 
     settings, embedding = project.backend_settings(cfg.backend), cfg.embedding
     check_asked(settings)
     native = models.load_native(folder)
     prompt, task = find_prompt(native, embedding.prompt_name), embedding.task
-    check_task(native, task)
+    check_task(find_tasks(native), task)
     chunks = cfg.corpus.long_text.name == "chunk"
     chunker = Chunker(find_input(native, task), prompt, cfg.corpus.chunk_overlap) if chunks else None
     backend = models.load_backend(found, folder, native, settings, embedding.prompt_name, task)

@@ -200,6 +200,7 @@ def test_what_an_output_was_begun_with_is_compared_before_the_run_begins(
     [
         (["embedding.truncate_dim=33"], "embedding.truncate_dim is 33, but the model has 32 dimensions. Give 32 or less."),
         (["embedding.prompt_name=passage"], "the model has no prompt 'passage'; embedding.prompt_name is one of query"),
+        (["embedding.task=query"], "the model has no route 'query'; embedding.task is null."),
         (["corpus.long_text=chunk", "corpus.chunk_overlap=62"], "corpus.chunk_overlap is 62; expected less than 62"),
         (
             ["corpus.long_text=chunk", "corpus.chunk_overlap=59", "embedding.prompt_name=query"],

@@ -87,6 +87,9 @@ def test_a_file_uri_of_another_machine_is_refused(home, given):
         ("mlflow-artifacts:/1/2", "only mlflow writes into a run"),
         ("mlflow-artifacts://host/1/2", "only mlflow writes into a run"),
         ("s3:/bucket/x", "has one slash; expected s3://bucket/x, or ./s3:/bucket/x"),
+        ("memory://x", "cannot be written: it would be gone with this process"),
+        ("https://host/x", "cannot be written: a web server is only read"),
+        *((f"{scheme}://", f"names nothing behind {scheme}://") for scheme in ("s3", "gs", "hf")),
     ],
 )
 def test_an_output_that_would_become_a_local_folder_is_refused(home, given, expected):

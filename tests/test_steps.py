@@ -376,7 +376,12 @@ def test_a_sweep_with_a_failing_job_runs_the_others_and_fails(step, tiny_run, tm
         ("validate", ["suite.path=/no/pairs.jsonl"], "suite.path: there is no"),
         ("encode", ["--corpus=floppy://disk/key.csv"], "there is no filesystem floppy://"),
         ("encode", ["--output=floppy://disk/out"], "there is no filesystem floppy://"),
-        ("encode", ["accept_changes=[model]"], "accept_changes: there is no 'model'; expected some of code, versions"),
+        ("encode", ["accept_changes=[code]"], "accept_changes is for an output that was begun before"),
+        (
+            "encode",
+            ["--output=out", "accept_changes=[model]"],
+            "accept_changes: there is no 'model'; expected some of code, versions",
+        ),
         ("encode", ["corpus.on_bad_row=drop"], "corpus.on_bad_row takes one of auto, error or null, not drop"),
         ("verify", ["output=/no/such/folder"], "output: there is no '/no/such/folder'"),
         ("verify", [], "output is required here: give -P output=<value>"),

@@ -151,6 +151,14 @@ def saved_prompts(folder: Path) -> tuple[dict[str, str], str | None] | None:
     return None
 
 
+def saved_modules(folder: Path) -> list[str] | None:
+    """The classes of a downloaded model's modules, in order; None where its files do not say."""
+    for path in _model_files(folder, "modules.json")[:1]:
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            return [module["type"].rpartition(".")[2] for module in json.loads(path.read_text(encoding="utf-8"))]
+    return None
+
+
 def saved_tokenizer(folder: Path) -> Path | None:
     """The fast tokenizer of a downloaded model; None where it has none, or several."""
     found = _model_files(folder, "tokenizer.json")

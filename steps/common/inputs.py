@@ -19,6 +19,12 @@ SAMPLE_CORPUS = PROJECT / "data" / "sample_corpus.csv"
 # What only mlflow reads and writes.
 OF_MLFLOW = ("runs", "models", "mlflow-artifacts")
 
+# What fsspec opens and nobody can write to, or what ends with the process that has written it.
+UNWRITABLE = {
+    **dict.fromkeys(("http", "https"), "a web server is only read"),
+    "memory": "it would be gone with this process",
+}
+
 # Names that encode gives to files of an output.
 WRITTEN = ("part-00000.parquet", "part-00000.ids.parquet", "rejects.parquet", "manifest.json")
 
@@ -161,6 +167,12 @@ def check_scheme(given: str, key: str) -> None:
         raise UserError(
             f"{key}={given} cannot be read: it is an artifact of mlflow. Download it, mlflow artifacts download -u {shlex.quote(given)} -d <folder>, and give the path."
         )
+    if scheme in UNWRITABLE and key == "output":
+        raise UserError(
+            f"output={given} cannot be written: {UNWRITABLE[scheme]}. Give a folder or a URI such as s3://bucket/embeddings."
+        )
+    if not rest:
+        raise UserError(f"{key}={given} names nothing behind {scheme}://; expected a bucket and a path in it.")
     if not files.is_uri(given):
         raise UserError(f"{key}={given} has one slash; expected {scheme}://{rest}, or ./{given} for a local path.")
 

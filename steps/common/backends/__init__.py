@@ -105,6 +105,13 @@ def choose_prompt(prompts: dict[str, str], default: str | None, name: str | None
     return prompts[name]
 
 
+def check_task(tasks: Sequence[str], task: str | None) -> None:
+    """Raises UserError for a task that is none of those a model has routes for."""
+    if task is not None and task not in tasks:
+        expected = f"one of {', '.join(tasks)}" if tasks else "null"
+        raise UserError(f"the model has no route {task!r}; embedding.task is {expected}.")
+
+
 class Store(Protocol):
     """Where converted models are kept, beside the model they were made from."""
 

@@ -7,12 +7,12 @@ from functools import partial
 
 from sentence_transformers import SentenceTransformer
 
-from steps.common.backends import NAMES, Backend, Settings, Store
+from steps.common.backends import NAMES, Backend, Settings, Store, check_task
 from steps.common.backends.base import BatchedBackend
 from steps.common.backends.check import PROBES, TOLERANCE, Refused, Unsuitable, check_against_torch, relative_errors
 from steps.common.backends.hardware import pick_devices, why_emulated
 from steps.common.backends.tokens import Tokenizer, make_tokenizer
-from steps.common.backends.torch import DTYPES, LibraryBackend, TorchBackend, check_task, find_prompt
+from steps.common.backends.torch import DTYPES, LibraryBackend, TorchBackend, find_prompt, find_tasks
 from steps.common.backends.workers import WorkersBackend
 from steps.common.errors import UserError
 
@@ -148,7 +148,7 @@ def load_backend(
             compute with this model or on this machine.
     """
     prompt = find_prompt(model, prompt_name)
-    check_task(model, task)
+    check_task(find_tasks(model), task)
     devices = pick_devices(settings.device)
     expected = model.encode(list(PROBES), prompt=prompt, task=task, show_progress_bar=False)
     # A vector that depends on the texts beside it is defined by the library's own batches alone.

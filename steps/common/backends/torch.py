@@ -209,15 +209,6 @@ def find_tasks(model: SentenceTransformer) -> list[str]:
     return list(dict.fromkeys([*router.sub_modules, *named]))
 
 
-def check_task(model: SentenceTransformer, task: str | None) -> None:
-    """Raises UserError for a task that the model has no route for."""
-    tasks = find_tasks(model)
-    if task is not None and task not in tasks:
-        raise UserError(
-            f"the model has no route {task!r}; embedding.task is {'null' if not tasks else 'one of ' + ', '.join(tasks)}."
-        )
-
-
 def find_input(model: SentenceTransformer, task: str | None) -> SentenceTransformer | InputModule:
     """What reads the texts of a task, with its tokenizer and longest input: of a Router the first module of the route."""
     router = model[0]
