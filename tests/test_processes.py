@@ -25,7 +25,7 @@ import runpy, sys
 step = sys.argv[1]
 sys.argv[:2] = [f"steps.{{step}}"]
 try:
-    runpy.run_module(f"steps.{{step}}", run_name="__main__")
+    runpy.run_module(f"steps.{{step}}", run_name="__main__", alter_sys=True)
 finally:
     print(*(name for name in {HEAVY!r} if name in sys.modules), file=sys.stderr)
 """
