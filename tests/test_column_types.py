@@ -205,6 +205,78 @@ def test_fixed_size_lists_with_nulls_can_be_read_back_from_what_is_written(tmp_p
     assert found == storage.to_pylist()
 
 
+STRICT = pa.struct([pa.field("a", pa.int64(), nullable=False)])
+TENSOR = pa.ExtensionArray.from_storage(pa.fixed_shape_tensor(pa.float32(), [2]), pa.array([[1, 2]], PAIRS))
+NOTHING = pa.nulls(1)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "values"),
+    [
+        ([one([1, 2], PAIRS), NOTHING], [[1, 2], None]),
+        ([one({"v": [1, 2]}, pa.struct({"v": PAIRS})), one({"w": 1}, pa.struct({"w": pa.int8()}))],
+         [{"v": [1, 2], "w": None}, {"v": None, "w": 1}]),
+        ([one({"v": [1, 2]}, pa.struct({"v": PAIRS})), NOTHING], [{"v": [1, 2]}, None]),
+        ([one([[1, 2]], pa.list_(PAIRS)), one([None], pa.list_(pa.null()))], [[[1, 2]], [None]]),
+        ([TENSOR, NOTHING], [[1, 2], None]),
+        ([one({"a": 1}, STRICT), NOTHING], [{"a": 1}, None]),
+        ([one({"s": {"a": 1}}, pa.struct({"s": STRICT})), one({"b": 1}, pa.struct({"b": pa.int8()}))],
+         [{"s": {"a": 1}, "b": None}, {"s": None, "b": 1}]),
+        ([pa.array([{"a": 1}, None], STRICT)], [{"a": 1}, None]),
+    ],
+)  # fmt: skip
+def test_nulls_that_only_other_files_bring_can_be_read_back_from_what_is_written(tmp_path, arrays, values):
+    for number, array in enumerate(arrays):
+        with pa.ipc.new_file(str(tmp_path / f"{number}.arrow"), pa.schema({"text": pa.string(), "n": array.type})) as to:
+            to.write_table(pa.table({"text": ["a"] * len(array), "n": array}))
+    column = kept(tmp_path)
+    pq.write_table(pa.table({"n": column}), tmp_path / "out.parquet")
+    assert pq.read_table(tmp_path / "out.parquet")["n"].to_pylist() == values
+
+
+@pytest.mark.parametrize("view", [pa.list_view, pa.large_list_view])
+@pytest.mark.parametrize("other", [pa.list_, pa.large_list, lambda kind: pa.list_(kind, 2)])
+@pytest.mark.parametrize(
+    "inside", [lambda kind: kind, pa.list_, pa.list_view, lambda kind: pa.struct({"a": kind})], ids=str
+)
+def test_list_views_keep_their_values_beside_other_lists(tmp_path, view, other, inside):
+    def within(values, kind):
+        if pa.types.is_struct(kind):
+            return [{"a": value} for value in values]
+        return values if pa.types.is_integer(kind.value_type) else [[value, value] for value in values]
+
+    kinds = [inside(view(pa.int64())), inside(other(pa.int64()))]
+    rows = [within([[1, 3], [2, 5], None, []], kinds[0]), within([[7, 8]], kinds[1])]
+    for number, (values, kind) in enumerate(zip(rows, kinds)):
+        table = pa.table({"text": ["a"] * len(values), "n": pa.array(values, kind)})
+        with pa.ipc.new_file(str(tmp_path / f"{number}.arrow"), table.schema) as writer:
+            writer.write_table(table)
+    for size in (1, 3, 1000):
+        assert kept(tmp_path, size).to_pylist() == rows[0] + rows[1]
+
+
+def test_list_views_in_a_map_are_refused(tmp_path):
+    table = pa.table({"text": ["a"], "n": one([("k", [1])], pa.map_(pa.string(), pa.list_view(pa.int64())))})
+    with pa.ipc.new_file(str(tmp_path / "c.arrow"), table.schema) as writer:
+        writer.write_table(table)
+    assert "list views in a map" in refusal(tmp_path / "c.arrow")
+
+
+@pytest.mark.parametrize("inside", [lambda kind: kind, pa.list_, lambda kind: pa.struct({"a": kind})], ids=str)
+def test_a_time_in_seconds_that_parquet_cannot_hold_is_found_when_the_corpus_is_opened(tmp_path, inside):
+    kind = inside(pa.timestamp("s"))
+    for seconds, name in ((2**62, "far"), (60, "near")):
+        value = pa.array([seconds], pa.timestamp("s"))
+        if pa.types.is_struct(kind):
+            value = pa.StructArray.from_arrays([value], fields=list(kind))
+        elif pa.types.is_list(kind):
+            value = pa.ListArray.from_arrays([0, 1], value)
+        with pa.ipc.new_file(str(tmp_path / f"{name}.arrow"), pa.schema({"text": pa.string(), "n": kind})) as writer:
+            writer.write_table(pa.table({"text": ["a"], "n": value}))
+    assert "far.arrow" in refusal(tmp_path / "far.arrow")
+    assert kept(tmp_path / "near.arrow").type == inside(pa.timestamp("ms"))
+
+
 # JSON Lines, whose types are those of its values
 
 FILLER = 8192

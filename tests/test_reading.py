@@ -572,3 +572,18 @@ def test_the_log_says_how_many_files_were_taken_and_skipped(tmp_path, caplog):
     with caplog.at_level("INFO", "steps"):
         open_corpus(tmp_path / "a.txt")
     assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("c.jsonl", "jq -c '.[]' c.jsonl > lines-c.jsonl"),
+        ("c.json", "jq -c '.[]' c.json > lines-c.json"),
+        ("c.jsonl.gz", "gzip -dc c.jsonl.gz | jq -c '.[]' > lines-c.jsonl"),
+        ("my c.jsonl", "jq -c '.[]' 'my c.jsonl' > 'lines-my c.jsonl'"),
+    ],
+)
+def test_the_command_that_converts_an_array_writes_to_another_file(tmp_path, name, command):
+    content = b'[{"text": "a"}]'
+    path = put(tmp_path / name, gzip.compress(content) if name.endswith("gz") else content)
+    assert refusal(path).endswith(command)

@@ -2,7 +2,9 @@
 
 import io
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import types
 
@@ -25,16 +27,30 @@ def merge(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
     """The type that holds every value of both exactly; None where there is none.
 
     A time may be too far away for the finer unit of the other: that only its value can tell. A key that one of two
-    structs lacks is null there.
+    structs lacks is null there, as is a value beside nothing but nulls.
     """
-    if a == b or types.is_null(b):
+    if a == b:
         return a
-    if types.is_null(a):
-        return b
+    if types.is_null(a) or types.is_null(b):
+        return with_nulls(a if types.is_null(b) else b)
     if types.is_dictionary(a) or types.is_dictionary(b):
         return merge(*(kind.value_type if types.is_dictionary(kind) else kind for kind in (a, b)))
     families = (_integers, _numbers, _decimals, _strings, _binaries, _times, _structs, _maps, _lists)
     return next((found for found in (family(a, b) for family in families) if found is not None), None)
+
+
+def with_nulls(kind: pa.DataType) -> pa.DataType:
+    """The type for values of which some are null: plain lists for fixed-size ones (see `readable`), also in structs, and
+    fields that may be null."""
+    if types.is_fixed_size_list(kind) or _is_tensor(kind):
+        return pa.list_((kind.storage_type if _is_tensor(kind) else kind).value_field)
+    if types.is_struct(kind):
+        return pa.struct([_nullable(field) for field in kind])
+    return kind
+
+
+def _nullable(field: pa.Field) -> pa.Field:
+    return field.with_type(with_nulls(field.type)).with_nullable(True)
 
 
 def family(kind: pa.DataType) -> str:
@@ -140,7 +156,7 @@ def _structs(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
     fields = []
     for name in dict.fromkeys([*sides[0], *sides[1]]):
         held = [side[name] for side in sides if name in side]
-        fields.append(_field(name, *held) if len(held) == 2 else held[0].with_nullable(True))
+        fields.append(_field(name, *held) if len(held) == 2 else _nullable(held[0]))
     return None if any(field is None for field in fields) else pa.struct(fields)
 
 
@@ -215,7 +231,8 @@ def readable(values: pa.Array, absent: bool = False) -> pa.DataType:
         return pa.list_(item) if plain else pa.list_(item, kind.list_size)
     if types.is_struct(kind):
         absent = absent or bool(values.null_count)
-        return pa.struct([field.with_type(readable(values.field(i), absent)) for i, field in enumerate(kind)])
+        fields = (field.with_type(readable(values.field(i), absent)) for i, field in enumerate(kind))
+        return pa.struct([field.with_nullable(field.nullable or absent) for field in fields])
     if types.is_list(kind):
         return pa.list_(kind.value_field.with_type(readable(values.flatten())))
     if types.is_large_list(kind):
@@ -228,8 +245,56 @@ def readable(values: pa.Array, absent: bool = False) -> pa.DataType:
     return kind
 
 
+def stored(kind: pa.DataType) -> pa.DataType:
+    """The type that Parquet gives a type's values: it has no timestamps in seconds, and milliseconds reach less far."""
+    if types.is_timestamp(kind) and kind.unit == "s":
+        return pa.timestamp("ms", kind.tz)
+    if types.is_struct(kind):
+        return pa.struct([_stored(field) for field in kind])
+    if types.is_map(kind):
+        return pa.map_(stored(kind.key_type), _stored(kind.item_field))
+    if types.is_fixed_size_list(kind):
+        return pa.list_(_stored(kind.value_field), kind.list_size)
+    if types.is_list(kind):
+        return pa.list_(_stored(kind.value_field))
+    return pa.large_list(_stored(kind.value_field)) if types.is_large_list(kind) else kind
+
+
+def _stored(field: pa.Field) -> pa.Field:
+    return field.with_type(stored(field.type))
+
+
+def _has_view(kind: pa.DataType) -> bool:
+    if types.is_list_view(kind) or types.is_large_list_view(kind):
+        return True
+    return types.is_nested(kind) and any(_has_view(kind.field(i).type) for i in range(kind.num_fields))
+
+
+def without_views(values: pa.Array) -> pa.Array:
+    """The same values, with plain lists for list views, which Arrow before version 26 casts wrongly inside other types.
+
+    Those in the items of a map stay.
+    """
+    kind = values.type
+    if not _has_view(kind):
+        return values
+    if types.is_struct(kind):
+        arrays = [without_views(values.field(i)) for i in range(kind.num_fields)]
+        fields = [field.with_type(array.type) for field, array in zip(kind, arrays)]
+        return pa.StructArray.from_arrays(arrays, fields=fields, mask=values.is_null())
+    if not _is_list(kind):
+        return values
+    large = types.is_large_list(kind) or types.is_large_list_view(kind)
+    sizes = pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False)
+    ends = pa.array(np.cumsum([0, *sizes]), pa.int64() if large else pa.int32())
+    items = without_views(pc.list_flatten(values))
+    return (pa.LargeListArray if large else pa.ListArray).from_arrays(ends, items, mask=values.is_null())
+
+
 def why_not_parquet(kind: pa.DataType) -> str | None:
     """Why a Parquet file cannot hold values of a type and give them back; None where it can."""
+    if _has_view(kind):
+        return "list views in a map"
     schema, sink = pa.schema([("x", kind)]), io.BytesIO()
     try:
         with pq.ParquetWriter(sink, schema, use_dictionary=False) as writer:

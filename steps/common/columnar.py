@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from steps.common.column_types import without_views
 from steps.common.errors import UserError
 from steps.common.files import BUFFER, Place, first_line
 from steps.common.rows import Column, Rows, position
@@ -51,6 +52,7 @@ def _columnar_chunk(batch: pa.RecordBatch, columns: list[Column]) -> Rows:
             array = _sound_strings(array, column.name, reasons)
         else:
             array.validate(full=True)
+            array = without_views(array)
         arrays.append(array.cast(pa.string()) if column.kind in ("string", "text") else array)
     return Rows(arrays, None, reasons)
 

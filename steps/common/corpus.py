@@ -550,7 +550,8 @@ def _common_type(found: list[tuple[pa.DataType, Place]], format: str, name: str,
             raise UserError(
                 f"column {name!r} is {where}: several types, of which none keeps every {'id as it is' if is_id else 'value exactly'}. Write them all as one, or as strings, or leave it out of {key}."
             )
-    common = functools.reduce(column_types.merge, known, pa.null())
+    # Nulls of files that know no type too: what they stand beside has to hold them.
+    common = functools.reduce(column_types.merge, dict.fromkeys(kind for kind, _ in found) or [pa.null()])
     if pa.types.is_null(common):
         return pa.string()
     if _is_empty_struct(common):
@@ -563,7 +564,7 @@ def _common_type(found: list[tuple[pa.DataType, Place]], format: str, name: str,
             raise UserError(
                 f"column {name!r} is {files.shortened(str(kind))} in {known.get(kind, found[0][1])}, which Parquet cannot hold ({reason}). Write it as another type, or leave it out of {key}."
             )
-    return common
+    return column_types.stored(common)
 
 
 def _is_empty_struct(kind: pa.DataType) -> bool:
@@ -573,7 +574,8 @@ def _is_empty_struct(kind: pa.DataType) -> bool:
 
 
 def _check_values(format: str, fields: Fields, scans: list[_Scan], types: list[pa.DataType]) -> None:
-    """Read the columns again whose type differs from that of the corpus: a date may be too far away for nanoseconds.
+    """Read the columns again whose type differs from that of the corpus: a date may be too far away for nanoseconds, or
+    for the milliseconds that Parquet makes of seconds.
 
     Raises:
         UserError: a value that the type of the whole corpus cannot hold.

@@ -9,6 +9,7 @@ Parquet page) raises.
 import csv
 import json
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -120,7 +121,7 @@ def read_rows(
         _check_head(place, format, stream.peek(1))
         if format == "jsonl" and stream.peek(1)[:1] == b"[":
             raise UserError(
-                f"{place} holds one JSON array; expected one JSON object a line. Convert it first: jq -c '.[]' {place.name} > {place.name.rpartition('.')[0]}.jsonl"
+                f"{place} holds one JSON array; expected one JSON object a line. Convert it first: {_command(place, JQ, 'lines')}"
             )
         lines = _lines(place, stream)
         if format == "text":
@@ -249,17 +250,20 @@ def _check_head(place: Place, format: str, head: bytes) -> None:
 
 
 TR = "tr '\\r' '\\n'"
+JQ = "jq -c '.[]'"
 
 # What writes a compressed file out.
 UNPACK = {"gz": "gzip -dc", "bz2": "bzip2 -dc", "xz": "xz -dc", "zst": "zstd -dc"}
 
 
 def _command(place: Place, convert: str, prefix: str) -> str:
-    """What to type to convert a file; what is compressed comes out as it is."""
+    """What to type to convert a file, into one of another name; what is compressed comes out as it is."""
     name, compression = place.name, split_name(place.name)[1]
+    source = shlex.quote(name)
     if compression is not None:
-        return f"{UNPACK[compression]} {name} | {convert} > {prefix}-{name.rpartition('.')[0]}"
-    return f"{convert} {'< ' if convert is TR else ''}{name} > {prefix}-{name}"
+        made = shlex.quote(f"{prefix}-{name.rpartition('.')[0]}")
+        return f"{UNPACK[compression]} {source} | {convert} > {made}"
+    return f"{convert} {'< ' if convert is TR else ''}{source} > {shlex.quote(f'{prefix}-{name}')}"
 
 
 def wide_encoding(head: bytes) -> str | None:
