@@ -283,9 +283,26 @@ def test_a_record_says_what_is_needed_to_go_on(output):
     assert manifests.read_record(output, "part-00001") is None
 
 
-def test_a_record_of_older_code_holds_its_rejects_as_json(output):
-    rejects = [{"row": 8, "id": "a", "file": "c", "line": 3, "reason": "null"}]
-    assert manifests.read_rejects({"rejects": rejects}, pa.string()) == rejects_of(rejects, pa.string())
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda record: record.update(rejects=None),
+        lambda record: record.update(rejects="!!!!"),
+        lambda record: record.update(rejects=[1, 2]),
+        lambda record: record["part"].update(counts={}),
+        lambda record: record["part"]["counts"].update(other=1),
+        lambda record: record.pop("digest", None),
+        lambda record: record.update(digest=None),
+    ],
+)
+def test_a_record_that_was_changed_is_none(output, change):
+    put_part(output, 0, table_of(0, 3), rejects=[{"row": 1, "reason": "null"}])
+    (path,) = output.place.local.glob(".encode/done/*.json")
+    assert manifests.read_record(output, "part-00000") is not None
+    record = json.loads(path.read_text())
+    change(record)
+    path.write_text(json.dumps(record))
+    assert manifests.read_record(output, "part-00000") is None
 
 
 def test_a_record_that_is_torn_is_none(output):

@@ -50,7 +50,15 @@ def write_record(output: Output, part: Part, rejects: pa.Table) -> None:
     """
     stem = part.name.partition(".")[0]
     record = {"part": asdict(part), "rejects": _pack(rejects) if rejects.num_rows else None}
-    output.write_text(f"{DONE}/{stem}.json", json.dumps(record, allow_nan=False))
+    output.write_text(f"{DONE}/{stem}.json", json.dumps(record | {"digest": _digest(record)}, allow_nan=False))
+
+
+def _digest(content: dict) -> str:
+    """SHA-256 of what some JSON says, however it is written; its own `digest` is left out."""
+    # As it is read back: a key that is a number is a text then, and sorted as one.
+    read = json.loads(json.dumps({name: value for name, value in content.items() if name != "digest"}))
+    text = json.dumps(read, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _pack(table: pa.Table) -> str:
@@ -64,9 +72,8 @@ def _pack(table: pa.Table) -> str:
 def read_rejects(record: dict, id_type: pa.DataType) -> pa.Table:
     """The rows without an embedding that a record holds, by shards.rejects_schema."""
     schema, rejects = rejects_schema(id_type), record["rejects"]
-    if not isinstance(rejects, str):
-        # None, or the rows themselves, as older code wrote them.
-        return pa.Table.from_pylist(rejects or [], schema)
+    if rejects is None:
+        return schema.empty_table()
     with pa.ipc.open_stream(base64.b64decode(rejects)) as reader:
         table = reader.read_all()
     # What comes from rejects.parquet (restore) is as Parquet holds it, which has no seconds.
@@ -81,9 +88,11 @@ def part_from(facts: dict) -> Part:
 
 
 def read_record(output: Output, stem: str) -> dict | None:
-    """What write_record has noted of a part; None where it is not finished, or what is there is no record."""
+    """What write_record has noted of a part; None where it is not finished, or what is there is not what was noted."""
     record = output.read_json(f"{DONE}/{stem}.json")
-    if not isinstance(record, dict) or not isinstance(record.get("rejects", 0), (str, list, type(None))):
+    if not isinstance(record, dict) or record.get("digest") != _digest(record):
+        return None
+    if not isinstance(record.get("rejects", 0), (str, type(None))):
         return None
     return record if _part_of(record.get("part")) is not None else None
 
