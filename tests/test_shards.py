@@ -56,7 +56,8 @@ def put_part(output, first, *tables, stem="part-00000", kind=ParquetPart, reject
     made = writer.finish()
     facts = [shards.file_facts(path, name) for path, name in made]
     rows = sum(table.num_rows for table in tables)
-    part = Part(facts[0].name, first, rows, writer.rows, facts[0].bytes, facts[0].sha256, {}, {"rows": rows}, facts[1:])
+    counts = {"rows": rows, "null_rows": len(rejects)}
+    part = Part(facts[0].name, first, rows, writer.rows, facts[0].bytes, facts[0].sha256, {}, counts, facts[1:])
     for path, name in made:
         output.put(path, name)
     manifests.write_record(output, part, rejects_of(rejects))
@@ -450,7 +451,7 @@ def test_a_part_with_other_rows_than_it_says_is_found(output):
         ({"plan": {"embedding": {"truncate_dim": 4}}}, "the manifest says dim 2, its plan 4"),
         (
             {"plan": {"keep_text": False, "corpus": {"keep_columns": ["year"]}}},
-            "part-00000.parquet has the columns id, text, embedding; expected embedding, id, year",
+            "part-00000.parquet has the columns id, text, embedding; expected id, year, embedding",
         ),
     ],
 )
@@ -468,14 +469,104 @@ def test_parts_in_another_order_or_twice_are_found(output):
     assert "part-00001.parquet is part 2 in the manifest, expected part-00002" in manifests.verify(output)[1]
 
 
-def test_a_manifest_that_was_changed_is_found_by_its_copy(output):
-    finish(output, put_part(output, 0, table_of(0, 3)))
+def change_manifest(output, change):
     path = output.place.local / "manifest.json"
-    path.write_text(path.read_text().replace('"r"', '"s"'))
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("copy", [True, False])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda manifest: manifest.update(runs=["s"]),
+        lambda manifest: manifest["ranges"][0].__setitem__(0, -99),
+        lambda manifest: manifest.update(more=1),
+    ],
+)
+def test_a_manifest_that_was_changed_is_found_by_its_digest(output, copy, change):
+    finish(output, put_part(output, 0, table_of(0, 3)), ranges=[[0.1, 0], [1, 1]])
+    if not copy:
+        output.delete(manifests.COPY)
+    assert manifests.verify(output)[1] == []
+    change_manifest(output, change)
+    assert manifests.verify(output)[1] == ["manifest.json was changed since encode wrote it"]
+    known = manifests.known_manifest(output)
+    assert (known["runs"], known["ranges"]) == (["r"], [[0.1, 0], [1, 1]]) if copy else known is None
+
+
+def test_a_manifest_without_a_digest_is_compared_with_its_copy(output):
+    finish(output, put_part(output, 0, table_of(0, 3)))
+    change_manifest(output, lambda manifest: manifest.pop("digest", None) and manifest.update(runs=["s"]))
     assert manifests.verify(output)[1] == ["manifest.json was changed since encode wrote it"]
     assert manifests.known_manifest(output)["runs"] == ["r"]
     (output.place.local / ".manifest.json").write_text('{"sha256": "0", "manifest": "{}"}')
     assert manifests.verify(output)[1] == []
+    assert manifests.known_manifest(output)["runs"] == ["s"]
+
+
+@pytest.mark.parametrize("old", [True, False])
+def test_the_copy_of_another_output_does_not_count(output, tmp_path, old):
+    other = Output(files.locate(tmp_path / "other"), tmp_path)
+    other.make()
+    finish(other, put_part(other, 0, table_of(7, 3)), plan={"b": 2})
+    finish(output, put_part(output, 0, table_of(0, 3)))
+    if old:
+        change_manifest(output, lambda manifest: manifest.pop("digest"))
+    (output.place.local / manifests.COPY).write_bytes(other.read_bytes(manifests.COPY))
+    assert manifests.known_manifest(output)["plan"] == {"a": 1}
+    assert manifests.verify(output)[1] == []
+    output.delete(manifests.MANIFEST)
+    assert manifests.known_manifest(output) is None
+    # Nor does the manifest of another one beside the copy.
+    finish(output, put_part(output, 0, table_of(0, 3)))
+    output.write_text(manifests.MANIFEST, other.read_bytes(manifests.MANIFEST).decode())
+    assert manifests.known_manifest(output)["plan"] == {"a": 1}
+
+
+def nulls_of(*rows):
+    schema = schema_of(nulls=True)
+    column = pa.array(rows, schema.field("embedding").type)
+    return pa.table([pa.array(range(len(rows))), pa.nulls(len(rows), pa.string()), column], schema=schema)
+
+
+def test_the_width_of_vectors_among_nulls_is_checked(output):
+    finish(output, put_part(output, 0, nulls_of(None, [1, 2])), dim=999)
+    assert "part-00000.parquet holds vectors of 2 float32, expected 999 float32" in manifests.verify(output)[1]
+    finish(output, put_part(output, 0, nulls_of(None, None)))
+    assert manifests.verify(output)[1] == []
+
+
+def test_columns_in_another_order_are_found(output):
+    part = put_part(output, 0, table_of(0, 3).select(["text", "id", "embedding"]))
+    finish(output, part, plan={"keep_text": True, "corpus": {"keep_columns": []}})
+    assert manifests.verify(output)[1] == [
+        "part-00000.parquet has the columns text, id, embedding; expected id, text, embedding"
+    ]
+
+
+def test_rejects_are_as_many_as_rows_without_an_embedding(output):
+    rejects = [{"row": 0, "id": 0, "file": "c", "line": 1, "reason": "null"}]
+    part = put_part(output, 0, nulls_of(None, [1, 2]), rejects=rejects)
+    finish(output, part, null_rows=1)
+    assert manifests.verify(output)[1] == ["the parts have null_rows 1, the manifest names no rejects.parquet"]
+    output.clear_work()
+    manifests.restore(output)
+    assert manifests.read_record(output, "part-00000") is None
+    file = manifests.write_rejects(output, pa.int64(), [rejects_of(rejects * 2)])
+    finish(output, part, null_rows=1, rejects=vars(file))
+    assert manifests.verify(output)[1] == ["rejects.parquet has 2 rows, expected 1"]
+
+
+@pytest.mark.parametrize("version", [1, 3])
+def test_verify_and_encode_say_the_same_of_another_version(output, version):
+    finish(output, put_part(output, 0, table_of(0, 3)))
+    output.delete(manifests.COPY)
+    change_manifest(output, lambda manifest: manifest.update(format_version=version))
+    for look in (manifests.verify, manifests.known_manifest):
+        with pytest.raises(UserError, match=f"format {version}, here 2.*Give another output"):
+            look(output)
 
 
 def test_only_files_that_encode_names_so_are_removed(output):

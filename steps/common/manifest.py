@@ -27,7 +27,7 @@ from steps.common.shards import ENDINGS, File, Part, file_facts, part_stem, reje
 logger = logging.getLogger("steps")
 
 MANIFEST = "manifest.json"
-# The manifest once more, with its digest: what tells a manifest that was damaged, and mends it.
+# The manifest once more, with its digest: what mends a manifest that was damaged or is gone.
 COPY = ".manifest.json"
 REJECTS = "rejects.parquet"
 FORMAT_VERSION = 2
@@ -146,8 +146,9 @@ def write_rejects(output: Output, id_type: pa.DataType, rejects: Iterable[pa.Tab
 
 
 def write_manifest(output: Output, parts: Sequence[Part], facts: dict) -> str:
-    """Write `manifest.json`, last of all: it says that the output is whole. Returns its text."""
+    """Write `manifest.json`, last of all: it says that the output is whole, and carries its own digest. Returns its text."""
     content = {"format_version": FORMAT_VERSION, **facts, "parts": [asdict(part) for part in parts]}
+    content["digest"] = _digest(content)
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     output.write_text(COPY, json.dumps({"sha256": hashlib.sha256(text.encode()).hexdigest(), "manifest": text}))
     output.write_text(MANIFEST, text)
@@ -164,21 +165,59 @@ def _read_copy(output: Output) -> bytes | None:
 
 
 def known_manifest(output: Output) -> dict | None:
-    """The manifest of a whole output, by its copy where there is one; None where neither can be read.
+    """The manifest of a whole output: manifest.json or its copy, which may have come from another output, whichever is
+    sound and agrees with more of the files that are there; None where neither does.
 
     Raises:
         UserError: a manifest of another version.
     """
-    copy = _read_copy(output)
-    manifest = json.loads(copy) if copy is not None else output.read_json(MANIFEST)
+    manifest, copy = output.read_json(MANIFEST), _copied(output)
+    known = [one for one in (manifest, copy) if one is not None and _is_sound(one)]
+    # What carries no digest, as older code wrote it, says less than a copy that does.
+    known.sort(key=lambda one: one is manifest and "digest" not in one)
+    if len(known) == 2 and known[0] != known[1]:
+        known.sort(key=lambda one: -_fitting(output, one))
+    for one in known:
+        if one is manifest or _fitting(output, one) or not _has_parts(output):
+            return one
     if isinstance(manifest, dict) and manifest.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
         raise UserError(
             f"output {output} is of another version of this project (format {manifest['format_version']}, here {FORMAT_VERSION}). Give another output."
         )
-    parts = manifest.get("parts") if is_plan(manifest) else None
+    return None
+
+
+def _copied(output: Output):
+    """What the copy of a manifest says; None where there is none."""
+    copy = _read_copy(output)
+    with contextlib.suppress(ValueError, RecursionError):
+        return None if copy is None else json.loads(copy)
+    return None
+
+
+def _is_sound(manifest) -> bool:
+    """Whether some JSON is a manifest of this version, and nobody has changed it."""
+    if not is_plan(manifest) or manifest.get("format_version") != FORMAT_VERSION or not _keeps_digest(manifest):
+        return False
+    parts = manifest.get("parts")
     sound = isinstance(parts, list) and all(_part_of(facts) is not None for facts in parts)
-    sound = sound and _is_file(manifest.get("rejects", 0))
-    return manifest if sound else None
+    return sound and _is_file(manifest.get("rejects", 0))
+
+
+def _keeps_digest(manifest: dict) -> bool:
+    """Whether a manifest says what its digest says; true of one without, as older code wrote it."""
+    return "digest" not in manifest or manifest["digest"] == _digest(manifest)
+
+
+def _fitting(output: Output, manifest: dict) -> int:
+    """How many of the files of a manifest are there, byte for byte."""
+    listed = [file for facts in manifest["parts"] for file in part_from(facts).files]
+    listed += [File(**manifest["rejects"])] if manifest["rejects"] else []
+    return len(listed) - len(check_files(output, listed))
+
+
+def _has_parts(output: Output) -> bool:
+    return any(OURS.fullmatch(name) for name in output.names())
 
 
 def remove_strays(output: Output, expected: Iterable[File]) -> None:
@@ -214,10 +253,10 @@ def restore(output: Output) -> dict | None:
     rows = _read_rejects(output, manifest["rejects"])
     for facts in manifest["parts"]:
         part = part_from(facts)
+        rejects = _between(rows, part.first_row, part.first_row + part.rows)
         # A row that was rejected is null.
-        if rows is None and part.counts["null_rows"]:
-            continue
-        write_record(output, part, _between(rows, part.first_row, part.first_row + part.rows))
+        if rejects.num_rows == part.counts.get("null_rows", 0):
+            write_record(output, part, rejects)
     return {name: manifest[name] for name in ("plan", "runs", "ranges")}
 
 
@@ -231,7 +270,9 @@ def _read_rejects(output: Output, facts: dict | None) -> pa.Table | None:
         return None
     if hashlib.sha256(content).hexdigest() != facts["sha256"]:
         return None
-    return pq.read_table(pa.BufferReader(content))
+    with contextlib.suppress(pa.ArrowException):
+        return pq.read_table(pa.BufferReader(content))
+    return None
 
 
 def _between(rejects: pa.Table | None, first: int, end: int) -> pa.Table:
@@ -340,21 +381,30 @@ def verify(output: Output) -> tuple[dict, list[str]]:
     parts = [_part_of(facts) for facts in manifest["parts"]]
     sound = is_plan(manifest) and None not in parts and _is_file(manifest.get("rejects", 0))
     if not sound or manifest.get("format_version") != FORMAT_VERSION:
+        # Says so where no encode of this version mends it.
+        known_manifest(output)
         raise UserError(
             f"{MANIFEST} of output {output} is damaged or of another version. Run the same encode again to write it again."
         )
     rejects = [File(**manifest["rejects"])] if manifest["rejects"] else []
-    copy = _read_copy(output)
     findings = []
-    if copy is not None and output.read_bytes(MANIFEST) != copy:
+    if not _keeps_digest(manifest) or ("digest" not in manifest and known_manifest(output) != manifest):
         findings.append(f"{MANIFEST} was changed since encode wrote it")
     expected = [file for part in parts for file in part.files] + rejects
     damaged = check_files(output, expected)
     sound = {file.name for file in expected} - {finding.partition(" ")[0] for finding in damaged}
     findings += damaged
-    findings += [line for part in parts if part.name in sound for line in check_rows(output, part)]
-    findings += [line for part in parts if part.name in sound for line in _check_columns(output, part, manifest)]
+    for part in parts:
+        if part.name in sound:
+            findings += check_rows(output, part) or _check_columns(output, part, manifest)
     findings += _check_content(manifest, parts)
+    nulls = sum(part.counts.get("null_rows", 0) for part in parts)
+    if not rejects and nulls:
+        findings.append(f"the parts have null_rows {nulls}, the manifest names no {REJECTS}")
+    elif rejects and REJECTS in sound:
+        rows = _read_rejects(output, manifest["rejects"])
+        found = None if rows is None else rows.num_rows
+        findings += [] if found == nulls else [f"{REJECTS} has {found} rows, expected {nulls}"]
     strays = _strays(output, {file.name for file in expected})
     return manifest, findings + [
         f"{name} is not in the manifest" + ("" if OURS.fullmatch(name) or name == REJECTS else "; move it away")
@@ -404,14 +454,15 @@ def _check_columns(output: Output, part: Part, manifest: dict) -> list[str]:
     plan = manifest["plan"]
     kept = plan.get("corpus", {}).get("keep_columns") if isinstance(plan.get("corpus"), dict) else None
     if names is not None and isinstance(plan.get("keep_text"), bool) and isinstance(kept, list):
-        columns = {"id", "embedding", *kept} | ({"text"} if plan["keep_text"] else set())
-        if set(names) - {"chunk"} != columns:
-            findings.append(f"{part.name} has the columns {', '.join(names)}; expected {', '.join(sorted(columns))}")
+        columns = ["id", *(["text"] if plan["keep_text"] else []), *kept, "embedding"]
+        columns[1:1] = ["chunk"] if "chunk" in names else []
+        if names != columns:
+            findings.append(f"{part.name} has the columns {', '.join(names)}; expected {', '.join(columns)}")
     return findings
 
 
 def _shape(output: Output, part: Part) -> tuple[int, int | None, np.dtype, list[str] | None]:
-    """Rows, width (None where rows may be null), type of the numbers and columns (None of a matrix) of a part."""
+    """Rows, width (None where every row is null), type of the numbers and columns (None of a matrix) of a part."""
     place = output.place.joined(part.name)
     with place.filesystem.open_input_file(place.path) as stream:
         if part.name.endswith(ENDINGS["npy"]):
@@ -419,9 +470,18 @@ def _shape(output: Output, part: Part) -> tuple[int, int | None, np.dtype, list[
             return rows, width, kind, None
         file = pq.ParquetFile(stream)
         schema, rows = file.schema_arrow, file.metadata.num_rows
-    held = schema.field("embedding").type
-    width = held.list_size if pa.types.is_fixed_size_list(held) else None
+        held = schema.field("embedding").type
+        width = held.list_size if pa.types.is_fixed_size_list(held) else _first_width(file)
     return rows, width, np.dtype(held.value_type.to_pandas_dtype()), schema.names
+
+
+def _first_width(file: pq.ParquetFile) -> int | None:
+    """Numbers of the first vector of a part whose rows may be null."""
+    for batch in file.iter_batches(batch_size=64, columns=["embedding"]):
+        vectors = batch.column("embedding").drop_null()
+        if len(vectors):
+            return len(vectors[0])
+    return None
 
 
 def _after_magic(stream):

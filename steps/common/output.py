@@ -99,7 +99,7 @@ class Output:
         """The content of a JSON file; None where there is none, or what is there is none."""
         try:
             return json.loads(self.read_bytes(name))
-        except (UserError, ValueError):
+        except (UserError, ValueError, RecursionError):
             return None
 
     def size(self, name: str) -> int | None:
