@@ -569,6 +569,69 @@ def test_verify_and_encode_say_the_same_of_another_version(output, version):
             look(output)
 
 
+@pytest.mark.parametrize("empty", [True, False])
+@pytest.mark.parametrize(
+    "name", ["part-00000.parquet", "part-00007.npy", "manifest.json", ".manifest.json", "rejects.parquet"]
+)
+def test_a_folder_in_the_place_of_a_file_is_said(output, name, empty):
+    finish(output, put_part(output, 0, table_of(0, 3)))
+    output.clear_work()
+    output.tidy()
+    path = output.place.local / name
+    path.unlink(missing_ok=True)
+    path.mkdir()
+    if not empty:
+        (path / "x").write_text("")
+    for look in (manifests.verify, lambda output: manifests.check_output(output.place)):
+        with pytest.raises(UserError, match=f"/{name} is a folder, expected a file. Move it away"):
+            look(output)
+    assert not (output.place.local / ".encode").exists()
+
+
+def test_a_folder_in_the_place_of_a_new_part_is_said(tmp_path):
+    (tmp_path / "part-00000.parquet").mkdir()
+    assert "part-00000.parquet is a folder, expected a file. Move it away" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("name", [".encode", ".encode/done"])
+def test_a_file_in_the_place_of_a_folder_is_said(output, name):
+    finish(output, put_part(output, 0, table_of(0, 3)))
+    output.clear_work()
+    output.tidy()
+    path = output.place.local / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("")
+    for look in (manifests.verify, lambda output: manifests.check_output(output.place)):
+        with pytest.raises(UserError, match=f"/{name} is a file, expected a folder. Move it away"):
+            look(output)
+
+
+def test_a_manifest_nested_too_deep_is_none(output):
+    finish(output, put_part(output, 0, table_of(0, 3)))
+    output.write_text(manifests.MANIFEST, "[" * 100_000)
+    with pytest.raises(UserError, match="manifest.json of output .* cannot be read"):
+        manifests.verify(output)
+    assert manifests.known_manifest(output)["runs"] == ["r"]
+
+
+@pytest.mark.parametrize(
+    "strays, expected",
+    [
+        (["part-notes.txt"], "Move away what is not encode's."),
+        (["part-00007.parquet"], "The same encode on this output mends it."),
+        (
+            ["part-notes.txt", "part-00007.parquet"],
+            "Move away what is not encode's; the same encode on this output mends the rest.",
+        ),
+    ],
+)
+def test_the_remedy_is_that_of_what_was_found(output, strays, expected):
+    finish(output, put_part(output, 0, table_of(0, 3)))
+    for name in strays:
+        (output.place.local / name).write_text("")
+    assert manifests.remedy(manifests.verify(output)[1]) == expected
+
+
 def test_only_files_that_encode_names_so_are_removed(output):
     part = put_part(output, 0, table_of(0, 3))
     ours = ["part-00009.parquet", "part-00000.npy", "part-00000.ids.parquet", "rejects.parquet"]

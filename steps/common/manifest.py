@@ -35,6 +35,9 @@ FORMAT_VERSION = 2
 # Files that encode makes: nobody else names theirs so.
 OURS = re.compile(r"part-\d{5,}\.(parquet|npy|ids\.parquet)")
 
+# How a finding ends that encode does not mend.
+MOVE = "; move it away"
+
 # What a manifest says of its parts together, from what it says of each.
 TOTALS = ("null_rows", "empty_rows", "long_rows", "truncated_rows", "tokens")
 
@@ -301,15 +304,26 @@ def held(output: Output) -> str:
     return "foreign" if names else "new"
 
 
+def check_kinds(output: Output) -> None:
+    """Raises UserError where a folder has the name of a file that encode writes, or a file that of a folder."""
+    for name in output.folders():
+        if OURS.fullmatch(name) or name in (MANIFEST, COPY, REJECTS) or name.startswith(f"{DONE}/"):
+            raise UserError(f"{output.place.joined(name)} is a folder, expected a file. Move it away.")
+    for name in output.names():
+        if name in (WORK, DONE):
+            raise UserError(f"{output.place.joined(name)} is a file, expected a folder. Move it away.")
+
+
 def check_output(place: files.Place) -> files.Place:
     """Take a place for an output: new, empty, or what encode has written there before.
 
     Raises:
-        UserError: a file, a folder that holds something else, or one that cannot be written.
+        UserError: a file, a folder that holds something else, or one that cannot be written or has a folder where a file goes.
     """
     if place.info().type == files.fs.FileType.File:
         raise UserError(f"output {place} is a file; expected a folder that is new, empty or an output of encode.")
     output = Output(place, Path(tempfile.gettempdir()))
+    check_kinds(output)
     state, names = held(output), output.names()
     if state == "foreign" or (state == "whole" and not _is_ours(output, names)):
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
@@ -375,8 +389,9 @@ def verify(output: Output) -> tuple[dict, list[str]]:
     """Check an output against its manifest: every file, every row, nothing more. Returns manifest and findings.
 
     Raises:
-        UserError: there is no manifest, or none that can be read.
+        UserError: there is no manifest, or none that can be read, or a folder has the name of a file.
     """
+    check_kinds(output)
     manifest = read_manifest(output)
     parts = [_part_of(facts) for facts in manifest["parts"]]
     sound = is_plan(manifest) and None not in parts and _is_file(manifest.get("rejects", 0))
@@ -407,9 +422,17 @@ def verify(output: Output) -> tuple[dict, list[str]]:
         findings += [] if found == nulls else [f"{REJECTS} has {found} rows, expected {nulls}"]
     strays = _strays(output, {file.name for file in expected})
     return manifest, findings + [
-        f"{name} is not in the manifest" + ("" if OURS.fullmatch(name) or name == REJECTS else "; move it away")
-        for name in strays
+        f"{name} is not in the manifest" + ("" if OURS.fullmatch(name) or name == REJECTS else MOVE) for name in strays
     ]
+
+
+def remedy(findings: list[str]) -> str:
+    """What to do about what verify has found."""
+    foreign = sum(finding.endswith(MOVE) for finding in findings)
+    if not foreign:
+        return "The same encode on this output mends it."
+    rest = "; the same encode on this output mends the rest" if foreign < len(findings) else ""
+    return f"Move away what is not encode's{rest}."
 
 
 def _check_content(manifest: dict, parts: list[Part]) -> list[str]:
