@@ -71,7 +71,7 @@ def main(cfg: DictConfig) -> None:
         )
         if findings:
             raise UserError(
-                f"output {cfg.output} is not what its manifest says, {len(findings)} finding(s): {'; '.join(findings[:3])}. The same encode on this output mends it."
+                f"output {cfg.output} is not what its manifest says, {len(findings)} finding(s): {'; '.join(findings[:3])}. {manifests.remedy(findings)}"
             )
 
 

@@ -160,6 +160,18 @@ def test_parts_without_their_records_do_not_count(tmp_path):
     assert encode(corpus, WindowBackend(), tmp_path / "out", options()).resumed_rows == 0
 
 
+@pytest.mark.parametrize("counts", [{}, {"rows": 2, "other": 1}])
+def test_a_part_whose_counts_are_others_is_encoded_again(tmp_path, counts):
+    corpus = open_corpus(put(tmp_path / "corpus.jsonl", ["a", None, "b", "c"]))
+    encode(corpus, WindowBackend(), tmp_path / "out", options(rows_per_part=2))
+    output = output_of(tmp_path / "out")
+    record = manifests.read_record(output, "part-00000")
+    part = manifests.part_from(record["part"] | {"counts": counts})
+    manifests.write_record(output, part, manifests.read_rejects(record, corpus.id_type))
+    result = encode(corpus, WindowBackend(), tmp_path / "out", options(rows_per_part=2))
+    assert (result.resumed_rows, result.null_rows) == (2, 1)
+
+
 def test_rejects_and_counts_survive_a_stop(tmp_path):
     texts = ["one", None, "three", None, "", "six words are more than two", "seven"]
     corpus = open_corpus(put(tmp_path / "corpus.jsonl", texts))

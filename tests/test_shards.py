@@ -56,7 +56,8 @@ def put_part(output, first, *tables, stem="part-00000", kind=ParquetPart, reject
     made = writer.finish()
     facts = [shards.file_facts(path, name) for path, name in made]
     rows = sum(table.num_rows for table in tables)
-    part = Part(facts[0].name, first, rows, writer.rows, facts[0].bytes, facts[0].sha256, {}, {"rows": rows}, facts[1:])
+    counts = {"rows": rows, "null_rows": len(rejects)}
+    part = Part(facts[0].name, first, rows, writer.rows, facts[0].bytes, facts[0].sha256, {}, counts, facts[1:])
     for path, name in made:
         output.put(path, name)
     manifests.write_record(output, part, rejects_of(rejects))
@@ -283,9 +284,26 @@ def test_a_record_says_what_is_needed_to_go_on(output):
     assert manifests.read_record(output, "part-00001") is None
 
 
-def test_a_record_of_older_code_holds_its_rejects_as_json(output):
-    rejects = [{"row": 8, "id": "a", "file": "c", "line": 3, "reason": "null"}]
-    assert manifests.read_rejects({"rejects": rejects}, pa.string()) == rejects_of(rejects, pa.string())
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda record: record.update(rejects=None),
+        lambda record: record.update(rejects="!!!!"),
+        lambda record: record.update(rejects=[1, 2]),
+        lambda record: record["part"].update(counts={}),
+        lambda record: record["part"]["counts"].update(other=1),
+        lambda record: record.pop("digest", None),
+        lambda record: record.update(digest=None),
+    ],
+)
+def test_a_record_that_was_changed_is_none(output, change):
+    put_part(output, 0, table_of(0, 3), rejects=[{"row": 1, "reason": "null"}])
+    (path,) = output.place.local.glob(".encode/done/*.json")
+    assert manifests.read_record(output, "part-00000") is not None
+    record = json.loads(path.read_text())
+    change(record)
+    path.write_text(json.dumps(record))
+    assert manifests.read_record(output, "part-00000") is None
 
 
 def test_a_record_that_is_torn_is_none(output):
@@ -433,7 +451,7 @@ def test_a_part_with_other_rows_than_it_says_is_found(output):
         ({"plan": {"embedding": {"truncate_dim": 4}}}, "the manifest says dim 2, its plan 4"),
         (
             {"plan": {"keep_text": False, "corpus": {"keep_columns": ["year"]}}},
-            "part-00000.parquet has the columns id, text, embedding; expected embedding, id, year",
+            "part-00000.parquet has the columns id, text, embedding; expected id, year, embedding",
         ),
     ],
 )
@@ -451,14 +469,167 @@ def test_parts_in_another_order_or_twice_are_found(output):
     assert "part-00001.parquet is part 2 in the manifest, expected part-00002" in manifests.verify(output)[1]
 
 
-def test_a_manifest_that_was_changed_is_found_by_its_copy(output):
-    finish(output, put_part(output, 0, table_of(0, 3)))
+def change_manifest(output, change):
     path = output.place.local / "manifest.json"
-    path.write_text(path.read_text().replace('"r"', '"s"'))
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("copy", [True, False])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda manifest: manifest.update(runs=["s"]),
+        lambda manifest: manifest["ranges"][0].__setitem__(0, -99),
+        lambda manifest: manifest.update(more=1),
+    ],
+)
+def test_a_manifest_that_was_changed_is_found_by_its_digest(output, copy, change):
+    finish(output, put_part(output, 0, table_of(0, 3)), ranges=[[0.1, 0], [1, 1]])
+    if not copy:
+        output.delete(manifests.COPY)
+    assert manifests.verify(output)[1] == []
+    change_manifest(output, change)
+    assert manifests.verify(output)[1] == ["manifest.json was changed since encode wrote it"]
+    known = manifests.known_manifest(output)
+    assert (known["runs"], known["ranges"]) == (["r"], [[0.1, 0], [1, 1]]) if copy else known is None
+
+
+def test_a_manifest_without_a_digest_is_compared_with_its_copy(output):
+    finish(output, put_part(output, 0, table_of(0, 3)))
+    change_manifest(output, lambda manifest: manifest.pop("digest", None) and manifest.update(runs=["s"]))
     assert manifests.verify(output)[1] == ["manifest.json was changed since encode wrote it"]
     assert manifests.known_manifest(output)["runs"] == ["r"]
     (output.place.local / ".manifest.json").write_text('{"sha256": "0", "manifest": "{}"}')
     assert manifests.verify(output)[1] == []
+    assert manifests.known_manifest(output)["runs"] == ["s"]
+
+
+@pytest.mark.parametrize("old", [True, False])
+def test_the_copy_of_another_output_does_not_count(output, tmp_path, old):
+    other = Output(files.locate(tmp_path / "other"), tmp_path)
+    other.make()
+    finish(other, put_part(other, 0, table_of(7, 3)), plan={"b": 2})
+    finish(output, put_part(output, 0, table_of(0, 3)))
+    if old:
+        change_manifest(output, lambda manifest: manifest.pop("digest"))
+    (output.place.local / manifests.COPY).write_bytes(other.read_bytes(manifests.COPY))
+    assert manifests.known_manifest(output)["plan"] == {"a": 1}
+    assert manifests.verify(output)[1] == []
+    output.delete(manifests.MANIFEST)
+    assert manifests.known_manifest(output) is None
+    # Nor does the manifest of another one beside the copy.
+    finish(output, put_part(output, 0, table_of(0, 3)))
+    output.write_text(manifests.MANIFEST, other.read_bytes(manifests.MANIFEST).decode())
+    assert manifests.known_manifest(output)["plan"] == {"a": 1}
+
+
+def nulls_of(*rows):
+    schema = schema_of(nulls=True)
+    column = pa.array(rows, schema.field("embedding").type)
+    return pa.table([pa.array(range(len(rows))), pa.nulls(len(rows), pa.string()), column], schema=schema)
+
+
+def test_the_width_of_vectors_among_nulls_is_checked(output):
+    finish(output, put_part(output, 0, nulls_of(None, [1, 2])), dim=999)
+    assert "part-00000.parquet holds vectors of 2 float32, expected 999 float32" in manifests.verify(output)[1]
+    finish(output, put_part(output, 0, nulls_of(None, None)))
+    assert manifests.verify(output)[1] == []
+
+
+def test_columns_in_another_order_are_found(output):
+    part = put_part(output, 0, table_of(0, 3).select(["text", "id", "embedding"]))
+    finish(output, part, plan={"keep_text": True, "corpus": {"keep_columns": []}})
+    assert manifests.verify(output)[1] == [
+        "part-00000.parquet has the columns text, id, embedding; expected id, text, embedding"
+    ]
+
+
+def test_rejects_are_as_many_as_rows_without_an_embedding(output):
+    rejects = [{"row": 0, "id": 0, "file": "c", "line": 1, "reason": "null"}]
+    part = put_part(output, 0, nulls_of(None, [1, 2]), rejects=rejects)
+    finish(output, part, null_rows=1)
+    assert manifests.verify(output)[1] == ["the parts have null_rows 1, the manifest names no rejects.parquet"]
+    output.clear_work()
+    manifests.restore(output)
+    assert manifests.read_record(output, "part-00000") is None
+    file = manifests.write_rejects(output, pa.int64(), [rejects_of(rejects * 2)])
+    finish(output, part, null_rows=1, rejects=vars(file))
+    assert manifests.verify(output)[1] == ["rejects.parquet has 2 rows, expected 1"]
+
+
+@pytest.mark.parametrize("version", [1, 3])
+def test_verify_and_encode_say_the_same_of_another_version(output, version):
+    finish(output, put_part(output, 0, table_of(0, 3)))
+    output.delete(manifests.COPY)
+    change_manifest(output, lambda manifest: manifest.update(format_version=version))
+    for look in (manifests.verify, manifests.known_manifest):
+        with pytest.raises(UserError, match=f"format {version}, here 2.*Give another output"):
+            look(output)
+
+
+@pytest.mark.parametrize("empty", [True, False])
+@pytest.mark.parametrize(
+    "name", ["part-00000.parquet", "part-00007.npy", "manifest.json", ".manifest.json", "rejects.parquet"]
+)
+def test_a_folder_in_the_place_of_a_file_is_said(output, name, empty):
+    finish(output, put_part(output, 0, table_of(0, 3)))
+    output.clear_work()
+    output.tidy()
+    path = output.place.local / name
+    path.unlink(missing_ok=True)
+    path.mkdir()
+    if not empty:
+        (path / "x").write_text("")
+    for look in (manifests.verify, lambda output: manifests.check_output(output.place)):
+        with pytest.raises(UserError, match=f"/{name} is a folder, expected a file. Move it away"):
+            look(output)
+    assert not (output.place.local / ".encode").exists()
+
+
+def test_a_folder_in_the_place_of_a_new_part_is_said(tmp_path):
+    (tmp_path / "part-00000.parquet").mkdir()
+    assert "part-00000.parquet is a folder, expected a file. Move it away" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("name", [".encode", ".encode/done"])
+def test_a_file_in_the_place_of_a_folder_is_said(output, name):
+    finish(output, put_part(output, 0, table_of(0, 3)))
+    output.clear_work()
+    output.tidy()
+    path = output.place.local / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("")
+    for look in (manifests.verify, lambda output: manifests.check_output(output.place)):
+        with pytest.raises(UserError, match=f"/{name} is a file, expected a folder. Move it away"):
+            look(output)
+
+
+def test_a_manifest_nested_too_deep_is_none(output):
+    finish(output, put_part(output, 0, table_of(0, 3)))
+    output.write_text(manifests.MANIFEST, "[" * 100_000)
+    with pytest.raises(UserError, match="manifest.json of output .* cannot be read"):
+        manifests.verify(output)
+    assert manifests.known_manifest(output)["runs"] == ["r"]
+
+
+@pytest.mark.parametrize(
+    "strays, expected",
+    [
+        (["part-notes.txt"], "Move away what is not encode's."),
+        (["part-00007.parquet"], "The same encode on this output mends it."),
+        (
+            ["part-notes.txt", "part-00007.parquet"],
+            "Move away what is not encode's; the same encode on this output mends the rest.",
+        ),
+    ],
+)
+def test_the_remedy_is_that_of_what_was_found(output, strays, expected):
+    finish(output, put_part(output, 0, table_of(0, 3)))
+    for name in strays:
+        (output.place.local / name).write_text("")
+    assert manifests.remedy(manifests.verify(output)[1]) == expected
 
 
 def test_only_files_that_encode_names_so_are_removed(output):

@@ -27,13 +27,16 @@ from steps.common.shards import ENDINGS, File, Part, file_facts, part_stem, reje
 logger = logging.getLogger("steps")
 
 MANIFEST = "manifest.json"
-# The manifest once more, with its digest: what tells a manifest that was damaged, and mends it.
+# The manifest once more, with its digest: what mends a manifest that was damaged or is gone.
 COPY = ".manifest.json"
 REJECTS = "rejects.parquet"
 FORMAT_VERSION = 2
 
 # Files that encode makes: nobody else names theirs so.
 OURS = re.compile(r"part-\d{5,}\.(parquet|npy|ids\.parquet)")
+
+# How a finding ends that encode does not mend.
+MOVE = "; move it away"
 
 # What a manifest says of its parts together, from what it says of each.
 TOTALS = ("null_rows", "empty_rows", "long_rows", "truncated_rows", "tokens")
@@ -50,7 +53,15 @@ def write_record(output: Output, part: Part, rejects: pa.Table) -> None:
     """
     stem = part.name.partition(".")[0]
     record = {"part": asdict(part), "rejects": _pack(rejects) if rejects.num_rows else None}
-    output.write_text(f"{DONE}/{stem}.json", json.dumps(record, allow_nan=False))
+    output.write_text(f"{DONE}/{stem}.json", json.dumps(record | {"digest": _digest(record)}, allow_nan=False))
+
+
+def _digest(content: dict) -> str:
+    """SHA-256 of what some JSON says, however it is written; its own `digest` is left out."""
+    # As it is read back: a key that is a number is a text then, and sorted as one.
+    read = json.loads(json.dumps({name: value for name, value in content.items() if name != "digest"}))
+    text = json.dumps(read, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _pack(table: pa.Table) -> str:
@@ -64,9 +75,8 @@ def _pack(table: pa.Table) -> str:
 def read_rejects(record: dict, id_type: pa.DataType) -> pa.Table:
     """The rows without an embedding that a record holds, by shards.rejects_schema."""
     schema, rejects = rejects_schema(id_type), record["rejects"]
-    if not isinstance(rejects, str):
-        # None, or the rows themselves, as older code wrote them.
-        return pa.Table.from_pylist(rejects or [], schema)
+    if rejects is None:
+        return schema.empty_table()
     with pa.ipc.open_stream(base64.b64decode(rejects)) as reader:
         table = reader.read_all()
     # What comes from rejects.parquet (restore) is as Parquet holds it, which has no seconds.
@@ -81,9 +91,11 @@ def part_from(facts: dict) -> Part:
 
 
 def read_record(output: Output, stem: str) -> dict | None:
-    """What write_record has noted of a part; None where it is not finished, or what is there is no record."""
+    """What write_record has noted of a part; None where it is not finished, or what is there is not what was noted."""
     record = output.read_json(f"{DONE}/{stem}.json")
-    if not isinstance(record, dict) or not isinstance(record.get("rejects", 0), (str, list, type(None))):
+    if not isinstance(record, dict) or record.get("digest") != _digest(record):
+        return None
+    if not isinstance(record.get("rejects", 0), (str, type(None))):
         return None
     return record if _part_of(record.get("part")) is not None else None
 
@@ -137,8 +149,9 @@ def write_rejects(output: Output, id_type: pa.DataType, rejects: Iterable[pa.Tab
 
 
 def write_manifest(output: Output, parts: Sequence[Part], facts: dict) -> str:
-    """Write `manifest.json`, last of all: it says that the output is whole. Returns its text."""
+    """Write `manifest.json`, last of all: it says that the output is whole, and carries its own digest. Returns its text."""
     content = {"format_version": FORMAT_VERSION, **facts, "parts": [asdict(part) for part in parts]}
+    content["digest"] = _digest(content)
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     output.write_text(COPY, json.dumps({"sha256": hashlib.sha256(text.encode()).hexdigest(), "manifest": text}))
     output.write_text(MANIFEST, text)
@@ -155,21 +168,59 @@ def _read_copy(output: Output) -> bytes | None:
 
 
 def known_manifest(output: Output) -> dict | None:
-    """The manifest of a whole output, by its copy where there is one; None where neither can be read.
+    """The manifest of a whole output: manifest.json or its copy, which may have come from another output, whichever is
+    sound and agrees with more of the files that are there; None where neither does.
 
     Raises:
         UserError: a manifest of another version.
     """
-    copy = _read_copy(output)
-    manifest = json.loads(copy) if copy is not None else output.read_json(MANIFEST)
+    manifest, copy = output.read_json(MANIFEST), _copied(output)
+    known = [one for one in (manifest, copy) if one is not None and _is_sound(one)]
+    # What carries no digest, as older code wrote it, says less than a copy that does.
+    known.sort(key=lambda one: one is manifest and "digest" not in one)
+    if len(known) == 2 and known[0] != known[1]:
+        known.sort(key=lambda one: -_fitting(output, one))
+    for one in known:
+        if one is manifest or _fitting(output, one) or not _has_parts(output):
+            return one
     if isinstance(manifest, dict) and manifest.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
         raise UserError(
             f"output {output} is of another version of this project (format {manifest['format_version']}, here {FORMAT_VERSION}). Give another output."
         )
-    parts = manifest.get("parts") if is_plan(manifest) else None
+    return None
+
+
+def _copied(output: Output):
+    """What the copy of a manifest says; None where there is none."""
+    copy = _read_copy(output)
+    with contextlib.suppress(ValueError, RecursionError):
+        return None if copy is None else json.loads(copy)
+    return None
+
+
+def _is_sound(manifest) -> bool:
+    """Whether some JSON is a manifest of this version, and nobody has changed it."""
+    if not is_plan(manifest) or manifest.get("format_version") != FORMAT_VERSION or not _keeps_digest(manifest):
+        return False
+    parts = manifest.get("parts")
     sound = isinstance(parts, list) and all(_part_of(facts) is not None for facts in parts)
-    sound = sound and _is_file(manifest.get("rejects", 0))
-    return manifest if sound else None
+    return sound and _is_file(manifest.get("rejects", 0))
+
+
+def _keeps_digest(manifest: dict) -> bool:
+    """Whether a manifest says what its digest says; true of one without, as older code wrote it."""
+    return "digest" not in manifest or manifest["digest"] == _digest(manifest)
+
+
+def _fitting(output: Output, manifest: dict) -> int:
+    """How many of the files of a manifest are there, byte for byte."""
+    listed = [file for facts in manifest["parts"] for file in part_from(facts).files]
+    listed += [File(**manifest["rejects"])] if manifest["rejects"] else []
+    return len(listed) - len(check_files(output, listed))
+
+
+def _has_parts(output: Output) -> bool:
+    return any(OURS.fullmatch(name) for name in output.names())
 
 
 def remove_strays(output: Output, expected: Iterable[File]) -> None:
@@ -205,10 +256,10 @@ def restore(output: Output) -> dict | None:
     rows = _read_rejects(output, manifest["rejects"])
     for facts in manifest["parts"]:
         part = part_from(facts)
+        rejects = _between(rows, part.first_row, part.first_row + part.rows)
         # A row that was rejected is null.
-        if rows is None and part.counts["null_rows"]:
-            continue
-        write_record(output, part, _between(rows, part.first_row, part.first_row + part.rows))
+        if rejects.num_rows == part.counts.get("null_rows", 0):
+            write_record(output, part, rejects)
     return {name: manifest[name] for name in ("plan", "runs", "ranges")}
 
 
@@ -222,7 +273,9 @@ def _read_rejects(output: Output, facts: dict | None) -> pa.Table | None:
         return None
     if hashlib.sha256(content).hexdigest() != facts["sha256"]:
         return None
-    return pq.read_table(pa.BufferReader(content))
+    with contextlib.suppress(pa.ArrowException):
+        return pq.read_table(pa.BufferReader(content))
+    return None
 
 
 def _between(rejects: pa.Table | None, first: int, end: int) -> pa.Table:
@@ -251,15 +304,26 @@ def held(output: Output) -> str:
     return "foreign" if names else "new"
 
 
+def check_kinds(output: Output) -> None:
+    """Raises UserError where a folder has the name of a file that encode writes, or a file that of a folder."""
+    for name in output.folders():
+        if OURS.fullmatch(name) or name in (MANIFEST, COPY, REJECTS) or name.startswith(f"{DONE}/"):
+            raise UserError(f"{output.place.joined(name)} is a folder, expected a file. Move it away.")
+    for name in output.names():
+        if name in (WORK, DONE):
+            raise UserError(f"{output.place.joined(name)} is a file, expected a folder. Move it away.")
+
+
 def check_output(place: files.Place) -> files.Place:
     """Take a place for an output: new, empty, or what encode has written there before.
 
     Raises:
-        UserError: a file, a folder that holds something else, or one that cannot be written.
+        UserError: a file, a folder that holds something else, or one that cannot be written or has a folder where a file goes.
     """
     if place.info().type == files.fs.FileType.File:
         raise UserError(f"output {place} is a file; expected a folder that is new, empty or an output of encode.")
     output = Output(place, Path(tempfile.gettempdir()))
+    check_kinds(output)
     state, names = held(output), output.names()
     if state == "foreign" or (state == "whole" and not _is_ours(output, names)):
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
@@ -325,32 +389,50 @@ def verify(output: Output) -> tuple[dict, list[str]]:
     """Check an output against its manifest: every file, every row, nothing more. Returns manifest and findings.
 
     Raises:
-        UserError: there is no manifest, or none that can be read.
+        UserError: there is no manifest, or none that can be read, or a folder has the name of a file.
     """
+    check_kinds(output)
     manifest = read_manifest(output)
     parts = [_part_of(facts) for facts in manifest["parts"]]
     sound = is_plan(manifest) and None not in parts and _is_file(manifest.get("rejects", 0))
     if not sound or manifest.get("format_version") != FORMAT_VERSION:
+        # Says so where no encode of this version mends it.
+        known_manifest(output)
         raise UserError(
             f"{MANIFEST} of output {output} is damaged or of another version. Run the same encode again to write it again."
         )
     rejects = [File(**manifest["rejects"])] if manifest["rejects"] else []
-    copy = _read_copy(output)
     findings = []
-    if copy is not None and output.read_bytes(MANIFEST) != copy:
+    if not _keeps_digest(manifest) or ("digest" not in manifest and known_manifest(output) != manifest):
         findings.append(f"{MANIFEST} was changed since encode wrote it")
     expected = [file for part in parts for file in part.files] + rejects
     damaged = check_files(output, expected)
     sound = {file.name for file in expected} - {finding.partition(" ")[0] for finding in damaged}
     findings += damaged
-    findings += [line for part in parts if part.name in sound for line in check_rows(output, part)]
-    findings += [line for part in parts if part.name in sound for line in _check_columns(output, part, manifest)]
+    for part in parts:
+        if part.name in sound:
+            findings += check_rows(output, part) or _check_columns(output, part, manifest)
     findings += _check_content(manifest, parts)
+    nulls = sum(part.counts.get("null_rows", 0) for part in parts)
+    if not rejects and nulls:
+        findings.append(f"the parts have null_rows {nulls}, the manifest names no {REJECTS}")
+    elif rejects and REJECTS in sound:
+        rows = _read_rejects(output, manifest["rejects"])
+        found = None if rows is None else rows.num_rows
+        findings += [] if found == nulls else [f"{REJECTS} has {found} rows, expected {nulls}"]
     strays = _strays(output, {file.name for file in expected})
     return manifest, findings + [
-        f"{name} is not in the manifest" + ("" if OURS.fullmatch(name) or name == REJECTS else "; move it away")
-        for name in strays
+        f"{name} is not in the manifest" + ("" if OURS.fullmatch(name) or name == REJECTS else MOVE) for name in strays
     ]
+
+
+def remedy(findings: list[str]) -> str:
+    """What to do about what verify has found."""
+    foreign = sum(finding.endswith(MOVE) for finding in findings)
+    if not foreign:
+        return "The same encode on this output mends it."
+    rest = "; the same encode on this output mends the rest" if foreign < len(findings) else ""
+    return f"Move away what is not encode's{rest}."
 
 
 def _check_content(manifest: dict, parts: list[Part]) -> list[str]:
@@ -395,14 +477,15 @@ def _check_columns(output: Output, part: Part, manifest: dict) -> list[str]:
     plan = manifest["plan"]
     kept = plan.get("corpus", {}).get("keep_columns") if isinstance(plan.get("corpus"), dict) else None
     if names is not None and isinstance(plan.get("keep_text"), bool) and isinstance(kept, list):
-        columns = {"id", "embedding", *kept} | ({"text"} if plan["keep_text"] else set())
-        if set(names) - {"chunk"} != columns:
-            findings.append(f"{part.name} has the columns {', '.join(names)}; expected {', '.join(sorted(columns))}")
+        columns = ["id", *(["text"] if plan["keep_text"] else []), *kept, "embedding"]
+        columns[1:1] = ["chunk"] if "chunk" in names else []
+        if names != columns:
+            findings.append(f"{part.name} has the columns {', '.join(names)}; expected {', '.join(columns)}")
     return findings
 
 
 def _shape(output: Output, part: Part) -> tuple[int, int | None, np.dtype, list[str] | None]:
-    """Rows, width (None where rows may be null), type of the numbers and columns (None of a matrix) of a part."""
+    """Rows, width (None where every row is null), type of the numbers and columns (None of a matrix) of a part."""
     place = output.place.joined(part.name)
     with place.filesystem.open_input_file(place.path) as stream:
         if part.name.endswith(ENDINGS["npy"]):
@@ -410,9 +493,18 @@ def _shape(output: Output, part: Part) -> tuple[int, int | None, np.dtype, list[
             return rows, width, kind, None
         file = pq.ParquetFile(stream)
         schema, rows = file.schema_arrow, file.metadata.num_rows
-    held = schema.field("embedding").type
-    width = held.list_size if pa.types.is_fixed_size_list(held) else None
+        held = schema.field("embedding").type
+        width = held.list_size if pa.types.is_fixed_size_list(held) else _first_width(file)
     return rows, width, np.dtype(held.value_type.to_pandas_dtype()), schema.names
+
+
+def _first_width(file: pq.ParquetFile) -> int | None:
+    """Numbers of the first vector of a part whose rows may be null."""
+    for batch in file.iter_batches(batch_size=64, columns=["embedding"]):
+        vectors = batch.column("embedding").drop_null()
+        if len(vectors):
+            return len(vectors[0])
+    return None
 
 
 def _after_magic(stream):

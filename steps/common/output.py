@@ -48,12 +48,19 @@ class Output:
 
     def names(self) -> list[str]:
         """Every file in it, as a path below it."""
+        return self._found(fs.FileType.File)
+
+    def folders(self) -> list[str]:
+        """Every folder in it, as a path below it."""
+        return self._found(fs.FileType.Directory)
+
+    def _found(self, kind: fs.FileType) -> list[str]:
         with self._reaching():
             infos = self.place.filesystem.get_file_info(
                 fs.FileSelector(self.place.path, recursive=True, allow_not_found=True)
             )
         base = self.place.path.rstrip("/") + "/"
-        return sorted(info.path.removeprefix(base) for info in infos if info.type == fs.FileType.File)
+        return sorted(info.path.removeprefix(base) for info in infos if info.type == kind)
 
     def put(self, temporary: Path, name: str) -> None:
         """Move a finished file of the workspace to its name."""
@@ -99,7 +106,7 @@ class Output:
         """The content of a JSON file; None where there is none, or what is there is none."""
         try:
             return json.loads(self.read_bytes(name))
-        except (UserError, ValueError):
+        except (UserError, ValueError, RecursionError):
             return None
 
     def size(self, name: str) -> int | None:

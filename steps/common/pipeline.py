@@ -177,6 +177,8 @@ def find_finished(output: Output, stems: list[str], rows_per_part: int, rows: in
         held = (part.name.partition(".")[0], part.first_row, part.rows)
         if held != (stem, first, min(rows_per_part, rows - first)):
             findings.append("its record is that of other rows")
+        if part.counts.keys() != asdict(Counts()).keys():
+            findings.append("its record counts something else")
         if findings:
             logger.warning("%s is encoded again: %s", stem, "; ".join(findings))
         else:
