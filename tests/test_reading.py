@@ -638,3 +638,8 @@ def test_no_command_is_given_for_broken_strings_of_a_parquet_file(tmp_path):
     pq.write_table(pa.table({"text": broken}), tmp_path / "c.parquet")
     message = refusal(tmp_path / "c.parquet")
     assert "0xe9" in message and "iconv" not in message
+
+
+@pytest.mark.parametrize("content", ["al\0\n", "r\0 r\n", "é\0l\n", "🎉\n\0"])
+def test_a_very_short_text_with_one_nul_is_a_text(tmp_path, content):
+    assert texts_of(put(tmp_path / "c.txt", content)) == content.removesuffix("\n").split("\n")

@@ -317,7 +317,7 @@ def _is_regular(head: bytes, encoding: str, text: str) -> bool:
     if len(text) > 1 and controls and len(high.translate(None, LOW)) <= 0.1 * len(high):
         # Scripts of the first 8192 characters, as Latin, Arabic, Hindi and Thai: often they are UTF-8 as well.
         return low_controls < controls or _decoded(head, "utf-8") is None
-    if high.count(0) and controls >= 0.3 * len(high) and low_controls <= 0.1 * controls:
+    if head.count(0) > 1 and high.count(0) and controls >= 0.3 * len(high) and low_controls <= 0.1 * controls:
         return True
     if high.count(0) >= max(16, 0.04 * len(high)) and low.count(0) <= 0.1 * high.count(0):
         return True
