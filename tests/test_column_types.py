@@ -227,7 +227,9 @@ NOTHING = pa.nulls(1)
 )  # fmt: skip
 def test_nulls_that_only_other_files_bring_can_be_read_back_from_what_is_written(tmp_path, arrays, values):
     for number, array in enumerate(arrays):
-        with pa.ipc.new_file(str(tmp_path / f"{number}.arrow"), pa.schema({"text": pa.string(), "n": array.type})) as to:
+        with pa.ipc.new_file(
+            str(tmp_path / f"{number}.arrow"), pa.schema({"text": pa.string(), "n": array.type})
+        ) as to:
             to.write_table(pa.table({"text": ["a"] * len(array), "n": array}))
     column = kept(tmp_path)
     pq.write_table(pa.table({"n": column}), tmp_path / "out.parquet")

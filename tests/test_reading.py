@@ -587,3 +587,59 @@ def test_the_command_that_converts_an_array_writes_to_another_file(tmp_path, nam
     content = b'[{"text": "a"}]'
     path = put(tmp_path / name, gzip.compress(content) if name.endswith("gz") else content)
     assert refusal(path).endswith(command)
+
+
+WORDS = {
+    "latin": "a small café", "cyrillic": "привет мир", "greek": "καλημέρα κόσμε", "hebrew": "שלום עולם",
+    "arabic": "مرحبا بالعالم", "hindi": "नमस्तेदुनिया", "tamil": "வணக்கம்", "thai": "สวัสดีชาวโลก", "lao": "ສະບາຍດີ",
+    "khmer": "សួស្តី", "chinese": "一个小句子", "japanese": "こんにちは世界", "korean": "안녕하세요", "emoji": "😀🎉👍🏽",
+}  # fmt: skip
+LAID_OUT = {
+    "txt": lambda text, count: f"{text}\n" * count,
+    "jsonl": lambda text, count: f'{{"text": "{text}"}}\n' * count,
+    "csv": lambda text, count: "text\n" + f"{text}\n" * count,
+}
+
+
+@pytest.mark.parametrize("ending", LAID_OUT)
+@pytest.mark.parametrize("script", WORDS)
+@pytest.mark.parametrize("encoding", ["utf-16le", "utf-16be", "utf-32le", "utf-32be"])
+def test_wide_encodings_of_every_script_are_told_without_a_mark(tmp_path, encoding, script, ending):
+    for count in (1, 2, 50, 20000):
+        content = LAID_OUT[ending](WORDS[script], count)
+        message = refusal(put(tmp_path / f"c.{ending}", content.encode(encoding)))
+        assert f"iconv -f {encoding} -t utf-8 c.{ending} > utf8-c.{ending}" in message
+
+
+@pytest.mark.parametrize("ending", LAID_OUT)
+@pytest.mark.parametrize("script", WORDS)
+def test_the_same_scripts_in_utf8_are_read_with_a_nul_too(tmp_path, script, ending):
+    text = WORDS[script]
+    for one in (text, "x" + text):
+        for count in (1, 2, 50):
+            path = put(tmp_path / f"c.{ending}", LAID_OUT[ending](one, count))
+            assert texts_of(path) == [one] * count
+            for at in range(len(one) + 1) if ending != "jsonl" else ():
+                path = put(
+                    tmp_path / f"c.{ending}", LAID_OUT[ending](one[:at] + "\0" + one[at:], 1) + f"{one}\n" * count
+                )
+                assert texts_of(path) == [one[:at] + "\0" + one[at:]] + [one] * count
+
+
+def test_latin1_is_not_advised_for_a_file_with_nul_bytes(tmp_path):
+    for name, content in (("c.txt", b"a\0b\nab caf\xe9 \n"), ("c.csv", b"a\0\xe9,text\n1,b\n")):
+        message = refusal(put(tmp_path / name, content))
+        assert "0xe9" in message and "-f latin1" not in message and "iconv -f <encoding>" in message
+
+
+def test_no_command_is_given_for_broken_strings_of_a_parquet_file(tmp_path):
+    raw = pa.array([b"caf\xe9"]).cast(pa.binary())
+    broken = pa.StringArray.from_buffers(1, raw.buffers()[1], raw.buffers()[2])
+    pq.write_table(pa.table({"text": broken}), tmp_path / "c.parquet")
+    message = refusal(tmp_path / "c.parquet")
+    assert "0xe9" in message and "iconv" not in message
+
+
+@pytest.mark.parametrize("content", ["al\0\n", "r\0 r\n", "é\0l\n", "🎉\n\0"])
+def test_a_very_short_text_with_one_nul_is_a_text(tmp_path, content):
+    assert texts_of(put(tmp_path / "c.txt", content)) == content.removesuffix("\n").split("\n")

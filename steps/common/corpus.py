@@ -39,7 +39,7 @@ from steps.common.rows import Column, Rows, missing, null_like
 
 logger = logging.getLogger("steps")
 
-# A number that is written as itself: no leading zero, no plus sign, within int64.
+# A number that is written as itself: no leading zero, no plus sign, few enough digits for int64 whatever they are.
 CANONICAL_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 
 # What an output calls its own columns.

@@ -6,10 +6,12 @@ single row is a reason beside that row; what leaves no rows to speak of (a quote
 Parquet page) raises.
 """
 
+import codecs
 import csv
 import json
 import re
 import shlex
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -123,7 +125,7 @@ def read_rows(
             raise UserError(
                 f"{place} holds one JSON array; expected one JSON object a line. Convert it first: {_command(place, JQ, 'lines')}"
             )
-        lines = _lines(place, stream)
+        lines = _lines(place, stream, 0 in stream.peek(1)[:HEAD])
         if format == "text":
             records = _text_records(lines)
         elif format == "jsonl":
@@ -201,10 +203,11 @@ def _json_type(values: list, is_id: bool = False) -> pa.DataType:
     return {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}[kinds.pop()]
 
 
-def _lines(place: Place, stream) -> Iterator[tuple[int, str, str | None]]:
+def _lines(place: Place, stream, has_nul: bool) -> Iterator[tuple[int, str, str | None]]:
     """Number and text of every line, without its end, and what is wrong with it. A byte order mark is dropped.
 
-    Bytes that are not UTF-8 become surrogates, so that the line can still be cut into cells.
+    Bytes that are not UTF-8 become surrogates, so that the line can still be cut into cells. has_nul: whether the file
+    begins with bytes of which some are NUL.
     """
     for number, raw in enumerate(stream, start=1):
         if number == 1:
@@ -214,9 +217,8 @@ def _lines(place: Place, stream) -> Iterator[tuple[int, str, str | None]]:
         except UnicodeDecodeError as error:
             if number == 1:
                 _check_beginning(place, raw)
-            reason = (
-                f"expected UTF-8, found byte 0x{raw[error.start]:02x} at position {error.start + 1} of line {number}"
-            )
+            found = f"byte 0x{raw[error.start]:02x} at position {error.start + 1} of line {number}"
+            reason = f"expected UTF-8, found {found}{WITH_NUL if has_nul else ''}"
             yield number, raw.decode("utf-8", "surrogateescape"), reason
 
 
@@ -269,30 +271,59 @@ def _command(place: Place, convert: str, prefix: str) -> str:
 def wide_encoding(head: bytes) -> str | None:
     """utf-16, utf-16le, utf-16be or the like of UTF-32, where the bytes that a text begins with are that; else None.
 
-    Without a byte order mark it is told by the bytes of nearly all scripts' first half (0 to 8, control characters that
-    no text has), which then stand at every other place, or by many NUL characters, as spaces and line ends have.
+    Without a byte order mark bytes are that where they read as a text of assigned characters, and not as UTF-8, or as
+    UTF-8 with control characters in places that only the wide encoding explains.
     """
     if head.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
         return "utf-32"
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "utf-16"
-    if head.count(0) < 2:
+    if len(head.translate(None, CONTROLS)) == len(head):
         return None
-    quarters = [head[i : len(head) - len(head) % 4 : 4] for i in range(4)]
-    nul = [quarter.count(0) / max(len(quarter), 1) for quarter in quarters]
-    if nul[3] == 1 and nul[2] > 0.9 and nul[0] < 0.5:
-        return "utf-32le"
-    if nul[0] == 1 and nul[1] > 0.9 and nul[3] < 0.5:
-        return "utf-32be"
-    halves = [head[i : len(head) - len(head) % 2 : 2] for i in range(2)]
-    low = [len(half) - len(half.translate(None, bytes(range(9)))) for half in halves]
-    nuls = [half.count(0) for half in halves]
-    for here, other, encoding in ((1, 0, "utf-16le"), (0, 1, "utf-16be")):
-        clear = low[here] >= 0.3 * len(halves[here]) and low[other] <= 0.1 * low[here]
-        many = nuls[here] >= max(16, 0.04 * len(halves[here])) and nuls[other] <= 0.1 * nuls[here]
-        if (clear and nuls[here]) or many:
+    for encoding in ("utf-32le", "utf-32be"):
+        if head.count(0) > 1 and _wide_text(head, encoding):
             return encoding
-    return None
+    found = {encoding: _wide_text(head, encoding) for encoding in ("utf-16le", "utf-16be")}
+    found = {encoding: text for encoding, text in found.items() if text and _is_regular(head, encoding, text)}
+    # Both can be sound: the letters of ASCII are Chinese the other way round.
+    return max(found, key=lambda encoding: sum(map(str.isascii, found[encoding])), default=None)
+
+
+def _decoded(head: bytes, encoding: str) -> str | None:
+    """The text of bytes, without a character that they break off in; None where they are not of the encoding."""
+    try:
+        return codecs.getincrementaldecoder(encoding)().decode(head)
+    except UnicodeDecodeError:
+        return None
+
+
+def _wide_text(head: bytes, encoding: str) -> str | None:
+    """The text of bytes where nearly all of its characters are such as texts have."""
+    text = _decoded(head, encoding)
+    if not text:
+        return None
+    odd = sum(unicodedata.category(one) in ("Cc", "Cn", "Co", "Cs") and one not in "\t\r\n" for one in text)
+    return text if odd <= 0.01 * len(text) else None
+
+
+# Control characters, without and with those that UTF-8 text has too.
+CONTROLS, LOW = bytes({*range(32)} - {*b"\t\n\f\r"}), bytes(range(32))
+
+
+def _is_regular(head: bytes, encoding: str, text: str) -> bool:
+    """Whether the bytes of a text of UTF-16 are that rather than UTF-8 with some NUL characters."""
+    high, low = (head[1::2], head[::2]) if encoding == "utf-16le" else (head[::2], head[1::2])
+    controls, low_controls = (len(half) - len(half.translate(None, CONTROLS)) for half in (high, low))
+    if len(text) > 1 and controls and len(high.translate(None, LOW)) <= 0.1 * len(high):
+        # Scripts of the first 8192 characters, as Latin, Arabic, Hindi and Thai: often they are UTF-8 as well.
+        return low_controls < controls or _decoded(head, "utf-8") is None
+    if head.count(0) > 1 and high.count(0) and controls >= 0.3 * len(high) and low_controls <= 0.1 * controls:
+        return True
+    if high.count(0) >= max(16, 0.04 * len(high)) and low.count(0) <= 0.1 * high.count(0):
+        return True
+    # Line ends of two bytes each, in text that is no UTF-8.
+    wide_ends = 2 * text.count("\n") > head.count(b"\n")
+    return _decoded(head, "utf-8") is None and 0 in head and (wide_ends or b"\n" not in head)
 
 
 def _text_records(lines: Iterable) -> Iterator[Record]:
@@ -326,7 +357,7 @@ def _csv_records(
     if header is None:
         raise UserError(f"{place} is empty: expected a header line that names its columns.")
     if undecodable:
-        raise UserError(f"{place} line 1: {undecodable[0]}. {_convert(place)}")
+        raise UserError(f"{place} line 1: {undecodable[0]}. {advice(place, undecodable[0])}")
     for column in columns:
         if column.name not in header:
             raise missing(
@@ -465,9 +496,8 @@ def is_broken(text: str) -> bool:
     return False
 
 
-def _convert(place: Place) -> str:
-    return f"Convert the file first: {_command(place, 'iconv -f latin1 -t utf-8', 'utf8')}"
-
+# What a reason says of a file that cannot be of an encoding of single bytes.
+WITH_NUL = ", in a file that begins with NUL bytes too"
 
 # What reads cells in which a quote is a character like any other.
 UNQUOTED = "Where a quote is a character like any other, give corpus.quoting=none"
@@ -475,8 +505,11 @@ UNQUOTED = "Where a quote is a character like any other, give corpus.quoting=non
 
 def advice(place: Place, reason: str) -> str:
     """What to do about a bad row."""
-    if reason.startswith("expected UTF-8"):
-        return _convert(place)
+    if reason.startswith("expected UTF-8, "):
+        if reason.endswith(WITH_NUL):
+            # No text of Latin 1 holds a NUL: it would only hide what the file is.
+            return f"Find out its encoding, such as utf-16le, and convert it: {_command(place, 'iconv -f <encoding> -t utf-8', 'utf8')}"
+        return f"Convert the file first: {_command(place, 'iconv -f latin1 -t utf-8', 'utf8')}"
     if "columns (" in reason or "not valid CSV" in reason:
         return f'Quote cells that hold the delimiter or a quote, and write a quote in them twice (""). {UNQUOTED}.'
     return ""
