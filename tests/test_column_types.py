@@ -236,10 +236,14 @@ def test_nulls_that_only_other_files_bring_can_be_read_back_from_what_is_written
     assert pq.read_table(tmp_path / "out.parquet")["n"].to_pylist() == values
 
 
-@pytest.mark.parametrize("view", [pa.list_view, pa.large_list_view])
-@pytest.mark.parametrize("other", [pa.list_, pa.large_list, lambda kind: pa.list_(kind, 2)])
+@pytest.mark.parametrize("view", [pa.list_view, pa.large_list_view], ids=["view", "large view"])
 @pytest.mark.parametrize(
-    "inside", [lambda kind: kind, pa.list_, pa.list_view, lambda kind: pa.struct({"a": kind})], ids=str
+    "other", [pa.list_, pa.large_list, lambda kind: pa.list_(kind, 2)], ids=["list", "large list", "fixed list"]
+)
+@pytest.mark.parametrize(
+    "inside",
+    [lambda kind: kind, pa.list_, pa.list_view, lambda kind: pa.struct({"a": kind})],
+    ids=["alone", "in a list", "in a view", "in a struct"],
 )
 def test_list_views_keep_their_values_beside_other_lists(tmp_path, view, other, inside):
     def within(values, kind):
