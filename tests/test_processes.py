@@ -148,7 +148,7 @@ for rows in (20_000, 200_000):
     peaks.append(result.metrics()["encode/peak_rss_mb"])
 print(json.dumps(peaks))
 """
-    done = python("-c", code, timeout=400)
+    done = python("-c", code, timeout=1500)
     assert done.returncode == 0, done.stderr
     small, large = json.loads(done.stdout)
     assert large <= 1.1 * small, (small, large)
