@@ -268,7 +268,11 @@ def test_list_views_in_a_map_are_refused(tmp_path):
     assert "list views in a map" in refusal(tmp_path / "c.arrow")
 
 
-@pytest.mark.parametrize("inside", [lambda kind: kind, pa.list_, lambda kind: pa.struct({"a": kind})], ids=str)
+@pytest.mark.parametrize(
+    "inside",
+    [lambda kind: kind, pa.list_, lambda kind: pa.struct({"a": kind})],
+    ids=["alone", "in a list", "in a struct"],
+)
 def test_a_time_in_seconds_that_parquet_cannot_hold_is_found_when_the_corpus_is_opened(tmp_path, inside):
     kind = inside(pa.timestamp("s"))
     for seconds, name in ((2**62, "far"), (60, "near")):
