@@ -49,8 +49,7 @@ def load_contenders(cfg: DictConfig, found, folder, native, stack: contextlib.Ex
 
     contenders, left_out = [benchmark.Contender(benchmark.STOCK, "f32", encode, 0.0, 0.0)], {}
     for name in cfg.candidates if cfg.candidates is not None else CANDIDATES:
-        kind, precision = name.split("/")
-        emulated = why_emulated(precision, device) if kind == "torch" else None
+        emulated = why_emulated(name.partition("/")[2], device)
         if emulated and cfg.candidates is None:
             left_out[name] = f"{emulated}; candidates=[{name}] times it nevertheless"
             project.logger.warning("%s is left out: %s", name, left_out[name])

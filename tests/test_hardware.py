@@ -263,7 +263,24 @@ def test_a_cpu_without_bfloat16_is_known(cpu, mkldnn, flags, emulated):
     cpu(mkldnn, **flags)
     assert bool(why_emulated("bf16", "cpu")) == emulated
     assert why_emulated("bf16", "cuda:0") is None
-    assert why_emulated("int8", "cpu") is None and why_emulated("f32", "cpu") is None
+    assert why_emulated("f32", "cpu") is None
+
+
+@pytest.mark.parametrize(
+    "flags, emulated",
+    [
+        ({"architecture": "x86_64", "avx512_vnni": False, "avx_vnni": False}, True),
+        ({"architecture": "x86_64", "avx512_vnni": True}, False),
+        ({"architecture": "x86_64", "avx_vnni": True}, False),
+        ({"architecture": "aarch64"}, False),
+    ],
+)
+def test_a_cpu_without_instructions_for_int8_is_known(cpu, monkeypatch, flags, emulated):
+    cpu(False, **flags)
+    assert bool(why_emulated("int8", "cpu")) == emulated
+    assert why_emulated("int8", "cuda:0") is None
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert why_emulated("int8", "cpu") == "ONEDNN_MAX_CPU_ISA=AVX2 rules instructions for int8 out, so it is emulated"
 
 
 @pytest.mark.parametrize(
@@ -282,4 +299,4 @@ def test_a_cpu_passes_for_a_lesser_one(cpu, monkeypatch, name, value, emulated):
     cpu(True, architecture="x86_64", avx512_bf16=True)
     monkeypatch.setenv(name, value)
     reason = why_emulated("bf16", "cpu")
-    assert (reason and reason.startswith(f"{name}={value} rules bfloat16 instructions out")) == (emulated or None)
+    assert (reason and reason.startswith(f"{name}={value} rules instructions for bf16 out")) == (emulated or None)

@@ -250,10 +250,10 @@ def matrix_peak(precision: str, device: str) -> float | None:
     float32, bfloat16 and float16 by torch, int8 (on a CPU) by OpenVINO.
     """
     side = PEAK_SIDE[device.partition(":")[0]]
-    if precision == "int8":
-        product = _int8_product(side) if device == "cpu" else None
-    elif (device == "cpu" and precision == "fp16") or why_emulated(precision, device):
+    if (device == "cpu" and precision == "fp16") or why_emulated(precision, device):
         product = None
+    elif precision == "int8":
+        product = _int8_product(side) if device == "cpu" else None
     else:
         product = _torch_product(side, DTYPES[precision], device)
     if product is None:

@@ -11,7 +11,7 @@ from steps.common.backends import OnRows, Settings
 from steps.common.backends.base import BatchedBackend
 from steps.common.backends.batches import rounded_widths
 from steps.common.backends.check import Unsuitable
-from steps.common.backends.hardware import usable_cores, without_bfloat16
+from steps.common.backends.hardware import ruled_out, usable_cores
 from steps.common.backends.tokens import Tokenizer, Tokens
 
 # Tokens in a batch. On cores of 1 MB of level 2 cache, all-MiniLM-L6-v2 is as fast at 512 and 1,024, slower beyond 2,048.
@@ -122,5 +122,5 @@ def check_precision(precision: str) -> None:
     capabilities = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if precision == "bf16" and "BF16" not in capabilities:
         raise Unsuitable(f"this CPU has no bfloat16 instructions (OpenVINO finds {', '.join(capabilities)})")
-    if precision == "bf16" and (ruled_out := without_bfloat16()):
-        raise Unsuitable(f"{ruled_out} rules bfloat16 instructions out")
+    if precision == "bf16" and (variable := ruled_out(precision)):
+        raise Unsuitable(f"{variable} rules instructions for bf16 out")
