@@ -27,7 +27,7 @@ from steps.common.shards import ENDINGS, File, Part, file_facts, part_stem, reje
 logger = logging.getLogger("steps")
 
 MANIFEST = "manifest.json"
-# The manifest once more, with its digest: what mends a manifest that was damaged or is gone.
+# The same text once more: what mends a manifest that was damaged or is gone.
 COPY = ".manifest.json"
 REJECTS = "rejects.parquet"
 FORMAT_VERSION = 2
@@ -153,18 +153,9 @@ def write_manifest(output: Output, parts: Sequence[Part], facts: dict) -> str:
     content = {"format_version": FORMAT_VERSION, **facts, "parts": [asdict(part) for part in parts]}
     content["digest"] = _digest(content)
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    output.write_text(COPY, json.dumps({"sha256": hashlib.sha256(text.encode()).hexdigest(), "manifest": text}))
+    output.write_text(COPY, text)
     output.write_text(MANIFEST, text)
     return text
-
-
-def _read_copy(output: Output) -> bytes | None:
-    """The manifest as it was written; None where its copy is not there, or damaged itself."""
-    held = output.read_json(COPY)
-    with contextlib.suppress(TypeError, KeyError, AttributeError, UnicodeError):
-        text = held["manifest"].encode()
-        return text if hashlib.sha256(text).hexdigest() == held["sha256"] else None
-    return None
 
 
 def known_manifest(output: Output) -> dict | None:
@@ -175,7 +166,7 @@ def known_manifest(output: Output) -> dict | None:
         UserError: a manifest of another version.
     """
     manifest, copy = output.read_json(MANIFEST), _copied(output)
-    known = [one for one in (manifest, copy) if one is not None and _is_sound(one)]
+    known = [one for one in (manifest, copy) if _is_sound(one)]
     # What carries no digest, as older code wrote it, says less than a copy that does.
     known.sort(key=lambda one: one is manifest and "digest" not in one)
     if len(known) == 2 and known[0] != known[1]:
@@ -190,12 +181,10 @@ def known_manifest(output: Output) -> dict | None:
     return None
 
 
-def _copied(output: Output):
-    """What the copy of a manifest says; None where there is none."""
-    copy = _read_copy(output)
-    with contextlib.suppress(ValueError, RecursionError):
-        return None if copy is None else json.loads(copy)
-    return None
+def _copied(output: Output) -> dict | None:
+    """What the copy of a manifest says; None where it is not there, or is not what encode has written."""
+    copy = output.read_json(COPY)
+    return copy if _is_sound(copy) and "digest" in copy else None
 
 
 def _is_sound(manifest) -> bool:
@@ -344,7 +333,7 @@ def check_output(place: files.Place) -> files.Place:
 def _is_ours(output: Output, names: list[str]) -> bool:
     """Whether a folder with a manifest.json is an output of encode: many tools call a file so."""
     manifest = output.read_json(MANIFEST)
-    if (isinstance(manifest, dict) and isinstance(manifest.get("parts"), list)) or _read_copy(output) is not None:
+    if (isinstance(manifest, dict) and isinstance(manifest.get("parts"), list)) or _copied(output) is not None:
         return True
     rest = [name for name in names if name not in (MANIFEST, COPY, REJECTS) and not name.startswith(f"{WORK}/")]
     return bool(rest) and all(OURS.fullmatch(name) for name in rest)
