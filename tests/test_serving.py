@@ -236,7 +236,7 @@ with serving.serve(Path({str(tmp_path)!r}), None) as server:
     assert psutil.pid_exists(pid)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    end = time.monotonic() + 15
+    end = time.monotonic() + 45
     while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < end
         time.sleep(0.1)
