@@ -9,15 +9,23 @@ Writes  a table on the screen; benchmark.json, benchmark.png and the same number
 
 import contextlib
 import copy
+import logging
 import tempfile
 import time
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from steps.common import inputs, project, summary
 from steps.common.backends import CANDIDATES, check_candidates
 from steps.common.errors import UserError
+from steps.common.launch import inputs, summary
+from steps.common.launch.commands import ui_command
+from steps.common.launch.config import backend_settings, suite_specs
+from steps.common.launch.process import launch
+from steps.common.tracking import run as runs
+from steps.common.tracking.run import tag_upstream
+
+logger = logging.getLogger("steps")
 
 
 def pick_texts(corpus, rows: int) -> list[str]:
@@ -35,12 +43,13 @@ def pick_texts(corpus, rows: int) -> list[str]:
 
 def load_contenders(cfg: DictConfig, found, folder, native, stack: contextlib.ExitStack) -> tuple[list, dict]:
     """The library itself and every candidate that can run here, loaded; and why the others are not there."""
-    from steps.common import benchmark
-    from steps.common import model as models
     from steps.common.backends.check import Refused
     from steps.common.backends.hardware import pick_devices, why_emulated
+    from steps.common.backends.machine import rss_mb
+    from steps.common.model.load import load_backend
+    from steps.common.quality import benchmark
 
-    settings = project.backend_settings(cfg.backend)
+    settings = backend_settings(cfg.backend)
     device = pick_devices(settings.device)[0]
     stock = native if device == "cpu" else copy.deepcopy(native).to(device)
 
@@ -52,15 +61,13 @@ def load_contenders(cfg: DictConfig, found, folder, native, stack: contextlib.Ex
         emulated = why_emulated(name.partition("/")[2], device)
         if emulated and cfg.candidates is None:
             left_out[name] = f"{emulated}; candidates=[{name}] times it nevertheless"
-            project.logger.warning("%s is left out: %s", name, left_out[name])
+            logger.warning("%s is left out: %s", name, left_out[name])
             continue
-        before, start = benchmark.rss_mb(), time.perf_counter()
+        before, start = rss_mb(), time.perf_counter()
         try:
-            backend = stack.enter_context(
-                contextlib.closing(models.load_backend(found, folder, native, settings.of(name)))
-            )
+            backend = stack.enter_context(contextlib.closing(load_backend(found, folder, native, settings.of(name))))
         except Refused as refused:
-            project.logger.warning("%s is left out: %s", name, refused.reason)
+            logger.warning("%s is left out: %s", name, refused.reason)
             left_out[name] = refused.reason
             continue
         contenders.append(
@@ -69,7 +76,7 @@ def load_contenders(cfg: DictConfig, found, folder, native, stack: contextlib.Ex
                 backend.precision,
                 backend.encode,
                 time.perf_counter() - start,
-                max(0.0, benchmark.rss_mb() - before),
+                max(0.0, rss_mb() - before),
                 lambda backend=backend: backend.padding_share,
             )
         )
@@ -78,37 +85,40 @@ def load_contenders(cfg: DictConfig, found, folder, native, stack: contextlib.Ex
 
 def compare(cfg: DictConfig, found, texts: list[str], suite) -> tuple[list, str, dict]:
     """Load, time and score every contender: a row for each, the table, and all there is to know as a dict."""
-    from steps.common import benchmark, scoring
-    from steps.common import model as models
     from steps.common.backends.hardware import pick_devices, usable_cores
+    from steps.common.backends.machine import matrix_flops, matrix_peak, processor, rss_mb
     from steps.common.backends.tokens import make_tokenizer
     from steps.common.backends.torch import token_counter
+    from steps.common.embeddings.plan import versions
+    from steps.common.model import load as models
+    from steps.common.model.find import download
+    from steps.common.quality import benchmark, scoring
 
-    folder = models.download(found)
+    folder = download(found)
     native = models.load_native(folder)
     lengths = token_counter(native)(texts)
     if native.max_seq_length:
         lengths = lengths.clip(max=native.max_seq_length)
     device = pick_devices(cfg.backend.device)[0]
-    base_mb = benchmark.rss_mb()
+    base_mb = rss_mb()
     with contextlib.ExitStack() as stack:
         contenders, left_out = load_contenders(cfg, found, folder, native, stack)
         early = benchmark.warm_up(contenders, texts, cfg.stop_below)
         for one in early:
-            project.logger.warning("%s is stopped: %s", one.name, one)
+            logger.warning("%s is stopped: %s", one.name, one)
         contenders = [one for one in contenders if one.name not in [slow.name for slow in early]]
         peaks = {contender.precision: None for contender in contenders}
 
         def before_round(number: int) -> None:
-            project.logger.info("round %d of %d, %d texts", number + 1, cfg.repeats, len(texts))
+            logger.info("round %d of %d, %d texts", number + 1, cfg.repeats, len(texts))
             # In every round, as the contenders: whatever slows the machine down slows both.
             for precision, best in peaks.items():
-                found = benchmark.matrix_peak(precision, device)
+                found = matrix_peak(precision, device)
                 peaks[precision] = found if best is None else max(best, found)
 
         rounds, late = benchmark.run_rounds(contenders, texts, cfg.repeats, before_round, cfg.stop_below)
         for one in late:
-            project.logger.warning("%s is stopped: %s", one.name, one)
+            logger.warning("%s is stopped: %s", one.name, one)
         contenders = [one for one in contenders if one.name in rounds]
         spearman = {contender.name: scoring.spearman(suite, contender.encode) for contender in contenders}
         rows = benchmark.summarize(
@@ -117,12 +127,12 @@ def compare(cfg: DictConfig, found, texts: list[str], suite) -> tuple[list, str,
             spearman,
             tokens=int(lengths.sum()),
             # Of what reads no token ids, such as a bag of words, nobody knows the products.
-            flops=benchmark.matrix_flops(native, lengths) if make_tokenizer(native, None) else None,
+            flops=matrix_flops(native, lengths) if make_tokenizer(native, None) else None,
             peaks=peaks,
             base_mb=base_mb,
         )
     facts = {
-        "processor": benchmark.processor(),
+        "processor": processor(),
         "cores": usable_cores(),
         "device": device,
         "model": found.describe(),
@@ -130,7 +140,7 @@ def compare(cfg: DictConfig, found, texts: list[str], suite) -> tuple[list, str,
         "texts": len(texts),
         "tokens_per_text": float(lengths.mean()),
         "repeats": cfg.repeats,
-        "versions": models.versions(),
+        "versions": versions(),
     }
     stopped = early + late
     table = benchmark.as_table(rows, stopped, left_out)
@@ -152,15 +162,16 @@ def main(cfg: DictConfig) -> None:
         raise UserError(
             f"corpus.path={corpus.path}: all {texts.rows:,} rows are null in {corpus.text_column!r}; expected at least one text. Name the column that holds them: -P corpus.text_column=<column>."
         )
-    (suite,) = inputs.open_suites(project.suite_specs(cfg))
-    with project.run("benchmark", cfg) as run, tempfile.TemporaryDirectory() as scratch:
+    (suite,) = inputs.open_suites(suite_specs(cfg))
+    with runs.run("benchmark", cfg) as run, tempfile.TemporaryDirectory() as scratch:
         import mlflow
 
-        from steps.common import benchmark
-        from steps.common import model as models
+        from steps.common.model.find import find_model
+        from steps.common.quality import benchmark
+        from steps.common.tracking.datasets import log_corpus
 
-        found = models.find_model(cfg.run_id, preceding="log_model", experiment_id=run.info.experiment_id)
-        project.tag_upstream(found.run_id, found.logged.model_id)
+        found = find_model(cfg.run_id, preceding="log_model", experiment_id=run.info.experiment_id)
+        tag_upstream(found.run_id, found.logged.model_id)
         rows, table, report = compare(cfg, found, pick_texts(texts, cfg.rows), suite)
 
         mlflow.log_dict(summary.as_json(report | {"corpus": texts.describe()}), "benchmark.json")
@@ -184,7 +195,7 @@ def main(cfg: DictConfig) -> None:
             for name in names
             if getattr(row, name) is not None
         }
-        models.log_corpus(texts)
+        log_corpus(texts)
         mlflow.log_metrics(metrics, model_id=found.logged.model_id)
         print(table)
         fastest = max(rows, key=lambda row: row.ratio)
@@ -198,9 +209,9 @@ def main(cfg: DictConfig) -> None:
                 "fastest": f"{fastest.name}, {fastest.ratio:.1f} x stock",
                 "chart": f"runs:/{run.info.run_id}/benchmark.png",
             },
-            project.ui_command(),
+            ui_command(),
         )
 
 
 if __name__ == "__main__":
-    project.launch("benchmark", main)
+    launch("benchmark", main)

@@ -13,6 +13,7 @@ Refuses a model whose validation failed, an output of another model, corpus or o
 
 import contextlib
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -20,8 +21,19 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from steps.common import inputs, project, summary
 from steps.common.errors import UserError
+from steps.common.launch import inputs, summary
+from steps.common.launch.commands import next_command, resumable
+from steps.common.launch.config import backend_settings
+from steps.common.launch.inputs import open_encoded_corpus
+from steps.common.launch.paths import check_apart
+from steps.common.launch.process import launch
+from steps.common.project import PROJECT
+from steps.common.tracking import run as runs
+from steps.common.tracking.run import tag_upstream
+
+logger = logging.getLogger("steps")
+
 
 # What of a plan may differ, where accept_changes names it.
 ACCEPTABLE = ("code", "versions")
@@ -50,25 +62,25 @@ def look_at(cfg: DictConfig, found) -> tuple[Path, dict]:
     Raises:
         UserError: an embedding or chunks that the model does not have.
     """
-    from steps.common import found as founds
     from steps.common.backends import check_task, choose_prompt
-    from steps.common.embedding import check_dim
+    from steps.common.model.find import digest, download, saved_modules, saved_prompts, saved_tokenizer
+    from steps.common.vectors import check_dim
 
     dim, longest = found.tags.get("dimension", ""), found.tags.get("max_seq_length", "")
     if dim.isdecimal():
         check_dim(cfg.embedding.truncate_dim, int(dim))
-    folder = founds.download(found)
-    facts, saved = {"files": founds.digest(folder)}, founds.saved_prompts(folder)
+    folder = download(found)
+    facts, saved = {"files": digest(folder)}, saved_prompts(folder)
     if saved is not None:
         facts["prompt"] = choose_prompt(*saved, cfg.embedding.prompt_name)
-    modules = founds.saved_modules(folder)
+    modules = saved_modules(folder)
     if modules is not None and not {"Router", "Asym"} & set(modules):
         check_task([], cfg.embedding.task)
-    tokenizer = founds.saved_tokenizer(folder)
+    tokenizer = saved_tokenizer(folder)
     if cfg.corpus.long_text.name == "chunk" and tokenizer is not None and saved is not None and longest.isdecimal():
         import tokenizers
 
-        from steps.common.chunks import chunk_room, without_limits
+        from steps.common.embeddings.chunks import chunk_room, without_limits
 
         fast = without_limits(tokenizers.Tokenizer.from_file(str(tokenizer)))
         chunk_room(fast, facts["prompt"] or "", int(longest), cfg.corpus.chunk_overlap)
@@ -77,35 +89,38 @@ def look_at(cfg: DictConfig, found) -> tuple[Path, dict]:
 
 def load(cfg: DictConfig, found, folder: Path) -> tuple:
     """What computes with a found model: the backend, the chunker, what is done with the vectors, and the plan's share."""
-    from steps.common import encoder
-    from steps.common import model as models
     from steps.common.backends import check_task
     from steps.common.backends.load import check_asked
     from steps.common.backends.torch import find_input, find_prompt, find_tasks
-    from steps.common.chunks import Chunker
+    from steps.common.embeddings import encoder
+    from steps.common.embeddings.chunks import Chunker
+    from steps.common.model import load as models
+    from steps.common.model.facts import normalizes
+    from steps.common.model.find import digest
+    from steps.common.model.load import load_backend
 
-    settings, embedding = project.backend_settings(cfg.backend), cfg.embedding
+    settings, embedding = backend_settings(cfg.backend), cfg.embedding
     check_asked(settings)
     native = models.load_native(folder)
     prompt, task = find_prompt(native, embedding.prompt_name), embedding.task
     check_task(find_tasks(native), task)
     chunks = cfg.corpus.long_text.name == "chunk"
     chunker = Chunker(find_input(native, task), prompt, cfg.corpus.chunk_overlap) if chunks else None
-    backend = models.load_backend(found, folder, native, settings, embedding.prompt_name, task)
+    backend = load_backend(found, folder, native, settings, embedding.prompt_name, task)
     cut = embedding.truncate_dim is not None
     options = encoder.Options(
         dtype=embedding.dtype.name,
         truncate_dim=embedding.truncate_dim,
         # The model's own Normalize comes before the cut.
-        normalize=embedding.normalize or (cut and models.normalizes(native)),
+        normalize=embedding.normalize or (cut and normalizes(native)),
         rows_per_part=cfg.rows_per_part,
         keep_text=cfg.keep_text,
         format=cfg.output_format.name,
         row_per_chunk=chunks and cfg.corpus.chunk_pooling.name == "none",
-        normalize_mean=models.normalizes(native),
+        normalize_mean=normalizes(native),
     )
     plan = {
-        "model": {"files": models.digest(folder), "prompt": prompt},
+        "model": {"files": digest(folder), "prompt": prompt},
         "backend": {
             **{name: getattr(backend, name) for name in ("name", "precision", "digest")},
             "device": backend.device.partition(":")[0],
@@ -116,7 +131,7 @@ def load(cfg: DictConfig, found, folder: Path) -> tuple:
 
 def plan_before(cfg: DictConfig, texts) -> dict:
     """What of a plan is known before the model is: all but the model, and what of the backend is not asked for by name."""
-    from steps.common import plan as plans
+    from steps.common.embeddings import plan as plans
 
     given = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     corpus = {key: value for key, value in given["corpus"].items() if key not in ("path", "format")}
@@ -128,7 +143,7 @@ def plan_before(cfg: DictConfig, texts) -> dict:
         asked["device"] = asked["device"].partition(":")[0]
     sizes = {key: backend[key] for key in ("batch_size", "batch_tokens")}
     plan = {"backend": asked | sizes, "corpus": corpus, **options, "versions": plans.versions()}
-    plan["code"] = plans.code_digest(project.PROJECT / "steps")
+    plan["code"] = plans.code_digest(PROJECT / "steps")
     # As it is read back.
     return json.loads(json.dumps(plan))
 
@@ -148,15 +163,15 @@ def check_begun(place, known: dict, accepted: list[str]) -> None:
     Raises:
         UserError: the output was begun with another.
     """
-    from steps.common import manifest as manifests
-    from steps.common.output import Output
+    from steps.common.embeddings import manifest as manifests
+    from steps.common.storage.output import PLAN, Output
 
     if place is None:
         return
     with tempfile.TemporaryDirectory() as scratch:
         output = Output(place, Path(scratch))
         state = manifests.held(output)
-        noted = manifests.known_manifest(output) if state == "whole" else output.read_json(manifests.PLAN)
+        noted = manifests.known_manifest(output) if state == "whole" else output.read_json(PLAN)
         before = noted.get("plan") if state in ("whole", "interrupted") and isinstance(noted, dict) else None
         if not isinstance(before, dict):
             return
@@ -173,7 +188,7 @@ def check_begun(place, known: dict, accepted: list[str]) -> None:
 
 def refuse_differences(output, before: dict, plan: dict, accepted: list[str]) -> None:
     """Raises UserError where an output was begun with another plan."""
-    from steps.common import plan as plans
+    from steps.common.embeddings import plan as plans
 
     different = plans.differences(before, plan, tuple(accepted))
     if not different:
@@ -188,8 +203,9 @@ def refuse_differences(output, before: dict, plan: dict, accepted: list[str]) ->
 @contextlib.contextmanager
 def opened(place, scratch: Path, run_id: str) -> Iterator[tuple]:
     """The output and what is to be called before each of its parts; nobody else writes to it meanwhile."""
-    from steps.common.output import Claim, Output
-    from steps.common.tracking import RunOutput
+    from steps.common.storage.claim import Claim
+    from steps.common.storage.output import Output
+    from steps.common.tracking.live import RunOutput
 
     if place is None:
         output = RunOutput(run_id, scratch)
@@ -211,7 +227,7 @@ def opened(place, scratch: Path, run_id: str) -> Iterator[tuple]:
 
 def forget_restored(output) -> None:
     """Remove what was restored of an output that is whole, or was: its manifest says the same, and more."""
-    from steps.common import manifest as manifests
+    from steps.common.embeddings import manifest as manifests
 
     if manifests.held(output) == "whole" and manifests.known_manifest(output) is not None:
         output.clear_work()
@@ -225,13 +241,14 @@ def begin(output, plan: dict, run_id: str, accepted: list[str], make_ranges):
     """
     import numpy as np
 
-    from steps.common import manifest as manifests
+    from steps.common.embeddings import manifest as manifests
+    from steps.common.storage.output import PLAN
 
     state = manifests.held(output)
-    before = manifests.restore(output) if state == "whole" else output.read_json(manifests.PLAN)
+    before = manifests.restore(output) if state == "whole" else output.read_json(PLAN)
     is_lost = state != "new" and not manifests.is_plan(before)
     if is_lost:
-        project.logger.warning("what output %s was made of cannot be read, so all of its parts are made again", output)
+        logger.warning("what output %s was made of cannot be read, so all of its parts are made again", output)
         output.clear_work()
     if state == "new" or is_lost:
         before = {"plan": plan, "runs": before["runs"] if manifests.is_plan(before) else [], "ranges": None}
@@ -239,7 +256,7 @@ def begin(output, plan: dict, run_id: str, accepted: list[str], make_ranges):
     ranges = np.array(before["ranges"], np.float32) if before["ranges"] else make_ranges()
     runs = [*before["runs"], run_id]
     noted = {"plan": plan, "runs": runs, "ranges": None if ranges is None else ranges.tolist()}
-    output.write_text(manifests.PLAN, json.dumps(noted, allow_nan=False))
+    output.write_text(PLAN, json.dumps(noted, allow_nan=False))
     if is_lost:
         # From here on it is an output that was stopped.
         for name in (manifests.MANIFEST, manifests.COPY):
@@ -250,8 +267,9 @@ def begin(output, plan: dict, run_id: str, accepted: list[str], make_ranges):
 
 def encode(cfg: DictConfig, run, found, folder: Path, before: dict, texts, place, scratch: Path) -> tuple:
     """Compute and write, up to the manifest: the result, the manifest, what computed it, and where it is."""
-    from steps.common import encoder, pipeline, tracking
-    from steps.common import manifest as manifests
+    from steps.common.embeddings import encoder, pipeline
+    from steps.common.embeddings import manifest as manifests
+    from steps.common.tracking.live import LiveMetrics, close_lost_runs
 
     backend, chunker, options, computed = load(cfg, found, folder)
     plan, run_id = whole_plan(before, computed), run.info.run_id
@@ -263,9 +281,9 @@ def encode(cfg: DictConfig, run, found, folder: Path, before: dict, texts, place
             return encoder.sample_ranges(texts, backend, options, chunker) if options.dtype == "int8" else None
 
         ranges, runs = begin(output, plan, run_id, list(cfg.accept_changes), ranges_of_int8)
-        tracking.close_lost_runs(runs, by=run_id)
-        project.logger.info("encoding %d rows with %s", texts.rows, found.tags.get("hub_id", found.logged.name))
-        with tracking.LiveMetrics(run_id) as live:
+        close_lost_runs(runs, by=run_id)
+        logger.info("encoding %d rows with %s", texts.rows, found.tags.get("hub_id", found.logged.name))
+        with LiveMetrics(run_id) as live:
             result = pipeline.encode_corpus(
                 texts, backend, output, options, chunker=chunker, ranges=ranges, before_part=check, on_rows=live.rows
             )
@@ -299,38 +317,38 @@ def check_accepted(names: list[str]) -> None:
 
 
 def main(cfg: DictConfig) -> None:
-    with project.resumable(cfg.run_id, cfg.output):
+    with resumable(cfg.run_id, cfg.output):
         run_encode(cfg)
 
 
 def run_encode(cfg: DictConfig) -> None:
     accepted = list(cfg.accept_changes)
     check_accepted(accepted)
-    inputs.check_apart(cfg.corpus.path, cfg.output)
-    texts = project.open_corpus(cfg.corpus)
+    check_apart(cfg.corpus.path, cfg.output)
+    texts = open_encoded_corpus(cfg.corpus)
     place = inputs.open_output(cfg.output)
     before = plan_before(cfg, texts)
     check_begun(place, before, accepted)
-    with project.run("encode", cfg) as run, tempfile.TemporaryDirectory() as scratch:
-        from steps.common import found as founds
-        from steps.common import tracking
+    with runs.run("encode", cfg) as run, tempfile.TemporaryDirectory() as scratch:
+        from steps.common.model.find import find_model
+        from steps.common.tracking.live import PATIENT, RETRIES, recording
 
-        os.environ.setdefault(tracking.RETRIES, tracking.PATIENT)
-        found = founds.find_model(cfg.run_id, preceding="validate", experiment_id=run.info.experiment_id)
-        project.tag_upstream(found.run_id, found.logged.model_id)
-        check_validated(found, project.logger)
-        with project.resumable(found.run_id, cfg.output):
+        os.environ.setdefault(RETRIES, PATIENT)
+        found = find_model(cfg.run_id, preceding="validate", experiment_id=run.info.experiment_id)
+        tag_upstream(found.run_id, found.logged.model_id)
+        check_validated(found, logger)
+        with resumable(found.run_id, cfg.output):
             folder, of_model = look_at(cfg, found)
             check_begun(place, of_model, accepted)
 
             import mlflow
 
-            from steps.common import model as models
+            from steps.common.tracking.datasets import log_data
 
             result, manifest, backend, where = encode(cfg, run, found, folder, before, texts, place, Path(scratch))
-        with tracking.recording(where):
+        with recording(where):
             mlflow.log_text(manifest, "manifest.json")
-            models.log_data(texts, result, where, found)
+            log_data(texts, result, where, found)
             mlflow.set_tag("embeddings", where)
         print("sample embeddings")
         summary.show_embeddings(result.sample_texts, result.sample_embeddings)
@@ -344,9 +362,9 @@ def run_encode(cfg: DictConfig) -> None:
                 "parts": len(result.parts),
                 "embeddings": where,
             },
-            project.next_command("verify", output=where),
+            next_command("verify", output=where),
         )
 
 
 if __name__ == "__main__":
-    project.launch("encode", main)
+    launch("encode", main)

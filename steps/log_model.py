@@ -9,15 +9,28 @@ Writes  a LoggedModel (native flavor, signature, input example, pinned requireme
     python -m steps.log_model model=all-MiniLM-L6-v2
 """
 
-from omegaconf import DictConfig, OmegaConf
+import logging
 
-from steps.common import inputs, project, summary
-from steps.common.source import find_source
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+from sentence_transformers import SentenceTransformer
+
+from steps.common.errors import UserError
+from steps.common.launch import summary
+from steps.common.launch.commands import next_command
+from steps.common.launch.paths import local_path
+from steps.common.launch.process import launch
+from steps.common.model.source import find_source
+from steps.common.tracking import run as runs
+from steps.common.validation.checks import failed
+from steps.common.validation.weights import check_weights
+
+logger = logging.getLogger("steps")
 
 
 def main(cfg: DictConfig) -> None:
     spec = cfg.model
-    path = inputs.local_path(spec.path, "model.path") if spec.path is not None else None
+    path = local_path(spec.path, "model.path") if spec.path is not None else None
     source = find_source(
         name=spec.name,
         revision=spec.revision,
@@ -26,27 +39,28 @@ def main(cfg: DictConfig) -> None:
         weights_sha256=spec.weights_sha256,
         trust_remote_code=spec.trust_remote_code,
     )
-    with project.run("log_model", cfg) as run:
+    with runs.run("log_model", cfg) as run:
         import mlflow
 
-        from steps.common import model as models
+        from steps.common.model.facts import facts
+        from steps.common.model.log import build_signature, load_source, log, log_embeddings_api
 
-        project.logger.info("loading %s from %s", source.name, source.folder)
+        logger.info("loading %s from %s", source.name, source.folder)
         prompts = OmegaConf.to_container(spec.prompts)
-        model = models.load_source(
+        model = load_source(
             source,
             trust_remote_code=spec.trust_remote_code,
             prompts=prompts,
             default_prompt_name=spec.default_prompt_name,
         )
         examples = list(cfg.examples)
-        embeddings = models.embed_examples(model, examples)
-        signature = models.build_signature(examples, embeddings)
+        embeddings = embed_examples(model, examples)
+        signature = build_signature(examples, embeddings)
         print(f"signature\n{signature}", flush=True)
         known = OmegaConf.to_container(spec.known)
-        logged = models.log(model, source, signature, examples, cfg.artifact_name, known)
+        logged = log(model, source, signature, examples, cfg.artifact_name, known)
         api = (
-            models.log_embeddings_api(model, logged, source.name, spec.trust_remote_code, examples[0])
+            log_embeddings_api(model, logged, source.name, spec.trust_remote_code, examples[0])
             if cfg.serving.embeddings_api
             else None
         )
@@ -61,11 +75,28 @@ def main(cfg: DictConfig) -> None:
                 **({"embeddings_api": f"models:/{api.model_id}"} if api else {}),
                 "source": f"{source.name}@{source.revision or 'local'}",
                 "weights_sha256": source.weights_sha256,
-                **models.facts(model),
+                **facts(model),
             },
-            project.next_command("validate", run_id=run.info.run_id),
+            next_command("validate", run_id=run.info.run_id),
         )
 
 
 if __name__ == "__main__":
-    project.launch("log_model", main)
+    launch("log_model", main)
+
+
+def embed_examples(model: SentenceTransformer, examples: list[str]) -> np.ndarray:
+    """The embeddings of the examples: float32 [n, dim].
+
+    Raises:
+        UserError: the model cannot embed anything, as where its tokenizer is another model's.
+    """
+    try:
+        return model.encode(examples, show_progress_bar=False)
+    except Exception as error:  # noqa: BLE001 - whatever goes wrong inside a model, it cannot be logged
+        misfits = ", ".join(
+            f"{check.name}: {check.value}, expected {check.threshold}" for check in failed(check_weights(model))
+        )
+        raise UserError(
+            f"the model loads, but cannot embed the examples of the config ({type(error).__name__}: {error}). {misfits or 'Its files do not belong together, or an example is none for it'}."
+        ) from error

@@ -14,8 +14,18 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from steps.common import arguments, inputs, project, summary
 from steps.common.errors import UserError
+from steps.common.launch import inputs, summary
+from steps.common.launch.check import check, check_chain, share_out
+from steps.common.launch.commands import ui_command
+from steps.common.launch.config import suite_specs
+from steps.common.launch.inputs import open_encoded_corpus
+from steps.common.launch.overrides import parse
+from steps.common.launch.paths import check_apart
+from steps.common.launch.process import launch
+from steps.common.project import PROJECT
+from steps.common.tracking import run as runs
+from steps.common.validation.preflight import check_deployment
 
 # Overrides that are declared parameters of a step in MLproject, so that its run shows them as the user typed them.
 DECLARED = {
@@ -28,7 +38,7 @@ DECLARED = {
 def step_parameters(step: str, overrides: list[str]) -> dict[str, str]:
     """The `-P` parameters that make a step run with these overrides."""
     parameters, rest = {}, []
-    for text, override in zip(overrides, arguments.parse(overrides)):
+    for text, override in zip(overrides, parse(overrides)):
         name = DECLARED[step].get(override.key_or_group)
         value = override.value()
         if name and isinstance(value, str) and "${" not in value and not override.is_add() and not override.is_delete():
@@ -49,7 +59,7 @@ def run_step(step: str, parameters: dict[str, str], experiment_id: str) -> str:
 
     try:
         submitted = mlflow.projects.run(
-            str(project.PROJECT),
+            str(PROJECT),
             entry_point=step,
             parameters=parameters,
             experiment_id=experiment_id,
@@ -67,21 +77,21 @@ def check_inputs(overrides: list[str]) -> None:
     Raises:
         UserError: a corpus, suite, output, port or registry that cannot be used.
     """
-    forwarded = arguments.check("main", overrides)[0].overrides
-    configs = arguments.check_chain(list(forwarded))
-    inputs.open_suites(project.suite_specs(configs["validate"]))
-    inputs.check_apart(configs["encode"].corpus.path, configs["encode"].output)
-    project.open_corpus(configs["encode"].corpus)
+    forwarded = check("main", overrides)[0].overrides
+    configs = check_chain(list(forwarded))
+    inputs.open_suites(suite_specs(configs["validate"]))
+    check_apart(configs["encode"].corpus.path, configs["encode"].output)
+    open_encoded_corpus(configs["encode"].corpus)
     inputs.open_output(configs["encode"].output)
     validate = configs["validate"]
-    inputs.check_deployment(validate.serving, validate.fresh_environment, validate.register)
+    check_deployment(validate.serving, validate.fresh_environment, validate.register)
 
 
 def main(cfg: DictConfig) -> None:
-    shares = arguments.share_out(list(cfg.overrides))
+    shares = share_out(list(cfg.overrides))
     # `python` in MLproject is the one that runs now, whether or not its environment was activated.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    with project.run("main", cfg) as run:
+    with runs.run("main", cfg) as run:
         import mlflow
 
         made: dict[str, str] = {}
@@ -100,9 +110,9 @@ def main(cfg: DictConfig) -> None:
                 "model": f"models:/{tags['model_id']}",
                 "embeddings": tags["embeddings"],
             },
-            project.ui_command(),
+            ui_command(),
         )
 
 
 if __name__ == "__main__":
-    project.launch("main", main, before=check_inputs)
+    launch("main", main, before=check_inputs)

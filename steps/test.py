@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from steps.common.arguments import PROJECT
+from steps.common.project import PROJECT
 
 # Most of the time goes into importing torch and mlflow in processes of their own, on one core each. Files stay
 # together, so that each process pays for its imports once. `-P pytest_args="-n 0"` turns it off. A process that crashes

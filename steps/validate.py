@@ -12,26 +12,35 @@ Fails   when a check fails: exit code 1, after everything has been written.
 """
 
 import contextlib
+import logging
 from dataclasses import asdict
 
 from omegaconf import DictConfig
 
-from steps.common import inputs, project, summary
 from steps.common.backends import check_candidates
 from steps.common.errors import UserError
+from steps.common.launch import inputs, summary
+from steps.common.launch.commands import next_command
+from steps.common.launch.config import backend_settings, suite_specs
+from steps.common.launch.process import launch
+from steps.common.tracking import run as runs
+from steps.common.tracking.run import tag_upstream
+from steps.common.validation.preflight import check_deployment
+
+logger = logging.getLogger("steps")
 
 
 def start_server(cfg: DictConfig, folder, stack):
     """Start serving the model, before the heavy imports, so that both import at once; None where it is switched off."""
-    from steps.common import serving
+    from steps.common.validation import serving
 
     return stack.enter_context(serving.serve(folder, cfg.serving.port)) if cfg.serving.enabled else None
 
 
 def find_champion(cfg: DictConfig, experiment_id: str):
     """The model that this one would replace: what `champion` names, else the champion of `register`; None if there is none."""
-    from steps.common import registry
-    from steps.common.found import find_model
+    from steps.common.model import registry
+    from steps.common.model.find import find_model
 
     if cfg.champion is None:
         return registry.find_champion(cfg.register) if cfg.register is not None else None
@@ -41,12 +50,13 @@ def find_champion(cfg: DictConfig, experiment_id: str):
 
 def read_rules(cfg: DictConfig):
     """The config as plain values (gate.Rules)."""
-    from steps.common import gate, scoring
+    from steps.common.quality.bootstrap import Bootstrap
+    from steps.common.validation import gate
 
     return gate.Rules(
-        specs=project.suite_specs(cfg),
-        bootstrap=scoring.Bootstrap(**cfg.bootstrap),
-        settings=project.backend_settings(cfg.backend),
+        specs=suite_specs(cfg),
+        bootstrap=Bootstrap(**cfg.bootstrap),
+        settings=backend_settings(cfg.backend),
         candidates=list(cfg.candidates),
         candidate_pairs=cfg.candidate_pairs,
         sentences=list(cfg.sentences),
@@ -64,7 +74,7 @@ def register(cfg: DictConfig, run, found, champion, findings, metrics: dict):
     """Make the model a version of `register` and the champion or the challenger; None where nothing is registered."""
     import mlflow
 
-    from steps.common import registry
+    from steps.common.model import registry
 
     if cfg.register is None:
         return None
@@ -85,8 +95,9 @@ def write(found, champion, findings, run_id: str, metrics: dict, sentences: list
     """Log the verdict as data and as a page, and the figures of the page."""
     import mlflow
 
-    from steps.common import model as models
-    from steps.common import report
+    from steps.common.corpus.sample import sample_topics
+    from steps.common.tracking.verdict import lineage
+    from steps.common.validation import report
 
     validation = report.as_dict(
         findings.verdict,
@@ -95,9 +106,9 @@ def write(found, champion, findings, run_id: str, metrics: dict, sentences: list
         run_id=run_id,
         upstream_run_id=found.run_id,
         model=found.describe(),
-        lineage=models.lineage(found),
+        lineage=lineage(found),
     ) | {"champion": champion and champion.describe(), "registration": registration and asdict(registration)}
-    figures = report.figures(findings, sentences, models.sample_topics())
+    figures = report.figures(findings, sentences, sample_topics())
     mlflow.log_dict(summary.as_json(validation), "validation.json")
     mlflow.log_text(report.as_html(validation, figures), "report.html")
     for figure in figures:
@@ -106,7 +117,7 @@ def write(found, champion, findings, run_id: str, metrics: dict, sentences: list
 
 def show(found, findings, run_id: str, metrics: dict, registration) -> None:
     """Print what was found, and the summary."""
-    from steps.common import report
+    from steps.common.validation import report
 
     for table in (
         report.as_table(findings.checks),
@@ -126,40 +137,42 @@ def show(found, findings, run_id: str, metrics: dict, registration) -> None:
             **({"registered": str(registration), "because": registration.reason} if registration else {}),
             **metrics,
         },
-        None if findings.failures else project.next_command("encode", run_id=run_id, corpus="sample"),
+        None if findings.failures else next_command("encode", run_id=run_id, corpus="sample"),
     )
 
 
 def main(cfg: DictConfig) -> None:
     check_candidates(cfg.candidates)
-    suites = inputs.open_suites(project.suite_specs(cfg))
-    with project.run("validate", cfg) as run, contextlib.ExitStack() as stack:
+    suites = inputs.open_suites(suite_specs(cfg))
+    with runs.run("validate", cfg) as run, contextlib.ExitStack() as stack:
         import mlflow
 
-        from steps.common.found import download, find_model
+        from steps.common.model.find import download, find_model
 
         run_id = run.info.run_id
-        inputs.check_deployment(cfg.serving, cfg.fresh_environment, cfg.register)
+        check_deployment(cfg.serving, cfg.fresh_environment, cfg.register)
         found = find_model(cfg.run_id, preceding="log_model", experiment_id=run.info.experiment_id)
         champion = find_champion(cfg, run.info.experiment_id)
         folder = download(found)
         server = start_server(cfg, folder, stack)
 
-        from steps.common import gate
-        from steps.common import model as models
+        from steps.common.model.find import VALIDATION
+        from steps.common.tracking.datasets import log_validation
+        from steps.common.tracking.verdict import tag_backends, tag_validation
+        from steps.common.validation import gate
 
-        project.tag_upstream(found.run_id, found.logged.model_id)
-        project.logger.info("validating %s (%s)", found.uri, found.tags.get("hub_id", found.logged.name))
+        tag_upstream(found.run_id, found.logged.model_id)
+        logger.info("validating %s (%s)", found.uri, found.tags.get("hub_id", found.logged.name))
         findings = gate.examine(found, folder, suites, champion, server, read_rules(cfg))
 
         metrics = findings.metrics()
-        models.tag_validation(found, findings.verdict, run_id)
-        models.tag_backends(found, [] if findings.failures else findings.trials)
-        mlflow.set_tag(models.VALIDATION, findings.verdict)
+        tag_validation(found, findings.verdict, run_id)
+        tag_backends(found, [] if findings.failures else findings.trials)
+        mlflow.set_tag(VALIDATION, findings.verdict)
         shown = {score.name: score.value for score in findings.scores} | metrics
         registration = register(cfg, run, found, champion, findings, shown)
         write(found, champion, findings, run_id, metrics, list(cfg.sentences), registration)
-        models.log_validation(found, metrics, findings.scores)
+        log_validation(found, metrics, findings.scores)
         show(found, findings, run_id, shown, registration)
         if findings.failures:
             names = ", ".join(
@@ -173,4 +186,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    project.launch("validate", main)
+    launch("validate", main)

@@ -15,8 +15,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from steps.common import inputs, project, summary
 from steps.common.errors import UserError
+from steps.common.launch import summary
+from steps.common.launch.paths import OF_MLFLOW, existing_output
+from steps.common.launch.process import launch
+from steps.common.tracking import run as runs
+from steps.common.tracking.run import tag_upstream
 
 
 def fetched(where: str, scratch: Path):
@@ -25,24 +29,24 @@ def fetched(where: str, scratch: Path):
     Raises:
         UserError: the run does not hold it.
     """
-    from steps.common import files
-    from steps.common.output import Output
+    from steps.common.storage.output import Output
+    from steps.common.storage.place import first_line, locate
 
-    if where.partition(":/")[0] in inputs.OF_MLFLOW:
+    if where.partition(":/")[0] in OF_MLFLOW:
         import mlflow
 
         try:
             where = mlflow.artifacts.download_artifacts(where, dst_path=str(scratch))
         except (mlflow.MlflowException, OSError) as error:
-            raise UserError(f"output {where} cannot be read from its run: {files.first_line(error)}.") from None
-    return Output(files.locate(where), scratch)
+            raise UserError(f"output {where} cannot be read from its run: {first_line(error)}.") from None
+    return Output(locate(where), scratch)
 
 
 def main(cfg: DictConfig) -> None:
-    from steps.common import manifest as manifests
+    from steps.common.embeddings import manifest as manifests
 
-    where = inputs.existing_output(cfg.output)
-    with project.run("verify", cfg) as run, tempfile.TemporaryDirectory() as scratch:
+    where = existing_output(cfg.output)
+    with runs.run("verify", cfg) as run, tempfile.TemporaryDirectory() as scratch:
         import mlflow
 
         output = fetched(where, Path(scratch))
@@ -56,7 +60,7 @@ def main(cfg: DictConfig) -> None:
         }
         mlflow.log_metrics(metrics)
         mlflow.log_dict({"output": cfg.output, "findings": findings, **metrics}, "verification.json")
-        project.tag_upstream(manifest["run_id"], manifest["model"]["model_id"])
+        tag_upstream(manifest["run_id"], manifest["model"]["model_id"])
         for finding in findings:
             print(f"  {finding}")
         summary.show(
@@ -76,4 +80,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    project.launch("verify", main)
+    launch("verify", main)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from pyarrow import fs
 
-from steps.common import arguments
+from steps.common.launch import arguments
 
 PROJECT = Path(__file__).resolve().parents[1]
 SHARED_DATA = Path(os.environ.get("SHARED_DATA", PROJECT.parent / "shared" / "data"))
@@ -188,7 +188,7 @@ def run_step(name: str, *argv: str) -> int:
     import runpy
     import signal
 
-    from steps.common import project
+    from steps.common.launch import process as project
 
     handlers, on_term = list(project.logger.handlers), signal.getsignal(signal.SIGTERM)
     level = logging.getLogger().level

@@ -16,7 +16,7 @@ from pyarrow import orc
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from steps.common.corpus import open_corpus
+from steps.common.corpus.corpus import open_corpus
 from steps.common.errors import UserError
 
 FORMATS = ("csv", "jsonl", "parquet", "arrow", "arrows", "orc")

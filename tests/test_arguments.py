@@ -10,23 +10,13 @@ import pytest
 import yaml
 from omegaconf import MISSING, OmegaConf
 
-from steps.common import arguments
-from steps.common.arguments import (
-    CHAIN,
-    CONF,
-    PROJECT,
-    check,
-    describe_type,
-    field_type,
-    groups,
-    known_keys,
-    parse,
-    quote,
-    share_out,
-    translate,
-)
 from steps.common.errors import UserError
-from steps.common.schema import STEPS
+from steps.common.launch import arguments
+from steps.common.launch.arguments import translate
+from steps.common.launch.check import check, describe_type, share_out
+from steps.common.launch.config import STEPS
+from steps.common.launch.overrides import CHAIN, field_type, groups, known_keys, parse, quote
+from steps.common.project import CONF, PROJECT
 from steps.main import step_parameters
 
 MLPROJECT = yaml.safe_load((PROJECT / "MLproject").read_text(encoding="utf-8"))

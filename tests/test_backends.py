@@ -34,7 +34,6 @@ from sentence_transformers.sentence_transformer.modules.tokenizer import Whitesp
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from steps.common import scoring
 from steps.common.backends import Settings, check_candidates, load
 from steps.common.backends.check import PROBES, TOLERANCE, Unsuitable, check_against_torch, relative_errors
 from steps.common.backends.convert import converted, products_of_activations, traceable
@@ -43,8 +42,9 @@ from steps.common.backends.openvino import OpenVinoBackend, core
 from steps.common.backends.tokens import Tokens, make_tokenizer
 from steps.common.backends.torch import LibraryBackend, TorchBackend, find_tasks
 from steps.common.errors import UserError
-from steps.common.suites import read_retrieval
-from steps.common.trials import ByRole
+from steps.common.quality import scoring
+from steps.common.quality.retrieval import read_retrieval
+from steps.common.quality.roles import ByRole
 
 LETTERS = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
 MAX_TOKENS = 64
@@ -514,8 +514,8 @@ def test_retrieval_takes_the_routes_that_the_library_takes(tiny):
     assert encode_as.key == "torch/f32"
 
     suite = read_retrieval(
-        PROJECT / "data/suites/retrieval.jsonl",
-        PROJECT / "data/sample_corpus.csv",
+        PROJECT / "steps/data/suites/retrieval.jsonl",
+        PROJECT / "steps/data/sample_corpus.csv",
         None,
         "query",
         "relevant",

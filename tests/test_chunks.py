@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
 
-from steps.common.chunks import Chunker
+from steps.common.embeddings.chunks import Chunker
 from steps.common.errors import UserError
 
 # Generated once and the same everywhere, however slow the machine.

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from steps.common.column_types import merge, why_not_parquet
-from steps.common.corpus import open_corpus
+from steps.common.corpus.corpus import open_corpus
+from steps.common.corpus.types import merge, why_not_parquet
 from steps.common.errors import UserError
 
 

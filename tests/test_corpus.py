@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from steps.common.corpus import LINE, REASON, find_files, open_corpus
+from steps.common.corpus.corpus import find_files, open_corpus
+from steps.common.corpus.texts import LINE, REASON
 from steps.common.errors import UserError
 
 TEXTS = [

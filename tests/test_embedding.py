@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from steps.common.embedding import pair_cosine, shorten, unit_length
+from steps.common.vectors import pair_cosine, shorten, unit_length
 
 
 def rows(*values, dtype=np.float32):

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 from conftest import PROJECT, last_json
 
-from steps.common import model as models
-from steps.common import openai_api, serving
+from steps.common.model import load as models
+from steps.common.validation import openai as openai_api
+from steps.common.validation import serving
 
 TEXTS = ["the cat is on the house", "a red car"]
 
@@ -185,7 +186,7 @@ class Fake:
 def test_tokens_are_counted_with_the_default_prompt_for_every_kind_of_model():
     import torch
 
-    from steps.common.embeddings_api import count_tokens
+    from steps.common.model.embeddings_api import count_tokens
 
     masked = Fake({"input_ids": torch.ones(2, 4), "attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])})
     assert count_tokens(masked, ["a b", "c"]) == 6
@@ -195,7 +196,7 @@ def test_tokens_are_counted_with_the_default_prompt_for_every_kind_of_model():
 
 
 def test_base64_is_little_endian_float32_whatever_the_vector_is():
-    from steps.common.embeddings_api import to_base64
+    from steps.common.model.embeddings_api import to_base64
 
     for vector in (np.array([1.0, -2.5]), np.array([1.0, -2.5], ">f4"), np.array([1.0, 9, -2.5, 9], np.float32)[::2]):
         assert base64.b64decode(to_base64(vector)) == b"\x00\x00\x80?\x00\x00 \xc0"
@@ -204,7 +205,7 @@ def test_base64_is_little_endian_float32_whatever_the_vector_is():
 def test_rows_that_ask_for_different_things_are_refused():
     from mlflow.exceptions import MlflowException
 
-    from steps.common.embeddings_api import read_request
+    from steps.common.model.embeddings_api import read_request
 
     frame = pd.DataFrame({"input": ["a", ["b", "c"]], "dimensions": [8, 8]})
     assert read_request(frame) == (["a", "b", "c"], {"dimensions": 8})

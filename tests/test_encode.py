@@ -10,8 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import last_json
 
-from steps.common import files
-from steps.common.output import Claim, Output
+from steps.common.storage import place as files
+from steps.common.storage.claim import Claim
+from steps.common.storage.output import Output
+from steps.common.storage.stream import sha256
 
 WORDS = [
     "the",
@@ -74,9 +76,7 @@ def test_an_output_is_its_parts_and_its_manifest(encode, corpus, tmp_path):
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == [".manifest.json", "manifest.json", *(f"part-0000{i}.parquet" for i in range(4))]
     manifest = manifest_of(tmp_path / "out")
-    assert manifest["plan"]["corpus"]["sources"] == {
-        "00000 corpus.jsonl": f"{files.sha256(files.locate(corpus))} (35 rows)"
-    }
+    assert manifest["plan"]["corpus"]["sources"] == {"00000 corpus.jsonl": f"{sha256(files.locate(corpus))} (35 rows)"}
     assert manifest["parts"][1]["source"] == {
         "first": {"file": str(corpus), "row": 10},
         "last": {"file": str(corpus), "row": 19},
@@ -137,7 +137,7 @@ def test_an_output_that_was_begun_with_something_else_is_refused(encode, corpus,
 
 
 def test_a_plan_that_no_part_was_made_by_gives_way_to_another(encode, corpus, tmp_path, monkeypatch):
-    from steps.common import pipeline
+    from steps.common.embeddings import pipeline
     from steps.common.errors import UserError
 
     def fails(*arguments, **options):
@@ -154,18 +154,19 @@ def test_a_plan_that_no_part_was_made_by_gives_way_to_another(encode, corpus, tm
 
 def interrupt(folder):
     """Make a whole output one that was stopped before its manifest was written."""
-    from steps.common import manifest as manifests
+    from steps.common.embeddings import manifest as manifests
+    from steps.common.storage.output import PLAN
 
     output = Output(files.locate(folder), folder / ".encode")
     noted = manifests.restore(output)
     (folder / "manifest.json").unlink()
-    output.write_text(manifests.PLAN, json.dumps(noted))
+    output.write_text(PLAN, json.dumps(noted))
 
 
 @pytest.fixture
 def without_models(monkeypatch):
     """From the call on no model is loaded."""
-    from steps.common import model as models
+    from steps.common.model import load as models
 
     def refuse(folder):
         raise AssertionError("a model was loaded")
@@ -328,7 +329,11 @@ def test_a_sweep_with_an_output_for_each_job_goes_on_too(step, tiny_run, corpus,
     ],
 )
 def test_a_stop_at_any_time_says_how_to_go_on(step, tiny_run, corpus, tmp_path, monkeypatch, moment):
-    from steps.common import found, inputs, model, project
+    from steps.common.launch import inputs
+    from steps.common.model import find as found
+    from steps.common.model import load as model
+    from steps.common.tracking import datasets
+    from steps.common.tracking import run as tracking
 
     def stop(*arguments, **named):
         raise KeyboardInterrupt
@@ -336,10 +341,10 @@ def test_a_stop_at_any_time_says_how_to_go_on(step, tiny_run, corpus, tmp_path, 
     target, name = {
         "the corpus is read": (inputs, "open_corpus"),
         "the output is looked at": (inputs, "open_output"),
-        "the run begins": (project, "log_config"),
+        "the run begins": (tracking, "log_config"),
         "the model is found": (found, "find_model"),
         "the model is loaded": (model, "load_native"),
-        "results are logged": (model, "log_data"),
+        "results are logged": (datasets, "log_data"),
     }[moment]
     given = (f"run_id={tiny_run['run_id']}", f"corpus={corpus}", f"output={tmp_path / 'out'}", "backend=torch")
     with monkeypatch.context() as patch:
@@ -356,7 +361,7 @@ def test_a_stop_at_any_time_says_how_to_go_on(step, tiny_run, corpus, tmp_path, 
 
 
 def test_a_sweep_that_was_stopped_goes_on_as_a_whole(step, tiny_run, corpus, tmp_path, monkeypatch):
-    from steps.common import model
+    from steps.common.model import load as model
 
     def stop(*arguments):
         raise KeyboardInterrupt
@@ -373,7 +378,7 @@ def test_a_sweep_that_was_stopped_goes_on_as_a_whole(step, tiny_run, corpus, tmp
 def test_a_stop_before_mlflows_run_is_taken_over_says_to_type_the_same(step, tiny_run, corpus, tmp_path, monkeypatch):
     import mlflow
 
-    from steps.common import inputs
+    from steps.common.launch import inputs
 
     def stop(*arguments, **named):
         raise KeyboardInterrupt
@@ -387,7 +392,7 @@ def test_a_stop_before_mlflows_run_is_taken_over_says_to_type_the_same(step, tin
 
 
 def test_a_stop_without_an_output_says_what_it_takes(encode, corpus, monkeypatch):
-    from steps.common import inputs
+    from steps.common.launch import inputs
 
     def stop(*arguments, **named):
         raise KeyboardInterrupt
@@ -448,7 +453,7 @@ def test_the_same_model_logged_again_is_the_same_model(step, encode, corpus, tin
 
 
 def test_other_versions_are_refused_unless_they_are_accepted(encode, corpus, monkeypatch):
-    from steps.common import plan as plans
+    from steps.common.embeddings import plan as plans
 
     encode(corpus)
     monkeypatch.setattr(plans, "versions", lambda: {"torch": "9"})
@@ -472,14 +477,14 @@ def test_an_output_that_another_encode_writes_to_is_refused(encode, corpus, tmp_
 def test_a_run_that_died_without_a_word_is_marked_by_the_one_that_goes_on(encode, corpus, tmp_path):
     import mlflow
 
-    from steps.common import manifest as manifests
+    from steps.common.storage.output import PLAN
 
     _, out, _ = encode(corpus)
     plan = manifest_of(tmp_path / "out")["plan"]
     lost = mlflow.MlflowClient().create_run("0").info.run_id
     output = Output(files.locate(tmp_path / "out"), tmp_path)
     (tmp_path / "out" / "manifest.json").unlink()
-    output.write_text(manifests.PLAN, json.dumps({"plan": plan, "runs": [lost], "ranges": None}))
+    output.write_text(PLAN, json.dumps({"plan": plan, "runs": [lost], "ranges": None}))
     code, out, err = encode(corpus)
     assert code == 0, err
     run = mlflow.get_run(lost)
@@ -553,7 +558,7 @@ def test_bad_rows_keep_their_place_and_their_reason(encode, tmp_path):
     ]
     assert last_json(out)["encode/null_rows"] == 7
     manifest = manifest_of(tmp_path / "out")
-    assert manifest["rejects"]["sha256"] == files.sha256(files.locate(tmp_path / "out" / "rejects.parquet"))
+    assert manifest["rejects"]["sha256"] == sha256(files.locate(tmp_path / "out" / "rejects.parquet"))
 
 
 @pytest.mark.parametrize("damage", ["gone", "a byte", "other rows"])

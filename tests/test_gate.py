@@ -11,8 +11,15 @@ from broken_models import BROKEN, save_broken
 from conftest import PROJECT, TINY_WORDS, last_json
 from sentence_transformers import SentenceTransformer
 
-from steps.common import gate, identity, quality, sanity, scoring, suites
-from steps.common.quality import Check
+from steps.common.model import facts as identity
+from steps.common.quality import scoring
+from steps.common.quality.pairs import read_suite
+from steps.common.validation import checks as quality
+from steps.common.validation import gate
+from steps.common.validation import weights as sanity
+from steps.common.validation.behaviour import HOSTILE, check_hostile, check_output, check_white_space
+from steps.common.validation.checks import Check
+from steps.common.validation.identity import check_unchanged, find_known, known_models
 
 SENTENCES = ["the cat is on the house", "a red car", "the river and the tree", "bread of the house"]
 
@@ -27,10 +34,10 @@ def encoder(model):
 
 def looked_into(model, tags) -> list[Check]:
     """What the gate says of a model without MLflow and the checks that the step's own tests run."""
-    checks = gate.check_identity(tags, model) + sanity.check_output(encoder(model)(SENTENCES), 0.999)
-    suite = suites.read_suite(
-        PROJECT / "data" / "suites" / "builtin.jsonl", None, "sentence1", "sentence2", "score"
-    ).sample(90)
+    checks = gate.check_identity(tags, model) + check_output(encoder(model)(SENTENCES), 0.999)
+    suite = read_suite(PROJECT / "data" / "suites" / "builtin.jsonl", None, "sentence1", "sentence2", "score").sample(
+        90
+    )
     score = scoring.spearman(suite, encoder(model))
     if any(check.name.startswith(gate.NAMES_CAUSE) for check in quality.failed(checks)):
         return checks
@@ -151,8 +158,8 @@ def tiny(tiny_model_folder) -> SentenceTransformer:
 def test_the_same_model_saved_again_has_the_same_facts(tiny, tmp_path):
     tiny.save(str(tmp_path / "again"), create_model_card=False)
     again = SentenceTransformer(str(tmp_path / "again"), device="cpu")
-    assert identity.facts(again) == identity.facts(tiny)
-    assert all(identity.facts(tiny).values())
+    assert identity.fingerprint(again) == identity.fingerprint(tiny)
+    assert all(identity.fingerprint(tiny).values())
 
 
 def test_another_number_in_one_weight_is_another_digest(tiny):
@@ -172,18 +179,18 @@ def test_layers_that_changed_places_are_another_digest(tiny):
 
 
 def test_a_tag_that_an_older_version_did_not_write_is_not_missed():
-    assert identity.check_unchanged({"pooling": "mean"}, {"pooling": "mean", "vocabulary": "9"}) == [
+    assert check_unchanged({"pooling": "mean"}, {"pooling": "mean", "vocabulary": "9"}) == [
         Check("unchanged/pooling", "mean", "= mean", True)
     ]
 
 
 def test_known_models_are_found_by_their_weights_before_their_name():
-    (name, weights, known), *_ = [entry for entry in identity.known_models() if "MiniLM" in entry[0]]
-    assert identity.find_known({"hub_id": "mine"}, {}) == ("mine", {})
-    assert identity.find_known({"hub_id": "mine", "weights_sha256": weights}, {}) == (name, known)
-    assert identity.find_known({"hub_id": "mine"}, {"parameters_sha256": known["parameters_sha256"]}) == (name, known)
+    (name, weights, known), *_ = [entry for entry in known_models() if "MiniLM" in entry[0]]
+    assert find_known({"hub_id": "mine"}, {}) == ("mine", {})
+    assert find_known({"hub_id": "mine", "weights_sha256": weights}, {}) == (name, known)
+    assert find_known({"hub_id": "mine"}, {"parameters_sha256": known["parameters_sha256"]}) == (name, known)
     declared = {"hub_id": name, "known": '{"pooling": "cls"}'}
-    assert identity.find_known(declared, {})[1]["pooling"] == "cls"
+    assert find_known(declared, {})[1]["pooling"] == "cls"
 
 
 def test_a_tokenizer_with_more_tokens_than_vectors_does_not_fit(tiny):
@@ -222,27 +229,27 @@ def test_hostile_texts_are_survived_or_named():
             raise ValueError("null byte")
         return np.array([[1.0, np.nan] if text == "" else [1.0, len(texts)] for text in texts], np.float32)
 
-    checks = {check.name: check for check in sanity.check_hostile(encode, "a", 1e-5)}
-    assert set(checks) == {f"robust/{name}" for name in sanity.HOSTILE}
+    checks = {check.name: check for check in check_hostile(encode, "a", 1e-5)}
+    assert set(checks) == {f"robust/{name}" for name in HOSTILE}
     assert checks["robust/control_characters"].value == "ValueError: null byte"
     assert checks["robust/empty"].value == "no finite vector"
     assert checks["robust/emoji"].value == 1.0 and not checks["robust/emoji"].passed
-    assert failing(sanity.check_hostile(lambda texts: np.ones((len(texts), 2), np.float32), "a", 1e-5)) == set()
+    assert failing(check_hostile(lambda texts: np.ones((len(texts), 2), np.float32), "a", 1e-5)) == set()
 
 
 def test_white_space_that_changes_a_vector_fails_where_the_tokens_are_the_same(tiny):
-    (good,) = sanity.check_white_space(encoder(tiny), tiny, SENTENCES, 1e-5)
+    (good,) = check_white_space(encoder(tiny), tiny, SENTENCES, 1e-5)
     assert good.passed and good.threshold == "<= 1e-05"
-    (bad,) = sanity.check_white_space(
+    (bad,) = check_white_space(
         lambda texts: encoder(tiny)(texts) * np.array([[len(text)] for text in texts]), tiny, SENTENCES, 1e-5
     )
     assert not bad.passed
 
 
 def test_only_one_answer_to_everything_is_constant():
-    assert failing(sanity.check_output(np.ones((3, 2)), 0.999)) == {"embeddings/constant"}
-    assert failing(sanity.check_output(np.array([[1.0, 0], [1, 0], [0, 1]]), 0.999)) == set()
-    assert sanity.check_output(np.full((3, 2), np.nan), 0.999) == []
+    assert failing(check_output(np.ones((3, 2)), 0.999)) == {"embeddings/constant"}
+    assert failing(check_output(np.array([[1.0, 0], [1, 0], [0, 1]]), 0.999)) == set()
+    assert check_output(np.full((3, 2), np.nan), 0.999) == []
 
 
 # suites and the champion

@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from steps.common import files, inputs
+from steps.common import project as projects
 from steps.common.errors import UserError
+from steps.common.launch import inputs, paths
+from steps.common.launch.paths import check_apart, corpus_place, existing_output, local_path, output_path
+from steps.common.storage import place as files
 
 
 def refusal(call, *given) -> str:
@@ -19,7 +22,7 @@ def refusal(call, *given) -> str:
 def home(tmp_path, monkeypatch):
     """The home folder, which is also where the command is typed; with a folder whose name a URI has to quote."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(inputs, "_caller_folder", lambda: [tmp_path])
+    monkeypatch.setattr(paths, "_caller_folder", lambda: [tmp_path])
     (tmp_path / "a b%").mkdir()
     return tmp_path
 
@@ -40,40 +43,40 @@ def test_a_folder_is_the_same_to_every_step_however_it_is_written(home, way):
     given = spellings(home / "a b%")[way]
     assert files.locate(given).path == str(home / "a b%")
     assert inputs.open_output(given).path == str(home / "a b%")
-    assert inputs.existing_output(given) == str(home / "a b%")
-    assert inputs.corpus_place(given) == home / "a b%"
-    assert inputs.local_path(given, "model.path") == home / "a b%"
+    assert existing_output(given) == str(home / "a b%")
+    assert corpus_place(given) == home / "a b%"
+    assert local_path(given, "model.path") == home / "a b%"
     assert not files.is_uri(given)
 
 
 @pytest.mark.parametrize("given", ["~/a b%", "a b%", "./a b%"])
 def test_home_and_the_folder_one_types_in_are_the_same_to_every_step(home, given):
     assert inputs.open_output(given).path == str(home / "a b%")
-    assert Path(inputs.existing_output(given)) == home / "a b%"
-    assert inputs.corpus_place(given) == home / "a b%"
+    assert Path(existing_output(given)) == home / "a b%"
+    assert corpus_place(given) == home / "a b%"
 
 
 def test_a_user_nobody_knows_is_a_plain_name(home):
-    assert inputs.output_path("~nobody-of-that-name/x") == home / "~nobody-of-that-name/x"
+    assert output_path("~nobody-of-that-name/x") == home / "~nobody-of-that-name/x"
 
 
 def test_verify_looks_first_where_encode_writes(home, monkeypatch):
     project = home / "project"
     for folder in (project / "out", home / "out"):
         folder.mkdir(parents=True)
-    monkeypatch.setattr(inputs, "PROJECT", project)
-    assert inputs.existing_output("out") == inputs.open_output("out").path == str(home / "out")
+    monkeypatch.setattr(projects, "PROJECT", project)
+    assert existing_output("out") == inputs.open_output("out").path == str(home / "out")
 
 
 @pytest.mark.parametrize("given", ["", None])
 def test_an_output_of_no_name_is_none(home, given):
     assert inputs.open_output(given) is None
-    inputs.check_apart("sample", given)
+    check_apart("sample", given)
 
 
 @pytest.mark.parametrize("given", ["file://elsewhere/x", "file://x", "file://"])
 def test_a_file_uri_of_another_machine_is_refused(home, given):
-    for call in (inputs.open_output, inputs.existing_output, inputs.corpus_place):
+    for call in (inputs.open_output, existing_output, corpus_place):
         assert f"{given} is no path on this machine; expected file:///" in refusal(call, given)
 
 
@@ -94,18 +97,18 @@ def test_a_file_uri_of_another_machine_is_refused(home, given):
 )
 def test_an_output_that_would_become_a_local_folder_is_refused(home, given, expected):
     assert expected in refusal(inputs.open_output, given)
-    assert expected in refusal(inputs.check_apart, "sample", given)
+    assert expected in refusal(check_apart, "sample", given)
     assert [path.name for path in home.iterdir()] == ["a b%"]
 
 
 @pytest.mark.parametrize("given", ["dbfs:/a/b", "s3:/bucket/x"])
 def test_verify_refuses_it_in_the_same_words(home, given):
-    assert refusal(inputs.existing_output, given) == refusal(inputs.open_output, given)
+    assert refusal(existing_output, given) == refusal(inputs.open_output, given)
 
 
 @pytest.mark.parametrize("given", ["runs:/1234/embeddings", "mlflow-artifacts:/1/2", "s3://bucket/x"])
 def test_verify_takes_what_a_run_or_a_store_holds(home, given):
-    assert inputs.existing_output(given) == given
+    assert existing_output(given) == given
 
 
 @pytest.mark.parametrize(
@@ -117,9 +120,9 @@ def test_verify_takes_what_a_run_or_a_store_holds(home, given):
     ],
 )
 def test_a_corpus_a_suite_or_a_model_of_another_scheme_says_what_to_type(home, given, expected):
-    assert expected in refusal(inputs.corpus_place, given)
+    assert expected in refusal(corpus_place, given)
     for key in ("suite.path", "model.path"):
-        assert expected in refusal(inputs.local_path, given, key)
+        assert expected in refusal(local_path, given, key)
 
 
 # an output and its corpus
@@ -159,7 +162,7 @@ def test_an_output_in_its_corpus_is_refused_before_anything_is_made(texts, corpu
         (texts / "texts" / "lang=en" / "parquet.parquet").write_text("")
         (texts / "texts" / "lang=en" / "x.json").write_text("")
     given = (corpus.format(home=texts), output.format(home=texts))
-    assert "would be read as texts. Give a folder outside of it" in refusal(inputs.check_apart, *given)
+    assert "would be read as texts. Give a folder outside of it" in refusal(check_apart, *given)
     assert not list(texts.rglob("out"))
 
 
@@ -175,7 +178,7 @@ def test_an_output_in_its_corpus_is_refused_before_anything_is_made(texts, corpu
     ],
 )
 def test_a_corpus_in_its_output_is_refused(texts, corpus, output):
-    assert f"the corpus {corpus} lies in the output" in refusal(inputs.check_apart, corpus, output)
+    assert f"the corpus {corpus} lies in the output" in refusal(check_apart, corpus, output)
 
 
 @pytest.mark.parametrize(
@@ -195,7 +198,7 @@ def test_a_corpus_in_its_output_is_refused(texts, corpus, output):
 def test_an_output_beside_its_corpus_or_left_out_by_it_is_taken(texts, corpus, output):
     if corpus == "texts/*.parquet":
         (texts / "texts" / "a.parquet").write_text("")
-    inputs.check_apart(corpus, output)
+    check_apart(corpus, output)
 
 
 def test_in_a_bucket_an_output_and_its_corpus_are_apart_too(s3):
@@ -205,7 +208,7 @@ def test_in_a_bucket_an_output_and_its_corpus_are_apart_too(s3):
             files.locate(f"{s3}/apart/a/x.csv").path
         ) as stream:
             stream.write(b"text\na\n")
-        message = refusal(inputs.check_apart, f"{s3}/apart/{corpus}", f"{s3}/apart/{output}")
+        message = refusal(check_apart, f"{s3}/apart/{corpus}", f"{s3}/apart/{output}")
         assert "would be read as texts" in message or "lies in the output" in message
     for corpus, output in [("a", "b"), ("a", "a2"), ("a/*.csv", "a/out")]:
-        inputs.check_apart(f"{s3}/apart/{corpus}", f"{s3}/apart/{output}")
+        check_apart(f"{s3}/apart/{corpus}", f"{s3}/apart/{output}")

@@ -11,20 +11,21 @@ def load(tmp_path_factory):
     from conftest import PROJECT, FolderStore
     from omegaconf import OmegaConf
 
-    from steps.common import model as models
     from steps.common.backends import Settings
     from steps.common.backends.load import load_backend
-    from steps.common.source import find_source
+    from steps.common.corpus.sample import calibration_texts
+    from steps.common.model.log import load_source
+    from steps.common.model.source import find_source
 
     conf = OmegaConf.to_container(OmegaConf.load(PROJECT / "conf/model/all-MiniLM-L6-v2.yaml"))
     source = find_source(**{key: conf[key] for key in ("name", "revision", "path", "package", "weights_sha256")})
-    model = models.load_source(source, trust_remote_code=False, prompts={}, default_prompt_name=None)
+    model = load_source(source, trust_remote_code=False, prompts={}, default_prompt_name=None)
     store, loaded = FolderStore(tmp_path_factory.mktemp("store")), {}
 
     def load(name: str, precision: str):
         settings = Settings(name, precision, batch_size=128)
         if settings not in loaded:
-            loaded[settings] = load_backend(settings, model, store=store, calibration=models.calibration_texts)
+            loaded[settings] = load_backend(settings, model, store=store, calibration=calibration_texts)
         return loaded[settings]
 
     load.model = model
@@ -47,11 +48,12 @@ WITHIN = {"f32": 0.05, "bf16": 0.05, "int8": 0.3}
 @pytest.mark.parametrize("name, precision", BACKENDS)
 @pytest.mark.parametrize("file, published", [("stsb-test.jsonl", 82.03), ("sick-r-test.jsonl", 77.58)])
 def test_published_scores_are_reproduced(load, shared_data, file, published, name, precision):
-    from steps.common import scoring, suites
+    from steps.common.quality import scoring
+    from steps.common.quality.pairs import read_suite
 
     if name == "openvino":
         needs_precision(precision)
-    suite = suites.read_suite(shared_data / "sts" / file, None, "sentence1", "sentence2", "score")
+    suite = read_suite(shared_data / "sts" / file, None, "sentence1", "sentence2", "score")
     found = scoring.spearman(suite, load(name, precision).encode)
     assert found == pytest.approx(published, abs=WITHIN[precision])
 
@@ -61,7 +63,7 @@ def test_published_scores_are_reproduced(load, shared_data, file, published, nam
     "name, precision, least", [("torch", "f32", 0.999999), ("openvino", "f32", 0.999999), ("openvino", "bf16", 0.9999)]
 )
 def test_every_row_is_the_librarys_own_to_its_precision(load, shared_data, name, precision, least):
-    from steps.common.embedding import pair_cosine
+    from steps.common.vectors import pair_cosine
 
     if name == "openvino":
         needs_precision(precision)
@@ -88,10 +90,12 @@ def test_neighbours_in_the_sample_corpus_are_visibly_right(minilm):
 def test_the_builtin_suite_is_what_the_readme_says():
     from conftest import PROJECT
 
-    from steps.common import corpus, files, suites
+    from steps.common.corpus import corpus
+    from steps.common.quality.pairs import read_suite
+    from steps.common.storage import place as files
 
     path = PROJECT / "data" / "suites" / "builtin.jsonl"
-    suite = suites.read_suite(path, None, "sentence1", "sentence2", "score")
+    suite = read_suite(path, None, "sentence1", "sentence2", "score")
     assert suite.name == "builtin"
     assert len(suite.scores) == 180
     assert (suite.scores.min(), suite.scores.max()) == (0, 5)

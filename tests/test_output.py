@@ -11,10 +11,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from steps.common import files
-from steps.common import output as module
 from steps.common.errors import UserError
-from steps.common.output import WORK, Claim, Output
+from steps.common.storage import output as module
+from steps.common.storage import place as files
+from steps.common.storage.claim import Claim, _machine
+from steps.common.storage.output import WORK, Output
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -140,13 +141,13 @@ def test_the_claim_of_a_process_that_died_here_is_taken_at_once(output):
     gone.start()
     pid, started = gone.pid, psutil.Process(gone.pid).create_time()
     gone.join()
-    foreign_claim(output, machine=module._machine(), pid=pid, started=started)
+    foreign_claim(output, machine=_machine(), pid=pid, started=started)
     with Claim(output, "run"):
         assert len(claims_in(output)) == 1
 
 
 def test_the_number_of_a_dead_process_may_be_another_ones_now(output):
-    foreign_claim(output, machine=module._machine(), pid=os.getpid(), started=psutil.Process().create_time() - 100)
+    foreign_claim(output, machine=_machine(), pid=os.getpid(), started=psutil.Process().create_time() - 100)
     with Claim(output, "run"):
         pass
 

@@ -15,14 +15,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from steps.common import encoder, files, pipeline, progress
-from steps.common.corpus import open_corpus
-from steps.common.encoder import Encoder, Options, prepare_all
+from steps.common.corpus.corpus import open_corpus
+from steps.common.embeddings import encoder, pipeline, progress
+from steps.common.embeddings.encoder import Encoder, Options, prepare_all
+from steps.common.embeddings.pipeline import Result, peak_rss_mb
+from steps.common.embeddings.repeats import KeptVectors
+from steps.common.embeddings.windows import Counts
 from steps.common.errors import UserError
-from steps.common.output import Output
-from steps.common.pipeline import Result, peak_rss_mb
-from steps.common.repeats import KeptVectors
-from steps.common.windows import Counts
+from steps.common.storage import place as files
+from steps.common.storage.output import Output
 
 # Seconds after which a test that waits for another thread has failed.
 PATIENCE = 20

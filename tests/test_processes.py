@@ -127,8 +127,8 @@ def test_memory_does_not_grow_with_the_corpus(tiny_model_folder, tmp_path):
 import json, sys
 from pathlib import Path
 from sentence_transformers import SentenceTransformer
-from steps.common import corpus, encoder, files, pipeline
-from steps.common.output import Output
+from steps.common.corpus.corpus import corpus; from steps.common.embeddings import encoder, pipeline; from steps.common.storage import place as files
+from steps.common.storage.output import Output
 from steps.common.backends import Settings
 from steps.common.backends.load import load_backend
 model = SentenceTransformer({str(tiny_model_folder)!r}, device="cpu")

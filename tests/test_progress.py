@@ -11,8 +11,8 @@ import time
 
 import pytest
 
-from steps.common import progress as module
-from steps.common.progress import Behind, Progress, ahead
+from steps.common.embeddings import progress as module
+from steps.common.embeddings.progress import Behind, Progress, ahead
 
 # ahead and behind
 

@@ -6,9 +6,12 @@ import math
 import numpy as np
 import pytest
 
-from steps.common import quality
+from steps.common.backends.timing import latencies_ms
 from steps.common.errors import UserError
-from steps.common.quality import Check
+from steps.common.validation import checks as quality
+from steps.common.validation.behaviour import check_form, check_invariance, check_refusals
+from steps.common.validation.checks import Check
+from steps.common.vectors import max_abs_diff
 
 WORDS = ["a", "b", "c"]
 
@@ -76,7 +79,7 @@ def test_failed_keeps_the_checks_that_did_not_pass():
 
 
 def test_max_abs_diff_is_the_largest_difference_of_one_number():
-    assert quality.max_abs_diff(np.array([[1, 2], [3, 4]]), np.array([[1, 2.5], [3, 3]])) == 1.0
+    assert max_abs_diff(np.array([[1, 2], [3, 4]]), np.array([[1, 2.5], [3, 3]])) == 1.0
 
 
 def test_a_tolerance_grows_with_numbers_beyond_1():
@@ -89,17 +92,17 @@ def test_a_tolerance_grows_with_numbers_beyond_1():
 
 
 def test_max_abs_diff_of_nothing_is_zero():
-    assert quality.max_abs_diff(np.empty((0, 3)), np.empty((0, 3))) == 0.0
+    assert max_abs_diff(np.empty((0, 3)), np.empty((0, 3))) == 0.0
 
 
 @pytest.mark.parametrize("second", [[[1.0]], [[1.0, math.nan]], [[1.0, math.inf]], [[[1.0, 2.0]]]])
 def test_max_abs_diff_is_infinite_for_other_shapes_and_numbers_that_are_not_finite(second):
-    assert quality.max_abs_diff(np.array([[1.0, 2.0]]), np.array(second)) == math.inf
+    assert max_abs_diff(np.array([[1.0, 2.0]]), np.array(second)) == math.inf
 
 
 def test_max_abs_diff_is_infinite_where_both_sides_are_nan():
     both = np.array([[math.nan, 1.0]])
-    assert quality.max_abs_diff(both, both) == math.inf
+    assert max_abs_diff(both, both) == math.inf
 
 
 # form
@@ -107,9 +110,7 @@ def test_max_abs_diff_is_infinite_where_both_sides_are_nan():
 
 def form(embeddings, normalizes=True, sentences=WORDS, dim=2):
     return by_name(
-        quality.check_form(
-            np.asarray(embeddings, np.float32), sentences, dim, normalizes, unit_tolerance=1e-4, max_cosine=0.9
-        )
+        check_form(np.asarray(embeddings, np.float32), sentences, dim, normalizes, unit_tolerance=1e-4, max_cosine=0.9)
     )
 
 
@@ -141,7 +142,7 @@ def test_embeddings_that_are_no_table_fail_without_raising(embeddings):
 
 
 def test_another_dtype_fails():
-    checks = by_name(quality.check_form(np.eye(3), WORDS, 3, True, unit_tolerance=1e-4, max_cosine=0.9))
+    checks = by_name(check_form(np.eye(3), WORDS, 3, True, unit_tolerance=1e-4, max_cosine=0.9))
     assert not checks["predict/dtype"].passed
 
 
@@ -178,7 +179,7 @@ def test_one_sentence_has_nothing_to_be_like():
 
 
 def test_a_function_of_the_text_alone_is_invariant():
-    checks = quality.check_invariance(embed, WORDS, 1e-6)
+    checks = check_invariance(embed, WORDS, 1e-6)
     assert all(check.passed for check in checks)
     assert {check.name for check in checks} == {
         f"invariance/{what}" for what in ("repeat", "order", "batch_of_1", "batch_size_2", "beside_long_text")
@@ -186,7 +187,7 @@ def test_a_function_of_the_text_alone_is_invariant():
 
 
 def failing(encode):
-    return {check.name for check in quality.failed(quality.check_invariance(encode, WORDS, 1e-6))}
+    return {check.name for check in quality.failed(check_invariance(encode, WORDS, 1e-6))}
 
 
 def test_a_model_that_answers_otherwise_each_time_fails_repeat():
@@ -223,7 +224,7 @@ def test_bad_inputs_are_refused_accepted_or_crash():
         if given == "crash":
             raise ZeroDivisionError
 
-    checks = by_name(quality.check_refusals(predict, {"one": "refuse", "two": "crash", "three": "take"}, UserError))
+    checks = by_name(check_refusals(predict, {"one": "refuse", "two": "crash", "three": "take"}, UserError))
     assert [(check.value, check.passed) for check in checks.values()] == [
         ("refused", True),
         ("ZeroDivisionError", False),
@@ -237,7 +238,7 @@ def test_bad_inputs_are_refused_accepted_or_crash():
 
 def test_latencies_are_taken_one_sentence_at_a_time_after_a_call_that_is_not_counted():
     asked = []
-    taken = quality.latencies_ms(asked.append, WORDS, 5)
+    taken = latencies_ms(asked.append, WORDS, 5)
     assert asked == ["a", "a", "b", "c", "a", "b"]
     assert taken.shape == (5,)
     assert (taken >= 0).all()

@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import feather, orc
 
-from steps.common.corpus import LINE, REASON, find_files, open_corpus, template_columns
+from steps.common.corpus.corpus import find_files, open_corpus
+from steps.common.corpus.texts import LINE, REASON, template_columns
 from steps.common.errors import UserError
 
 STEADY = settings(deadline=None, derandomize=True, max_examples=40, suppress_health_check=list(HealthCheck))

@@ -13,7 +13,7 @@ import requests
 import yaml
 from conftest import PROJECT
 
-from steps.common.found import find_model
+from steps.common.model.find import find_model
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 

@@ -3,9 +3,9 @@
 import pytest
 from conftest import last_json
 
-from steps.common import registry
 from steps.common.errors import UserError
-from steps.common.found import ANSWERS_FOR, FoundModel, find_model
+from steps.common.model import registry
+from steps.common.model.find import ANSWERS_FOR, FoundModel, find_model
 
 
 @pytest.fixture

@@ -4,8 +4,9 @@ import random
 
 import pytest
 
-from steps.common import repeats
-from steps.common.repeats import RepeatCounter, RepeatPlanner
+from steps.common.corpus import repeats
+from steps.common.corpus.repeats import RepeatCounter
+from steps.common.embeddings.repeats import RepeatPlanner
 
 
 class Colliding(str):

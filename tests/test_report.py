@@ -8,12 +8,15 @@ import subprocess
 import numpy as np
 import pytest
 
-from steps.common import report, scoring
-from steps.common.gate import Findings
-from steps.common.quality import Check
-from steps.common.scoring import Bootstrap, Difference
-from steps.common.suites import RetrievalSuite, Suite
-from steps.common.trials import Trial
+from steps.common.quality import scoring
+from steps.common.quality.bootstrap import Bootstrap
+from steps.common.quality.pairs import Suite
+from steps.common.quality.retrieval import RetrievalSuite
+from steps.common.quality.scoring import Difference
+from steps.common.quality.trials import Trial
+from steps.common.validation import report
+from steps.common.validation.checks import Check
+from steps.common.validation.gate import Findings
 
 SENTENCES = [f"sentence {i} with <markup> & more" for i in range(6)]
 TOPICS = [f"topic {i % 12}" for i in range(60)]
@@ -129,7 +132,7 @@ def test_a_model_that_answers_nothing_still_has_a_page():
 
 
 def test_the_plane_of_most_variance_is_found():
-    from steps.common.figures import principal_plane
+    from steps.common.validation.figures import principal_plane
 
     rng = np.random.default_rng(0)
     plane = rng.normal(size=(50, 2)) * [3, 1]

@@ -12,13 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 from test_pipeline import CountingBackend, Words, put
 
-from steps.common import encoder, files, pipeline
-from steps.common import manifest as manifests
-from steps.common.corpus import open_corpus
-from steps.common.encoder import Options
+from steps.common.corpus.corpus import open_corpus
+from steps.common.embeddings import encoder, pipeline
+from steps.common.embeddings import manifest as manifests
+from steps.common.embeddings.encoder import Options
+from steps.common.embeddings.plan import code_digest, differences, shown
 from steps.common.errors import UserError
-from steps.common.output import Output
-from steps.common.plan import code_digest, differences, shown
+from steps.common.storage import place as files
+from steps.common.storage.output import Output
 
 
 class WindowBackend(CountingBackend):

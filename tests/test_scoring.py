@@ -7,9 +7,12 @@ import pytest
 from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score
 
-from steps.common import scoring
-from steps.common.scoring import Bootstrap, Difference, Score
-from steps.common.suites import RetrievalSuite, Suite
+from steps.common.quality import scoring
+from steps.common.quality.bootstrap import Bootstrap
+from steps.common.quality.pairs import Suite
+from steps.common.quality.retrieval import RetrievalSuite
+from steps.common.quality.scoring import Difference, Score
+from steps.common.validation.gate import check_scores
 
 # spearman
 
@@ -83,7 +86,7 @@ def test_an_undefined_score_says_why_and_fails_its_check(vector, reason):
         suite, scoring.embed(suite, lambda role: lambda texts: np.array([vector] * len(texts), np.float32))
     )
     assert math.isnan(found.value) and reason in found.undefined
-    (check,) = scoring.checks(found, demand(threshold=-100), None, None)
+    (check,) = check_scores(found, demand(threshold=-100), None, None)
     assert not check.passed
     assert check.value.startswith("undefined: ") and reason in check.value
     assert found.as_metrics() == {}
@@ -248,7 +251,7 @@ def score_of(value):
 
 
 def verdicts(*given):
-    return {check.name: check.passed for check in scoring.checks(*given)}
+    return {check.name: check.passed for check in check_scores(*given)}
 
 
 def test_a_threshold_is_absolute_or_relative_to_a_published_score():

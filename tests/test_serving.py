@@ -13,8 +13,9 @@ import psutil
 import pytest
 from conftest import PROJECT, last_json
 
-from steps.common import environment, serving
 from steps.common.errors import UserError
+from steps.common.validation import environment, serving
+from steps.common.validation.checks import Check
 
 TEXTS = ["the cat is on the house", "a red car", "the dog"]
 
@@ -54,7 +55,7 @@ def scoring_app(change):
     return app
 
 
-def protocol(change) -> dict[str, serving.Check]:
+def protocol(change) -> dict[str, Check]:
     checks = serving.check_protocol(serving.InProcess(scoring_app(change)), embed, TEXTS, {"truncate_dim": 2}, 1e-5)
     return {check.name.removeprefix("serving/"): check for check in checks}
 
@@ -226,7 +227,7 @@ def test_a_server_ends_with_a_process_that_is_killed(tmp_path):
     code = f"""
 import time
 from pathlib import Path
-from steps.common import serving
+from steps.common.validation import serving
 with serving.serve(Path({str(tmp_path)!r}), None) as server:
     print(server.process.pid, flush=True)
     time.sleep(60)

@@ -9,11 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from steps.common import files, shards
-from steps.common import manifest as manifests
+from steps.common.embeddings import manifest as manifests
+from steps.common.embeddings import parts as shards
+from steps.common.embeddings.parts import File, NpyPart, ParquetPart, Part, embedding_column, embedding_schema
 from steps.common.errors import UserError
-from steps.common.output import Output
-from steps.common.shards import File, NpyPart, ParquetPart, Part, embedding_column, embedding_schema
+from steps.common.storage import place as files
+from steps.common.storage.output import PLAN, Output
 
 ALL = np.ones(3, bool)
 
@@ -649,7 +650,7 @@ def test_only_files_that_encode_names_so_are_removed(output):
 
 def test_an_output_without_its_end_is_not_verified(output):
     put_part(output, 0, table_of(0, 3))
-    output.write_text(manifests.PLAN, "{}")
+    output.write_text(PLAN, "{}")
     with pytest.raises(UserError, match="is not whole: encode was stopped before its end"):
         manifests.verify(output)
 
@@ -684,7 +685,7 @@ def test_a_new_output_folder_is_made_with_its_parents(tmp_path):
 
 
 def test_an_output_that_encode_has_begun_or_finished_is_taken(output):
-    output.write_text(manifests.PLAN, "{}")
+    output.write_text(PLAN, "{}")
     manifests.check_output(output.place)
     finish(output, put_part(output, 0, table_of(0, 3)))
     manifests.check_output(output.place)

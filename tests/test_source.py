@@ -11,9 +11,11 @@ from urllib.parse import unquote
 
 import pytest
 
-from steps.common import arguments, source
 from steps.common.errors import UserError
-from steps.common.source import find_source, weights_digest
+from steps.common.launch.check import check
+from steps.common.model.source import find_source, weights_digest
+from steps.common.storage import hub as hubs
+from steps.common.storage.hub import HUB_TIMEOUT
 
 WEIGHTS = b"the weights"
 OTHER_COMMIT = "b" * 40
@@ -154,7 +156,7 @@ def test_a_path_wins_over_a_package(package, tmp_path):
 
 
 def test_the_default_model_is_installed_and_is_what_its_config_says():
-    (config,) = arguments.check("log_model", [])
+    (config,) = check("log_model", [])
     spec = config.model
     found = find(name=spec.name, revision=spec.revision, package=spec.package, weights_sha256=spec.weights_sha256)
     assert found.weights_sha256 == "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -422,12 +424,12 @@ def test_a_hub_that_cannot_be_reached_is_asked_once_and_says_what_works(tmp_path
     endpoint = f"http://127.0.0.1:{closed_port()}"
     use_endpoint(monkeypatch, tmp_path, endpoint)
     message = refusal(revision=revision)
-    assert requests == [source.HUB_TIMEOUT]
+    assert requests == [HUB_TIMEOUT]
     assert endpoint in message and "model=all-MiniLM-L6-v2" in message and "model.path=<folder>" in message
 
 
 def test_a_hub_that_takes_the_call_and_never_answers_is_asked_once(tmp_path, monkeypatch, requests):
-    monkeypatch.setattr(source, "HUB_TIMEOUT", 0.5)
+    monkeypatch.setattr(hubs, "HUB_TIMEOUT", 0.5)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()

@@ -471,7 +471,7 @@ def test_an_error_nobody_foresaw_is_one_line_and_its_traceback_is_in_the_log_of_
 ):
     import mlflow
 
-    from steps.common import pipeline
+    from steps.common.embeddings import pipeline
 
     def broken(*args, **kwargs):
         raise ZeroDivisionError("a bug")

@@ -9,14 +9,19 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import PROJECT
 
-from steps.common import hub, inputs, project, suites
 from steps.common.errors import UserError
-from steps.common.suites import SuiteSpec
+from steps.common.launch import inputs
+from steps.common.launch.config import suite_specs
+from steps.common.quality import retrieval, suites
+from steps.common.quality.pairs import Suite, read_suite
+from steps.common.quality.retrieval import RetrievalSuite
+from steps.common.quality.suites import SuiteSpec
+from steps.common.storage import hub
 
 
 def refusal(path, name=None) -> str:
     with pytest.raises(UserError) as caught:
-        suites.read_suite(path, name, "sentence1", "sentence2", "score")
+        read_suite(path, name, "sentence1", "sentence2", "score")
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -41,7 +46,7 @@ def test_a_suite_is_read_from_every_format(tmp_path, ending):
         path.write_text('sentence1,sentence2,score\n"a, b","c ""d""",1.5\ne,ü,4\n')
     else:
         path.write_text('sentence1\tsentence2\tscore\na, b\t"c ""d"""\t1.5\ne\tü\t4\n')
-    suite = suites.read_suite(path, None, "sentence1", "sentence2", "score")
+    suite = read_suite(path, None, "sentence1", "sentence2", "score")
     assert (suite.name, suite.path) == ("pairs", path)
     assert (suite.first, suite.second) == (["a, b", "e"], ['c "d"', "ü"])
     np.testing.assert_array_equal(suite.scores, [1.5, 4])
@@ -50,13 +55,13 @@ def test_a_suite_is_read_from_every_format(tmp_path, ending):
 def test_a_suite_takes_the_name_and_columns_it_is_given(tmp_path):
     path = tmp_path / "p.csv"
     path.write_text("left,right,gold\na,b,1\nc,d,2\n")
-    suite = suites.read_suite(path, "mine", "left", "right", "gold")
+    suite = read_suite(path, "mine", "left", "right", "gold")
     assert suite.name == "mine"
     assert suite.first == ["a", "c"]
 
 
 def test_integer_and_decimal_grades_may_be_mixed(tmp_path):
-    suite = suites.read_suite(
+    suite = read_suite(
         put_suite(tmp_path / "p.jsonl", ("a", "b", 1), ("c", "d", 2.5)), None, "sentence1", "sentence2", "score"
     )
     np.testing.assert_array_equal(suite.scores, [1, 2.5])
@@ -110,7 +115,7 @@ def test_a_suite_that_is_not_there_is_refused_with_its_path(tmp_path):
 
 def test_paraphrases_are_graded_with_1_and_0(tmp_path):
     path = put_suite(tmp_path / "p.jsonl", ("a", "b", 1), ("c", "d", 0))
-    suite = suites.read_suite(path, None, "sentence1", "sentence2", "score", "paraphrase")
+    suite = read_suite(path, None, "sentence1", "sentence2", "score", "paraphrase")
     assert (suite.kind, suite.metric) == ("paraphrase", "average_precision")
     np.testing.assert_array_equal(suite.scores, [1, 0])
 
@@ -120,7 +125,7 @@ def test_graded_pairs_are_no_paraphrases(tmp_path):
     with pytest.raises(
         UserError, match=r"row 2: expected 1 \(same meaning\) or 0 in 'score', found 4.5.*suite.kind=sts"
     ):
-        suites.read_suite(path, None, "sentence1", "sentence2", "score", "paraphrase")
+        read_suite(path, None, "sentence1", "sentence2", "score", "paraphrase")
 
 
 # retrieval
@@ -133,7 +138,7 @@ def put_retrieval(folder, queries, documents="id,text\nd1,one\nd2,two\n3,three\n
 
 
 def read_retrieval(*paths):
-    return suites.read_retrieval(*paths, None, "query", "relevant", "id", "text")
+    return retrieval.read_retrieval(*paths, None, "query", "relevant", "id", "text")
 
 
 def test_a_query_has_the_documents_of_all_its_rows(tmp_path):
@@ -171,14 +176,14 @@ def test_a_retrieval_suite_that_cannot_be_scored_is_one_line(tmp_path, queries, 
 
 
 def test_a_sample_is_taken_evenly_and_a_small_suite_is_its_own_sample():
-    suite = suites.Suite("s", None, [f"a{i}" for i in range(10)], [f"b{i}" for i in range(10)], np.arange(10.0))
+    suite = Suite("s", None, [f"a{i}" for i in range(10)], [f"b{i}" for i in range(10)], np.arange(10.0))
     assert suite.sample(10) is suite
     assert suite.sample(4).first == ["a0", "a3", "a6", "a9"]
 
 
 def test_a_sample_of_a_retrieval_suite_keeps_the_documents_that_answer():
     documents = {f"d{i}": f"text {i}" for i in range(100)}
-    suite = suites.RetrievalSuite("s", None, None, ["q", "p"], [frozenset({"d99"}), frozenset({"d5"})], documents)
+    suite = RetrievalSuite("s", None, None, ["q", "p"], [frozenset({"d99"}), frozenset({"d5"})], documents)
     sample = suite.sample(3)
     assert sample.queries == ["q", "p"]
     assert {"d99", "d5"} <= set(sample.documents)
@@ -197,12 +202,12 @@ def spec(**given) -> SuiteSpec:
 def test_every_suite_of_the_project_is_read_and_described():
     builtin, retrieval, paraphrase = inputs.open_suites(
         [
-            spec(path="data/suites/builtin.jsonl"),
+            spec(path="steps/data/suites/builtin.jsonl"),
             spec(
-                kind="retrieval", name="retrieval", path="data/suites/retrieval.jsonl", documents="data/sample_corpus.csv",
+                kind="retrieval", name="retrieval", path="steps/data/suites/retrieval.jsonl", documents="steps/data/sample_corpus.csv",
                 query="query", relevant="relevant", document_id="id", document="text",
             ),
-            spec(kind="paraphrase", path="data/suites/paraphrase.jsonl", score="label"),
+            spec(kind="paraphrase", path="steps/data/suites/paraphrase.jsonl", score="label"),
         ]
     )  # fmt: skip
     assert (len(builtin), len(retrieval), len(paraphrase)) == (180, 48, 98)
@@ -245,7 +250,7 @@ def hub_with(monkeypatch, tmp_path):
 
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-        monkeypatch.setattr(hub.source, "reach", lambda endpoint, works_offline: None)
+        monkeypatch.setattr(hub, "reach", lambda endpoint, works_offline: None)
         return asked
 
     return make
@@ -307,6 +312,6 @@ def test_a_config_file_may_list_several_suites(tmp_path):
     file.write_text(content)
     with hydra.initialize_config_dir(str(tmp_path / "conf"), version_base="1.3"):
         cfg = hydra.compose("validate", overrides=["suites.stsb.threshold=70"])
-    stsb, sick = project.suite_specs(cfg)
+    stsb, sick = suite_specs(cfg)
     assert (stsb.path, stsb.threshold) == (None, 70)
     assert sick.references == {"sentence-transformers/all-MiniLM-L6-v2": 77.58}

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from steps.common import summary
+from steps.common.launch import summary
 
 
 def refuse(constant):

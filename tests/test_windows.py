@@ -5,7 +5,7 @@ import random
 
 import pyarrow as pa
 
-from steps.common.windows import cut_windows
+from steps.common.embeddings.windows import cut_windows
 
 
 def batches_of(sizes, texts=None):

@@ -15,6 +15,7 @@ from steps.common.errors import UserError
 sys.modules.setdefault("openvino_telemetry", None)
 
 NAMES = ("auto", "torch", "openvino")
+
 CANDIDATES = ("torch/f32", "torch/bf16", "torch/fp16", "openvino/f32", "openvino/bf16", "openvino/int8")
 
 # Told how many texts were embedded since it was last called.

@@ -20,11 +20,14 @@ from steps.common.errors import UserError
 
 logger = logging.getLogger("steps")
 
+
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 # Tokens in a batch. A CPU's caches like few; a GPU needs many to be busy, and out of memory they are halved.
 CPU_BATCH_TOKENS = 512
+
 GPU_BATCH_TOKENS = 65_536
+
 # Most texts in a batch there: `batch_size` is meant for a CPU.
 GPU_BATCH_ROWS = 8_192
 

@@ -1,0 +1,28 @@
+"""How long a backend takes."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+
+def latencies_ms(predict: Callable[[str], object], sentences: Sequence[str], calls: int) -> np.ndarray:
+    """Milliseconds of single-sentence calls, one after another, after one that is not counted."""
+    predict(sentences[0])
+    taken = []
+    for i in range(calls):
+        start = time.perf_counter()
+        predict(sentences[i % len(sentences)])
+        taken.append((time.perf_counter() - start) * 1000)
+    return np.array(taken)
+
+
+def rows_per_second(encode: Callable[[list[str]], np.ndarray], sentences: list[str], repeats: int = 3) -> float:
+    """Median rate of embedding the sentences, after a call that is not counted."""
+    encode(sentences)
+    rates = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        encode(sentences)
+        rates.append(len(sentences) / (time.perf_counter() - start))
+    return float(np.median(rates))

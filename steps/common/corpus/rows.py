@@ -1,0 +1,65 @@
+"""Rows of a file, whatever its format: which columns are asked for, and what became of them. Knows neither MLflow nor Hydra."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from steps.common.errors import UserError
+from steps.common.storage.place import Place
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column that is asked for, and what its values have to be.
+
+    string: a string, or the row is bad. text: anything that can be written as a string. id: a string or a number.
+    value: of any type, kept.
+    """
+
+    name: str
+    kind: str = "value"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of a file, an array for each column asked for. A bad row has null for what could not be read."""
+
+    arrays: list[pa.Array]
+    # Line of each row in the file, the first where it has several; None where the format has no lines.
+    lines: pa.Array | None = None
+    # Position -> what is wrong with the row.
+    reasons: dict[int, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.arrays[0])
+
+
+def position(place: Place | str, names: list[str], wanted: str) -> int:
+    """Where a column stands.
+
+    Raises:
+        UserError: it is not there, or more than once.
+    """
+    if names.count(wanted) > 1:
+        raise UserError(f"{place} has {names.count(wanted)} columns named {wanted!r}; expected one. Rename the others.")
+    if wanted not in names:
+        raise missing(place, names, wanted)
+    return names.index(wanted)
+
+
+RENAME = "Name the right one, with corpus.text_column=... or corpus.id_column=... for a corpus, suite.sentence1=..., suite.sentence2=... or suite.score=... for a suite."
+
+
+def missing(place: Place | str, names: list[str], wanted: str, remedy: str = RENAME) -> UserError:
+    """The error of a column that is not there."""
+    return UserError(f"{place} has no column {wanted!r}; its columns are {', '.join(map(repr, names))}. {remedy}")
+
+
+def null_like(array: pa.Array, bad: Iterable[int]) -> pa.Array:
+    """An array with null at some positions."""
+    mask = [False] * len(array)
+    for i in bad:
+        mask[i] = True
+    return pc.if_else(pa.array(mask), pa.scalar(None, array.type), array) if any(mask) else array

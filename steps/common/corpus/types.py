@@ -1,0 +1,380 @@
+"""The one type of a column whose values come from several files."""
+
+import functools
+import io
+import itertools
+import re
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyarrow import types
+
+from steps.common.corpus.readers.formats import DELIMITERS
+from steps.common.errors import UserError
+from steps.common.storage.place import Place, first_line, shortened
+
+# A number that is written as itself: no leading zero, no plus sign, few enough digits for int64 whatever they are.
+CANONICAL_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
+
+# Integers up to here are kept exactly by a double.
+EXACT_INTEGER = 2**53
+
+# Bits of an integer that each float keeps exactly.
+MANTISSA = {pa.float16(): 11, pa.float32(): 24, pa.float64(): 53}
+
+# Units of time, from coarse to fine.
+UNITS = ("s", "ms", "us", "ns")
+
+# Most digits of each decimal.
+DECIMALS = {32: (9, pa.decimal32), 64: (18, pa.decimal64), 128: (38, pa.decimal128), 256: (76, pa.decimal256)}
+
+
+def merge(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
+    """The type that holds every value of both exactly; None where there is none.
+
+    A time may be too far away for the finer unit of the other: that only its value can tell. A key that one of two
+    structs lacks is null there, as is a value beside nothing but nulls.
+    """
+    if a == b:
+        return a
+    if types.is_null(a) or types.is_null(b):
+        return with_nulls(a if types.is_null(b) else b)
+    if types.is_dictionary(a) or types.is_dictionary(b):
+        return merge(*(kind.value_type if types.is_dictionary(kind) else kind for kind in (a, b)))
+    families = (_integers, _numbers, _decimals, _strings, _binaries, _times, _structs, _maps, _lists)
+    return next((found for found in (family(a, b) for family in families) if found is not None), None)
+
+
+def with_nulls(kind: pa.DataType) -> pa.DataType:
+    """The type for values of which some are null: plain lists for fixed-size ones (see `readable`), also in structs, and
+    fields that may be null."""
+    if types.is_fixed_size_list(kind) or _is_tensor(kind):
+        return pa.list_((kind.storage_type if _is_tensor(kind) else kind).value_field)
+    if types.is_struct(kind):
+        return pa.struct([_nullable(field) for field in kind])
+    return kind
+
+
+def _nullable(field: pa.Field) -> pa.Field:
+    return field.with_type(with_nulls(field.type)).with_nullable(True)
+
+
+def family(kind: pa.DataType) -> str:
+    """What kind of thing an id is: 1 and 1.0 are two, whatever type both could be written in."""
+    if types.is_integer(kind):
+        return "integer"
+    if types.is_floating(kind):
+        return "float"
+    if types.is_decimal(kind):
+        return "decimal"
+    return "other"
+
+
+def _integers(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
+    if not (types.is_integer(a) and types.is_integer(b)):
+        return None
+    if types.is_signed_integer(a) == types.is_signed_integer(b):
+        return max(a, b, key=lambda kind: kind.bit_width)
+    signed, unsigned = (a, b) if types.is_signed_integer(a) else (b, a)
+    bits = max(signed.bit_width, 2 * unsigned.bit_width)
+    return {16: pa.int16(), 32: pa.int32(), 64: pa.int64()}.get(bits)
+
+
+def _digits(kind: pa.DataType) -> int:
+    """Bits of an integer without its sign."""
+    return kind.bit_width - types.is_signed_integer(kind)
+
+
+def _numbers(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
+    if types.is_floating(a) and types.is_floating(b):
+        return max(a, b, key=lambda kind: kind.bit_width)
+    whole, real = (a, b) if types.is_integer(a) else (b, a)
+    if not (types.is_integer(whole) and types.is_floating(real)):
+        return None
+    wide = (kind for kind, bits in MANTISSA.items() if kind.bit_width >= real.bit_width and _digits(whole) <= bits)
+    return next(wide, None)
+
+
+def _decimals(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
+    if not (types.is_decimal(a) or types.is_decimal(b)):
+        return None
+    shapes = []
+    for kind in (a, b):
+        if types.is_integer(kind):
+            shapes.append((len(str(2 ** _digits(kind))), 0, 32))
+        elif types.is_decimal(kind):
+            shapes.append((kind.precision - kind.scale, kind.scale, kind.bit_width))
+        else:
+            return None
+    scale = max(scale for _, scale, _ in shapes)
+    precision = max(whole for whole, _, _ in shapes) + scale
+    least = max(bits for _, _, bits in shapes)
+    makers = (make for bits, (most, make) in DECIMALS.items() if bits >= least and precision <= most)
+    return next((make(precision, scale) for make in makers), None)
+
+
+def _is_string(kind: pa.DataType) -> bool:
+    return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    plain = types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind)
+    return plain or types.is_fixed_size_binary(kind)
+
+
+def _strings(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
+    if not (_is_string(a) and _is_string(b)):
+        return None
+    return pa.large_string() if pa.large_string() in (a, b) else pa.string()
+
+
+def _binaries(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
+    if not (_is_binary(a) and _is_binary(b)):
+        return None
+    return pa.large_binary() if pa.large_binary() in (a, b) else pa.binary()
+
+
+def _times(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
+    if types.is_date(a) and types.is_date(b):
+        return pa.date64()
+    for same in (types.is_timestamp, types.is_duration, types.is_time):
+        if same(a) and same(b):
+            unit = max(a.unit, b.unit, key=UNITS.index)
+            if types.is_timestamp(a):
+                return pa.timestamp(unit, a.tz) if a.tz == b.tz else None
+            if types.is_duration(a):
+                return pa.duration(unit)
+            return pa.time64(unit) if unit in ("us", "ns") else pa.time32(unit)
+    return None
+
+
+def _field(name: str, a: pa.Field, b: pa.Field) -> pa.Field | None:
+    kind = merge(a.type, b.type)
+    return None if kind is None else pa.field(name, kind, a.nullable or b.nullable)
+
+
+def _structs(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
+    if not (types.is_struct(a) and types.is_struct(b)):
+        return None
+    sides = [{field.name: field for field in kind} for kind in (a, b)]
+    if len(sides[0]) < a.num_fields or len(sides[1]) < b.num_fields:
+        return None
+    fields = []
+    for name in dict.fromkeys([*sides[0], *sides[1]]):
+        held = [side[name] for side in sides if name in side]
+        fields.append(_field(name, *held) if len(held) == 2 else _nullable(held[0]))
+    return None if any(field is None for field in fields) else pa.struct(fields)
+
+
+def _maps(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
+    if not (types.is_map(a) and types.is_map(b)):
+        return None
+    key, item = merge(a.key_type, b.key_type), _field("value", a.item_field, b.item_field)
+    return None if key is None or item is None else pa.map_(key, item)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    known = (types.is_list, types.is_large_list, types.is_fixed_size_list, types.is_list_view, types.is_large_list_view)
+    return any(is_one(kind) for is_one in known)
+
+
+def _is_tensor(kind: pa.DataType) -> bool:
+    return isinstance(kind, pa.BaseExtensionType) and types.is_fixed_size_list(kind.storage_type)
+
+
+def _lists(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
+    if _is_tensor(a) != _is_tensor(b):
+        # What `readable` made of a tensor that is null somewhere.
+        a, b = (kind.storage_type if _is_tensor(kind) else kind for kind in (a, b))
+    if not (_is_list(a) and _is_list(b)):
+        return None
+    item = _field("item", a.value_field, b.value_field)
+    if item is None:
+        return None
+    if types.is_fixed_size_list(a) and types.is_fixed_size_list(b) and a.list_size == b.list_size:
+        return pa.list_(item, a.list_size)
+    large = any(types.is_large_list(kind) or types.is_large_list_view(kind) for kind in (a, b))
+    return pa.large_list(item) if large else pa.list_(item)
+
+
+def of_json(values: pa.Array) -> pa.DataType:
+    """The type of values of JSON, whose integers are int32 here where a double keeps all of them exactly.
+
+    JSON has one kind of number: whether integers and fractions share a column is for their values to say, not their
+    type.
+    """
+    kind = values.type
+    if types.is_int64(kind):
+        known = values.drop_null().to_numpy()
+        small = not len(known) or (known.min() >= -EXACT_INTEGER and known.max() <= EXACT_INTEGER)
+        return pa.int32() if small else kind
+    if types.is_struct(kind):
+        return pa.struct([pa.field(field.name, of_json(values.field(i))) for i, field in enumerate(kind)])
+    return pa.list_(of_json(values.flatten())) if types.is_list(kind) else kind
+
+
+def to_json(kind: pa.DataType) -> pa.DataType:
+    """The type that values of JSON are written with: `of_json` undone."""
+    if types.is_int32(kind):
+        return pa.int64()
+    if types.is_struct(kind):
+        return pa.struct([pa.field(field.name, to_json(field.type)) for field in kind])
+    return pa.list_(to_json(kind.value_type)) if types.is_list(kind) else kind
+
+
+def readable(values: pa.Array, absent: bool = False) -> pa.DataType:
+    """The type of values, with plain lists for fixed-size lists that are null somewhere.
+
+    Arrow before version 26 writes a null fixed-size list to Parquet, but cannot read the file again.
+
+    Args:
+        absent: whether something around the values is null.
+    """
+    kind = values.type
+    if types.is_fixed_size_list(kind):
+        item = kind.value_field.with_type(readable(values.flatten()))
+        plain = absent or values.null_count or not kind.list_size
+        return pa.list_(item) if plain else pa.list_(item, kind.list_size)
+    if types.is_struct(kind):
+        absent = absent or bool(values.null_count)
+        fields = (field.with_type(readable(values.field(i), absent)) for i, field in enumerate(kind))
+        return pa.struct([field.with_nullable(field.nullable or absent) for field in fields])
+    if types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(readable(values.flatten())))
+    if types.is_large_list(kind):
+        return pa.large_list(kind.value_field.with_type(readable(values.flatten())))
+    if types.is_map(kind):
+        return pa.map_(kind.key_type, kind.item_field.with_type(readable(values.items)))
+    if _is_tensor(kind):
+        plain = absent or values.null_count
+        return pa.list_(kind.storage_type.value_field) if plain else kind
+    return kind
+
+
+def stored(kind: pa.DataType) -> pa.DataType:
+    """The type that Parquet gives a type's values: it has no timestamps in seconds, and milliseconds reach less far."""
+    if types.is_timestamp(kind) and kind.unit == "s":
+        return pa.timestamp("ms", kind.tz)
+    if types.is_struct(kind):
+        return pa.struct([_stored(field) for field in kind])
+    if types.is_map(kind):
+        return pa.map_(stored(kind.key_type), _stored(kind.item_field))
+    if types.is_fixed_size_list(kind):
+        return pa.list_(_stored(kind.value_field), kind.list_size)
+    if types.is_list(kind):
+        return pa.list_(_stored(kind.value_field))
+    return pa.large_list(_stored(kind.value_field)) if types.is_large_list(kind) else kind
+
+
+def _stored(field: pa.Field) -> pa.Field:
+    return field.with_type(stored(field.type))
+
+
+def _has_view(kind: pa.DataType) -> bool:
+    if types.is_list_view(kind) or types.is_large_list_view(kind):
+        return True
+    return types.is_nested(kind) and any(_has_view(kind.field(i).type) for i in range(kind.num_fields))
+
+
+def without_views(values: pa.Array) -> pa.Array:
+    """The same values, with plain lists for list views, which Arrow before version 26 casts wrongly inside other types.
+
+    Those in the items of a map stay.
+    """
+    kind = values.type
+    if not _has_view(kind):
+        return values
+    if types.is_struct(kind):
+        arrays = [without_views(values.field(i)) for i in range(kind.num_fields)]
+        fields = [field.with_type(array.type) for field, array in zip(kind, arrays)]
+        return pa.StructArray.from_arrays(arrays, fields=fields, mask=values.is_null())
+    if not _is_list(kind):
+        return values
+    large = types.is_large_list(kind) or types.is_large_list_view(kind)
+    sizes = pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False)
+    ends = pa.array(np.cumsum([0, *sizes]), pa.int64() if large else pa.int32())
+    items = without_views(pc.list_flatten(values))
+    return (pa.LargeListArray if large else pa.ListArray).from_arrays(ends, items, mask=values.is_null())
+
+
+def why_not_parquet(kind: pa.DataType) -> str | None:
+    """Why a Parquet file cannot hold values of a type and give them back; None where it can."""
+    if _has_view(kind):
+        return "list views in a map"
+    schema, sink = pa.schema([("x", kind)]), io.BytesIO()
+    try:
+        with pq.ParquetWriter(sink, schema, use_dictionary=False) as writer:
+            writer.write_table(pa.table([pa.nulls(0, kind)], schema=schema))
+        found = pq.read_table(io.BytesIO(sink.getvalue())).schema.field(0).type
+    except (pa.ArrowException, OSError) as error:
+        return first_line(error)
+    return None if merge(found, kind) is not None else f"it comes back as {found}"
+
+
+def id_type_of_strings(values: pa.Array) -> pa.DataType:
+    """int64 when every id is a number written as itself, so that '007' stays '007'."""
+    known = values.drop_null().to_pylist()
+    return pa.int64() if all(CANONICAL_INTEGER.fullmatch(value) for value in known) else pa.string()
+
+
+def common_type(found: list[tuple[pa.DataType, Place]], format: str, name: str, *, is_id: bool) -> pa.DataType:
+    """The one type that holds all values of a column exactly. Ids of CSV files that are not all numbers are strings.
+
+    Args:
+        found: types of its values, each with a file that has such.
+
+    Raises:
+        UserError: values that share none, or one that Parquet cannot hold.
+    """
+    known: dict[pa.DataType, Place] = {}
+    for kind, place in found:
+        if not pa.types.is_null(kind):
+            known.setdefault(kind, place)
+    key = "corpus.id_column" if is_id else "corpus.keep_columns"
+    if len(known) > 1 and format in DELIMITERS:
+        return pa.string()
+    # All pairs, so that the order of the files decides nothing.
+    for (a, first), (b, second) in itertools.combinations(known.items(), 2):
+        if merge(a, b) is None or (is_id and family(a) != family(b)):
+            one, other = (to_json(kind) if format == "jsonl" else kind for kind in (a, b))
+            one, other = shortened(str(one)), shortened(str(other))
+            where = f"{one} in {first} and {other} in {second}" if first != second else f"{one} and {other} in {first}"
+            raise UserError(
+                f"column {name!r} is {where}: several types, of which none keeps every {'id as it is' if is_id else 'value exactly'}. Write them all as one, or as strings, or leave it out of {key}."
+            )
+    # Nulls of files that know no type too: what they stand beside has to hold them.
+    common = functools.reduce(merge, dict.fromkeys(kind for kind, _ in found) or [pa.null()])
+    if pa.types.is_null(common):
+        return pa.string()
+    if _is_empty_struct(common):
+        raise UserError(
+            f"column {name!r} of {found[0][1]} holds nothing but empty objects, which no Parquet file can. Leave it out of {key}."
+        )
+    for kind in dict.fromkeys([*known, common]):
+        reason = None if _is_empty_struct(kind) else why_not_parquet(kind)
+        if reason is not None:
+            raise UserError(
+                f"column {name!r} is {shortened(str(kind))} in {known.get(kind, found[0][1])}, which Parquet cannot hold ({reason}). Write it as another type, or leave it out of {key}."
+            )
+    return stored(common)
+
+
+def _is_empty_struct(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return not kind.num_fields or any(_is_empty_struct(field.type) for field in kind)
+    return pa.types.is_nested(kind) and any(_is_empty_struct(kind.field(i).type) for i in range(kind.num_fields))
+
+
+def cast(values: pa.Array, kind: pa.DataType, place: Place) -> pa.Array:
+    if values.type == kind:
+        return values
+    if pa.types.is_null(values.type):
+        return pa.nulls(len(values), kind)
+    try:
+        return values.cast(kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise UserError(
+            f"a value of {place} is not of the type {kind} that the column has in the whole corpus: {first_line(error)}. Write the files with one type."
+        ) from None

@@ -1,0 +1,70 @@
+"""What decides a result, and whether two results would be the same. Knows neither MLflow nor Hydra."""
+
+import hashlib
+import importlib.metadata
+import os
+from pathlib import Path
+
+# Differences shown in full; the rest is counted.
+SHOWN = 6
+
+# Letters of a value.
+SHOWN_LETTERS = 80
+
+
+def flatten(tree: dict, prefix: str = "") -> dict:
+    """{"a": {"b": 1}} -> {"a.b": 1}; a list stays one value."""
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def differences(before: dict, now: dict, accepted: tuple[str, ...] = ()) -> list[str]:
+    """Where two plans differ, a line each; what lies under a key of `accepted` may differ."""
+    old, new = flatten(before), flatten(now)
+    lines = []
+    for key in dict.fromkeys([*old, *new]):
+        if old.get(key) != new.get(key) and key.partition(".")[0] not in accepted:
+            there, here = _show_both(old.get(key), new.get(key))
+            lines.append(f"{key}: {there} there, {here} here")
+    return lines
+
+
+def shown(lines: list[str]) -> str:
+    rest = len(lines) - SHOWN
+    return "; ".join(lines[:SHOWN]) + (f"; and {rest} more" if rest > 0 else "")
+
+
+def _show_both(old, new) -> tuple[str, str]:
+    """Two values, long ones from a little before where they differ."""
+    old, new = str(old), str(new)
+    start = max(0, len(os.path.commonprefix([old, new])) - 20) if max(len(old), len(new)) > SHOWN_LETTERS else 0
+    return _show(old, start), _show(new, start)
+
+
+def _show(text: str, start: int) -> str:
+    begin, rest = "..." if start else "", text[start:]
+    return begin + (rest if len(rest) <= SHOWN_LETTERS else f"{rest[: SHOWN_LETTERS - 3]}...")
+
+
+def versions() -> dict[str, str]:
+    """The libraries that decide an embedding, or how it is written."""
+    names = (
+        *("mlflow", "sentence-transformers", "torch", "transformers", "tokenizers", "openvino"),
+        *("numpy", "pyarrow"),
+    )
+    return {name: importlib.metadata.version(name) for name in names}
+
+
+def code_digest(folder: Path) -> str:
+    """SHA-256 of the Python files below a folder: unlike a commit it knows of changes that were not committed, and of no others."""
+    total = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        total.update(
+            f"{path.relative_to(folder).as_posix()}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\0".encode()
+        )
+    return total.hexdigest()

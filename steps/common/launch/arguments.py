@@ -1,0 +1,252 @@
+"""Command line -> Hydra arguments, checked against the config before anything heavy is imported.
+
+`mlflow run -P key=value` reaches a step as `--key value`; typed by hand, `key=value` and Hydra's own
+flags work as well. `translate` turns all of them into what Hydra reads, `check` composes the config
+and turns whatever Hydra would refuse into one line that names the key and the nearest existing one.
+"""
+
+import contextlib
+import dataclasses
+import re
+import shlex
+from enum import Enum
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.errors import OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+
+from steps.common.errors import UserError
+from steps.common.launch.config import STEPS
+from steps.common.launch.overrides import (
+    ALIASES,
+    CHAIN,
+    check_member,
+    field_type,
+    groups,
+    parse,
+    quote,
+    within_dict,
+    written,
+)
+
+# Hydra's own flags and whether each takes a value (--info may).
+HYDRA_FLAGS = {
+    "--help": False, "-h": False, "--hydra-help": False, "--version": False, "--resolve": False,
+    "--run": False, "-r": False, "--multirun": False, "-m": False, "--shell-completion": False, "-sc": False,
+    "--info": False, "-i": False,
+    "--cfg": True, "-c": True, "--package": True, "-p": True, "--config-path": True, "-cp": True,
+    "--config-name": True, "-cn": True, "--config-dir": True, "-cd": True, "--experimental-rerun": True,
+}  # fmt: skip
+
+# Those with which Hydra uses another config than the step's, or none.
+OTHER_CONFIG = {
+    "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
+    "--experimental-rerun", "--hydra-help", "--version", "--shell-completion", "-sc",
+}  # fmt: skip
+
+# What --info may be asked about.
+INFO_TOPICS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+
+
+@dataclasses.dataclass
+class Arguments:
+    """A step's command line as Hydra reads it."""
+
+    flags: list[str]
+    overrides: list[str]
+
+    @property
+    def multirun(self) -> bool:
+        return "--multirun" in self.flags or "-m" in self.flags
+
+    @property
+    def own_config(self) -> bool:
+        """Whether this step's config is not the one that Hydra will use."""
+        return bool(OTHER_CONFIG.intersection(self.flags))
+
+    @property
+    def runs_the_step(self) -> bool:
+        """Whether the step will run, rather than show its help or its config."""
+        return not set(self.flags) - {"--multirun", "-m", "--run", "-r"}
+
+
+def register_schemas() -> None:
+    """Make the dataclasses of schema.py known to Hydra as `<step>_schema`."""
+    for step, schema in STEPS.items():
+        ConfigStore.instance().store(name=f"{step}_schema", node=schema, provider="steps.common.launch.config")
+
+
+def translate(step: str, argv: list[str]) -> Arguments:
+    """Turn a step's command line into Hydra flags and overrides.
+
+    `--key value` and `--key=value` set a config key; an empty value is nothing given. A key of type
+    string takes the value exactly as typed, any other key takes Hydra's grammar for values. Typed by hand,
+    `key=value` means the same, but that quotes round a whole value, ${...} and, with --multirun, sweeps are Hydra's.
+
+    Raises:
+        UserError: a `--key` without a value, or `overrides` that a shell could not split.
+    """
+    flags: list[str] = []
+    # Whether an override was typed by hand; what its value means depends on flags that may come after it.
+    given_words: list[tuple[str, bool]] = []
+    rest = list(argv)
+    while rest:
+        token = rest.pop(0)
+        flag, equals, given_value = token.partition("=")
+        if flag in HYDRA_FLAGS:
+            flags.append(flag)
+            if equals:
+                flags.append(given_value)
+            elif HYDRA_FLAGS[flag] and not rest:
+                raise UserError(f"{flag} needs a value; python -m steps.{step} --hydra-help lists Hydra's flags.")
+            elif rest and (HYDRA_FLAGS[flag] or (flag in ("--info", "-i") and rest[0] in INFO_TOPICS)):
+                flags.append(rest.pop(0))
+        elif token.startswith("--"):
+            key, given, value = token[2:].partition("=")
+            if not given:
+                if not rest:
+                    raise UserError(f"--{key} needs a value: type --{key} <value>, or {key}=<value>.")
+                value = rest.pop(0)
+            if key == "overrides":
+                rest[:0] = _split(value)
+            elif value:
+                given_words.append((_override(step, ALIASES.get(step, {}).get(key, key), value), False))
+        elif token:
+            given_words.append((token, True))
+    multirun = Arguments(flags, []).multirun
+    overrides = [_typed_by_hand(step, text, multirun) if by_hand else text for text, by_hand in given_words]
+    if step in ("validate", "main"):
+        overrides = [part for text in overrides for part in _several_suites(text)]
+    if step == "main":
+        overrides = _gather_for_main(overrides)
+    return Arguments(flags, overrides)
+
+
+def _several_suites(text: str) -> list[str]:
+    """`suite=[a,b]` as Hydra would say it: each of them under its own name in `suites`, not merged into one."""
+    if not text.startswith("suite="):
+        return [text]
+    with contextlib.suppress(OverrideParseException):
+        override = OverridesParser.create().parse_overrides([text])[0]
+        names = override.value()
+        if isinstance(names, QuotedString):  # --suite [a,b] arrives as a string
+            names = names.text
+        if isinstance(names, str) and re.fullmatch(r"\[.*\]", names):
+            names = OverridesParser.create().parse_overrides([f"suite={names}"])[0].value()
+        if isinstance(names, list) and names and not override.is_sweep_override():
+            members = groups()["suite"]
+            for name in names:
+                check_member("suite", name, members)
+            return [f"+suite@suites.{name}={name}" for name in dict.fromkeys(names)]
+    return [text]
+
+
+def _split(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise UserError(f"overrides is split as a shell splits words, and {text!r} cannot be: {error}.") from None
+
+
+def _typed_by_hand(step: str, override: str, multirun: bool) -> str:
+    """`corpus=a.csv` means what the parameter means, and a string is what was typed: a/lang=en, ~/texts, 12e45678."""
+    match = re.fullmatch(r"(\+{0,2})([^+~=][^=]*)=(.*)", override, re.DOTALL)
+    if not match:
+        return override
+    plus, name, value = match.groups()
+    key = ALIASES.get(step, {}).get(name, name)
+    kind = _kind(step, key)
+    if kind in (str, str | None):
+        value = _string_by_hand(value, kind == str | None, multirun)
+    return f"{plus}{key}={value}"
+
+
+def _string_by_hand(value: str, nullable: bool, multirun: bool) -> str:
+    """The value of a string key in Hydra's grammar, quoted where Hydra would read something else than was typed.
+
+    What nobody types but for Hydra stays Hydra's: quotes round the whole value, ${...}, and sweeps where there are some.
+    """
+    if nullable and value in ("", "null"):
+        return "null"
+    interpolated = re.search(r"\$\{.+?\}", value, re.DOTALL) is not None
+    try:
+        parsed = OverridesParser.create().parse_overrides([f"key={value}"])[0]
+    except OverrideParseException:
+        choices = value.split(",")
+        if multirun and len(choices) > 1 and not re.search(r"['\"()\[\]{}]", value):
+            return ",".join(written(choice) for choice in choices)
+        return QuotedString(text=value, quote=Quote.single).with_quotes() if interpolated else quote(value)
+    if parsed.is_sweep_override():
+        return value if multirun else quote(value)
+    read = parsed.value()
+    is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    if isinstance(read, str) and (is_quoted or interpolated or read == value):
+        return value
+    return quote(value)
+
+
+def _kind(step: str, key: str):
+    """The declared type of a key in a step, or in whichever step of main's chain has it."""
+    kinds = (field_type(STEPS[name], key) for name in (CHAIN if step == "main" else (step,)))
+    return next((kind for kind in kinds if kind is not None), None)
+
+
+def _override(step: str, key: str, value: str) -> str:
+    kind = _kind(step, key)
+    is_group = dataclasses.is_dataclass(kind)
+    if within_dict(STEPS[step if step != "main" else "log_model"], key):
+        key = f"++{key}"  # a mapping takes new keys
+    if (kind is str or is_group) or (kind == str | None and value != "null"):
+        return f"{key}={written(value)}"
+    return f"{key}={value}"
+
+
+def _gather_for_main(overrides: list[str]) -> list[str]:
+    """Put everything that is not Hydra's own into main's one key, the list `overrides`."""
+    own, forwarded = [], []
+    for text, override in zip(overrides, parse(overrides)):
+        (own if override.is_hydra_override() else forwarded).append(text)
+    return [*own, f"overrides=[{','.join(map(quote, forwarded))}]"] if forwarded else own
+
+
+# A key of encode, and what it is for: another key and the values with which it does something.
+NEEDED = (
+    ("corpus.chunk_pooling", "corpus.long_text", ("chunk",)),
+    ("corpus.chunk_overlap", "corpus.long_text", ("chunk",)),
+    ("corpus.text_column", "corpus.template", (None,)),
+    ("backend.streams", "backend.name", ("openvino", "auto")),
+)
+
+
+def check_effect(parsed: list[Override], config: DictConfig) -> None:
+    """Refuse a setting of encode that would change nothing beside the others."""
+    typed = {override.key_or_group for override in parsed if not override.is_delete()}
+    for key, other, values in NEEDED:
+        value = OmegaConf.select(config, other)
+        value = value.name if isinstance(value, Enum) else value
+        if key in typed and value not in values:
+            expected = "null" if values[0] is None else values[0]
+            raise UserError(f"{key} changes nothing with {other}={value}; it is for {other}={expected}. Leave one out.")
+    if "accept_changes" in typed and config.accept_changes and config.output is None:
+        raise UserError(
+            "accept_changes is for an output that was begun before; give -P output=<folder or URI> with it."
+        )
+
+
+def check_outputs(parsed: list[Override], configs: list[DictConfig]) -> None:
+    """Refuse a sweep whose jobs would write to one output: the second would find that of the first."""
+    outputs = [config.output for config in configs if config.output is not None]
+    if len(set(outputs)) == len(outputs):
+        return
+    typed = next((o.input_line.partition("=")[2] for o in parsed if o.key_or_group == "output"), outputs[0])
+    swept = [
+        f"{key}.name" if dataclasses.is_dataclass(field_type(STEPS["encode"], key)) else key
+        for key in (o.key_or_group for o in parsed if o.is_sweep_override() and o.key_or_group != "output")
+    ]
+    missing = [key for key in swept if f"${{{key}}}" not in typed]
+    name = "-".join([typed.strip("'\""), *(f"${{{key}}}" for key in missing)])
+    raise UserError(
+        f"jobs of this sweep share one output ({typed}); expected one for each. Give output='{name}', or leave output out."
+    )

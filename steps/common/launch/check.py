@@ -1,0 +1,218 @@
+"""Check a command line before anything is imported that takes seconds."""
+
+import dataclasses
+import types
+import typing
+from enum import Enum
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from steps.common.errors import UserError
+from steps.common.launch.arguments import check_effect, check_outputs
+from steps.common.launch.config import STEPS
+from steps.common.launch.overrides import (
+    CHAIN,
+    ONE_CHAIN,
+    check_member,
+    field_type,
+    groups,
+    known_keys,
+    nearest,
+    parse,
+    within_dict,
+)
+from steps.common.project import CONF
+
+
+def share_out(overrides: list[str]) -> dict[str, list[str]]:
+    """Give each step of the chain the overrides it knows.
+
+    Raises:
+        UserError: an override that no step knows, or that main sets itself.
+    """
+    keys = [key for step in CHAIN for key in known_keys(STEPS[step])]
+    shares: dict[str, list[str]] = {step: [] for step in CHAIN}
+    for text, override in zip(overrides, parse(overrides)):
+        key = override.key_or_group
+        if override.is_sweep_override():
+            raise UserError(ONE_CHAIN)
+        takers = [step for step in CHAIN if field_type(STEPS[step], key) is not None]
+        if key == "run_id":
+            raise UserError(
+                "main runs the whole chain and passes run_id on itself. Leave it out, or run one step: mlflow run . -e encode -P run_id=<run ID>."
+            )
+        if not takers:
+            raise UserError(f"no step of main has a config key {key!r}.{nearest(key, keys)}")
+        for step in takers:
+            shares[step].append(text)
+    return shares
+
+
+def check(step: str, overrides: list[str], multirun: bool = False, complete: bool = True) -> list[DictConfig]:
+    """Compose the step's config with these overrides, once for each value of a sweep.
+
+    Args:
+        complete: whether keys without a value (???) are refused; to show a config they are not.
+
+    Raises:
+        UserError: an unknown key or group member, a value of the wrong type or out of range, a required
+            key that is missing.
+    """
+    parsed = parse(overrides)
+    for override in parsed:
+        _check_key(step, override)
+        if override.is_sweep_override() and not multirun:
+            raise UserError(
+                f"{override.input_line!r} lists several values, which is a sweep. Add --multirun, or quote the "
+                "value to use it as it is."
+            )
+    configs = []
+    if step == "main" and multirun:
+        raise UserError(ONE_CHAIN)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        for choice in _choices(parsed):
+            config = _compose(step, choice)
+            _check_values(config, STEPS[step], complete)
+            _check_suites(parsed, config)
+            if step == "encode":
+                check_effect(parsed, config)
+            configs.append(config)
+    if step == "encode":
+        check_outputs(parsed, configs)
+    if step == "main":
+        check_chain(list(configs[0].overrides), complete)
+    if step == "log_model":
+        _check_source(parsed, configs[0])
+    return configs
+
+
+def check_chain(overrides: list[str], complete: bool = True) -> dict[str, DictConfig]:
+    """The config of each step of the chain with main's overrides, checked."""
+    return {step: check(step, share, complete=complete)[0] for step, share in share_out(overrides).items()}
+
+
+def _check_source(parsed: list[Override], config: DictConfig) -> None:
+    """Refuse another name for weights that an installed package carries: the lineage would be wrong."""
+    renamed = [
+        override.key_or_group for override in parsed if override.key_or_group in ("model.name", "model.revision")
+    ]
+    if renamed and not OmegaConf.is_missing(config.model, "package") and config.model.package is not None:
+        raise UserError(
+            f"{renamed[0]} cannot be changed for a model whose weights are installed with the project. For another model: model=hub model.name=<org/model> model.revision=<commit>."
+        )
+
+
+def _check_suites(parsed: list[Override], config: DictConfig) -> None:
+    """Refuse a setting of the one suite where several take its place: it would change nothing."""
+    lost = [override.key_or_group for override in parsed if override.key_or_group.startswith("suite.")]
+    if lost and config.get("suites"):
+        name = next(iter(config.suites))
+        raise UserError(
+            f"{lost[0]} is for a single suite, and several are scored here ({', '.join(config.suites)}). Say which: {lost[0].replace('suite.', f'suites.{name}.', 1)}=<value>."
+        )
+
+
+def _choices(parsed: list[Override]) -> list[list[str]]:
+    """The first value of every sweep together, then each other value of each sweep in its place."""
+    values = [
+        [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()]
+        if o.is_sweep_override()
+        else [o.input_line]
+        for o in parsed
+    ]
+    first = [options[0] for options in values]
+    others = [first[:i] + [option] + first[i + 1 :] for i, options in enumerate(values) for option in options[1:]]
+    return [first, *others]
+
+
+def _check_key(step: str, override: Override) -> None:
+    key = override.key_or_group
+    if override.is_hydra_override():
+        return
+    kind = field_type(STEPS[step], key)
+    if kind is None:
+        raise UserError(
+            f"{step} has no config key {key!r}.{nearest(key, known_keys(STEPS[step]))} All keys: python -m steps.{step} --cfg job"
+        )
+    if override.is_delete() and typing.get_origin(kind) is not dict and not within_dict(STEPS[step], key):
+        raise UserError(f"config key {key!r} is required and cannot be removed; set it with {key}=<value>.")
+    members = groups().get(key)
+    if members and dataclasses.is_dataclass(kind):
+        values = override.sweep_iterator() if override.is_sweep_override() else [override.value()]
+        for value in values:
+            check_member(key, value, members)
+
+
+def _compose(step: str, overrides: list[str]) -> DictConfig:
+    try:
+        return compose(step, overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        key = getattr(cause, "full_key", None)
+        if key and within_dict(STEPS[step], key) and "not in struct" in str(cause):
+            raise UserError(
+                f"{key.rpartition('.')[0]} has no {key.rpartition('.')[2]!r} yet. Add it with a plus sign: +{key}=<value>."
+            ) from error
+        expected = describe_type(field_type(STEPS[step], key)) if key else None
+        if expected:
+            found = next((text for text in reversed(overrides) if text.lstrip("+").startswith(f"{key}=")), None)
+            value = found.partition("=")[2] if found else "a value of another type"
+            remedy = "" if expected.startswith("one of") else f" Type {key}=<{expected}>."
+            raise UserError(f"{key} takes {expected}, not {value}.{remedy}") from error
+        raise UserError(" ".join(str(error).split())) from error
+
+
+def describe_type(kind) -> str | None:
+    """Name a config type as a person would."""
+    if kind is None:
+        return None
+    if isinstance(kind, types.UnionType):
+        kinds = [describe_type(k) for k in typing.get_args(kind) if k is not type(None)]
+        return " or ".join([*filter(None, kinds), "null"])
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return "one of " + ", ".join(member.name for member in kind)
+    if dataclasses.is_dataclass(kind):
+        return "a group of keys"
+    if typing.get_origin(kind) is list:
+        return "a list such as [a, b]"
+    if typing.get_origin(kind) is dict:
+        return "a mapping such as {a: b}"
+    return {int: "an integer", float: "a number", bool: "true or false", str: "a string"}.get(kind)
+
+
+def _check_values(config: DictConfig, schema: type, complete: bool, prefix: str = "") -> None:
+    for field in dataclasses.fields(schema):
+        key = prefix + field.name
+        kind = typing.get_type_hints(schema)[field.name]
+        if dataclasses.is_dataclass(kind):
+            _check_values(config[field.name], kind, complete, f"{key}.")
+        elif typing.get_origin(kind) is dict and dataclasses.is_dataclass(typing.get_args(kind)[1]):
+            for name, node in config[field.name].items():
+                _check_values(node, typing.get_args(kind)[1], complete, f"{key}.{name}.")
+        elif OmegaConf.is_missing(config, field.name):
+            if complete:
+                raise UserError(f"{key} is required here: give -P {key}=<value>.")
+        else:
+            least, below = field.metadata.get("min"), field.metadata.get("below")
+            try:
+                value = config[field.name]
+            except OmegaConfBaseException as error:
+                reason = str(error).splitlines()[0]
+                raise UserError(
+                    f"{key} cannot be resolved: {reason}. To give the characters themselves, type -P {key}=... or quote them as \\${{...}}."
+                ) from error
+            if least is None:
+                continue
+            if isinstance(value, ListConfig):
+                if len(value) < least:
+                    raise UserError(f"{key} has {len(value)} entries; expected {least} or more.")
+            elif value is not None and not value >= least:  # nan is no number to compare with
+                raise UserError(f"{key} is {value}; expected {least} or more.")
+            elif below is not None and value is not None and not value < below:
+                raise UserError(f"{key} is {value}; expected less than {below}.")

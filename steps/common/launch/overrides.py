@@ -1,0 +1,105 @@
+"""One override of a config key: its name, its value, as a user typed it."""
+
+import dataclasses
+import difflib
+import re
+import typing
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.errors import OverrideParseException
+
+from steps.common.errors import UserError
+from steps.common.project import CONF
+
+# Parameters of MLproject whose name is not the config key they set.
+ALIASES = {step: {"corpus": "corpus.path"} for step in ("encode", "benchmark", "main")}
+
+# The steps that `main` runs, in order.
+CHAIN = ("log_model", "validate", "encode")
+
+ONE_CHAIN = "main runs one chain at a time. Sweep a step instead: python -m steps.encode --multirun key=a,b. A value that holds commas needs quotes."
+
+
+def written(value: str) -> str:
+    """A string in Hydra's grammar: a plain word needs no quotes, and reads better in commands and in error messages."""
+    plain = re.fullmatch(r"[A-Za-z_/][A-Za-z0-9_.\-/]*", value)
+    return value if plain and value.lower() not in ("null", "true", "false", "nan", "inf") else quote(value)
+
+
+def quote(text: str) -> str:
+    """Write a string in Hydra's override grammar so that it arrives as it is, `${...}` included."""
+    escaped = re.sub(r"(\\*)\$\{", lambda match: match.group(1) * 2 + r"\${", text)
+    return QuotedString(text=escaped, quote=Quote.single).with_quotes()
+
+
+def field_type(schema: type, key: str):
+    """The declared type of a dotted key, or None where the schema has no such key."""
+    for part in key.split("."):
+        if typing.get_origin(schema) is dict:
+            schema = typing.get_args(schema)[1]
+            continue
+        if not dataclasses.is_dataclass(schema):
+            return None
+        schema = typing.get_type_hints(schema).get(part)
+    return schema
+
+
+def parse(overrides: list[str]) -> list[Override]:
+    """Read overrides in Hydra's grammar.
+
+    Raises:
+        UserError: one of them cannot be read.
+    """
+    parser = OverridesParser.create()
+    parsed = []
+    for text in overrides:
+        try:
+            parsed += parser.parse_overrides([text])
+        except OverrideParseException as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"cannot read the override {text!r} ({reason}). Expected key=value, +key=value or ~key, "
+                "with quotes round a value that holds spaces, commas, braces or equals signs."
+            ) from None
+    return parsed
+
+
+def groups() -> dict[str, list[str]]:
+    """The folders of conf/ and the names of their files."""
+    return {
+        folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
+        for folder in sorted(CONF.iterdir())
+        if folder.is_dir()
+    }
+
+
+def known_keys(schema: type, prefix: str = "") -> list[str]:
+    """Every dotted key of a schema, groups included."""
+    keys = []
+    for name, kind in typing.get_type_hints(schema).items():
+        keys.append(prefix + name)
+        if dataclasses.is_dataclass(kind):
+            keys += known_keys(kind, f"{prefix}{name}.")
+    return keys
+
+
+def within_dict(schema: type, key: str) -> bool:
+    return typing.get_origin(field_type(schema, key.rpartition(".")[0])) is dict if "." in key else False
+
+
+def check_member(group: str, member, members: list[str]) -> None:
+    if member not in members:
+        raise UserError(
+            f"there is no {group} {str(member)!r} in conf/{group}/.{nearest(str(member), members)} Choose one of: {', '.join(members)}."
+        )
+
+
+def nearest(word: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    if not near:
+        # The right leaf under the wrong node (batch_size for backend.batch_size).
+        leaf = word.rpartition(".")[2]
+        leaves = {key.rpartition(".")[2]: key for key in known}
+        near = [leaves[match] for match in difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.6)]
+    return f" Did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,192 @@
+"""What the user names on this machine: paths, and the corpus, suite and output folder behind them.
+
+Nothing heavy is imported and no run is started for a path that is not there.
+"""
+
+import contextlib
+import glob
+import re
+import shlex
+import tempfile
+from pathlib import Path
+
+from steps.common.errors import UserError
+from steps.common.launch.overrides import ALIASES
+from steps.common.project import PROJECT, SAMPLE_CORPUS
+
+# What only mlflow reads and writes.
+OF_MLFLOW = ("runs", "models", "mlflow-artifacts")
+
+# What fsspec opens and nobody can write to, or what ends with the process that has written it.
+UNWRITABLE = {
+    **dict.fromkeys(("http", "https"), "a web server is only read"),
+    "memory": "it would be gone with this process",
+}
+
+# Names that encode gives to files of an output.
+WRITTEN = ("part-00000.parquet", "part-00000.ids.parquet", "rejects.parquet", "manifest.json")
+
+
+def corpus_place(path: str) -> Path | str:
+    """The path or URI of the corpus a user named.
+
+    Raises:
+        UserError: a local path that is not there, or a URI of something that is no corpus.
+    """
+    from steps.common.storage.place import is_uri
+
+    if path == "sample":
+        return SAMPLE_CORPUS
+    check_scheme(path, "corpus.path")
+    return path if is_uri(path) else local_path(path, "corpus.path")
+
+
+def output_place(given: str):
+    from steps.common.storage.place import is_uri, locate
+
+    check_scheme(given, "output")
+    return locate(given if is_uri(given) else output_path(given))
+
+
+def check_apart(corpus: str, output: str | None) -> None:
+    """See that an output is not in its own corpus, nor the corpus in the output: nothing may be there yet.
+
+    Raises:
+        UserError: the next encode of this corpus would read what this one writes, or one of them is not to be found.
+    """
+    from steps.common.storage.place import lies_in, would_find
+
+    if not output:
+        return
+    where, place = corpus_place(corpus), output_place(output)
+    if lies_in(where, place):
+        raise UserError(f"the corpus {corpus} lies in the output {place}. Give an output outside of it.")
+    if would_find(where, place, WRITTEN):
+        raise UserError(
+            f"output {place} lies in the corpus {corpus}, so its parts would be read as texts. Give a folder outside of it, or name the corpus by a glob that leaves it out, such as '*.csv'."
+        )
+
+
+def existing_output(given: str) -> str:
+    """An output that a user named: a URI as it is, else the path of what is there.
+
+    A relative path counts from the folder the command was typed in, where encode makes it.
+
+    Raises:
+        UserError: a local path at which there is nothing.
+    """
+    from steps.common.storage.place import is_uri
+
+    if given.partition(":/")[0] in OF_MLFLOW:
+        return given
+    check_scheme(given, "output")
+    return given if is_uri(given) else str(local_path(given, "output", first=typed_in()))
+
+
+def check_scheme(given: str, key: str) -> None:
+    """Raises UserError for a URI that would be taken for the name of a local folder, and says what to type."""
+    from steps.common.storage.place import is_uri
+
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):(/+)", given)
+    if not match or match[1].lower() == "file":
+        return
+    scheme, rest = match[1].lower(), given[match.end() :]
+    if scheme == "dbfs":
+        raise UserError(f"{key}={given} cannot be used: on Databricks DBFS is a folder. Type {key}=/dbfs/{rest}")
+    if scheme in OF_MLFLOW and key == "output":
+        raise UserError(
+            f"output={given} cannot be written: only mlflow writes into a run. Leave output out, and encode keeps the embeddings in its own run; or give a folder or a URI such as s3://bucket/embeddings."
+        )
+    if scheme in OF_MLFLOW:
+        raise UserError(
+            f"{key}={given} cannot be read: it is an artifact of mlflow. Download it, mlflow artifacts download -u {shlex.quote(given)} -d <folder>, and give the path."
+        )
+    if scheme in UNWRITABLE and key == "output":
+        raise UserError(
+            f"output={given} cannot be written: {UNWRITABLE[scheme]}. Give a folder or a URI such as s3://bucket/embeddings."
+        )
+    if not rest:
+        raise UserError(f"{key}={given} names nothing behind {scheme}://; expected a bucket and a path in it.")
+    if not is_uri(given):
+        raise UserError(f"{key}={given} has one slash; expected {scheme}://{rest}, or ./{given} for a local path.")
+
+
+def local_path(given: str, key: str, first: Path | None = None) -> Path:
+    """An existing file, folder or glob the user named: absolute, or relative to the project's folder.
+
+    A path that is not there is looked for in the folder `mlflow run` was typed in; first of all there, where the
+    project's folder is mlflow's temporary clone of a git URL.
+
+    Raises:
+        UserError: it is in neither.
+    """
+    from steps.common.storage.place import is_uri, local_name
+
+    if not given:
+        raise UserError(f"{key} is empty; expected a path.")
+    check_scheme(given, key)
+    if is_uri(given):
+        raise UserError(f"{key}: {given!r} is a URI; expected a path on this machine. Download it, then give its path.")
+    given = local_name(given)
+    path = _expanded(given)
+    bases = [*_caller_folder(), PROJECT] if is_temporary_clone() else [PROJECT, *_caller_folder()]
+    bases = list(dict.fromkeys(bases if first is None else [first, *bases]))
+    for base in bases:
+        # A glob that ends in ** finds the folder before it even where there is none.
+        if (base / path).exists() or any(
+            Path(found).exists() for found in glob.iglob(str(base / path), recursive=True)
+        ):
+            return base / path
+    if path.is_absolute():
+        raise UserError(f"{key}: there is no {str(path)!r}. The path is absolute already, so check its spelling.")
+    looked = " nor in ".join(map(str, bases))
+    typed_as = {key: name for names in ALIASES.values() for name, key in names.items()}
+    raise UserError(
+        f"{key}: there is no {given!r} in {looked}. Type the absolute path: -P {typed_as.get(key, key)}={shlex.quote(str(typed_in() / path))} (or where it really is)."
+    )
+
+
+def output_path(given: str) -> Path:
+    """Where to write: absolute, or relative to the folder the command was typed in.
+
+    Raises:
+        UserError: a relative path that would end up in mlflow's temporary clone.
+    """
+    from steps.common.storage.place import local_name
+
+    base, path = typed_in(), _expanded(local_name(given))
+    if base == PROJECT and is_temporary_clone() and not path.is_absolute():
+        raise UserError(f"output={given} would land in a temporary clone of the project. Give an absolute path.")
+    return (base / path).resolve()
+
+
+def _expanded(given: str) -> Path:
+    """A path with ~ as the home folder; ~name is a plain name where no such user is known."""
+    with contextlib.suppress(RuntimeError):
+        return Path(given).expanduser()
+    return Path(given)
+
+
+def is_temporary_clone() -> bool:
+    """Whether mlflow has fetched this project from a git URL into a folder of its own."""
+    return PROJECT.is_relative_to(Path(tempfile.gettempdir()).resolve()) and PROJECT.name.startswith(
+        tempfile.gettempprefix()
+    )
+
+
+def typed_in() -> Path:
+    """The folder the command was typed in."""
+    return next(iter(_caller_folder()), PROJECT)
+
+
+def _caller_folder() -> list[Path]:
+    """The folder in which the `mlflow run` that started this process was typed; empty where there is none."""
+    import psutil
+
+    with contextlib.suppress(psutil.Error):
+        for process in psutil.Process().parents():
+            words = process.cmdline()
+            program = [Path(word).name for word in words[:3]]
+            if "mlflow" in program and "run" in words:
+                return [Path(process.cwd())]
+    return []

@@ -1,0 +1,191 @@
+"""A model that answers the embeddings call of OpenAI, logged beside the one it wraps. MLflow runs this file as it is
+("models from code"), so it imports only what the model requires.
+
+`mlflow models serve` hands a JSON body that holds `input`, `messages` or `prompt` at its top to the model as it is, and
+sends the answer back unwrapped (mlflow.pyfunc.scoring_server._parse_json_data and mlflow.pyfunc.utils.serving_data_parser),
+so the body of an OpenAI client works on /invocations. The signature makes one row of the body's keys; keys that it does
+not declare are ignored, with a warning in the server's log.
+"""
+
+import base64
+import tempfile
+import threading
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, Schema
+from mlflow.types.schema import AnyType, Array, Object, Property
+
+ARTIFACT = "sentence_transformer"
+
+FORMATS = ("float", "base64")
+
+
+class EmbeddingsAPI(mlflow.pyfunc.PythonModel):
+    """OpenAI's embeddings call: https://platform.openai.com/docs/api-reference/embeddings/create"""
+
+    def load_context(self, context) -> None:
+        from sentence_transformers import SentenceTransformer
+
+        self._name = context.model_config["name"]
+        self._model = SentenceTransformer(
+            context.artifacts[ARTIFACT], trust_remote_code=context.model_config["trust_remote_code"]
+        )
+        # A tokenizer keeps its truncation as state: the server calls from several threads.
+        self._lock = threading.Lock()
+
+    def predict(self, context, model_input: pd.DataFrame) -> dict:
+        """Answer one request.
+
+        Args:
+            model_input: the columns input (a text or a list of texts), model, dimensions, encoding_format and user; several
+                rows are one request with the texts of all. The signature makes it from a dict.
+
+        Returns:
+            {"object": "list", "data": [{"object": "embedding", "index": 0, "embedding": ...}, ...], "model": ..., "usage": {"prompt_tokens": ..., "total_tokens": ...}}.
+            An embedding is a list of numbers, or with encoding_format=base64 the base64 of its little-endian float32.
+            `dimensions` keeps the first ones and makes the rest unit length. Tokens are those that the model reads: its own
+            special ones included, those beyond its longest input not.
+
+        Raises:
+            MlflowException: a request that cannot be answered; the server makes it a 400 with its message.
+        """
+        texts, options = read_request(model_input)
+        dimensions = options.get("dimensions")
+        full = self._model.get_embedding_dimension()
+        if dimensions is not None and not 1 <= dimensions <= full:
+            raise refused(f"dimensions is {dimensions}; expected 1 to {full}, the model's own number")
+        with self._lock:
+            embeddings = self._model.encode(texts, show_progress_bar=False)
+            tokens = count_tokens(self._model, texts)
+        if dimensions is not None:
+            embeddings = embeddings[:, :dimensions]
+            lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
+            embeddings = embeddings / np.maximum(lengths, np.finfo(np.float32).tiny)
+        encode = to_base64 if options.get("encoding_format") == "base64" else np.ndarray.tolist
+        return {
+            "object": "list",
+            "data": [
+                {"object": "embedding", "index": index, "embedding": encode(embedding)}
+                for index, embedding in enumerate(embeddings)
+            ],
+            "model": self._name,
+            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        }
+
+
+def count_tokens(model, texts: list[str]) -> int:
+    """Tokens that a SentenceTransformer reads of texts, its default prompt included, in all."""
+    prompt = model.prompts.get(model.default_prompt_name) or ""
+    features = model.preprocess([prompt + text for text in texts])
+    if "attention_mask" in features:
+        return int(features["attention_mask"].sum())
+    if "offsets" in features:
+        # Static embeddings: the ids of all texts in one row.
+        return features["input_ids"].numel()
+    # The word tokenizers of the library's own bag-of-words and word-vector modules.
+    return sum(len(model.tokenizer.tokenize(prompt + text)) for text in texts)
+
+
+def read_request(model_input: pd.DataFrame) -> tuple[list[str], dict]:
+    """The texts of a request, and what else it asks for, checked.
+
+    Raises:
+        MlflowException: no text, token ids in place of text, an unknown encoding_format, requests that differ.
+    """
+    rows = model_input.to_dict("records")
+    others = [{key: value for key, value in row.items() if key != "input" and _is_given(value)} for row in rows]
+    if not rows or any(other != others[0] for other in others):
+        raise refused("expected one request, found rows that ask for different things")
+    given = [row.get("input") for row in rows]
+    texts = [text for value in given for text in (value if isinstance(value, list | tuple | np.ndarray) else [value])]
+    if not texts:
+        raise refused("input is an empty list; expected a text or a list of texts")
+    for text in texts:
+        if isinstance(text, bool) or not isinstance(text, str):
+            is_tokens = isinstance(text, int | np.integer | list | np.ndarray) and not isinstance(text, bool)
+            raise refused(
+                "input holds numbers; token ids are those of another model's tokenizer, so expected the text itself"
+                if is_tokens
+                else f"input holds {text!r}; expected a text or a list of texts"
+            )
+    options = others[0]
+    form = options.get("encoding_format", "float")
+    if form not in FORMATS:
+        raise refused(f"encoding_format is {form!r}; expected {' or '.join(FORMATS)}")
+    return texts, options
+
+
+def _is_given(value) -> bool:
+    """A key that is null, or a column that this row does not have, is not given."""
+    return value is not None and value is not pd.NA and not (isinstance(value, float) and np.isnan(value))
+
+
+def refused(reason: str) -> MlflowException:
+    """What the scoring server answers with status 400."""
+    return MlflowException.invalid_parameter_value(f"{reason}.")
+
+
+def to_base64(embedding: np.ndarray) -> str:
+    """Little-endian float32, as OpenAI's clients decode it."""
+    return base64.b64encode(np.ascontiguousarray(embedding, dtype="<f4").tobytes()).decode("ascii")
+
+
+def signature() -> ModelSignature:
+    """The keys of a request and of its answer; a text or a list of them is no type that MLflow has, so `input` takes any."""
+    return ModelSignature(
+        Schema(
+            [
+                ColSpec(AnyType(), "input"),
+                ColSpec("string", "model", required=False),
+                ColSpec("long", "dimensions", required=False),
+                ColSpec("string", "encoding_format", required=False),
+                ColSpec("string", "user", required=False),
+            ]
+        ),
+        Schema(
+            [
+                ColSpec("string", "object"),
+                ColSpec(
+                    Array(
+                        Object(
+                            [Property("object", "string"), Property("index", "long"), Property("embedding", AnyType())]
+                        )
+                    ),
+                    "data",
+                ),
+                ColSpec("string", "model"),
+                ColSpec(Object([Property("prompt_tokens", "long"), Property("total_tokens", "long")]), "usage"),
+            ]
+        ),
+    )
+
+
+def log(model, name: str, answers_for: dict[str, str], requirements: list[str], trust_remote_code: bool, example: str):
+    """Log the API of a SentenceTransformer to the active run, after that model itself.
+
+    Args:
+        name: what answers call the model.
+        answers_for: tags of the LoggedModel that say which one it wraps.
+        example: a text for the input example.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / ARTIFACT
+        model.save(str(folder))
+        return mlflow.pyfunc.log_model(
+            name="embeddings_api",
+            python_model=str(Path(__file__).absolute()),
+            artifacts={ARTIFACT: str(folder)},
+            model_config={"name": name, "trust_remote_code": trust_remote_code},
+            signature=signature(),
+            input_example={"input": [example], "model": name, "encoding_format": "float"},
+            pip_requirements=requirements,
+            tags=answers_for,
+        )
+
+
+mlflow.models.set_model(EmbeddingsAPI())

@@ -1,0 +1,313 @@
+"""The model that a run ID or a registered version stands for. Light: it imports MLflow, but nothing that computes."""
+
+import contextlib
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import mlflow
+from mlflow.entities import LoggedModel
+from mlflow.exceptions import MlflowException
+
+from steps.common.errors import UserError
+from steps.common.storage.place import locate
+from steps.common.storage.stream import sha256
+
+logger = logging.getLogger("steps")
+
+
+# Tag of a run of log_model: the LoggedModel that answers OpenAI's embeddings call for its model.
+EMBEDDINGS_API = "embeddings_api_model_id"
+
+# Tags of a LoggedModel that validate sets and encode obeys: the verdict, and the backends that passed, as JSON.
+VALIDATION = "validation"
+
+BACKENDS = "validated_backends"
+
+# Tag of a LoggedModel that answers for another one (steps/common/embeddings_api.py): the ID of that one.
+ANSWERS_FOR = "answers_for_model_id"
+
+# How a registered version is written, and what mlflow answers where there is nothing of a name.
+SCHEME = "models:/"
+
+MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
+
+# How many names or versions an error lists.
+LISTED = 20
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class FoundModel:
+    """The model that a run made or used, or that a registered version holds."""
+
+    run_id: str
+    logged: LoggedModel
+    # name/version, where it was found in the model registry.
+    registered: str | None = None
+
+    @property
+    def uri(self) -> str:
+        return f"models:/{self.logged.model_id}"
+
+    @property
+    def tags(self) -> dict[str, str]:
+        return self.logged.tags
+
+    @property
+    def validation(self) -> str | None:
+        """The verdict of validate; None where it never ran."""
+        return self.tags.get(VALIDATION)
+
+    @property
+    def passed_backends(self) -> dict:
+        """The backends that validate has passed, by name/precision: dict[str, backends.load.Passed]."""
+        from steps.common.backends.load import Passed
+
+        passed = json.loads(self.tags.get(BACKENDS, "{}"))
+        return {key: Passed(facts["rows_per_second"], facts["digest"]) for key, facts in passed.items()}
+
+    def describe(self) -> dict[str, str]:
+        """What a result records of the model behind it."""
+        names = ("hub_id", "revision", "weights_sha256", "dimension", "max_seq_length", "pooling")
+        return {
+            "model_id": self.logged.model_id,
+            "name": self.logged.name,
+            **{name: self.tags.get(name, "") for name in names},
+            **({"registered": self.registered} if self.registered else {}),
+        }
+
+
+def find_model(run_id: str, *, preceding: str, experiment_id: str) -> FoundModel:
+    """The model of a run, by run ID or `latest`, or of the registry, by models:/name@alias, models:/name/3 or models:/<model ID>.
+
+    `latest` is the newest finished run of the step `preceding` in the experiment.
+
+    Raises:
+        UserError: no such run, version or alias, no finished run, or a run that holds no model.
+    """
+    client = mlflow.MlflowClient()
+    if run_id.startswith(SCHEME):
+        found = _find_registered(client, run_id, experiment_id)
+        logger.info("run_id=%s is %s, model %s", run_id, found.registered or "a logged model", found.logged.model_id)
+        return found
+    if run_id == "latest":
+        run_id = _latest(client, preceding, experiment_id)
+        logger.info("run_id=latest is %s, the newest finished run of %s in this experiment", run_id, preceding)
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code in MISSING:
+            raise UserError(
+                f"there is no run {run_id!r} on {mlflow.get_tracking_uri()}. Give the run ID that the step before has printed, or run_id=latest."
+            ) from None
+        raise
+    outputs = run.outputs.model_outputs if run.outputs else []
+    model_id = run.data.tags.get("model_id") or (outputs[0].model_id if outputs else None)
+    if model_id is None:
+        step = run.data.tags.get("step")
+        raise UserError(
+            f"run {run_id} holds no model (it is {f'a run of {step}' if step else 'not a run of this project'}, {run.info.status}). Give the ID of a log_model or validate run that finished."
+        )
+    return FoundModel(run_id, client.get_logged_model(model_id))
+
+
+def download(found: FoundModel) -> Path:
+    """The folder of a logged model on this machine.
+
+    Raises:
+        UserError: its files are gone or out of reach.
+    """
+    try:
+        return Path(mlflow.artifacts.download_artifacts(found.uri))
+    except (MlflowException, OSError) as error:
+        raise UserError(
+            f"the files of {found.uri} cannot be read from {found.logged.artifact_location} ({error}). If they are gone, run log_model again."
+        ) from error
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 of what decides a logged model's vectors: its weights, modules, tokenizer and prompts."""
+    total = hashlib.sha256()
+    for path in _model_files(folder, "*"):
+        if path.is_file() and path.suffix != ".md":
+            name = path.relative_to(folder).as_posix()
+            total.update(f"{name}\0{sha256(locate(path))}\0".encode())
+    return total.hexdigest()
+
+
+def _model_files(folder: Path, name: str) -> list[Path]:
+    return sorted(folder.glob(f"*.sentence_transformer/**/{name}"))
+
+
+def saved_prompts(folder: Path) -> tuple[dict[str, str], str | None] | None:
+    """The prompts of a downloaded model, by name, and the name of its default, before it is loaded; None where its files
+    do not say."""
+    for path in _model_files(folder, "config_sentence_transformers.json")[:1]:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            config = json.loads(path.read_text(encoding="utf-8"))
+            # The library gives every model these two.
+            prompts = {"query": "", "document": ""} | (config.get("prompts") or {})
+            return {name: text or "" for name, text in prompts.items()}, config.get("default_prompt_name")
+    return None
+
+
+def saved_modules(folder: Path) -> list[str] | None:
+    """The classes of a downloaded model's modules, in order; None where its files do not say."""
+    for path in _model_files(folder, "modules.json")[:1]:
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            return [module["type"].rpartition(".")[2] for module in json.loads(path.read_text(encoding="utf-8"))]
+    return None
+
+
+def saved_tokenizer(folder: Path) -> Path | None:
+    """The fast tokenizer of a downloaded model; None where it has none, or several."""
+    found = _model_files(folder, "tokenizer.json")
+    return found[0] if len(found) == 1 else None
+
+
+def _latest(client: mlflow.MlflowClient, preceding: str, experiment_id: str) -> str:
+    found = client.search_runs(
+        [experiment_id],
+        f"tags.step = '{preceding}' and attributes.status = 'FINISHED'",
+        max_results=1,
+        order_by=["attributes.start_time DESC"],
+    )
+    if not found:
+        name = client.get_experiment(experiment_id).name
+        raise UserError(
+            f"run_id=latest: the experiment {name!r} has no finished run of {preceding}. Run it first (mlflow run . -e {preceding}), or give run_id=<run ID>."
+        )
+    return found[0].info.run_id
+
+
+def _find_registered(client: mlflow.MlflowClient, uri: str, experiment_id: str) -> FoundModel:
+    name, version, alias = split_uri(uri)
+    if version is None and alias is None:
+        return _find_logged(client, uri, name, experiment_id)
+    registered = ask_registry(lambda: client.get_registered_model(name))
+    if registered is None:
+        raise UserError(f"{uri}: there is no registered model {name!r}. {_names(client)}")
+    versions = {str(entry.version): entry for entry in client.search_model_versions(f"name = {_quoted(name)}")}
+    if alias is not None:
+        version = registered.aliases.get(alias)
+    elif version == "latest":
+        version = max(versions, key=int, default="latest")
+    found = versions.get(str(version))
+    if found is None:
+        missing = f"alias {alias!r}" if alias is not None else f"version {version}"
+        raise UserError(f"{uri}: {name!r} has no {missing}. {_versions(registered.aliases, list(versions))}")
+    return of_version(client, found)
+
+
+def split_uri(uri: str) -> tuple[str, str | None, str | None]:
+    """models:/name/3, models:/name@alias or models:/<model ID> as (name or ID, version, alias).
+
+    Raises:
+        UserError: anything else.
+    """
+    rest = uri.removeprefix(SCHEME).strip("/")
+    name, _, version = rest.partition("/")
+    alias = None
+    if not version and "@" in name:
+        name, _, alias = name.rpartition("@")
+    if not name or alias == "" or not (version == "" or version == "latest" or version.isdecimal()):
+        raise UserError(
+            f"{uri!r} names no model; expected models:/<name>@<alias>, models:/<name>/<version> or models:/<model ID>."
+        )
+    return name, version or None, alias
+
+
+def of_version(client: mlflow.MlflowClient, version) -> FoundModel:
+    """The model of a registered version.
+
+    Raises:
+        UserError: it was made from files, without a LoggedModel, or that one is gone.
+    """
+    where = f"{version.name}/{version.version}"
+    # A version of a sqlite store says it in its source only: models:/m-... or the folder of that model.
+    named = re.search(r"\bm-[0-9a-f]{32}\b", version.source or "")
+    model_id = version.model_id or (named and named.group())
+    try:
+        logged = client.get_logged_model(model_id) if model_id else None
+    except MlflowException as error:
+        if error.error_code not in MISSING:
+            raise
+        logged = None
+    if logged is None:
+        raise UserError(
+            f"models:/{where} holds no logged model that is there (its source is {version.source}). Register one with mlflow run . -e validate -P register={version.name}."
+        )
+    return FoundModel(logged.source_run_id or version.run_id or "", logged, where)
+
+
+def _find_logged(client: mlflow.MlflowClient, uri: str, model_id: str, experiment_id: str) -> FoundModel:
+    try:
+        logged = client.get_logged_model(model_id)
+    except MlflowException as error:
+        if error.error_code not in MISSING:
+            raise
+        logged = None
+    if logged is None:
+        registered = ask_registry(lambda: client.get_registered_model(model_id))
+        if registered is not None:
+            versions = client.search_model_versions(f"name = {_quoted(model_id)}")
+            listed = _versions(registered.aliases, [entry.version for entry in versions])
+            raise UserError(f"{uri} names a registered model and none of its versions. {listed}")
+        newest = client.search_logged_models([experiment_id], max_results=3)
+        known = ", ".join(f"models:/{model.model_id}" for model in newest) or "none"
+        raise UserError(
+            f"{uri}: there is no logged model {model_id!r}. The newest of this experiment: {known}. {_names(client)}"
+        )
+    if ANSWERS_FOR in logged.tags:
+        raise UserError(
+            f"{uri} is the embeddings API of models:/{logged.tags[ANSWERS_FOR]}, not a model to work with. Give that one."
+        )
+    return FoundModel(logged.source_run_id or "", logged)
+
+
+def ask_registry(ask: Callable[[], T]) -> T | None:
+    """What the model registry answers; None where it has nothing of that name.
+
+    Raises:
+        UserError: the tracking store has no registry, or it cannot be reached.
+    """
+    try:
+        return ask()
+    except MlflowException as error:
+        if error.error_code in MISSING:
+            return None
+        raise no_registry(error) from error
+
+
+def no_registry(error: Exception) -> UserError:
+    """The one line for a store that cannot register models."""
+    return UserError(
+        f"{mlflow.get_registry_uri()} gives no model registry ({' '.join(str(error).split())[:300]}). Set MLFLOW_TRACKING_URI, or MLFLOW_REGISTRY_URI, to a store that has one, such as sqlite:///mlflow.db or an mlflow server."
+    )
+
+
+def _quoted(name: str) -> str:
+    """A name as a filter string takes it; mlflow has no escape for a quote, so the other kind is used."""
+    return f'"{name}"' if "'" in name else f"'{name}'"
+
+
+def _names(client: mlflow.MlflowClient) -> str:
+    names = [model.name for model in ask_registry(lambda: client.search_registered_models(max_results=LISTED)) or []]
+    return f"Registered: {', '.join(names) or 'none yet (mlflow run . -e validate -P register=<name>)'}."
+
+
+def _versions(aliases: dict[str, str], versions: list[str]) -> str:
+    """Versions with their aliases, newest first."""
+    by_version: dict[str, list[str]] = {}
+    for alias, version in aliases.items():
+        by_version.setdefault(str(version), []).append(f"@{alias}")
+    newest = sorted(map(str, versions), key=int, reverse=True)[:LISTED]
+    listed = [" ".join([version, *by_version.get(version, [])]) for version in newest]
+    return f"Its versions: {', '.join(listed) or 'none'}."

@@ -1,0 +1,127 @@
+"""Log a model with its signature, its facts and where it came from."""
+
+import importlib.metadata
+import json
+import logging
+
+import mlflow
+import numpy as np
+from mlflow.entities import LoggedModel
+from mlflow.models import ModelSignature, infer_signature
+from mlflow.models.model import ModelInfo
+from mlflow.types import ParamSchema, ParamSpec
+from sentence_transformers import SentenceTransformer
+
+from steps.common.errors import UserError
+from steps.common.model.facts import facts
+from steps.common.model.find import ANSWERS_FOR, EMBEDDINGS_API
+from steps.common.model.load import quiet_progress_bars
+from steps.common.model.source import Source
+
+logger = logging.getLogger("steps")
+
+
+# What the logged model needs to predict; versions are those installed now.
+REQUIREMENTS = ("mlflow", "sentence-transformers", "transformers", "tokenizers", "torch", "numpy", "pandas")
+
+# Inference params that encode() takes and that leave its result float32 [n, dim]. mlflow passes the declared
+# defaults on every call, so they are encode()'s own; infer_signature refuses None, so those come second.
+PARAMS = {"batch_size": 32, "normalize_embeddings": False}
+
+OPTIONAL_PARAMS = {"prompt_name": "string", "prompt": "string", "truncate_dim": "long"}
+
+
+def load_source(
+    source: Source, *, trust_remote_code: bool, prompts: dict[str, str], default_prompt_name: str | None
+) -> SentenceTransformer:
+    """Load a model on the CPU in float32, with the prompts of the config in place of its own if there are any.
+
+    Weights that are stored in half precision would be computed in it, and their embeddings would be float16: what is
+    logged keeps its values, and computes in float32.
+
+    Raises:
+        UserError: files that do not make a model, or code in it that nobody allowed to run.
+    """
+    quiet_progress_bars()
+    try:
+        model = SentenceTransformer(
+            str(source.folder),
+            device="cpu",
+            local_files_only=True,
+            trust_remote_code=trust_remote_code,
+            prompts=prompts or None,
+            default_prompt_name=default_prompt_name,
+            model_kwargs={"use_safetensors": True},
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise UserError(f"{source.name} in {source.folder} cannot be loaded: {error}") from error
+    stored = {str(values.dtype).removeprefix("torch.") for values in model.parameters()} - {"float32"}
+    if stored:
+        logger.info("%s is stored in %s: logged in float32", source.name, ", ".join(sorted(stored)))
+    return model.float()
+
+
+def build_signature(examples: list[str], embeddings: np.ndarray) -> ModelSignature:
+    """Infer string in, float32 [-1, dim] out, and add the inference params that encode() obeys."""
+    signature = infer_signature(examples, embeddings, params=PARAMS)
+    optional = [ParamSpec(name, kind, None) for name, kind in OPTIONAL_PARAMS.items()]
+    return ModelSignature(signature.inputs, signature.outputs, ParamSchema(signature.params.params + optional))
+
+
+def requirements() -> list[str]:
+    """Exact versions of what the logged model imports, without a build's local part (2.13.0+cpu)."""
+    return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in REQUIREMENTS]
+
+
+def log(
+    model: SentenceTransformer,
+    source: Source,
+    signature: ModelSignature,
+    examples: list[str],
+    name: str,
+    known: dict[str, str],
+) -> LoggedModel:
+    """Log a model to the active run, with its facts, those it is known to have, and where it came from as tags."""
+    tags = {
+        "hub_id": source.name,
+        "revision": source.revision or "",
+        "weights_sha256": source.weights_sha256,
+        "known": json.dumps(known),
+        **facts(model),
+    }
+    # The flavor records this attribute as source_model_name; a folder of this machine would mean nothing elsewhere.
+    if model.transformers_model is not None:
+        model.transformers_model.name_or_path = source.name
+    info = mlflow.sentence_transformers.log_model(
+        model=model,
+        name=name,
+        signature=signature,
+        input_example=examples,
+        pip_requirements=requirements(),
+        tags=tags,
+    )
+    mlflow.set_tags({"model_id": info.model_id, **tags})
+    return mlflow.get_logged_model(info.model_id)
+
+
+def log_embeddings_api(
+    model: SentenceTransformer, logged: LoggedModel, name: str, trust_remote_code: bool, example: str
+) -> ModelInfo:
+    """Log, beside a logged model and in its run, the model that answers OpenAI's embeddings call with it.
+
+    The run's tag `model_id`, which every later step follows, stays that of the first. It comes second, and no metric is
+    logged with a model_id in a run of log_model: such a metric would also be attached to a model that is logged later.
+    """
+    # Here, because it sets itself as the model of the code that imports it.
+    from steps.common.model import embeddings_api
+
+    info = embeddings_api.log(
+        model,
+        name,
+        {ANSWERS_FOR: logged.model_id, "hub_id": name},
+        requirements(),
+        trust_remote_code,
+        example,
+    )
+    mlflow.set_tag(EMBEDDINGS_API, info.model_id)
+    return info

@@ -1,0 +1,86 @@
+"""Where a model's files come from: a folder, an installed package or the Hub. Knows neither MLflow nor Hydra."""
+
+import hashlib
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+from steps.common.errors import UserError
+from steps.common.storage.hub import download
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model on this machine, before it is loaded."""
+
+    folder: Path
+    name: str
+    revision: str | None
+    weights_sha256: str
+
+
+def find_source(
+    *,
+    name: str,
+    revision: str | None,
+    path: Path | None,
+    package: str | None,
+    weights_sha256: str | None,
+    trust_remote_code: bool = False,
+) -> Source:
+    """Find the files of a model: `path` if given, else an installed `package`, else the Hub.
+
+    Raises:
+        UserError: no such folder, no model or no safetensors weights in it, weights of another digest, or a Hub
+            that cannot be reached or does not have the model.
+    """
+    folder = path
+    if folder is None and package is not None:
+        folder = _package_folder(package)
+    if folder is None:
+        folder, revision = download(name, revision, trust_remote_code)
+    digest = weights_digest(folder)
+    if weights_sha256 is not None and digest != weights_sha256:
+        raise UserError(
+            f"the weights in {folder} are not the ones expected: SHA-256 is {digest}, model.weights_sha256 says {weights_sha256}. "
+            "Do not use them: install or download the model again, or set model.weights_sha256 if you changed the weights yourself."
+        )
+    return Source(folder, name, revision, digest)
+
+
+def _package_folder(package: str) -> Path | None:
+    """The `model` folder of an installed package, found without importing it."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    folder = Path(next(iter(spec.submodule_search_locations))) / "model"
+    return folder if folder.is_dir() else None
+
+
+def weights_digest(folder: Path) -> str:
+    """SHA-256 of the model's one safetensors file; of several (shards, Dense modules), of their names and digests.
+
+    Raises:
+        UserError: the folder holds no model, or weights that are not safetensors.
+    """
+    if not folder.is_dir():
+        raise UserError(f"model.path={folder} is not a folder; expected the folder of a sentence-transformers model.")
+    if not (folder / "modules.json").exists() and not (folder / "config.json").exists():
+        raise UserError(f"{folder} holds no sentence-transformers model: expected modules.json or config.json in it.")
+    for pickled in sorted(folder.rglob("pytorch_model*.bin")):
+        if not any(pickled.parent.glob("*.safetensors")):
+            raise UserError(
+                f"{pickled} is a pickle, which can run code when it is loaded; expected safetensors. Load the model where you trust it and save it with model.save(<folder>)."
+            )
+    files = sorted(folder.rglob("*.safetensors"))
+    if not files:
+        raise UserError(f"{folder} holds no weights: expected model.safetensors.")
+    digests = {str(file.relative_to(folder)): _sha256(file) for file in files}
+    if len(digests) == 1:
+        return next(iter(digests.values()))
+    return hashlib.sha256("".join(f"{name} {digest}\n" for name, digest in digests.items()).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,96 @@
+"""Backends beside torch in float32: how near their vectors are, what they lose in quality, how fast they are.
+
+Knows neither MLflow nor Hydra.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from steps.common.backends.timing import latencies_ms, rows_per_second
+from steps.common.quality import scoring
+from steps.common.quality.roles import ByRole
+from steps.common.quality.scoring import Vectors
+from steps.common.quality.suites import AnySuite
+from steps.common.vectors import finite, pair_cosine
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What became of a backend that was tried."""
+
+    backend: str
+    passed: bool
+    reason: str
+    # Its score on the first suite, in that suite's measure, and the most it lost on any; points.
+    spearman: float | None = None
+    difference: float | None = None
+    # Score on every suite.
+    scores: dict[str, float | None] = field(default_factory=dict)
+    # Cosine with the vector of torch in float32: the least of any text.
+    cosine_min: float | None = None
+    rows_per_second: float | None = None
+    # One sentence at a time.
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+    digest: str | None = None
+
+    def metrics(self) -> dict[str, float]:
+        """What was measured, by the name of the metric."""
+        names = ("spearman", "difference", "cosine_min", "rows_per_second", "p50_ms", "p95_ms")
+        prefix = f"backends/{self.backend.replace('/', '-')}"
+        return {f"{prefix}/{name}": getattr(self, name) for name in names if getattr(self, name) is not None}
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What speed is measured on: texts together, and single sentences in so many calls."""
+
+    texts: list[str]
+    sentences: Sequence[str]
+    calls: int
+
+
+def judge(
+    name: str,
+    encode_as: ByRole,
+    suites: Sequence[AnySuite],
+    expected: Sequence[Vectors],
+    tolerance: float,
+    pace: Pace,
+    is_exact: bool = False,
+) -> Trial:
+    """Score a backend: it passes unless it loses more than `tolerance` points on a suite.
+
+    Args:
+        expected: what torch in float32 makes of the suites, or of more.
+        is_exact: this is the backend that has made that; it need not do it again.
+    """
+    scores, losses, cosines = {}, [], []
+    for suite, exact in zip(suites, expected):
+        vectors = scoring.embed(suite, (lambda role: lambda texts: exact.of(role, texts)) if is_exact else encode_as)  # noqa: B023
+        score = scoring.score(suite, vectors).value
+        scores[suite.name] = finite(score)
+        losses.append(score - scoring.score(suite, exact).value)
+        cosines += [
+            pair_cosine(array, exact.of(role, suite.texts[role])).min() for role, array in vectors.arrays.items()
+        ]
+    worst = min(losses, key=lambda loss: loss if math.isfinite(loss) else -math.inf)
+    passed = bool(worst >= -tolerance)
+    encode = encode_as(None)
+    latency = latencies_ms(lambda sentence: encode([sentence]), pace.sentences, pace.calls)
+    return Trial(
+        name,
+        passed,
+        f"{worst:+.2f} points" + ("" if passed else f", expected no less than {-tolerance:g}"),
+        next(iter(scores.values())),
+        finite(worst),
+        scores,
+        finite(min(cosines)),
+        rows_per_second(encode, pace.texts),
+        float(np.percentile(latency, 50)),
+        float(np.percentile(latency, 95)),
+        encode_as.digest,
+    )

@@ -1,0 +1,123 @@
+"""The right to write to an output, held by one process."""
+
+import contextlib
+import json
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from pathlib import Path
+
+import psutil
+from pyarrow import fs
+
+from steps.common.errors import UserError
+from steps.common.storage.output import WORK, Output
+
+logger = logging.getLogger("steps")
+
+
+# Seconds after its last sign of life in which the encode of another machine counts as alive, and between two signs.
+LEASE = 60.0
+
+BEAT = 10.0
+
+
+class Claim:
+    """The right to write to an output, held by one process and shown by a file that is renewed while it lives.
+
+    Whoever comes writes a claim of their own first and looks for others then, so that of two who come at once at least
+    one sees the other (object stores list what was written before). A claim counts as long as its process lives, or,
+    where it is another machine's, for LEASE seconds after its last sign of life, by the clock of the store.
+    """
+
+    def __init__(self, output: Output, run_id: str, lease: float = LEASE, beat: float = BEAT):
+        self._output, self._lease, self._beat = output, lease, beat
+        self._name = f"{WORK}/claim-{uuid.uuid4().hex}.json"
+        self._content = json.dumps(
+            {"machine": _machine(), "host": socket.gethostname(), "run_id": run_id, **_process()}
+        )
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._renew, name="claim", daemon=True)
+
+    def __enter__(self) -> "Claim":
+        """Raises UserError where somebody else holds one."""
+        self._output.write_text(self._name, self._content)
+        try:
+            self._look_for_others()
+        except BaseException:
+            self._output.delete(self._name)
+            raise
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._stop.set()
+        self._thread.join()
+        with contextlib.suppress(UserError):
+            self._output.delete(self._name)
+        self._output.tidy()
+
+    def check(self) -> None:
+        """Raises UserError where the claim was taken away: this process has seemed dead to somebody else."""
+        if self._output.size(self._name) is None:
+            raise UserError(
+                f"output {self._output} has been taken over by another encode, since this one gave no sign of life. Let that one finish."
+            )
+
+    def _look_for_others(self) -> None:
+        times = self._times()
+        now = times.pop(self._name)
+        for name, seen in times.items():
+            age = max(0.0, now - seen)
+            held = self._output.read_json(name) or {}
+            if self._is_alive(held, age):
+                raise UserError(
+                    f"output {self._output} is being written by another encode (run {held.get('run_id', 'unknown')}, process {held.get('pid')} on {held.get('host')}, last sign of life {age:.0f} s ago). Wait for it or stop it, or give another output. One that died on another machine is forgotten after {self._lease:.0f} s."
+                )
+            with contextlib.suppress(UserError):
+                self._output.delete(name)
+
+    def _times(self) -> dict[str, float]:
+        """When each claim was last renewed, in seconds by the clock of the store."""
+        place = self._output.place
+        with self._output._reaching():
+            infos = place.filesystem.get_file_info(fs.FileSelector(place.joined(WORK).path, allow_not_found=True))
+        return {
+            f"{WORK}/{info.base_name}": info.mtime_ns / 1e9 if info.mtime_ns else time.time()
+            for info in infos
+            if info.base_name.startswith("claim-") and info.base_name.endswith(".json")
+        }
+
+    def _is_alive(self, held: dict, age: float) -> bool:
+        if held.get("machine") != _machine():
+            return age < self._lease
+        try:
+            process = psutil.Process(held["pid"])
+            return process.is_running() and abs(process.create_time() - held["started"]) < 1
+        except (psutil.Error, KeyError, TypeError, ValueError):
+            return False
+
+    def _renew(self) -> None:
+        while not self._stop.wait(self._beat):
+            try:
+                self.check()
+                self._output.write_text(self._name, self._content)
+            except UserError as error:
+                logger.warning("no sign of life could be given to the output: %s", error)
+
+
+def _machine() -> str:
+    """This machine since it was started, and this process's own numbering of processes: where a pid means something."""
+    parts = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+    with contextlib.suppress(OSError):
+        parts.append(str(Path("/proc/self/ns/pid").stat().st_ino))
+    return " ".join(parts)
+
+
+def _process() -> dict:
+    return {"pid": os.getpid(), "started": psutil.Process().create_time()}

@@ -1,0 +1,178 @@
+"""Where embeddings go: a folder of this machine or of an object store, written to by one encode at a time.
+
+Until the output is whole its folder `.encode` holds what a later encode needs to go on (the plan, a record of each
+finished part), and the claim of whoever writes. Knows neither MLflow nor Hydra.
+"""
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from pyarrow import fs
+
+from steps.common.errors import UserError
+from steps.common.storage.place import Place, first_line, reaching
+from steps.common.storage.stream import BUFFER, open_bytes, sha256
+
+# Hidden, so that no reader of the folder takes what is in it for data.
+WORK = ".encode"
+
+DONE = f"{WORK}/done"
+
+PLAN = f"{DONE}/plan.json"
+
+
+class Output:
+    """Named files in a folder; each appears whole, under its name, or not at all."""
+
+    def __init__(self, place: Place, scratch: Path):
+        """`scratch` is a folder of this machine, for what is not whole yet and where the output is elsewhere."""
+        self.place = place
+        self.workspace = scratch if place.local is None else place.local / WORK
+
+    def __str__(self) -> str:
+        return str(self.place)
+
+    def names(self) -> list[str]:
+        """Every file in it, as a path below it."""
+        return self._found(fs.FileType.File)
+
+    def folders(self) -> list[str]:
+        """Every folder in it, as a path below it."""
+        return self._found(fs.FileType.Directory)
+
+    def _found(self, kind: fs.FileType) -> list[str]:
+        with self._reaching():
+            infos = self.place.filesystem.get_file_info(
+                fs.FileSelector(self.place.path, recursive=True, allow_not_found=True)
+            )
+        base = self.place.path.rstrip("/") + "/"
+        return sorted(info.path.removeprefix(base) for info in infos if info.type == kind)
+
+    def put(self, temporary: Path, name: str) -> None:
+        """Move a finished file of the workspace to its name."""
+        local = self.place.local
+        with self._reaching():
+            if local is None:
+                self._upload(temporary, name)
+                temporary.unlink()
+                return
+            with temporary.open("rb+") as stream:
+                os.fsync(stream.fileno())
+            (local / name).parent.mkdir(parents=True, exist_ok=True)
+            temporary.replace(local / name)
+            _sync_folder((local / name).parent)
+
+    def _upload(self, temporary: Path, name: str) -> None:
+        # An object appears when its stream is closed, also by an error: what counts is the record written after it.
+        with (
+            temporary.open("rb") as source,
+            self.place.filesystem.open_output_stream(self.place.joined(name).path) as target,
+        ):
+            while data := source.read(8 * BUFFER):
+                target.write(data)
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a small file, in one piece."""
+        with self._reaching():
+            self.workspace.mkdir(parents=True, exist_ok=True)
+            temporary = self.workspace / f"{Path(name).name}.tmp"
+            try:
+                temporary.write_text(text, encoding="utf-8")
+                self.put(temporary, name)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def read_bytes(self, name: str) -> bytes:
+        """Raises UserError where it is not there."""
+        place = self.place.joined(name)
+        with reaching(place), open_bytes(place) as stream:
+            return stream.read()
+
+    def read_json(self, name: str):
+        """The content of a JSON file; None where there is none, or what is there is none."""
+        try:
+            return json.loads(self.read_bytes(name))
+        except (UserError, ValueError, RecursionError):
+            return None
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file; None where it is not there."""
+        info = self.place.joined(name).info()
+        return info.size if info.type == fs.FileType.File else None
+
+    def facts(self, name: str) -> tuple[int, str] | None:
+        """Bytes and SHA-256 of a file, as it is there now; None where it is not."""
+        size = self.size(name)
+        return None if size is None else (size, sha256(self.place.joined(name)))
+
+    def flush(self) -> None:
+        """Wait until all that was put is there."""
+
+    @contextlib.contextmanager
+    def fetched(self, name: str) -> Iterator[Path]:
+        """A file as one of this machine."""
+        place = self.place.joined(name)
+        if place.local is not None:
+            yield place.local
+            return
+        with tempfile.TemporaryDirectory(dir=self.workspace) as folder:
+            path = Path(folder) / place.name
+            with reaching(place), open_bytes(place) as source, path.open("wb") as target:
+                while data := source.read(8 * BUFFER):
+                    target.write(data)
+            yield path
+
+    def delete(self, name: str) -> None:
+        """Raises UserError where it is still there afterwards; some object stores do as asked and then complain."""
+        place = self.place.joined(name)
+        try:
+            place.filesystem.delete_file(place.path)
+        except OSError:
+            if self.size(name) is not None:
+                raise UserError(f"{place} cannot be deleted.") from None
+
+    def clear_work(self) -> None:
+        """Remove what was there for going on; the output is whole. Claims stay, each is its owner's."""
+        folder = self.place.joined(DONE)
+        with contextlib.suppress(OSError):
+            folder.filesystem.delete_dir(folder.path)
+
+    def tidy(self) -> None:
+        """Remove the hidden folder if nothing is in it."""
+        folder = self.place.joined(WORK)
+        with contextlib.suppress(OSError, UserError):
+            if folder.local is not None:
+                folder.local.rmdir()
+            elif not any(name.startswith(f"{WORK}/") for name in self.names()):
+                folder.filesystem.delete_dir(folder.path)
+
+    def make(self) -> None:
+        """Make the workspace, and remove what a killed encode had not finished. To be called by whoever has the claim."""
+        with self._reaching():
+            self.workspace.mkdir(parents=True, exist_ok=True)
+            for left in self.workspace.glob("part-*.tmp"):
+                left.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _reaching(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or first_line(error)
+            raise UserError(
+                f"output {self} cannot be written: {reason}. What was finished is kept there. Mend that and run the same command again to go on, or give another output."
+            ) from None
+
+
+def _sync_folder(folder: Path) -> None:
+    """A rename survives a power cut once its folder is synced; not every filesystem knows that of folders."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,264 @@
+"""Files wherever they are: local paths and URIs through pyarrow's filesystems, and fsspec's where pyarrow has none.
+
+Knows neither MLflow nor Hydra.
+"""
+
+import contextlib
+import glob
+import os
+import posixpath
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import quote, unquote_to_bytes
+
+import pyarrow as pa
+from pyarrow import fs
+
+from steps.common.errors import UserError
+
+# Scheme, authority, path, and the options pyarrow takes behind a question mark (endpoint_override=..., region=...).
+URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://([^/?#]*)(.*?)(\?\w+=[^/?]*)?", re.DOTALL)
+
+# A local path as a URI, in any of the ways it is written: file:///x, file://localhost/x, file:/x.
+FILE_URI = re.compile(r"file:(?://([^/]*))?(/.*)?", re.DOTALL | re.IGNORECASE)
+
+# Packages of fsspec's filesystems whose errors are not of the system's kind (httpx: the Hub's).
+NETWORK = ("httpx", "httpcore", "aiohttp", "huggingface_hub")
+
+# Characters of a library's error that are shown.
+LONGEST_ERROR = 300
+
+# Seconds after which a request to Google's storage, which knows no less than 15 minutes, is given up.
+GS_PATIENCE = 60
+
+
+@dataclass(frozen=True)
+class Place:
+    """A file or folder on some filesystem; `str` of it is what a person would type."""
+
+    filesystem: fs.FileSystem
+    path: str
+    # What makes of the path what a person types: s3://, hdfs://host:port; empty for a local path.
+    prefix: str = ""
+
+    def __str__(self) -> str:
+        return self.prefix + self.path
+
+    @property
+    def name(self) -> str:
+        return self.path.rstrip("/").rpartition("/")[2]
+
+    @property
+    def local(self) -> Path | None:
+        """The path on this machine; None where the place is elsewhere."""
+        return Path(self.path) if isinstance(self.filesystem, fs.LocalFileSystem) else None
+
+    def joined(self, name: str) -> "Place":
+        return replace(self, path=f"{self.path.rstrip('/')}/{name}")
+
+    def info(self) -> fs.FileInfo:
+        """Kind, size and time of what is there now."""
+        with reaching(self):
+            return self.filesystem.get_file_info(self.path)
+
+
+def is_uri(given: str) -> bool:
+    """Whether a name is a URI; a local path may be written as one, file:///..."""
+    return bool(URI.fullmatch(given)) and not given.lower().startswith("file:/")
+
+
+def local_name(given: str) -> str:
+    """A local path without the file:// it may be written with; percent signs of such a URI are decoded.
+
+    Raises:
+        UserError: a URI that names another machine, or no path.
+    """
+    if not given.lower().startswith("file:/"):
+        return given
+    host, path = FILE_URI.fullmatch(given).groups(default="")
+    if host.lower() not in ("", "localhost") or not path:
+        raise UserError(
+            f"{given} is no path on this machine; expected file:/// and an absolute path, as in file:///data/x."
+        )
+    return os.fsdecode(unquote_to_bytes(path))
+
+
+def locate(given: Path | str) -> Place:
+    """The place that a path or URI names; whether anything is there is not asked.
+
+    The path of a URI is taken as it is typed, as the tools of the stores do: a space is a space, and %20 three characters.
+
+    Raises:
+        UserError: a scheme nobody knows, or whose library is not installed.
+    """
+    text = str(given)
+    if not is_uri(text):
+        return Place(fs.LocalFileSystem(), local_name(text))
+    scheme, authority, path, options = URI.fullmatch(text).groups(default="")
+    user, at, host = authority.rpartition("@")
+    account = user.partition(":")[0] + at if scheme.startswith("abfs") or ":" not in user else ""
+    shown = f"{scheme}://{account}{host}{path}"
+    if scheme in ("gs", "gcs") and not options:
+        options = f"?retry_limit_seconds={GS_PATIENCE}"
+    try:
+        if scheme == "hf":
+            filesystem, path = _by_fsspec(text, scheme)
+        else:
+            filesystem, path = fs.FileSystem.from_uri(f"{scheme}://{authority}{quote(path)}{options}")
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        if "Unrecognized filesystem type" not in str(error):
+            raise UserError(f"{shown} cannot be used: {first_line(error)}.") from None
+        filesystem, path = _by_fsspec(text, scheme)
+    except OSError as error:
+        raise UserError(f"{shown} cannot be used: {first_line(error)}.{_hint(scheme)}") from None
+    return Place(filesystem, path, _prefix(shown, path))
+
+
+def _prefix(shown: str, path: str) -> str:
+    """What stands before a filesystem's path in the URI it came from."""
+    bare = path.rstrip("/")
+    if shown.rstrip("/").endswith(bare):
+        return shown.rstrip("/").removesuffix(bare)
+    if path.startswith(shown.partition(":")[0] + "://"):
+        return ""
+    # abfs://container@account.dfs.core.windows.net/path, which names the container elsewhere than a path does.
+    scheme, _, rest = shown.partition("://")
+    host = rest.partition("/")[0].rpartition("@")[2].replace(".dfs.", ".blob.")
+    return f"{scheme}://{host}/"
+
+
+def _by_fsspec(uri: str, scheme: str) -> tuple[fs.FileSystem, str]:
+    import fsspec
+
+    try:
+        with reaching(uri):
+            filesystem, path = fsspec.url_to_fs(uri)
+        # The Hub's own filesystem takes a glob for the name of a file here, and quotes it.
+        path = uri.removeprefix("hf://").rstrip("/") if scheme == "hf" else path
+    except ImportError as error:
+        raise UserError(
+            f"{uri}: {scheme}:// needs a package that is not installed here: {first_line(error)}."
+        ) from None
+    except ValueError as error:
+        raise UserError(
+            f"{uri}: there is no filesystem {scheme}://; expected a local path or one of s3, gs, abfs, hdfs, hf ({first_line(error)})."
+        ) from None
+    return fs.PyFileSystem(fs.FSSpecHandler(filesystem)), path
+
+
+def _hint(scheme: str) -> str:
+    if scheme in ("hdfs", "viewfs"):
+        return " hdfs:// needs Java and Hadoop's libhdfs here: set JAVA_HOME, HADOOP_HOME, and CLASSPATH=$(hadoop classpath --glob)."
+    return ""
+
+
+@contextlib.contextmanager
+def reaching(place: Place | str) -> Iterator[None]:
+    """Turn what a filesystem raises into one line.
+
+    Raises:
+        UserError: what is there cannot be reached or read.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"there is nothing at {place} (any more). Check its spelling, or bring it back.") from None
+    except UserError:
+        raise
+    except Exception as error:
+        known = isinstance(error, (OSError, EOFError, pa.ArrowException))
+        if not known and type(error).__module__.partition(".")[0] not in NETWORK:
+            raise
+        raise UserError(f"{place} cannot be read: {getattr(error, 'strerror', None) or first_line(error)}.") from None
+
+
+def would_find(where: Path | str, folder: Place, names: tuple[str, ...]) -> bool:
+    """Whether `find` would take files of these names, once they are in a folder that need not be there yet.
+
+    A local folder is looked for under every name it has by links.
+    """
+    root = locate(where)
+    is_folder = root.info().type == fs.FileType.Directory
+    if not is_folder and not glob.has_magic(root.path):
+        return False
+    base = root.path.rstrip("/") + "/" if is_folder else before_magic(root.path)
+    if root.local is not None and folder.local is not None:
+        levels = None if is_folder or "**" in root.path else root.path.removeprefix(base).count("/")
+        folders = _names_below(base, os.path.realpath(folder.path), levels)
+    elif _same_store(root, folder):
+        base, folders = base.replace("//", "/"), iter([posixpath.normpath(folder.path)])
+    else:
+        return False
+    paths = (f"{one}/{name}" for one in folders for name in names)
+    if is_folder:
+        return any(path.startswith(base) and not hidden(path.removeprefix(base)) for path in paths)
+    from fsspec.utils import glob_translate
+
+    pattern = re.compile(glob_translate(root.path))
+    return any(pattern.match(path) and "/." not in "/" + path.removeprefix(base) for path in paths)
+
+
+def lies_in(where: Path | str, folder: Place) -> bool:
+    """Whether a path, or where its glob begins, is a folder or in it; links are followed."""
+    root = locate(where)
+    path = before_magic(root.path) if glob.has_magic(root.path) and not root.info().size else root.path
+    if root.local is not None and folder.local is not None:
+        path, outer = os.path.realpath(path), os.path.realpath(folder.path)
+    elif _same_store(root, folder):
+        path, outer = posixpath.normpath(path), posixpath.normpath(folder.path)
+    else:
+        return False
+    return path == outer or path.startswith(outer.rstrip("/") + "/")
+
+
+def _same_store(one: Place, other: Place) -> bool:
+    return one.prefix == other.prefix and type(one.filesystem) is type(other.filesystem)
+
+
+def _names_below(base: str, target: str, levels: int | None) -> Iterator[str]:
+    """The names under `base` of a real path: one for each folder on the way to it, and for each link."""
+    for folder, folders, _ in os.walk(base, followlinks=True):
+        real = os.path.realpath(folder)
+        if target == real or target.startswith(real.rstrip("/") + "/"):
+            yield (folder.rstrip("/") + "/" + target.removeprefix(real).lstrip("/")).rstrip("/")
+        deep = levels is not None and folder.removeprefix(base).count("/") >= levels
+        folders[:] = [] if deep else [name for name in folders if not is_loop(str(Path(folder, name)))]
+
+
+def is_loop(folder: str) -> bool:
+    """Whether a folder is one of those it is in, by a link."""
+    if not Path(folder).is_symlink():
+        return False
+    real, parent = os.path.realpath(folder), os.path.realpath(Path(folder).parent)
+    return real == parent or parent.startswith(real.rstrip("/") + "/")
+
+
+def before_magic(path: str) -> str:
+    """The folder, with its slash, in which the first glob of a path is."""
+    return re.split(r"[*?\[]", path, maxsplit=1)[0].rpartition("/")[0] + "/"
+
+
+def hidden(path: str) -> bool:
+    """Whether a part of a relative path starts with . or _, as the leavings of other tools do; _a=1 is a column."""
+    return any(part.startswith(".") or (part.startswith("_") and "=" not in part) for part in path.split("/"))
+
+
+def stamp(place: Place) -> tuple[int, int | None]:
+    """Size and time of change: what differs once a file was written again."""
+    info = place.info()
+    return info.size, info.mtime_ns
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, without its full stop; the long ones of libraries are cut."""
+    text = str(error).strip()
+    line = text.splitlines()[0].rstrip(".") if text else type(error).__name__
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+    return shortened(line)
+
+
+def shortened(text: str) -> str:
+    """As much of a text as an error shows."""
+    return text if len(text) <= LONGEST_ERROR else text[:LONGEST_ERROR] + " ..."

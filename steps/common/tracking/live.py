@@ -1,0 +1,166 @@
+"""What is told to MLflow while a step computes."""
+
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import mlflow
+from mlflow.exceptions import MlflowException
+
+from steps.common.errors import UserError
+from steps.common.storage.output import Output
+from steps.common.storage.place import locate
+from steps.common.storage.stream import sha256
+
+logger = logging.getLogger("steps")
+
+
+# Where a run holds its embeddings.
+EMBEDDINGS = "embeddings"
+
+# Seconds between two figures on the way.
+LIVE_SECONDS = 10.0
+
+# Retries of mlflow's client: waits of 0, 4, 8, ... 120 seconds, ten minutes in all; and none, once that was in vain.
+PATIENT, IMPATIENT = "10", "0"
+
+RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+
+
+class RunOutput(Output):
+    """Parts that become artifacts of a run, and leave this disk once they are there.
+
+    Uploads have a thread of their own: while the server is away, parts wait on the disk and computing goes on.
+    """
+
+    def __init__(self, run_id: str, scratch: Path):
+        super().__init__(locate(scratch), scratch)
+        self._run_id, self._client = run_id, mlflow.MlflowClient()
+        self._thread = ThreadPoolExecutor(1, "upload")
+        self._uploads: list[Future] = []
+
+    def __str__(self) -> str:
+        return f"runs:/{self._run_id}/{EMBEDDINGS}"
+
+    def put(self, temporary: Path, name: str) -> None:
+        super().put(temporary, name)
+        # What is hidden is for going on, and for mending; neither can be done in a run.
+        if not name.startswith("."):
+            self._raise_failed()
+            self._uploads.append(self._thread.submit(self._move, self.place.local / name))
+
+    def _move(self, path: Path) -> None:
+        self._client.log_artifact(self._run_id, str(path), EMBEDDINGS)
+        path.unlink()
+
+    def _raise_failed(self) -> None:
+        self._wait([upload for upload in self._uploads if upload.done()])
+
+    def flush(self) -> None:
+        self._wait(list(self._uploads))
+
+    def _wait(self, uploads: list[Future]) -> None:
+        for upload in uploads:
+            self._uploads.remove(upload)
+            try:
+                upload.result()
+            except (MlflowException, OSError) as error:
+                os.environ[RETRIES] = IMPATIENT
+                raise UserError(
+                    f"the embeddings cannot be uploaded into their run: {_short(error)}. Encode again when the tracking server and its artifact store answer, or give -P output=<folder or URI>, which can be resumed."
+                ) from error
+
+    def facts(self, name: str) -> tuple[int, str] | None:
+        with self.fetched(name) as path:
+            return path.stat().st_size, sha256(locate(path))
+
+    @contextlib.contextmanager
+    def fetched(self, name: str) -> Iterator[Path]:
+        self.flush()
+        folder = self.workspace / "fetched"
+        folder.mkdir(exist_ok=True)
+        uri = f"runs:/{self._run_id}/{EMBEDDINGS}/{name}"
+        path = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+
+class LiveMetrics:
+    """Logs how far an encode has come, while it runs. Only the newest figure counts; one that cannot be logged is left.
+
+    A daemon thread: whoever is stopped does not wait for a server that is away.
+    """
+
+    def __init__(self, run_id: str):
+        self._run_id, self._client = run_id, mlflow.MlflowClient()
+        self._newest: int | None = None
+        self._wake = threading.Event()
+        self._closed = False
+        self._thread = threading.Thread(target=self._log, name="live metrics", daemon=True)
+
+    def __enter__(self) -> "LiveMetrics":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._closed = True
+        self._wake.set()
+
+    def rows(self, done: int) -> None:
+        self._newest = done
+
+    def _log(self) -> None:
+        away = False
+        while not self._wake.wait(LIVE_SECONDS):
+            done, self._newest = self._newest, None
+            if done is None:
+                continue
+            try:
+                self._client.log_metric(self._run_id, "encode/rows_done", done, step=done)
+                if away:
+                    logger.info("the tracking server answers again")
+                away = False
+            except MlflowException as error:
+                if not away and not self._closed:
+                    logger.warning("the tracking server does not answer, the embeddings go on: %s", _short(error))
+                away = True
+
+
+@contextlib.contextmanager
+def recording(where: str) -> Iterator[None]:
+    """Log results, with patience where the tracking server is away.
+
+    Raises:
+        UserError: it stays away; the embeddings are whole.
+    """
+    try:
+        yield
+    except MlflowException as error:
+        os.environ[RETRIES] = IMPATIENT
+        raise UserError(
+            f"the embeddings at {where} are whole, but the tracking server has not taken the results: {_short(error)}. Run the same command again when it answers: nothing is computed twice."
+        ) from error
+
+
+def close_lost_runs(run_ids: list[str], by: str) -> None:
+    """Mark runs that began an output and ended without a word, by kill -9 or without their server, as KILLED."""
+    client = mlflow.MlflowClient()
+    for run_id in run_ids:
+        with contextlib.suppress(MlflowException):
+            if run_id != by and client.get_run(run_id).info.status == "RUNNING":
+                client.set_tag(run_id, "error", f"ended without a word; run {by} went on with its output")
+                client.set_terminated(run_id, "KILLED")
+
+
+def _short(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 200 else f"{text[:200]}..."

@@ -1,0 +1,66 @@
+"""What validation says of a model, as tags."""
+
+import json
+from datetime import UTC, datetime
+
+import mlflow
+from mlflow.exceptions import MlflowException
+
+from steps.common.embeddings.plan import versions
+from steps.common.errors import UserError
+from steps.common.model.find import BACKENDS, VALIDATION, FoundModel
+from steps.common.quality.trials import Trial
+
+
+def lineage(found: FoundModel) -> dict[str, str]:
+    """Where a model and its validation come from: runs, commit, digests, libraries."""
+    active, client = mlflow.active_run(), mlflow.MlflowClient()
+    made = client.get_run(found.logged.source_run_id) if found.logged.source_run_id else None
+    commit = "mlflow.source.git.commit"
+    known = {
+        "validated": datetime.now(UTC).isoformat(timespec="seconds"),
+        "validate run": active.info.run_id,
+        "log_model run": found.logged.source_run_id or "",
+        "upstream run": found.run_id,
+        "code (validate)": client.get_run(active.info.run_id).data.tags.get(commit, ""),
+        "code (log_model)": made.data.tags.get(commit, "") if made else "",
+        **found.describe(),
+        "parameters_sha256": found.tags.get("parameters_sha256", ""),
+        "tokenizer_sha256": found.tags.get("tokenizer_sha256", ""),
+        **versions(),
+    }
+    return {name: value for name, value in known.items() if value}
+
+
+def reference(found: FoundModel) -> dict:
+    """The input examples and what the source model made of them when log_model ran.
+
+    Returns:
+        {"sentences": [...], "embeddings": [[...], ...]}
+
+    Raises:
+        UserError: the run that logged the model has no reference.json (it was not made by log_model).
+    """
+    try:
+        return mlflow.artifacts.load_dict(f"runs:/{found.logged.source_run_id}/reference.json")
+    except MlflowException:
+        raise UserError(
+            f"run {found.logged.source_run_id} has no reference.json, so the model cannot be compared with its source. Log it with mlflow run . -e log_model."
+        ) from None
+
+
+def tag_validation(found: FoundModel, verdict: str, run_id: str) -> None:
+    """Write the verdict on the LoggedModel, where encode looks for it."""
+    mlflow.MlflowClient().set_logged_model_tags(
+        found.logged.model_id, {VALIDATION: verdict, "validation_run_id": run_id}
+    )
+
+
+def tag_backends(found: FoundModel, trials: list[Trial]) -> None:
+    """Write on the LoggedModel which backends passed, for encode's backend=auto."""
+    passed = {
+        trial.backend: {"rows_per_second": trial.rows_per_second, "digest": trial.digest}
+        for trial in trials
+        if trial.passed
+    }
+    mlflow.MlflowClient().set_logged_model_tags(found.logged.model_id, {BACKENDS: json.dumps(passed)})

@@ -1,0 +1,156 @@
+"""Checks of what a model does with its inputs."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from mlflow.exceptions import MlflowException
+from sentence_transformers import SentenceTransformer
+
+from steps.common.model.facts import token_ids
+from steps.common.validation.checks import Check, at_most, equal, same, scaled
+from steps.common.vectors import finite, max_abs_diff, pair_cosine, unit_length
+
+# What a model raises over an input that its signature rules out.
+Refusal = MlflowException
+
+# Texts that a model has to survive.
+HOSTILE = {
+    "empty": "",
+    "blank": " \t ",
+    "very_long": "word " * 600,
+    "one_long_word": "x" * 1000,
+    "emoji": "\U0001f680 \U0001f469‍\U0001f469‍\U0001f467 \U0001f3f3️‍\U0001f308 \U0001f44b\U0001f3fd",
+    "right_to_left": "مرحبا بالعالم، שלום עולם ‮mixed‬",
+    "control_characters": "a\x00b\x07c\x1b[31md\x7f e​f﻿g\u2028h",
+    "combining": "Z̷̡̢a̴̛l̵g̶o̸ é ﷽",
+}
+
+
+def bad_inputs() -> dict[str, object]:
+    """Inputs that `string` in the signature rules out, by name."""
+    import pandas as pd
+
+    return {
+        "number": 3,
+        "list_of_numbers": [1, 2],
+        "column_of_numbers": pd.DataFrame({"text": [1.5, 2.5]}),
+        "matrix": np.zeros((2, 2)),
+        "nothing": None,
+    }
+
+
+def check_form(
+    embeddings: np.ndarray,
+    sentences: Sequence[str],
+    dim: int,
+    normalizes: bool,
+    *,
+    unit_tolerance: float,
+    max_cosine: float,
+) -> list[Check]:
+    """One finite vector of the declared length for each sentence, different ones for different sentences."""
+    checks = [
+        equal("predict/shape", tuple(np.shape(embeddings)), (len(sentences), dim)),
+        equal("predict/dtype", str(embeddings.dtype), "float32"),
+    ]
+    if np.ndim(embeddings) != 2 or not len(embeddings):
+        return checks
+    bad = int(np.size(embeddings) - np.isfinite(embeddings).sum())
+    checks.append(equal("embeddings/non_finite", bad, 0))
+    if bad:
+        return checks
+    lengths = np.linalg.norm(embeddings, axis=1)
+    if normalizes:
+        checks.append(at_most("embeddings/unit_length", float(np.abs(lengths - 1).max()), unit_tolerance))
+    checks.append(Check("embeddings/shortest", float(lengths.min()), "> 0", bool(lengths.min() > 0)))
+    unit = unit_length(np.asarray(embeddings, np.float64))
+    cosines = (unit @ unit.T)[~np.eye(len(unit), dtype=bool)]
+    checks.append(at_most("embeddings/most_alike", float(cosines.max(initial=-1.0)), max_cosine))
+    return checks
+
+
+def check_invariance(encode: Callable[..., np.ndarray], sentences: Sequence[str], tolerance: float) -> list[Check]:
+    """The same vectors on every call, in any order and with any batch size.
+
+    Args:
+        encode: takes (sentences, batch_size=...).
+    """
+    expected = encode(sentences)
+    backwards = encode(list(reversed(sentences)))[::-1]
+    one_by_one = np.concatenate([encode([sentence]) for sentence in sentences])
+    return [
+        same("invariance/repeat", encode(sentences), expected, 0.0),
+        same("invariance/order", backwards, expected, tolerance),
+        same("invariance/batch_of_1", one_by_one, expected, tolerance),
+        same("invariance/batch_size_2", encode(sentences, batch_size=2), expected, tolerance),
+        same("invariance/beside_long_text", encode([*sentences, "word " * 400])[:-1], expected, tolerance),
+    ]
+
+
+def check_refusals(predict: Callable, bad_inputs: dict[str, object], refusal: type[Exception]) -> list[Check]:
+    """Inputs that the signature does not allow are refused, with the error meant for that."""
+    checks = []
+    for name, bad in bad_inputs.items():
+        try:
+            predict(bad)
+            found = "accepted"
+        except refusal:
+            found = "refused"
+        except Exception as error:  # noqa: BLE001 - any other error is a finding, not a crash of the gate
+            found = type(error).__name__
+        checks.append(Check(f"schema/refuses_{name}", found, "= refused", found == "refused"))
+    return checks
+
+
+def check_output(embeddings: np.ndarray, max_cosine: float) -> list[Check]:
+    """The model does not answer everything alike; nothing where its vectors are not finite, which is a check of its own."""
+    if np.ndim(embeddings) != 2 or len(embeddings) < 2 or not np.isfinite(embeddings).all():
+        return []
+    unit = unit_length(np.asarray(embeddings, np.float64))
+    cosines = (unit @ unit.T)[~np.eye(len(unit), dtype=bool)]
+    return [at_most("embeddings/constant", float(cosines.min()), max_cosine)]
+
+
+def check_hostile(encode: Callable[[list[str]], np.ndarray], sentence: str, tolerance: float) -> list[Check]:
+    """A finite vector for whatever a text holds, and the sentence beside it as if it were not there."""
+    alone = encode([sentence])
+    tolerance = scaled(tolerance, alone)
+    checks = []
+    for name, text in HOSTILE.items():
+        try:
+            found = np.asarray(encode([sentence, text]))
+        except Exception as error:  # noqa: BLE001 - any error is a finding, not a crash of the gate
+            checks.append(Check(f"robust/{name}", f"{type(error).__name__}: {error}"[:200], "a finite vector", False))
+            continue
+        if found.shape != (2, alone.shape[1]) or not np.isfinite(found[1]).all():
+            checks.append(Check(f"robust/{name}", "no finite vector", "a finite vector", False))
+            continue
+        moved = max_abs_diff(found[:1], alone)
+        checks.append(
+            Check(
+                f"robust/{name}",
+                finite(moved),
+                f"a finite vector; moves its neighbour <= {tolerance:g}",
+                moved <= tolerance,
+            )
+        )
+    return checks
+
+
+def check_white_space(
+    encode: Callable[[list[str]], np.ndarray], model: SentenceTransformer, sentences: Sequence[str], tolerance: float
+) -> list[Check]:
+    """White space around a sentence changes nothing, where the tokenizer drops it.
+
+    Some tokenizers read it, and then a text with it is another text: that is shown, not failed.
+    """
+    strays = [f"  {sentence} \n" for sentence in sentences]
+    plain, found = encode(list(sentences)), encode(strays)
+    same = np.array([token_ids(model, a) in (None, token_ids(model, b)) for a, b in zip(strays, sentences)])
+    moved = max_abs_diff(found[same], plain[same]) if same.any() else 0.0
+    tolerance = scaled(tolerance, plain)
+    note = f"<= {tolerance:g}"
+    if not same.all():
+        nearest = pair_cosine(found[~same], plain[~same]).min()
+        note += f" where the tokens are the same; they are not for {int((~same).sum())} (lowest cosine {nearest:.3f})"
+    return [Check("invariance/white_space", finite(moved), note, bool(moved <= tolerance))]

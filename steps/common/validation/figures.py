@@ -1,0 +1,323 @@
+"""The figures of a validation: drawn once, as PNG for the run and as SVG for the page. Knows neither MLflow nor Hydra.
+
+On the page a figure takes the colours of its text from the page, so that it is readable in light and dark.
+"""
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure as Canvas
+
+from steps.common.quality.scoring import Difference, Score
+from steps.common.quality.trials import Trial
+from steps.common.vectors import unit_length
+
+matplotlib.use("Agg")
+
+# Inches: as wide as a phone shows without shrinking the letters.
+WIDTH = 4.9
+
+# What becomes a colour of the page in SVG; any colour that no palette has.
+INK, FAINT = "#010203", "#040506"
+
+PAGE = {INK: "var(--ink)", FAINT: "var(--line)"}
+
+PAPER = {INK: "#1b1f24", FAINT: "#d5d9de"}
+
+# Colours that are told apart on white and on black.
+BLUE, GREEN, RED, GREY, AMBER = "#4a86e8", "#2ea36a", "#e0524d", "#8a8f98", "#e09b2d"
+
+TOPICS = (
+    "#4a86e8", "#e0524d", "#2ea36a", "#e09b2d", "#9a6fe0", "#22a6b3", "#d6629f", "#8a8f98", "#a3b52c", "#b5773c",
+    "#5f6fd8", "#e37f5a",
+)  # fmt: skip
+
+# Most points of a scatter: more are a blot, and a page of megabytes.
+MOST_POINTS = 1500
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure by name, what it shows in words, and what draws it with an ink and a faint colour."""
+
+    name: str
+    title: str
+    caption: str
+    make: Callable[[str, str], Canvas]
+
+    def draw(self) -> Canvas:
+        """On white paper."""
+        return self.make(PAPER[INK], PAPER[FAINT])
+
+    def svg(self) -> str:
+        """For the page, as wide as its column."""
+        stream = io.StringIO()
+        # Text stays text, in the font of the page; the salt makes ids the same in every run and distinct in a page.
+        with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": self.name}):
+            self.make(INK, FAINT).savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+        drawn = stream.getvalue()
+        drawn = drawn[drawn.index("<svg") :]
+        for colour, variable in PAGE.items():
+            drawn = drawn.replace(colour, variable)
+        drawn = re.sub(r' xmlns:(?:xlink|cc|dc|rdf)="[^"]*"', "", drawn.replace("xlink:href", "href"))
+        drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)
+        drawn = re.sub(r"<(/?)(?:ns\d+:)", r"<\1", drawn)
+        drawn = re.sub(
+            r"font: (?:(\d[\w.]*) )?[^;\"]*", lambda m: f"font: {m.group(1) or '10px'} system-ui, sans-serif", drawn
+        )
+        size = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', drawn)
+        drawn = drawn.replace(size.group(0), f'width="100%" role="img" aria-label="{self.title}"', 1)
+        return drawn
+
+
+def _canvas(height: float, ink: str, faint: str):
+    """A canvas with one pair of axes in these colours."""
+    figure = Canvas(figsize=(WIDTH, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(faint)
+    axes.tick_params(colors=ink, labelsize=9, length=0)
+    axes.xaxis.label.set_color(ink)
+    axes.yaxis.label.set_color(ink)
+    axes.xaxis.label.set_size(9)
+    axes.yaxis.label.set_size(9)
+    axes.set_axisbelow(True)
+    axes.patch.set_alpha(0)
+    return figure, axes
+
+
+def _legend(figure: Canvas, ink: str) -> None:
+    """Below the axes, where it hides nothing."""
+    figure.legend(
+        loc="outside lower center",
+        ncols=4,
+        frameon=False,
+        fontsize=8,
+        labelcolor=ink,
+        handletextpad=0.3,
+        columnspacing=1,
+    )
+
+
+def suites(
+    scores: Sequence[Score], thresholds: dict[str, float], published: dict[str, float], champion: dict[str, float]
+):
+    """Every score with its interval, beside what was required, published, and reached by the champion."""
+
+    def make(ink: str, faint: str) -> Canvas:
+        figure, axes = _canvas(0.55 * len(scores) + 1.1, ink, faint)
+        axes.grid(axis="x", color=faint, linewidth=0.6)
+        for row, score in enumerate(scores):
+            name = score.suite.name
+            if not score.undefined:
+                axes.plot(
+                    [score.low, score.high], [row, row], color=BLUE, linewidth=5, alpha=0.35, solid_capstyle="round"
+                )
+                axes.plot(
+                    score.value, row, "o", color=BLUE, markersize=7, label="score, interval" if row == 0 else None
+                )
+            marks = (
+                (thresholds, "|", RED, "threshold"),
+                (published, "D", AMBER, "published"),
+                (champion, "s", GREEN, "champion"),
+            )
+            for values, mark, colour, label in marks:
+                if name in values:
+                    first = name == next(iter(values))
+                    axes.plot(
+                        values[name], row, mark, color=colour, markersize=13 if mark == "|" else 5,
+                        markeredgewidth=2 if mark == "|" else 1, label=label if first else None,
+                    )  # fmt: skip
+        axes.set_yticks(range(len(scores)), [score.suite.name for score in scores])
+        axes.set_ylim(len(scores) - 0.5, -0.5)
+        axes.set_xlabel("points")
+        _legend(figure, ink)
+        return figure
+
+    return Figure(
+        "suites",
+        "Scores and their intervals",
+        "The bar is the interval of the score; what was required stands beside it.",
+        make,
+    )
+
+
+def agreement(score: Score) -> Figure:
+    """How the cosines of a suite go with what people said; for retrieval, how well each query was answered."""
+    suite = score.suite
+    names = {"sts": "gold against cosine", "paraphrase": "cosine by label", "retrieval": "nDCG@10 by query"}
+    captions = {
+        "sts": "A point is a pair: a good model's cloud rises from left to right.",
+        "paraphrase": "The less the two overlap, the better the model tells them apart.",
+        "retrieval": "Queries by how high their documents stand: 1 is at the very top, 0 is not among the first ten.",
+    }
+
+    def make(ink: str, faint: str) -> Canvas:
+        figure, axes = _canvas(3.3, ink, faint)
+        axes.grid(color=faint, linewidth=0.6)
+        if suite.kind == "retrieval":
+            axes.hist(score.units.ravel(), bins=20, range=(0, 1), color=BLUE)
+            axes.set(xlabel="nDCG@10", ylabel="queries")
+        elif suite.kind == "paraphrase":
+            for label, colour, name in ((0, GREY, "other meaning"), (1, BLUE, "same meaning")):
+                axes.hist(
+                    score.units[suite.scores == label], bins=25, range=(-0.2, 1), color=colour, alpha=0.7, label=name
+                )
+            axes.set(xlabel="cosine", ylabel="pairs")
+            _legend(figure, ink)
+        else:
+            rows = np.linspace(0, len(suite) - 1, min(len(suite), MOST_POINTS)).round().astype(int)
+            # Moved a little aside, so that equal grades do not hide each other.
+            width = 0.012 * float(np.ptp(suite.scores))
+            aside = np.random.default_rng(0).uniform(-width, width, len(rows))
+            axes.scatter(
+                suite.scores[rows] + aside,
+                score.units[rows],
+                s=9,
+                color=BLUE,
+                alpha=0.5,
+                linewidths=0,
+                rasterized=len(rows) > 400,
+            )
+            axes.set(xlabel="grade by people", ylabel="cosine")
+        return figure
+
+    shown = f" {MOST_POINTS:,} of {len(suite):,} pairs." if suite.kind == "sts" and len(suite) > MOST_POINTS else ""
+    return Figure(
+        f"agreement-{suite.name.replace(' ', '-')}",
+        f"{suite.name}: {names[suite.kind]}",
+        captions[suite.kind] + shown,
+        make,
+    )
+
+
+def heatmap(embeddings: np.ndarray, sentences: Sequence[str]) -> Figure:
+    """Cosine of every two example sentences."""
+
+    def make(ink: str, faint: str) -> Canvas:
+        figure, axes = _canvas(3.2, ink, faint)
+        unit = unit_length(np.asarray(embeddings, np.float64))
+        cosines = unit @ unit.T
+        # Blue over whatever the page is: nothing in common is no colour.
+        axes.imshow(
+            cosines, cmap=LinearSegmentedColormap.from_list("shade", [f"{BLUE}00", BLUE]), vmin=0, vmax=1, aspect="auto"
+        )
+        for (row, column), value in np.ndenumerate(cosines):
+            colour = "white" if value > 0.7 else ink
+            axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
+        numbers = [str(i + 1) for i in range(len(sentences))]
+        labels = [f"{i + 1} {_cut(text, 22)}" for i, text in enumerate(sentences)]
+        axes.set_xticks(range(len(numbers)), numbers)
+        axes.set_yticks(range(len(labels)), labels, fontsize=8)
+        axes.spines[["left", "bottom"]].set_visible(False)
+        return figure
+
+    return Figure("sentences", "Example sentences", "Cosine of every two of them: what means the same is blue.", make)
+
+
+def topic_map(embeddings: np.ndarray, topics: Sequence[str]) -> Figure:
+    """The sample corpus in the plane of its two main directions (PCA), by topic."""
+
+    def make(ink: str, faint: str) -> Canvas:
+        figure, axes = _canvas(4.4, ink, faint)
+        points, share = principal_plane(embeddings)
+        for number, topic in enumerate(dict.fromkeys(sorted(topics))):
+            own = np.array([other == topic for other in topics])
+            axes.scatter(
+                *points[own].T, s=16, color=TOPICS[number % len(TOPICS)], linewidths=0, alpha=0.85, label=topic
+            )
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.set(xlabel=f"first direction ({share[0]:.0%} of the variance)", ylabel=f"second ({share[1]:.0%})")
+        _legend(figure, ink)
+        return figure
+
+    return Figure(
+        "corpus", "The sample corpus by topic", "Texts of one topic lie together if the model tells topics apart.", make
+    )
+
+
+def principal_plane(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates of each row along the two directions of most variance, float64 [n, 2], and their shares of it."""
+    centred = np.asarray(embeddings, np.float64)
+    centred = centred - centred.mean(axis=0)
+    left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
+    points = np.zeros((len(centred), 2))
+    width = min(2, len(sizes))
+    points[:, :width] = left[:, :width] * sizes[:width]
+    share = np.zeros(2)
+    share[:width] = sizes[:width] ** 2 / max((sizes**2).sum(), np.finfo(float).tiny)
+    return points, share
+
+
+def backends(trials: Sequence[Trial]) -> Figure:
+    """Sentences a second of every backend that ran, with what it lost."""
+    ran = [trial for trial in trials if trial.rows_per_second]
+
+    def make(ink: str, faint: str) -> Canvas:
+        figure, axes = _canvas(0.45 * len(ran) + 0.8, ink, faint)
+        rates = [trial.rows_per_second for trial in ran]
+        bars = axes.barh(
+            [trial.backend for trial in ran],
+            rates,
+            color=[GREEN if trial.passed else GREY for trial in ran],
+            height=0.62,
+        )
+        labels = [
+            f"{trial.rows_per_second:,.0f}/s, {trial.difference:+.2f}"
+            if trial.difference is not None
+            else f"{trial.rows_per_second:,.0f}/s"
+            for trial in ran
+        ]
+        axes.bar_label(bars, labels, fontsize=8, color=ink, padding=4)
+        axes.set_xlim(0, max(rates) * 1.45)
+        axes.invert_yaxis()
+        axes.set_xlabel("sentences a second, and points lost or gained")
+        return figure
+
+    return Figure("backends", "Backends", "Green passed; grey loses too much, and encode will not choose it.", make)
+
+
+def latency(milliseconds: np.ndarray) -> Figure:
+    """Single calls by how long they took."""
+
+    def make(ink: str, faint: str) -> Canvas:
+        figure, axes = _canvas(2.5, ink, faint)
+        axes.grid(axis="y", color=faint, linewidth=0.6)
+        axes.hist(milliseconds, bins=min(20, max(5, len(milliseconds) // 2)), color=BLUE)
+        top = axes.get_ylim()[1]
+        for share, colour in ((50, AMBER), (95, RED)):
+            value = float(np.percentile(milliseconds, share))
+            axes.axvline(value, color=colour, linewidth=1.5)
+            axes.text(
+                value,
+                top,
+                f" p{share} {value:.1f}",
+                fontsize=8,
+                color=ink,
+                va="bottom",
+                ha="right" if share == 50 else "left",
+            )
+        axes.set(xlabel="milliseconds of one call with one sentence", ylabel="calls")
+        return figure
+
+    return Figure("latency", "Latency", "The loaded model asked for one sentence at a time, in this process.", make)
+
+
+def champion_scores(scores: Sequence[Score], differences: dict[str, Difference]) -> dict[str, float]:
+    """What the champion reached, by suite."""
+    found = {
+        score.suite.name: score.value - differences[score.suite.name].value
+        for score in scores
+        if score.suite.name in differences
+    }
+    return {name: value for name, value in found.items() if np.isfinite(value)}
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"

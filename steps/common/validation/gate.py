@@ -1,0 +1,393 @@
+"""What validate asks of one model: groups of checks, and what they find. Knows no Hydra."""
+
+import contextlib
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sentence_transformers import SentenceTransformer
+
+from steps.common.backends import Backend, Settings
+from steps.common.backends.check import Refused
+from steps.common.backends.timing import latencies_ms
+from steps.common.backends.torch import find_tasks
+from steps.common.corpus.sample import sample_topics
+from steps.common.launch import summary
+from steps.common.model import facts as factss
+from steps.common.model import load as models
+from steps.common.model.facts import facts, normalizes
+from steps.common.model.find import FoundModel, download
+from steps.common.model.load import input_example, load_backend, load_embeddings_api, load_pyfunc, scoring_app
+from steps.common.quality import scoring, trials
+from steps.common.quality.bootstrap import Bootstrap
+from steps.common.quality.roles import ByRole
+from steps.common.quality.scoring import Difference, Score
+from steps.common.quality.suites import AnySuite, SuiteSpec
+from steps.common.quality.trials import Trial
+from steps.common.tracking import verdict
+from steps.common.validation import environment, identity, serving
+from steps.common.validation.behaviour import (
+    Refusal,
+    bad_inputs,
+    check_form,
+    check_hostile,
+    check_invariance,
+    check_output,
+    check_refusals,
+    check_white_space,
+)
+from steps.common.validation.checks import Check, at_least, at_most, equal, failed, guarded, same
+from steps.common.validation.openai import check_api
+from steps.common.validation.weights import check_trained, check_weights, check_word_vectors
+
+logger = logging.getLogger("steps")
+
+
+# Checks that say what is wrong inside a model.
+NAMES_CAUSE = ("known/", "unchanged/", "weights/", "tokenizer/")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What is asked, and how much may be missed. The fields are explained in conf/validate.yaml."""
+
+    specs: Sequence[SuiteSpec]
+    bootstrap: Bootstrap
+    # Of the backend whose scores decide, and names of others to try: name/precision.
+    settings: Settings
+    candidates: Sequence[str]
+    candidate_pairs: int
+    sentences: Sequence[str]
+    max_cosine: float
+    latency_calls: int
+    # Tolerances.
+    parity: float
+    invariance: float
+    unit_length: float
+    spearman: float
+    # Of a server.
+    start_timeout: float
+    clients: int
+    seconds: float
+    fresh_environment: bool
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The model that is validated, loaded both ways, in one folder."""
+
+    found: FoundModel
+    folder: Path
+    native: object
+    pyfunc: object
+
+    @property
+    def dim(self) -> int:
+        """What the signature declares."""
+        return self.pyfunc.metadata.signature.outputs.inputs[0].shape[-1]
+
+    @property
+    def params(self) -> dict:
+        """Inference params that change the result."""
+        return {"truncate_dim": max(1, self.dim // 2), "normalize_embeddings": True}
+
+
+@dataclass
+class Findings:
+    """What there is to say of a model; `checks` decide."""
+
+    checks: list[Check] = field(default_factory=list)
+    scores: list[scoring.Score] = field(default_factory=list)
+    # By suite: the score required, the published one, and the difference to the champion.
+    thresholds: dict = field(default_factory=dict)
+    references: dict = field(default_factory=dict)
+    differences: dict = field(default_factory=dict)
+    trials: list[Trial] = field(default_factory=list)
+    # Milliseconds of single calls; embeddings of the test sentences and of the sample corpus.
+    latency: np.ndarray | None = None
+    sentences: np.ndarray | None = None
+    corpus: np.ndarray | None = None
+    # What the server was measured at.
+    deployment: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def failures(self) -> list[Check]:
+        return failed(self.checks)
+
+    @property
+    def verdict(self) -> str:
+        return "failed" if self.failures else "passed"
+
+    @property
+    def passed_backends(self) -> list[str]:
+        """What encode may use: none of a model that failed."""
+        return [trial.backend for trial in self.trials if trial.passed and not self.failures]
+
+    @property
+    def regressed(self) -> list[str]:
+        """The suites on which the champion is better, and not by noise."""
+        return scoring.regressions(self.differences)
+
+    def metrics(self) -> dict[str, float]:
+        """What is logged beside the scores, by name."""
+        values = {check.name: check.value for check in self.checks}
+        metrics = {
+            "parity/max_abs_diff": values.get("parity/max_abs_diff"),
+            # A server that could not be asked at all has said nothing of itself.
+            "serving/ok": 0.0,
+            **self.deployment,
+            "checks/total": len(self.checks),
+            "checks/failed": len(self.failures),
+        }
+        if self.latency is not None:
+            metrics |= {f"latency/p{share}_ms": float(np.percentile(self.latency, share)) for share in (50, 95)}
+        for trial in self.trials:
+            metrics |= trial.metrics()
+        return {name: value for name, value in metrics.items() if value is not None}
+
+
+def examine(
+    found: FoundModel,
+    folder: Path,
+    suites: Sequence[AnySuite],
+    champion: FoundModel | None,
+    server: serving.Server | None,
+    rules: Rules,
+) -> Findings:
+    """Load a model both ways and check all it claims. A check that cannot be made is a failed check.
+
+    Raises:
+        UserError: what the user can put right, such as a server's port that was taken meanwhile.
+    """
+    reference = verdict.reference(found)
+    model = Subject(found, folder, models.load_native(folder), load_pyfunc(folder))
+    findings = Findings()
+    groups = {
+        "identity": lambda: check_identity(found.tags, model.native),
+        "parity": lambda: check_loading(model, reference, rules.parity),
+        # Before anything is timed: the server stops here.
+        "serving": lambda: check_deployment(model, server, rules, findings),
+        "embeddings_api": lambda: check_embeddings_api(model, rules.parity),
+        "predict": lambda: check_behaviour(model, rules, findings),
+        "quality": lambda: check_quality(model, suites, champion, rules, findings),
+    }
+    for name, check in groups.items():
+        findings.checks += guarded(name, check)
+    return findings
+
+
+def check_identity(tags: dict[str, str], native) -> list[Check]:
+    """The model is what was logged, and what a model with its weights is known to be; and it is not broken inside."""
+    facts = factss.facts(native)
+    name, known = identity.find_known(tags, facts)
+    return [
+        *identity.check_unchanged(tags, facts),
+        *identity.check_known(name, known, facts),
+        *check_weights(native),
+        *check_word_vectors(native),
+    ]
+
+
+def check_loading(model: Subject, reference: dict, tolerance: float) -> list[Check]:
+    """The model loaded either way gives what the source model gave when it was logged."""
+    pyfunc, native, sentences = model.pyfunc, model.native, reference["sentences"]
+    source = np.array(reference["embeddings"], np.float32)
+    predicted = pyfunc.predict(sentences)
+    one = pyfunc.predict([sentences[0]])
+    cut = pyfunc.predict(sentences, params=model.params | {"batch_size": 2})
+    return [
+        same("parity/pyfunc_vs_native", predicted, native.encode(sentences), tolerance),
+        same("parity/native_vs_source", native.encode(sentences), source, tolerance),
+        same("parity/max_abs_diff", predicted, source, tolerance),
+        same("input/str_vs_list", pyfunc.predict(sentences[0]), one, tolerance),
+        same("input/dataframe_vs_list", pyfunc.predict(pd.DataFrame({"text": sentences})), predicted, tolerance),
+        equal("params/truncate_dim", cut.shape[-1], model.params["truncate_dim"]),
+        at_most("params/normalize_embeddings", float(np.abs(np.linalg.norm(cut, axis=1) - 1).max()), 1e-3),
+    ]
+
+
+def check_deployment(model: Subject, server: serving.Server | None, rules: Rules, findings: Findings) -> list[Check]:
+    """A server of the model answers as it does, and it predicts in an environment of its own."""
+    predict, examples = model.pyfunc.predict, input_example(model.folder)
+    if server is None:
+        client = serving.InProcess(scoring_app(model.pyfunc))
+        checks, metrics = serving.check_protocol(client, predict, examples, model.params, rules.parity), {}
+    else:
+        checks, metrics = serving.check_server(
+            server,
+            predict,
+            examples,
+            model.params,
+            tolerance=rules.parity,
+            start_timeout=rules.start_timeout,
+            clients=rules.clients,
+            seconds=rules.seconds,
+        )
+    findings.deployment = metrics | {"serving/ok": float(not failed(checks))}
+    if rules.fresh_environment:
+        requirements, expected = model.folder / "requirements.txt", predict(examples)
+        checks += environment.check_fresh_environment(model.found.uri, requirements, examples, expected, rules.parity)
+    return checks
+
+
+def check_embeddings_api(model: Subject, tolerance: float) -> list[Check]:
+    """The model that answers OpenAI's call for this one gives its vectors; nothing where none was logged.
+
+    Asked in this process, through the server's own code: what a server adds was tried with the model itself.
+    """
+    api = load_embeddings_api(model.found)
+    if api is None:
+        return []
+    examples = input_example(model.folder)
+    client = serving.InProcess(scoring_app(api))
+    return check_api(client, examples, model.pyfunc.predict(examples), tolerance)
+
+
+def check_behaviour(model: Subject, rules: Rules, findings: Findings) -> list[Check]:
+    """Form, invariance and robustness of what the model answers."""
+    sentences, predict = list(rules.sentences), model.pyfunc.predict
+    embeddings = findings.sentences = predict(sentences)
+    print("first 10 entries of each test embedding")
+    summary.show_embeddings(sentences, embeddings)
+
+    def encode(texts, **params):
+        return predict(list(texts), params=params or None)
+
+    checks = check_form(
+        embeddings,
+        sentences,
+        model.dim,
+        normalizes(model.native),
+        unit_tolerance=rules.unit_length,
+        max_cosine=rules.max_cosine,
+    )
+    checks += check_output(embeddings, rules.max_cosine)
+    checks += check_invariance(encode, sentences, rules.invariance)
+    checks += check_white_space(encode, model.native, sentences, rules.invariance)
+    checks += check_hostile(encode, sentences[0], rules.invariance)
+    checks += check_refusals(predict, bad_inputs(), Refusal)
+    findings.latency = latencies_ms(predict, sentences, rules.latency_calls)
+    return checks
+
+
+def check_quality(
+    model: Subject, suites: Sequence[AnySuite], champion: FoundModel | None, rules: Rules, findings: Findings
+) -> list[Check]:
+    """What the suites demand; and what became of each backend, which decides nothing."""
+    with contextlib.ExitStack() as stack:
+        own = load_by_role(stack, model.found, model.folder, model.native, rules.settings)
+        findings.scores, embedded = score_all(suites, own, rules.bootstrap)
+        if champion is not None:
+            others = score_champion(champion, suites, rules)
+            findings.differences = scoring.compare_all(findings.scores, others, rules.bootstrap)
+        findings.trials = try_backends(model, suites, own, embedded, rules)
+        findings.corpus = own(None)(sample_topics()[0])
+    name, _ = identity.find_known(model.found.tags, facts(model.native))
+    checks = []
+    for spec, score in zip(rules.specs, findings.scores):
+        if spec.below_champion is not None and champion is None:
+            logger.warning(
+                "suite %s: below_champion=%g asks nothing, since there is no champion to compare with (champion=<run ID>)",
+                score.suite.name,
+                spec.below_champion,
+            )
+        findings.thresholds[score.suite.name] = spec.threshold
+        if name in spec.references:
+            findings.references[score.suite.name] = spec.references[name]
+        reference = findings.references.get(score.suite.name)
+        checks += check_scores(score, spec, reference, findings.differences.get(score.suite.name))
+    sample = suites[0].sample(rules.candidate_pairs)
+
+    def score_of(other) -> float:
+        return scoring.spearman(sample, lambda texts: other.encode(list(texts), show_progress_bar=False))
+
+    # A tokenizer that does not belong to the weights makes them look untrained; known weights are trained.
+    is_known = any(check.name == "known/parameters_sha256" and check.passed for check in findings.checks)
+    if is_known or any(check.name.startswith(NAMES_CAUSE) for check in findings.failures):
+        return checks
+    return checks + check_trained(findings.scores[0].value, rules.specs[0].threshold, score_of, model.native)
+
+
+def score_all(suites: Sequence[AnySuite], encode_as, bootstrap) -> tuple[list[scoring.Score], list]:
+    """A model's scores on all suites, by one backend, and the vectors they are made from."""
+    scores, embedded = [], []
+    for suite in suites:
+        logger.info("scoring %d %s of %s", len(suite), suite.unit, suite.path)
+        embedded.append(scoring.embed(suite, encode_as))
+        scores.append(scoring.score(suite, embedded[-1], bootstrap))
+    return scores, embedded
+
+
+def score_champion(champion: FoundModel, suites: Sequence[AnySuite], rules: Rules) -> list[scoring.Score]:
+    """The champion's scores on the same suites, by torch in float32."""
+    logger.info("scoring the champion %s on the same suites", champion.uri)
+    folder = download(champion)
+    native = models.load_native(folder)
+    with contextlib.ExitStack() as stack:
+        encode_as = load_by_role(stack, champion, folder, native, rules.settings.of("torch/f32"))
+        return score_all(suites, encode_as, rules.bootstrap)[0]
+
+
+def try_backends(model: Subject, suites: Sequence[AnySuite], own: ByRole, embedded: list, rules: Rules) -> list[Trial]:
+    """The backend of the config and every candidate beside torch in float32.
+
+    Args:
+        own: the backend of the config. embedded: what it made of the suites.
+    """
+    samples = [suite.sample(rules.candidate_pairs) for suite in suites]
+    # The rate of whole sentences, the same ones whatever the suites are.
+    pace = trials.Pace(sample_topics()[0], list(rules.sentences), rules.latency_calls)
+    found = []
+
+    def load(name: str, stack) -> ByRole:
+        return load_by_role(stack, model.found, model.folder, model.native, rules.settings.of(name))
+
+    with contextlib.ExitStack() as stack:
+        exact = own if own.key == "torch/f32" else load("torch/f32", stack)
+        expected = embedded if exact is own else [scoring.embed(sample, exact) for sample in samples]
+        for name in dict.fromkeys(["torch/f32", own.key, *rules.candidates]):
+            try:
+                with contextlib.ExitStack() as inner:
+                    encode_as = {"torch/f32": exact, own.key: own}.get(name) or load(name, inner)
+                    is_exact = encode_as is exact
+                    found.append(trials.judge(name, encode_as, samples, expected, rules.spearman, pace, is_exact))
+            except Refused as refused:
+                found.append(Trial(name, False, refused.reason))
+    return found
+
+
+def load_by_role(
+    stack: contextlib.ExitStack, found: FoundModel, folder: Path, model: SentenceTransformer, settings: Settings
+) -> ByRole:
+    """As `load_backend`, for texts in any role; the stack closes what is loaded."""
+
+    def load(prompt_name: str | None, task: str | None) -> Backend:
+        return stack.enter_context(contextlib.closing(load_backend(found, folder, model, settings, prompt_name, task)))
+
+    return ByRole(load, model.prompts, model.default_prompt_name, find_tasks(model))
+
+
+def check_scores(score: Score, spec: SuiteSpec, reference: float | None, difference: Difference | None) -> list[Check]:
+    """What a suite demands of a score: an absolute value, nearness to a published one, no loss to the champion."""
+    if score.undefined:
+        found = [Check(score.name, f"undefined: {score.undefined}", f">= {spec.threshold:g}", False)]
+    else:
+        found = [at_least(score.name, score.value, spec.threshold)]
+    if reference is not None and spec.below_reference is not None:
+        found.append(
+            at_least(f"quality/{score.suite.name}/beside_published", score.value - reference, -spec.below_reference)
+        )
+    if difference is not None and spec.below_champion is not None:
+        found.append(
+            Check(
+                f"quality/{score.suite.name}/beside_champion",
+                difference.value if math.isfinite(difference.value) else None,
+                f">= {-spec.below_champion:g}, or within noise ({difference.low:.2f} to {difference.high:.2f})",
+                not difference.is_loss(spec.below_champion),
+            )
+        )
+    return found

@@ -1,0 +1,183 @@
+"""The verdict of validate: as data, as tables for the terminal, as a page. Knows neither MLflow nor Hydra."""
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader
+from prettytable import PrettyTable, TableStyle
+
+from steps.common.quality.scoring import Difference, Score
+from steps.common.quality.suites import digest
+from steps.common.quality.trials import Trial
+from steps.common.validation.checks import Check
+from steps.common.vectors import finite
+
+TEMPLATE = Path(__file__).with_name("report.html.j2")
+
+# What the checks of a group are about, by the part of their name before the slash; others show that part.
+GROUPS = {
+    "quality": "Quality: the suites",
+    "known": "Known: what these weights are known to be",
+    "unchanged": "Unchanged: what was logged is what was loaded",
+    "weights": "Weights: numbers, and trained",
+    "tokenizer": "Tokenizer: belongs to the weights",
+    "predict": "Prediction: shape and type",
+    "embeddings": "Embeddings: finite, of length 1, different",
+    "invariance": "Invariance: batch, order, padding, white space",
+    "robust": "Robustness: whatever a text holds",
+    "parity": "Parity: pyfunc, native and source agree",
+    "input": "Input: text, list, DataFrame",
+    "params": "Params: those of the signature are obeyed",
+    "schema": "Schema: what it rules out is refused",
+    "serving": "Serving",
+}
+
+
+def as_dict(verdict: str, findings, metrics: dict, **facts) -> dict:
+    """The content of validation.json.
+
+    Args:
+        findings: with checks, scores, references, thresholds, differences, regressed and trials.
+    """
+    return {
+        "validation": verdict,
+        **facts,
+        "suites": [_suite(score, findings) for score in findings.scores],
+        "regressed": findings.regressed,
+        "metrics": metrics,
+        "checks": [asdict(check) for check in findings.checks],
+        "backends": [asdict(trial) for trial in findings.trials],
+    }
+
+
+def _suite(score: Score, findings) -> dict:
+    name, suite = score.suite.name, score.suite
+    difference = findings.differences.get(name)
+    return {
+        "name": name,
+        "kind": suite.kind,
+        "path": str(suite.path),
+        "sha256": digest(suite),
+        "size": len(suite),
+        "unit": suite.unit,
+        "metric": suite.metric,
+        "score": finite(score.value),
+        "interval": [finite(score.low), finite(score.high)],
+        "undefined": score.undefined,
+        "threshold": findings.thresholds.get(name),
+        "published": findings.references.get(name),
+        "champion": _difference(difference) if difference else None,
+        "metrics": score.metrics,
+    }
+
+
+def _difference(difference: Difference) -> dict:
+    return {
+        "difference": finite(difference.value),
+        "interval": [finite(difference.low), finite(difference.high)],
+        "reading": read_difference(difference),
+    }
+
+
+def read_difference(difference: Difference) -> str:
+    """What a difference to the champion means."""
+    if not math.isfinite(difference.value):
+        return "undefined"
+    return "within noise" if difference.is_noise else "better" if difference.value > 0 else "worse"
+
+
+def as_table(checks: list[Check]) -> str:
+    """Every check on a line, for a terminal."""
+    rows = [["pass" if check.passed else "FAIL", check.name, show(check.value), check.threshold] for check in checks]
+    return _table(["", "check", "value", "expected"], rows)
+
+
+def suites_table(findings) -> str:
+    """Every suite on a line, for a terminal."""
+    rows = []
+    for suite in (_suite(score, findings) for score in findings.scores):
+        low, high = suite["interval"]
+        champion = suite["champion"]
+        rows.append(
+            [
+                suite["name"],
+                suite["metric"],
+                suite["undefined"] or f"{suite['score']:.2f}",
+                "" if low is None else f"{low:.2f} to {high:.2f}",
+                "" if suite["published"] is None else f"{suite['published']:.2f}",
+                "" if champion is None else f"{show(champion['difference'])} ({champion['reading']})",
+            ]
+        )
+    return _table(["suite", "measure", "score", "interval", "published", "beside champion"], rows)
+
+
+def backends_table(trials: list[Trial]) -> str:
+    """Every backend that was tried on a line, for a terminal."""
+    rows = [
+        [
+            "pass" if trial.passed else "no",
+            trial.backend,
+            *(show(value) for value in (trial.spearman, trial.cosine_min, trial.rows_per_second, trial.p50_ms)),
+            trial.reason,
+        ]
+        for trial in trials
+    ]
+    return _table(["", "backend", "score", "lowest cosine", "rows/s", "p50 ms", "beside torch f32"], rows)
+
+
+def _table(names: list[str], rows: list[list[str]]) -> str:
+    table = PrettyTable(names, align="l")
+    table.set_style(TableStyle.PLAIN_COLUMNS)
+    table.add_rows(rows)
+    return table.get_string()
+
+
+def figures(findings, sentences: list[str], sample: tuple[list[str], list[str]]) -> list:
+    """The figures there is data for (figures.Figure). `sample`: texts of the sample corpus, and their topics."""
+    # Imported here: matplotlib takes a second.
+    import numpy as np
+
+    from steps.common.validation import figures as drawn
+
+    found = []
+    if findings.scores:
+        champion = drawn.champion_scores(findings.scores, findings.differences)
+        found.append(drawn.suites(findings.scores, findings.thresholds, findings.references, champion))
+        found += [drawn.agreement(score) for score in findings.scores if not score.undefined]
+    if _usable(findings.sentences):
+        found.append(drawn.heatmap(findings.sentences, sentences))
+    if _usable(findings.corpus):
+        found.append(drawn.topic_map(findings.corpus, sample[1]))
+    if any(trial.rows_per_second for trial in findings.trials):
+        found.append(drawn.backends(findings.trials))
+    if findings.latency is not None:
+        found.append(drawn.latency(np.asarray(findings.latency)))
+    return found
+
+
+def _usable(embeddings) -> bool:
+    import numpy as np
+
+    return embeddings is not None and np.ndim(embeddings) == 2 and bool(np.isfinite(embeddings).all())
+
+
+def as_html(validation: dict, drawn: list) -> str:
+    """validation.json as one self-contained page, verdict first, with its figures (figures.Figure) inline."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATE.parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    groups: dict[str, list] = {}
+    for check in validation["checks"]:
+        groups.setdefault(check["name"].partition("/")[0], []).append(check)
+    order = [*(name for name in GROUPS if name in groups), *(name for name in groups if name not in GROUPS)]
+    return environment.get_template(TEMPLATE.name).render(
+        **validation,
+        groups=[(GROUPS.get(name, name), groups[name]) for name in order],
+        figures=[{"name": f.name, "title": f.title, "caption": f.caption, "svg": f.svg()} for f in drawn],
+        show=show,
+    )
+
+
+def show(value) -> str:
+    return "none" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,393 @@
+"""A real `mlflow models serve` on loopback: start it, ask it all it has to answer, hold it under load, stop it.
+
+Knows the scoring server's protocol, but imports no MLflow.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import functools
+import json
+import logging
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+import psutil
+
+from steps.common.errors import UserError
+from steps.common.validation.checks import Check, same
+
+logger = logging.getLogger("steps")
+
+
+HOST = "127.0.0.1"
+
+# Seconds one request may take, and a server to end after SIGTERM.
+REQUEST_TIMEOUT = 60.0
+
+STOP_TIMEOUT = 10.0
+
+# prctl(2): the signal a process gets when the one that started it dies.
+PR_SET_PDEATHSIG = 1
+
+PORT_REMEDY = "Give another one, or serving.port=null for a free one."
+
+
+def check_port(port: int | None) -> None:
+    """Find out, before anything heavy, that a server can listen on this port; None is any free one.
+
+    Raises:
+        UserError: no such port, or something listens there.
+    """
+    if port is None:
+        return
+    if port > 65535:
+        raise UserError(f"serving.port is {port}; expected a port from 1 to 65535, or null for a free one.")
+    with socket.socket() as probe:
+        # As the server does: a port that a server has just left is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise UserError(f"serving.port={port} cannot be used on {HOST} ({error.strerror}). {PORT_REMEDY}") from None
+
+
+def free_port() -> int:
+    """A port that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return probe.getsockname()[1]
+
+
+@dataclass
+class Server:
+    """A scoring server: a process of mlflow's CLI, and below it the one that answers."""
+
+    process: subprocess.Popen
+    port: int
+    log: Path
+    started: float
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+    def client(self) -> httpx.Client:
+        # No proxy of the environment: the server is on this machine.
+        return httpx.Client(base_url=self.url, timeout=REQUEST_TIMEOUT, trust_env=False)
+
+    def wait(self, seconds: float) -> str | None:
+        """Wait until it answers /ping; returns why it does not, or None.
+
+        Raises:
+            UserError: something took its port meanwhile.
+        """
+        end = self.started + seconds
+        with self.client() as client:
+            while self.process.poll() is None:
+                with contextlib.suppress(httpx.HTTPError):
+                    # Another server on this port would answer as well, but then ours has ended.
+                    if client.get("/ping").status_code == 200 and self.process.poll() is None:
+                        logger.info("serving on %s after %.1f s", self.url, time.monotonic() - self.started)
+                        return None
+                if time.monotonic() > end:
+                    return f"no answer to /ping in {seconds:g} s. {self._last_line()}"
+                time.sleep(0.1)
+        line = self._last_line()
+        if "address already in use" in line:
+            raise UserError(f"serving.port={self.port} was taken while the server started. {PORT_REMEDY}")
+        return f"it ended with exit code {self.process.returncode}. {line}"
+
+    def _last_line(self) -> str:
+        """The line of the server's log that says most."""
+        lines = [line.strip() for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
+        # mlflow's own last words are that the command has failed.
+        errors = [
+            line
+            for line in lines
+            if re.search(r"^[\w.]*(Error|Exception)\b|address already in use", line) and "non zero return" not in line
+        ]
+        return (errors or lines or ["its log is empty"])[-1][:300]
+
+    def stop(self) -> None:
+        """End both processes, and leave no zombie: the child first, so that its parent can collect it."""
+        if self.process.poll() is None:
+            with contextlib.suppress(psutil.Error):
+                family = psutil.Process(self.process.pid)
+                for process in family.children(recursive=True) or [family]:
+                    process.terminate()
+            try:
+                self.process.wait(STOP_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                with contextlib.suppress(psutil.Error):
+                    for process in psutil.Process(self.process.pid).children(recursive=True):
+                        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            # It was started as the leader of a group of its own.
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@contextlib.contextmanager
+def serve(folder: Path, port: int | None) -> Iterator[Server]:
+    """Start `mlflow models serve` of a model in a folder, in this environment; it is stopped however the block ends.
+
+    Returns at once: `Server.wait` waits until it answers.
+    """
+    chosen = port or free_port()
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(Path(folder).absolute())]
+    command += ["--host", HOST, "--port", str(chosen), "--env-manager", "local"]
+    # It looks for `uvicorn` on the PATH, which need not be this environment's.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    with tempfile.TemporaryDirectory() as scratch:
+        log = Path(scratch) / "server.log"
+        with log.open("w") as stream:
+            process = subprocess.Popen(
+                command,
+                cwd=scratch,
+                env=os.environ | {"PATH": path},
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                # Ctrl-C in a terminal goes to the whole group; the server is ours to stop.
+                start_new_session=True,
+                preexec_fn=_end_with_parent(),
+            )
+        server = Server(process, chosen, log, time.monotonic())
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+@functools.cache
+def _libc():
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _end_with_parent() -> Callable[[], None] | None:
+    """What makes the server end when this process is killed and cannot stop it (Linux only, as in mlflow itself)."""
+    if not sys.platform.startswith("linux"):
+        return None
+    # Loaded here: between fork and exec nothing but the call is safe.
+    prctl = _libc().prctl
+    return lambda: prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def payloads(examples: Sequence[str], params: dict) -> dict[str, dict]:
+    """Every way to ask that mlflow documents for a model of one string column, by name."""
+    return {
+        "inputs": {"inputs": list(examples)},
+        "single_string": {"inputs": examples[0]},
+        "dataframe_split": {"dataframe_split": {"columns": ["text"], "data": [[text] for text in examples]}},
+        "dataframe_records": {"dataframe_records": [{"text": text} for text in examples]},
+        "params": {"inputs": list(examples), "params": params},
+    }
+
+
+# What has to be refused: body and content type, by name. (A number under `inputs` is not here: mlflow 3.17.2 makes it text
+# before any model sees it. In a DataFrame it leaves it a number.)
+BAD_REQUESTS = {
+    "wrong_key": (json.dumps({"sentences": ["a text"]}), "application/json"),
+    "number": (json.dumps({"dataframe_records": [{"text": 3}]}), "application/json"),
+    "null": (json.dumps({"inputs": None}), "application/json"),
+    "object": (json.dumps({"inputs": {"text": "a text"}}), "application/json"),
+    "malformed_json": ('{"inputs": ["a text"', "application/json"),
+    "param_type": (json.dumps({"inputs": ["a text"], "params": {"batch_size": "many"}}), "application/json"),
+    "content_type": (json.dumps({"inputs": ["a text"]}), "text/plain"),
+}
+
+
+def check_protocol(
+    client: "httpx.Client | InProcess", predict: Callable, examples: Sequence[str], params: dict, tolerance: float
+) -> list[Check]:
+    """Every documented payload gives what the model gives; what cannot be read gets a 4xx and a reason.
+
+    Args:
+        client: of a server, or InProcess.
+        predict: the model itself: (texts, params=...) -> float32 [n, dim].
+        params: inference params that change the result.
+    """
+    expected = {"single_string": predict([examples[0]]), "params": predict(list(examples), params=params)}
+    whole = predict(list(examples))
+
+    def predictions(body: dict) -> list:
+        return body["predictions"]
+
+    return [
+        *(
+            agrees(
+                f"serving/{name}",
+                post(client, json.dumps(payload)),
+                predictions,
+                expected.get(name, whole),
+                tolerance,
+            )
+            for name, payload in payloads(examples, params).items()
+        ),
+        *(refuses(f"serving/refuses_{name}", post(client, *request)) for name, request in BAD_REQUESTS.items()),
+    ]
+
+
+def post(
+    client: "httpx.Client | InProcess", body: str, content_type: str = "application/json"
+) -> httpx.Response | httpx.HTTPError:
+    """Ask a model; what went wrong on the way is returned."""
+    try:
+        return client.post("/invocations", content=body.encode(), headers={"Content-Type": content_type})
+    except httpx.HTTPError as error:
+        return error
+
+
+def agrees(
+    name: str,
+    response: httpx.Response | httpx.HTTPError,
+    read: Callable[[dict], object],
+    expected: np.ndarray,
+    tolerance: float,
+) -> Check:
+    """The embeddings that `read` finds in the body of a response are those expected, number by number."""
+    status, reason = _status(response)
+    if status == 200:
+        try:
+            found = np.array(read(response.json()), np.float32)
+            return same(name, found, expected, tolerance)
+        except (ValueError, KeyError, TypeError):
+            reason = f"200, but no embeddings: {reason}"
+    else:
+        reason = f"{status}: {reason}"
+    return Check(name, reason, f"<= {tolerance:g}", False)
+
+
+def refuses(name: str, response: httpx.Response | httpx.HTTPError) -> Check:
+    """The client is told that the request was wrong, and why."""
+    status, reason = _status(response)
+    return Check(name, f"{status}: {reason}", "= 4xx and a reason", 400 <= status < 500 and bool(reason))
+
+
+def _status(response: httpx.Response | httpx.HTTPError) -> tuple[int, str]:
+    """Status and reason of a response, on one line; 0 where there is none."""
+    if isinstance(response, httpx.HTTPError):
+        return 0, f"{type(response).__name__} {response}".strip()
+    try:
+        reason = response.json()["message"]
+    except (ValueError, KeyError, TypeError):
+        reason = response.text
+    return response.status_code, " ".join(str(reason).split())[:60]
+
+
+@dataclass(frozen=True)
+class Load:
+    """What clients that ask at once have seen: milliseconds of each answer, reasons of the rest, seconds in all."""
+
+    latencies_ms: np.ndarray
+    failures: list[str]
+    seconds: float
+
+    def metrics(self) -> dict[str, float]:
+        """Latency and throughput; latencies are left out where nothing was answered."""
+        answered = len(self.latencies_ms)
+        metrics = {
+            "serving/requests": float(answered + len(self.failures)),
+            "serving/failed_requests": float(len(self.failures)),
+            "serving/requests_per_second": answered / self.seconds,
+        }
+        if answered:
+            metrics |= {f"serving/p{q}_ms": float(np.percentile(self.latencies_ms, q)) for q in (50, 95, 99)}
+        return metrics
+
+    def check(self) -> Check:
+        """Not one request failed."""
+        value = str(len(self.failures)) + (f", such as {self.failures[0]}" if self.failures else "")
+        return Check("serving/failed_requests", value, "= 0", not self.failures and len(self.latencies_ms) > 0)
+
+
+def run_load(server: Server, sentences: Sequence[str], clients: int, seconds: float) -> Load:
+    """Ask with several clients at once, each one sentence after another, for some seconds."""
+    stop = threading.Event()
+    start = time.monotonic()
+
+    def ask(number: int) -> tuple[list[float], list[str]]:
+        latencies, failures = [], []
+        with server.client() as client:
+            turn = number
+            while not stop.is_set() and (time.monotonic() - start < seconds or turn == number):
+                body = json.dumps({"inputs": [sentences[turn % len(sentences)]]})
+                before = time.perf_counter()
+                status, reason = _status(post(client, body))
+                if status == 200:
+                    latencies.append((time.perf_counter() - before) * 1000)
+                else:
+                    failures.append(f"{status}: {reason}")
+                turn += 1
+        return latencies, failures
+
+    with ThreadPoolExecutor(clients) as pool:
+        try:
+            results = list(pool.map(ask, range(clients)))
+        finally:
+            # Ctrl-C: the pool waits for its threads.
+            stop.set()
+    taken = time.monotonic() - start
+    latencies = [ms for some, _ in results for ms in some]
+    return Load(np.array(latencies), [reason for _, some in results for reason in some], taken)
+
+
+def check_server(
+    server: Server,
+    predict: Callable,
+    examples: Sequence[str],
+    params: dict,
+    *,
+    tolerance: float,
+    start_timeout: float,
+    clients: int,
+    seconds: float,
+) -> tuple[list[Check], dict[str, float]]:
+    """All checks of a server that was started, and its metrics; it is stopped when they are done.
+
+    Raises:
+        UserError: something took its port meanwhile.
+    """
+    trouble = server.wait(start_timeout)
+    starts = Check("serving/starts", trouble or "answers /ping", "= answers /ping", trouble is None)
+    if trouble:
+        server.stop()
+        return [starts], {}
+    metrics: dict[str, float] = {}
+    with server.client() as client:
+        checks = [starts, *check_protocol(client, predict, examples, params, tolerance)]
+    if seconds > 0:
+        load = run_load(server, examples, clients, seconds)
+        checks.append(load.check())
+        metrics = load.metrics()
+    server.stop()
+    return checks, metrics
+
+
+class InProcess:
+    """The scoring server's code, an ASGI app, asked without a process or port."""
+
+    def __init__(self, app):
+        self._app = app
+
+    def post(self, path: str, *, content: bytes, headers: dict[str, str]) -> httpx.Response:
+        async def send() -> httpx.Response:
+            transport = httpx.ASGITransport(self._app, raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport, base_url="http://model", timeout=None) as client:
+                return await client.post(path, content=content, headers=headers)
+
+        return asyncio.run(send())

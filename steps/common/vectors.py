@@ -1,0 +1,77 @@
+"""What is done to embeddings after the model."""
+
+import math
+
+import numpy as np
+
+from steps.common.errors import UserError
+
+# embedding.dtype -> type of the numbers that are stored. `binary` has a bit for each dimension, eight in a number.
+STORED = {"float32": "float32", "float16": "float16", "int8": "int8", "binary": "int8"}
+
+
+def unit_length(embeddings: np.ndarray) -> np.ndarray:
+    """Scale each row of [n, dim] to length 1; a row of zeros stays as it is."""
+    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    return (embeddings / np.maximum(lengths, np.finfo(embeddings.dtype).tiny)).astype(embeddings.dtype, copy=False)
+
+
+def shorten(embeddings: np.ndarray, truncate_dim: int | None, normalize: bool) -> np.ndarray:
+    """Keep the first `truncate_dim` dimensions of [n, dim], then make rows unit length if `normalize`.
+
+    The library cuts after the model's own Normalize module, so a cut embedding is shorter than 1: whoever cuts the
+    embeddings of a model that normalises wants `normalize` too.
+    """
+    if truncate_dim is not None:
+        embeddings = np.ascontiguousarray(embeddings[:, :truncate_dim])
+    return unit_length(embeddings) if normalize else embeddings
+
+
+def check_dim(truncate_dim: int | None, dim: int) -> None:
+    """Raises UserError where embeddings of `dim` dimensions cannot be cut to `truncate_dim`."""
+    if truncate_dim is not None and truncate_dim > dim:
+        raise UserError(
+            f"embedding.truncate_dim is {truncate_dim}, but the model has {dim} dimensions. Give {dim} or less."
+        )
+
+
+def stored_width(dim: int, dtype: str) -> int:
+    """Numbers that an embedding of `dim` dimensions is stored in."""
+    return -(-dim // 8) if dtype == "binary" else dim
+
+
+def value_ranges(embeddings: np.ndarray) -> np.ndarray:
+    """Least and greatest value of each dimension of [n, dim]: [2, dim], what `int8` is scaled between."""
+    return np.stack([embeddings.min(axis=0), embeddings.max(axis=0)])
+
+
+def store(embeddings: np.ndarray, dtype: str, ranges: np.ndarray | None) -> np.ndarray:
+    """Embeddings [n, dim] as they are stored: [n, stored_width]. int8 and binary are those of sentence-transformers.
+
+    Args:
+        ranges: of `int8`, from value_ranges; what is beyond them is stored as their end.
+    """
+    if dtype in ("int8", "binary"):
+        from sentence_transformers import quantize_embeddings
+
+        return quantize_embeddings(embeddings, precision=dtype, ranges=ranges)
+    return embeddings.astype(STORED[dtype], copy=False)
+
+
+def pair_cosine(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Cosine of row i of `first` with row i of `second`, both [n, dim]: float [n]."""
+    return np.sum(unit_length(first) * unit_length(second), axis=1)
+
+
+def finite(value: float) -> float | None:
+    """The value, or None for what JSON cannot hold."""
+    return float(value) if np.isfinite(value) else None
+
+
+def max_abs_diff(first: np.ndarray, second: np.ndarray) -> float:
+    """Largest difference of one number; infinite where shapes differ or a number is not finite."""
+    first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    if first.shape != second.shape:
+        return math.inf
+    difference = np.abs(first - second)
+    return float(difference.max(initial=0.0)) if np.isfinite(difference).all() else math.inf
