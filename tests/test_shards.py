@@ -256,21 +256,6 @@ def test_part_names_are_in_the_order_of_the_rows_however_many_there_are():
     assert shards.part_stem(0, 1) == "part-00000"
 
 
-@pytest.mark.parametrize("kind", [ParquetPart, NpyPart])
-def test_vectors_of_a_finished_part_are_read_by_row(output, kind, monkeypatch):
-    monkeypatch.setattr(shards, "ROW_GROUP", 4)
-    part = put_part(output, 0, *(table_of(i, 3) for i in (0, 3, 6, 9)), kind=kind)
-    reader = shards.VectorReader(output, part, 2)
-    assert [reader.row(row).tolist() for row in (0, 2, 3, 3, 8, 11)] == [
-        [0, 0],
-        [2, -2],
-        [3, -3],
-        [3, -3],
-        [8, -8],
-        [11, -11],
-    ]
-
-
 # records, rejects, manifest
 
 

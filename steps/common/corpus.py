@@ -111,8 +111,6 @@ class Corpus:
     fields: Fields
     id_type: pa.DataType
     keep_types: dict[str, pa.DataType]
-    # Nothing: repeats are found within a part. Gone once no planner asks for them.
-    repeats: dict[int, int] = field(default_factory=dict, repr=False)
 
     @property
     def rows(self) -> int:
