@@ -1,4 +1,4 @@
-"""What is done to embeddings after the model. Knows neither MLflow nor Hydra."""
+"""What is done to embeddings after the model."""
 
 import numpy as np
 
@@ -41,19 +41,6 @@ def stored_width(dim: int, dtype: str) -> int:
 def value_ranges(embeddings: np.ndarray) -> np.ndarray:
     """Least and greatest value of each dimension of [n, dim]: [2, dim], what `int8` is scaled between."""
     return np.stack([embeddings.min(axis=0), embeddings.max(axis=0)])
-
-
-def store(embeddings: np.ndarray, dtype: str, ranges: np.ndarray | None) -> np.ndarray:
-    """Embeddings [n, dim] as they are stored: [n, stored_width]. int8 and binary are those of sentence-transformers.
-
-    Args:
-        ranges: of `int8`, from value_ranges; what is beyond them is stored as their end.
-    """
-    if dtype in ("int8", "binary"):
-        from sentence_transformers import quantize_embeddings
-
-        return quantize_embeddings(embeddings, precision=dtype, ranges=ranges)
-    return embeddings.astype(STORED[dtype], copy=False)
 
 
 def pair_cosine(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -223,10 +223,7 @@ def collect_parts(job: Job, output: Output, resumed: set[int]) -> Result:
     corpus = job.corpus
     result = Result(dim=job.dim, dtype=job.options.dtype, ranges=job.ranges)
     for number in range(job.parts):
-        record = manifests.read_record(output, job.stem(number))
-        if record is None:
-            raise UserError(f"output {output} has lost what was written there. Run the same command again to go on.")
-        part = manifests.part_from(record["part"])
+        part = manifests.part_from(_read_record(job, output, number)["part"])
         part = replace(part, source=_span(corpus, part.first_row, part.first_row + part.rows - 1))
         counts = Counts(**part.counts)
         result.add(counts)
@@ -237,7 +234,7 @@ def collect_parts(job: Job, output: Output, resumed: set[int]) -> Result:
         result.parts.append(part)
         result.written_rows += part.written_rows
     rejects = (
-        _relocated(manifests.read_rejects(manifests.read_record(output, job.stem(number)), corpus.id_type), corpus)
+        _relocated(manifests.read_rejects(_read_record(job, output, number), corpus.id_type), corpus)
         for number in range(job.parts)
         if result.null_rows
     )
@@ -248,6 +245,15 @@ def collect_parts(job: Job, output: Output, resumed: set[int]) -> Result:
             f"output {output} was changed while it was written: {'; '.join(findings[:3])}. Run the same command again: those parts are encoded again."
         )
     return result
+
+
+def _read_record(job: Job, output: Output, part: int) -> dict:
+    record = manifests.read_record(output, job.stem(part))
+    if record is None:
+        raise UserError(
+            f"the record of {job.stem(part)} in output {output} is gone. Run the same command again to go on."
+        )
+    return record
 
 
 def _relocated(rejects: pa.Table, corpus: Corpus) -> pa.Table:
@@ -266,6 +272,8 @@ class PartWriter:
         """
         self._job, self._output, self._max_tokens, self._before_part = job, output, max_tokens, before_part
         self._writer: shards.ParquetPart | shards.NpyPart | None = None
+        self._counts = Counts()
+        self._rejects: list[pa.Table] = []
         self.made: list[shards.Part] = []
 
     def __enter__(self) -> "PartWriter":
@@ -279,19 +287,19 @@ class PartWriter:
         """Write the next window; with the last one of a part, put the part in its place."""
         job = self._job
         with explain_write_errors(self._output):
-            if self._writer is None:
+            writer = self._writer
+            if writer is None:
                 make = shards.WRITERS[job.options.format]
-                self._writer = make(self._output.workspace, job.stem(window.part), job.schema, job.width)
-                self._rejects: list[pa.Table] = []
-                self._counts = Counts()
-            self._writer.write(to_table(window, embedded, job.schema))
+                writer = make(self._output.workspace, job.stem(window.part), job.schema, job.width)
+                self._writer, self._counts, self._rejects = writer, Counts(), []
+            writer.write(to_table(window, embedded, job.schema))
             self._counts.add(count_window(window, embedded, self._max_tokens, chunked=job.chunker is not None))
             self._rejects.append(find_rejects(window, job.corpus))
             if window.is_last:
-                self._finish(self._writer, job.rows_of(window.part))
+                self._finish(writer, job.rows_of(window.part))
                 self._writer = None
 
-    def _finish(self, writer: "shards.ParquetPart | shards.NpyPart", rows: range) -> None:
+    def _finish(self, writer: shards.ParquetPart | shards.NpyPart, rows: range) -> None:
         made = writer.finish()
         files = [shards.file_facts(path, name) for path, name in made]
         part = shards.Part(
