@@ -5,10 +5,9 @@ import multiprocessing
 import os
 import random
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from test_pipeline import PATIENCE, put
+from test_pipeline import put
 from test_resume import Letters, WindowBackend, content, job_of, options, output_of, some_texts
 
 from steps.common import corpus as corpora
@@ -16,50 +15,47 @@ from steps.common import pipeline
 from steps.common.corpus import open_corpus
 
 
-def make_parts(job, parts, folder):
-    for part in parts:
-        pipeline.make_part(job, part, WindowBackend(), output_of(folder))
+def make_parts(jobs, last):
+    """Make every second part of some jobs, from the last on."""
+    for job, folder in jobs:
+        for part in range(job.parts - last, -1, -2):
+            pipeline.make_part(job, part, WindowBackend(), output_of(folder))
 
 
-@pytest.mark.parametrize(
-    "given, more",
-    [
-        ({"dtype": "float32"}, {}),
-        ({"dtype": "int8", "format": "npy"}, {"ranges": np.array([[-1] * 3, [40] * 3], np.float32)}),
-        ({"row_per_chunk": True}, {"chunker": Letters()}),
-    ],
-    ids=["float32", "int8 npy", "a row for each chunk"],
-)
-def test_parts_made_in_reverse_order_by_two_processes_are_those_of_one_encode(tmp_path, monkeypatch, given, more):
+def test_parts_made_in_reverse_order_by_two_processes_are_those_of_one_encode(tmp_path, monkeypatch):
     rng = random.Random(7)
     for name in "ab":
         put(tmp_path / f"{name}.jsonl", some_texts(rng, 50))
-    job = job_of(
-        open_corpus(f"{tmp_path}/*.jsonl"),
-        options(rows_per_part=12, **given),
-        rows=5,
-        read=7,
-        kept=48,
-        ahead=300,
-        **more,
-    )
-    whole = pipeline.encode_corpus(job, WindowBackend(), output_of(tmp_path / "whole"))
+    corpus, limits = open_corpus(f"{tmp_path}/*.jsonl"), {"rows": 5, "read": 7, "kept": 48, "ahead": 300}
+    given = {
+        "plain": ({}, {}),
+        "matrices": ({"format": "npy", "dtype": "float16"}, {}),
+        "means": ({}, {"chunker": Letters()}),
+        "chunks": ({"row_per_chunk": True}, {"chunker": Letters()}),
+    }
+    jobs = [
+        (job_of(corpus, options(rows_per_part=12, **wanted), **limits, **more), tmp_path / name)
+        for name, (wanted, more) in given.items()
+    ]
+    for _, folder in jobs:
+        output_of(folder)
+    spawn, processes = multiprocessing.get_context("spawn"), []
+    for last in (1, 2):
+        # The hashes of texts differ between the two.
+        monkeypatch.setitem(os.environ, "PYTHONHASHSEED", str(last))
+        processes.append(spawn.Process(target=make_parts, args=(jobs, last)))
+        processes[-1].start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
 
-    output_of(tmp_path / "out")
-    spawn = multiprocessing.get_context("spawn")
-    for seed, first in enumerate((job.parts - 1, job.parts - 2), start=1):
-        # Hashes of texts differ between the two.
-        monkeypatch.setitem(os.environ, "PYTHONHASHSEED", str(seed))
-        process = spawn.Process(target=make_parts, args=(job, range(first, -1, -2), tmp_path / "out"))
-        process.start()
-        process.join(6 * PATIENCE)
-        assert process.exitcode == 0
-
-    backend = WindowBackend()
-    result = pipeline.encode_corpus(job, backend, output_of(tmp_path / "out"))
-    assert backend.seen == []
-    assert content(tmp_path / "out") == content(tmp_path / "whole")
-    assert (result.parts, result.manifest()) == (whole.parts, whole.manifest())
+    for job, folder in jobs:
+        whole_folder, backend = folder.with_suffix(".whole"), WindowBackend()
+        whole = pipeline.encode_corpus(job, WindowBackend(), output_of(whole_folder))
+        result = pipeline.encode_corpus(job, backend, output_of(folder))
+        assert backend.seen == []
+        assert content(folder) == content(whole_folder)
+        assert (result.parts, result.manifest()) == (whole.parts, whole.manifest())
 
 
 def test_a_part_is_returned_as_its_record_says(tmp_path):
