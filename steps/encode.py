@@ -146,42 +146,63 @@ def check_begun(place, known: dict, accepted: list[str]) -> None:
     """Compare the part of a plan that is known with that of an output; `begin` compares the whole, and holds the claim.
 
     Raises:
-        UserError: the output was begun with another.
+        UserError: the output was started with another plan.
     """
-    from steps.common import manifest as manifests
     from steps.common.output import Output
 
     if place is None:
         return
     with tempfile.TemporaryDirectory() as scratch:
         output = Output(place, Path(scratch))
-        state = manifests.held(output)
-        noted = manifests.known_manifest(output) if state == "whole" else output.read_json(manifests.PLAN)
-        before = noted.get("plan") if state in ("whole", "interrupted") and isinstance(noted, dict) else None
-        if not isinstance(before, dict):
+        record = read_begun(output)
+        if record is None:
             return
-        # Of these more is in a plan than is known.
-        open_nodes = {key: before.get(key) for key in ("model", "backend") if key in known}
-        if not all(isinstance(node, dict) for node in open_nodes.values()):
-            return
-        shared = {key: before.get(key) for key in known}
-        shared |= {
-            key: {name: value for name, value in node.items() if name in known[key]} for key, node in open_nodes.items()
-        }
-        refuse_differences(output, shared, known, accepted)
+        shared = {key: record.plan.get(key) for key in known}
+        # Of these a plan holds more than is known.
+        for key in {"model", "backend"} & known.keys():
+            if not isinstance(shared[key], dict):
+                return
+            shared[key] = {name: value for name, value in shared[key].items() if name in known[key]}
+        refuse_differences(output, record, shared, known, accepted)
 
 
-def refuse_differences(output, before: dict, plan: dict, accepted: list[str]) -> None:
-    """Raises UserError where an output was begun with another plan."""
+def read_begun(output):
+    """The manifests.PlanRecord of an output; None where there is none that can be read.
+
+    Raises:
+        UserError: it is of an unknown version.
+    """
+    from steps.common import manifest as manifests
+    from steps.common import verify
+
+    state = verify.state_of(output)
+    if state == "whole":
+        manifest = manifests.find_manifest(output)
+        return None if manifest is None else manifest.plan_record
+    return manifests.read_plan(output) if state == "interrupted" else None
+
+
+def refuse_differences(output, record, before: dict, plan: dict, accepted: list[str]) -> None:
+    """Compare a plan with that of an output, or with what is known of it.
+
+    Raises:
+        UserError: the output was started with another plan.
+    """
+    from steps.common import manifest as manifests
     from steps.common import plan as plans
 
-    different = plans.differences(before, plan, tuple(accepted))
-    if not different:
+    lines = plans.find_differences(before, plan, accepted)
+    if not lines:
         return
-    only = {line.partition(":")[0].partition(".")[0] for line in different}
-    remedy = f", or accept that with -P accept_changes=[{','.join(sorted(only))}]" if only <= set(ACCEPTABLE) else ""
+    nodes = {key.partition(".")[0] for key in lines}
+    remedy = f", or accept that with -P accept_changes=[{','.join(sorted(nodes))}]" if nodes <= set(ACCEPTABLE) else ""
+    old = (
+        ""
+        if record.format_version == manifests.FORMAT_VERSION
+        else f" by an older version of this project (format {record.format_version})"
+    )
     raise UserError(
-        f"output {output} was begun with something else: {plans.shown(different)}. Go on with what it was begun with, or give another output{remedy}."
+        f"output {output} was started{old} with other settings: {plans.shown(list(lines.values()))}. Run encode with the settings it was started with, or give another output{remedy}."
     )
 
 
@@ -212,8 +233,9 @@ def opened(place, scratch: Path, run_id: str) -> Iterator[tuple]:
 def forget_restored(output) -> None:
     """Remove what was restored of an output that is whole, or was: its manifest says the same, and more."""
     from steps.common import manifest as manifests
+    from steps.common import verify
 
-    if manifests.held(output) == "whole" and manifests.known_manifest(output) is not None:
+    if verify.state_of(output) == "whole" and manifests.find_manifest(output) is not None:
         output.clear_work()
 
 
@@ -221,25 +243,25 @@ def begin(output, plan: dict, run_id: str, accepted: list[str], make_ranges):
     """Note the plan in an output, or go on with one that has the same: the ranges of int8, and the runs so far.
 
     Raises:
-        UserError: the output was begun with another plan.
+        UserError: the output was started with another plan.
     """
     import numpy as np
 
     from steps.common import manifest as manifests
+    from steps.common import verify
 
-    state = manifests.held(output)
-    before = manifests.restore(output) if state == "whole" else output.read_json(manifests.PLAN)
-    is_lost = state != "new" and not manifests.is_plan(before)
+    state = verify.state_of(output)
+    before = manifests.restore(output) if state == "whole" else manifests.read_plan(output)
+    is_lost = state != "new" and before is None
     if is_lost:
-        project.logger.warning("what output %s was made of cannot be read, so all of its parts are made again", output)
+        project.logger.warning("the plan of output %s cannot be read, so all of its parts are made again", output)
         output.clear_work()
-    if state == "new" or is_lost:
-        before = {"plan": plan, "runs": before["runs"] if manifests.is_plan(before) else [], "ranges": None}
-    refuse_differences(output, before["plan"], plan, accepted)
-    ranges = np.array(before["ranges"], np.float32) if before["ranges"] else make_ranges()
-    runs = [*before["runs"], run_id]
-    noted = {"plan": plan, "runs": runs, "ranges": None if ranges is None else ranges.tolist()}
-    output.write_text(manifests.PLAN, json.dumps(noted, allow_nan=False))
+    if state == "new" or before is None:
+        before = manifests.PlanRecord(plan, before.runs if before else [], None, manifests.FORMAT_VERSION)
+    refuse_differences(output, before, before.plan, plan, accepted)
+    ranges = np.array(before.ranges, np.float32) if before.ranges else make_ranges()
+    runs = [*before.runs, run_id]
+    manifests.write_plan(output, manifests.PlanRecord(plan, runs, None if ranges is None else ranges.tolist()))
     if is_lost:
         # From here on it is an output that was stopped.
         for name in (manifests.MANIFEST, manifests.COPY):
@@ -250,7 +272,7 @@ def begin(output, plan: dict, run_id: str, accepted: list[str], make_ranges):
 
 def encode(cfg: DictConfig, run, found, folder: Path, before: dict, texts, place, scratch: Path) -> tuple:
     """Compute and write, up to the manifest: the result, the manifest, what computed it, and where it is."""
-    from steps.common import encoder, pipeline, tracking
+    from steps.common import encoder, pipeline, tracking, verify
     from steps.common import manifest as manifests
 
     backend, chunker, options, computed = load(cfg, found, folder)
@@ -269,26 +291,27 @@ def encode(cfg: DictConfig, run, found, folder: Path, before: dict, texts, place
             result = pipeline.encode_corpus(
                 texts, backend, output, options, chunker=chunker, ranges=ranges, before_part=check, on_rows=live.rows
             )
-        facts = {
-            "run_id": run_id,
-            "upstream_run_id": found.run_id,
-            "validation": found.validation,
-            "model": found.describe(),
-            "corpus": texts.describe(),
-            "backend": {name: getattr(backend, name) for name in ("name", "precision", "device", "digest")},
-            "options": OmegaConf.to_container(cfg, resolve=True, enum_to_str=True),
-            "versions": plan["versions"],
-            "code_commit": run.data.tags.get("mlflow.source.git.commit"),
-            "normalized": options.normalize,
-            "plan": plan,
-            "runs": runs,
+        manifest = manifests.Manifest(
+            run_id=run_id,
+            upstream_run_id=found.run_id,
+            validation=found.validation,
+            model=found.describe(),
+            corpus=texts.describe(),
+            backend={name: getattr(backend, name) for name in ("name", "precision", "device", "digest")},
+            options=OmegaConf.to_container(cfg, resolve=True, enum_to_str=True),
+            versions=plan["versions"],
+            code_commit=run.data.tags.get("mlflow.source.git.commit"),
+            normalized=options.normalize,
+            plan=plan,
+            runs=runs,
+            parts=result.parts,
             **result.manifest(),
-        }
-        manifests.remove_strays(output, result.files())
-        manifest = manifests.write_manifest(output, result.parts, facts)
+        )
+        verify.remove_strays(output, result.files())
+        text = manifests.write_manifest(output, manifest)
         output.flush()
         output.clear_work()
-        return result, manifest, f"{backend.name} {backend.precision} on {backend.device}", str(output)
+        return result, text, f"{backend.name} {backend.precision} on {backend.device}", str(output)
 
 
 def check_accepted(names: list[str]) -> None:

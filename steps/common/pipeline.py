@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from steps.common import manifest as manifests
-from steps.common import shards
+from steps.common import shards, verify
 from steps.common.backends import Backend
 from steps.common.chunks import Chunker
 from steps.common.corpus import Corpus
@@ -87,7 +87,7 @@ class Result(Counts):
         )
         return {name: getattr(self, name) for name in names} | {
             "ranges": None if self.ranges is None else self.ranges.tolist(),
-            "rejects": asdict(self.rejects) if self.rejects else None,
+            "rejects": self.rejects,
         }
 
 
@@ -138,7 +138,7 @@ def encode_corpus(
     parts = -(-corpus.rows // options.rows_per_part)
     stems = [shards.part_stem(index, parts) for index in range(parts)]
     finished = find_finished(output, stems, options.rows_per_part, corpus.rows)
-    there = sum(record["part"]["rows"] for record in finished.values())
+    there = sum(record.part.rows for record in finished.values())
     if there:
         logger.info("%d of %d rows are there already", there, corpus.rows)
     start = time.perf_counter()
@@ -150,7 +150,7 @@ def encode_corpus(
     ):
         for window in windows:
             if window.stem in finished:
-                encoder.replay(window, output, manifests.part_from(finished[window.stem]["part"]))
+                encoder.replay(window, output, finished[window.stem].part)
                 progress.window_passed()
             else:
                 embedded = encoder.embed(window, progress.advance)
@@ -165,15 +165,15 @@ def encode_corpus(
     return result
 
 
-def find_finished(output: Output, stems: list[str], rows_per_part: int, rows: int) -> dict[str, dict]:
+def find_finished(output: Output, stems: list[str], rows_per_part: int, rows: int) -> dict[str, manifests.PartRecord]:
     """The records of parts that an earlier encode has finished, and that are what it says they are."""
     finished = {}
     for index, stem in enumerate(stems):
         record = manifests.read_record(output, stem)
         if record is None:
             continue
-        part, first = manifests.part_from(record["part"]), index * rows_per_part
-        findings = manifests.check_files(output, part.files) or manifests.check_rows(output, part)
+        part, first = record.part, index * rows_per_part
+        findings = manifests.check_files(output, part.files) or verify.check_rows(output, part)
         held = (part.name.partition(".")[0], part.first_row, part.rows)
         if held != (stem, first, min(rows_per_part, rows - first)):
             findings.append("its record is that of other rows")
@@ -195,10 +195,7 @@ def collect(output: Output, stems: list[str], resumed: set[str], corpus: Corpus,
         UserError: one is not.
     """
     for stem in stems:
-        record = manifests.read_record(output, stem)
-        if record is None:
-            raise UserError(f"output {output} has lost what was written there. Run the same command again to go on.")
-        part = manifests.part_from(record["part"])
+        part = read_noted(output, stem).part
         part = replace(part, source=_span(corpus, part.first_row, part.first_row + part.rows - 1))
         counts = Counts(**part.counts)
         result.add(counts)
@@ -208,17 +205,22 @@ def collect(output: Output, stems: list[str], resumed: set[str], corpus: Corpus,
             result.own.add(counts)
         result.parts.append(part)
         result.written_rows += part.written_rows
-    rejects = (
-        _relocated(manifests.read_rejects(manifests.read_record(output, stem), corpus.id_type), corpus)
-        for stem in stems
-        if result.null_rows
-    )
+    records = (read_noted(output, stem) for stem in stems if result.null_rows)
+    rejects = (_relocated(record.read_rejects(corpus.id_type), corpus) for record in records)
     result.rejects = manifests.write_rejects(output, corpus.id_type, rejects)
     findings = manifests.check_files(output, result.files())
     if findings:
         raise UserError(
             f"output {output} was changed while it was written: {'; '.join(findings[:3])}. Run the same command again: those parts are encoded again."
         )
+
+
+def read_noted(output: Output, stem: str) -> manifests.PartRecord:
+    """The record of a part that is finished; raises UserError where it is lost."""
+    record = manifests.read_record(output, stem)
+    if record is None:
+        raise UserError(f"output {output} has lost the record of {stem}. Run the same command again to go on.")
+    return record
 
 
 def _relocated(rejects: pa.Table, corpus: Corpus) -> pa.Table:
