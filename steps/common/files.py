@@ -7,6 +7,7 @@ import bz2
 import contextlib
 import functools
 import glob
+import gzip
 import hashlib
 import io
 import lzma
@@ -17,6 +18,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
 import pyarrow as pa
@@ -44,6 +46,8 @@ GS_PATIENCE = 60
 
 # Compressed bytes taken at a time: what is left of them is copied with every piece that comes out.
 PIECE = 1 << 18
+
+BREAKS_OFF = "it breaks off before its end"
 
 
 @dataclass(frozen=True)
@@ -326,7 +330,7 @@ class _Tee(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer) -> int:
+    def readinto(self, buffer: Any) -> int:
         data = self._stream.read(len(buffer))
         buffer[: len(data)] = data
         if self._digest is not None:
@@ -355,20 +359,17 @@ def open_bytes(place: Place, compression: str | None = None, digest=None) -> Ite
 
 
 class _Decompressed(io.RawIOBase):
-    """What is compressed in a file: all the streams that stand in it one after another, as pigz, pbzip2 or cat leave them.
-
-    The modules gzip, bz2 and lzma take damage behind the first stream for the end of the file, and rows would be lost.
-    """
+    """What is compressed in a file: all the streams that stand in it one after another, as pigz, pbzip2 or cat leave them."""
 
     def __init__(self, place: Place, raw: io.BufferedReader, compression: str):
         self._place, self._compression = place, compression
-        self._pieces = self._zstd(raw) if compression == "zst" else self._streams(raw)
+        self._pieces = _decompress(raw, compression)
         self._piece = memoryview(b"")
 
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer) -> int:
+    def readinto(self, buffer: Any) -> int:
         while not self._piece:
             try:
                 piece = next(self._pieces, None)
@@ -383,41 +384,49 @@ class _Decompressed(io.RawIOBase):
         buffer[:count], self._piece = self._piece[:count], self._piece[count:]
         return count
 
-    def _streams(self, raw: io.BufferedReader) -> Iterator[bytes]:
-        new = {"gz": functools.partial(zlib.decompressobj, 31), "bz2": bz2.BZ2Decompressor, "xz": lzma.LZMADecompressor}
-        data, first = raw.read(PIECE), True
-        while data or first:
-            decoder = new[self._compression]()
-            while not decoder.eof:
-                piece = decoder.decompress(data, BUFFER)
-                if piece:
-                    yield piece
-                # zlib hands back what it has not looked at yet, the others keep it.
-                data = getattr(decoder, "unconsumed_tail", b"")
-                if not decoder.eof and not data and (not piece or getattr(decoder, "needs_input", True)):
-                    data = raw.read(PIECE)
-                    if not data and not piece:
-                        raise EOFError("it breaks off before its end")
-            data, first = decoder.unused_data, False
-            # Zeros between streams are padding.
-            while not data.lstrip(b"\0") and (data := raw.read(PIECE)):
-                pass
-            data = data.lstrip(b"\0")
 
-    def _zstd(self, raw: io.BufferedReader) -> Iterator[bytes]:
-        if not raw.peek(1):
-            raise EOFError("it breaks off before its end")
-        stream = pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd")
-        while piece := stream.read(BUFFER):
-            yield piece
+def _decompress(raw: io.BufferedReader, compression: str) -> Iterator[bytes]:
+    """Pieces of at most BUFFER bytes."""
+    if not raw.peek(1):
+        raise EOFError(BREAKS_OFF)
+    if compression in ("bz2", "xz"):
+        yield from _decompress_streams(raw, compression)
+        return
+    stream = (
+        gzip.GzipFile(fileobj=raw)
+        if compression == "gz"
+        else pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd")
+    )
+    while piece := stream.read(BUFFER):
+        yield piece
+
+
+def _decompress_streams(raw: io.BufferedReader, compression: str) -> Iterator[bytes]:
+    """The modules bz2 and lzma take damage behind the first stream for the end of the file, and rows would be lost
+    (test_damage_behind_the_first_stream_is_not_taken_for_the_end)."""
+    data = raw.read(PIECE)
+    while data:
+        decoder = bz2.BZ2Decompressor() if compression == "bz2" else lzma.LZMADecompressor()
+        while not decoder.eof:
+            piece = decoder.decompress(data, BUFFER)
+            if piece:
+                yield piece
+            data = b""
+            if not decoder.eof and decoder.needs_input:
+                data = raw.read(PIECE)
+                if not data and not piece:
+                    raise EOFError(BREAKS_OFF)
+        data = decoder.unused_data
+        # Zeros between streams are padding.
+        while not data.lstrip(b"\0") and (data := raw.read(PIECE)):
+            pass
+        data = data.lstrip(b"\0")
 
 
 def sha256(place: Place) -> str:
     """SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with reaching(place), open_bytes(place, digest=digest):
-        pass
-    return digest.hexdigest()
+    with reaching(place), open_bytes(place) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def first_line(error: BaseException) -> str:
