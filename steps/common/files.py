@@ -1,7 +1,4 @@
-"""Files wherever they are: local paths and URIs through pyarrow's filesystems, and fsspec's where pyarrow has none.
-
-Knows neither MLflow nor Hydra.
-"""
+"""Files wherever they are: local paths and URIs through pyarrow's filesystems, and fsspec's where pyarrow has none."""
 
 import bz2
 import contextlib
@@ -18,7 +15,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote, unquote_to_bytes
 
 import pyarrow as pa
@@ -41,10 +38,10 @@ BUFFER, REMOTE_BUFFER = 1 << 20, 8 << 20
 # Characters of a library's error that are shown.
 LONGEST_ERROR = 300
 
-# Seconds after which a request to Google's storage, which knows no less than 15 minutes, is given up.
+# Seconds after which a request to Google's storage is given up; its own default is 15 minutes.
 GS_PATIENCE = 60
 
-# Compressed bytes taken at a time: what is left of them is copied with every piece that comes out.
+# Compressed bytes read at a time: the decoder copies what is left of them with every piece it returns.
 PIECE = 1 << 18
 
 BREAKS_OFF = "it breaks off before its end"
@@ -93,10 +90,11 @@ def local_name(given: str) -> str:
     """
     if not given.lower().startswith("file:/"):
         return given
-    host, path = FILE_URI.fullmatch(given).groups(default="")
+    match = FILE_URI.fullmatch(given)
+    host, path = match.groups(default="") if match else ("", "")
     if host.lower() not in ("", "localhost") or not path:
         raise UserError(
-            f"{given} is no path on this machine; expected file:/// and an absolute path, as in file:///data/x."
+            f"{given} is not a path on this machine; expected file:/// and an absolute path, as in file:///data/x."
         )
     return os.fsdecode(unquote_to_bytes(path))
 
@@ -107,12 +105,13 @@ def locate(given: Path | str) -> Place:
     The path of a URI is taken as it is typed, as the tools of the stores do: a space is a space, and %20 three characters.
 
     Raises:
-        UserError: a scheme nobody knows, or whose library is not installed.
+        UserError: an unknown scheme, or one whose library is not installed.
     """
     text = str(given)
-    if not is_uri(text):
+    match = URI.fullmatch(text)
+    if match is None or not is_uri(text):
         return Place(fs.LocalFileSystem(), local_name(text))
-    scheme, authority, path, options = URI.fullmatch(text).groups(default="")
+    scheme, authority, path, options = match.groups(default="")
     user, at, host = authority.rpartition("@")
     account = user.partition(":")[0] + at if scheme.startswith("abfs") or ":" not in user else ""
     shown = f"{scheme}://{account}{host}{path}"
@@ -180,7 +179,7 @@ def reaching(place: Place | str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise UserError(f"there is nothing at {place} (any more). Check its spelling, or bring it back.") from None
+        raise UserError(f"{place} does not exist. Check the path, or restore the file.") from None
     except UserError:
         raise
     except Exception as error:
@@ -316,15 +315,21 @@ def _hidden(path: str) -> bool:
 
 
 def stamp(place: Place) -> tuple[int, int | None]:
-    """Size and time of change: what differs once a file was written again."""
+    """Size and modification time: they differ once a file was written again."""
     info = place.info()
     return info.size, info.mtime_ns
+
+
+class Digest(Protocol):
+    """A hash of hashlib."""
+
+    def update(self, data: bytes, /) -> None: ...
 
 
 class _Tee(io.RawIOBase):
     """A pyarrow stream as Python's, with a digest of all that is read."""
 
-    def __init__(self, stream: pa.NativeFile, digest):
+    def __init__(self, stream: pa.NativeFile, digest: Digest | None):
         self._stream, self._digest = stream, digest
 
     def readable(self) -> bool:
@@ -339,21 +344,23 @@ class _Tee(io.RawIOBase):
 
 
 @contextlib.contextmanager
-def open_bytes(place: Place, compression: str | None = None, digest=None) -> Iterator[io.BufferedReader]:
+def open_bytes(
+    place: Place, compression: str | None = None, digest: Digest | None = None
+) -> Iterator[io.BufferedReader]:
     """Stream a file, decompressed.
 
     Args:
         compression: gz, bz2, xz or zst.
-        digest: a hashlib object that is shown the bytes of the file as it is, all of them once it was read to its end.
+        digest: updated with the bytes of the file as they are on disk; complete once the stream was read to its end.
 
     Raises:
         UserError: what is compressed breaks off, or is something else.
     """
     size = BUFFER if place.local is not None else REMOTE_BUFFER
     with place.filesystem.open_input_stream(place.path, compression=None, buffer_size=0) as stream:
-        raw = io.BufferedReader(_Tee(stream, digest), size)
+        raw: Any = io.BufferedReader(_Tee(stream, digest), size)
         yield raw if compression is None else io.BufferedReader(_Decompressed(place, raw, compression), BUFFER)
-        # What was not asked for belongs to the file too.
+        # The digest covers the rest of the file too.
         while not raw.closed and raw.read(BUFFER):
             pass
 
@@ -393,9 +400,7 @@ def _decompress(raw: io.BufferedReader, compression: str) -> Iterator[bytes]:
         yield from _decompress_streams(raw, compression)
         return
     stream = (
-        gzip.GzipFile(fileobj=raw)
-        if compression == "gz"
-        else pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd")
+        gzip.GzipFile(fileobj=raw) if compression == "gz" else pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd")
     )
     while piece := stream.read(BUFFER):
         yield piece
@@ -430,7 +435,7 @@ def sha256(place: Place) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, without its full stop; the long ones of libraries are cut."""
+    """The first line of an error's message, without its full stop, cut to LONGEST_ERROR characters."""
     text = str(error).strip()
     line = text.splitlines()[0].rstrip(".") if text else type(error).__name__
     line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
@@ -438,5 +443,5 @@ def first_line(error: BaseException) -> str:
 
 
 def shortened(text: str) -> str:
-    """As much of a text as an error shows."""
+    """A text, cut to LONGEST_ERROR characters."""
     return text if len(text) <= LONGEST_ERROR else text[:LONGEST_ERROR] + " ..."

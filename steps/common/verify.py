@@ -5,7 +5,7 @@ import logging
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -239,15 +239,17 @@ def _check_columns(output: Output, part: Part, manifest: Manifest) -> list[str]:
 def _read_shape(output: Output, part: Part) -> tuple[int, int | None, np.dtype, list[str] | None]:
     """Rows, width (None where every row is null), type of the numbers and columns (None of a matrix) of a part."""
     place = output.place.joined(part.name)
+    width: int | None
     with place.filesystem.open_input_file(place.path) as stream:
         if part.name.endswith(ENDINGS["npy"]):
-            (rows, width), _, kind = np.lib.format.read_array_header_1_0(_skip_magic(stream))
+            np.lib.format.read_magic(stream)
+            (rows, width), _, kind = np.lib.format.read_array_header_1_0(stream)
             return rows, width, kind, None
         file = pq.ParquetFile(stream)
-        schema, rows = file.schema_arrow, file.metadata.num_rows
-        column = schema.field("embedding").type
+        column = file.schema_arrow.field("embedding").type
         width = column.list_size if pa.types.is_fixed_size_list(column) else _read_first_width(file)
-    return rows, width, np.dtype(column.value_type.to_pandas_dtype()), schema.names
+        kind = np.dtype(column.value_type.to_pandas_dtype())
+        return file.metadata.num_rows, width, kind, file.schema_arrow.names
 
 
 def _read_first_width(file: pq.ParquetFile) -> int | None:
@@ -257,11 +259,6 @@ def _read_first_width(file: pq.ParquetFile) -> int | None:
         if len(vectors):
             return len(vectors[0])
     return None
-
-
-def _skip_magic(stream: IO[bytes]) -> IO[bytes]:
-    np.lib.format.read_magic(stream)
-    return stream
 
 
 def check_rows(output: Output, part: Part) -> list[str]:
