@@ -16,6 +16,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -77,12 +78,12 @@ def look_at(cfg: DictConfig, found) -> tuple[Path, dict]:
 
 def load(cfg: DictConfig, found, folder: Path) -> tuple:
     """What computes with a found model: the backend, the chunker, what is done with the vectors, and the plan's share."""
-    from steps.common import encoder
     from steps.common import model as models
     from steps.common.backends import check_task
     from steps.common.backends.load import check_asked
     from steps.common.backends.torch import find_input, find_prompt, find_tasks
     from steps.common.chunks import Chunker
+    from steps.common.job import Options
 
     settings, embedding = project.backend_settings(cfg.backend), cfg.embedding
     check_asked(settings)
@@ -93,7 +94,7 @@ def load(cfg: DictConfig, found, folder: Path) -> tuple:
     chunker = Chunker(find_input(native, task), prompt, cfg.corpus.chunk_overlap) if chunks else None
     backend = models.load_backend(found, folder, native, settings, embedding.prompt_name, task)
     cut = embedding.truncate_dim is not None
-    options = encoder.Options(
+    options = Options(
         dtype=embedding.dtype.name,
         truncate_dim=embedding.truncate_dim,
         # The model's own Normalize comes before the cut.
@@ -112,6 +113,16 @@ def load(cfg: DictConfig, found, folder: Path) -> tuple:
         },
     }
     return backend, chunker, options, plan
+
+
+def read_corpus_note(output: str | None) -> dict | None:
+    """What an encode that was stopped noted of its corpus, so that only the digest of its files is computed again."""
+    from steps.common.output import CORPUS, Output
+
+    if not output:
+        return None
+    with tempfile.TemporaryDirectory() as scratch:
+        return Output(inputs.output_place(output), Path(scratch)).read_json(CORPUS)
 
 
 def plan_before(cfg: DictConfig, texts) -> dict:
@@ -274,23 +285,28 @@ def encode(cfg: DictConfig, run, found, folder: Path, before: dict, texts, place
     """Compute and write, up to the manifest: the result, the manifest, what computed it, and where it is."""
     from steps.common import encoder, pipeline, tracking, verify
     from steps.common import manifest as manifests
+    from steps.common.job import Job
+    from steps.common.output import CORPUS
 
     backend, chunker, options, computed = load(cfg, found, folder)
     plan, run_id = whole_plan(before, computed), run.info.run_id
     with contextlib.closing(backend), opened(place, scratch, run_id) as (output, check):
+        job = Job(texts, options, backend.dim, chunker)
         if cfg.corpus.long_text.name == "error":
-            encoder.refuse_long(texts, backend)
+            encoder.refuse_long(job, backend)
 
         def ranges_of_int8():
-            return encoder.sample_ranges(texts, backend, options, chunker) if options.dtype == "int8" else None
+            return encoder.sample_ranges(job, backend) if options.dtype == "int8" else None
 
         ranges, runs = begin(output, plan, run_id, list(cfg.accept_changes), ranges_of_int8)
+        job = replace(job, ranges=ranges)
+        if place is not None:
+            # After the plan: an output without one is none of encode's.
+            output.write_text(CORPUS, json.dumps(texts.noted()))
         tracking.close_lost_runs(runs, by=run_id)
         project.logger.info("encoding %d rows with %s", texts.rows, found.tags.get("hub_id", found.logged.name))
         with tracking.LiveMetrics(run_id) as live:
-            result = pipeline.encode_corpus(
-                texts, backend, output, options, chunker=chunker, ranges=ranges, before_part=check, on_rows=live.rows
-            )
+            result = pipeline.encode_corpus(job, backend, output, before_part=check, on_rows=live.rows)
         manifest = manifests.Manifest(
             run_id=run_id,
             upstream_run_id=found.run_id,
@@ -330,7 +346,7 @@ def run_encode(cfg: DictConfig) -> None:
     accepted = list(cfg.accept_changes)
     check_accepted(accepted)
     inputs.check_apart(cfg.corpus.path, cfg.output)
-    texts = project.open_corpus(cfg.corpus)
+    texts = project.open_corpus(cfg.corpus, read_corpus_note(cfg.output))
     place = inputs.open_output(cfg.output)
     before = plan_before(cfg, texts)
     check_begun(place, before, accepted)
@@ -355,8 +371,9 @@ def run_encode(cfg: DictConfig) -> None:
             mlflow.log_text(manifest, "manifest.json")
             models.log_data(texts, result, where, found)
             mlflow.set_tag("embeddings", where)
-        print("sample embeddings")
-        summary.show_embeddings(result.sample_texts, result.sample_embeddings)
+        if result.samples:
+            print("sample embeddings")
+            summary.show_embeddings([text for text, _ in result.samples], [vector for _, vector in result.samples])
         summary.show(
             "encode",
             {

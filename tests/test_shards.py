@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import types
 from pathlib import Path
 
 import numpy as np
@@ -257,21 +258,6 @@ def test_part_names_are_in_the_order_of_the_rows_however_many_there_are():
         stems = [shards.part_stem(i, parts) for i in (0, parts // 2, parts - 1)]
         assert stems == sorted(stems) and len({len(stem) for stem in stems}) == 1
     assert shards.part_stem(0, 1) == "part-00000"
-
-
-@pytest.mark.parametrize("kind", [ParquetPart, NpyPart])
-def test_vectors_of_a_finished_part_are_read_by_row(output, kind, monkeypatch):
-    monkeypatch.setattr(shards, "ROW_GROUP", 4)
-    part = put_part(output, 0, *(table_of(i, 3) for i in (0, 3, 6, 9)), kind=kind)
-    reader = shards.VectorReader(output, part, 2)
-    assert [reader.row(row).tolist() for row in (0, 2, 3, 3, 8, 11)] == [
-        [0, 0],
-        [2, -2],
-        [3, -3],
-        [3, -3],
-        [8, -8],
-        [11, -11],
-    ]
 
 
 # records, rejects, manifest
@@ -746,8 +732,9 @@ def test_an_output_of_version_2_goes_on_with_its_plan(old_output, state):
     assert verify.state_of(old_output) == state
     ranges, runs = encode.begin(old_output, plan | {"code": "new"}, "next", ["code"], lambda: None)
     assert (ranges, runs) == (None, ["b11e1c7de5ac4c21b77e6cf90a5eaede", "next"])
-    stems = ["part-00000", "part-00001", "part-00002"]
-    assert list(pipeline.find_finished(old_output, stems, 2, 5)) == stems
+    rows = [range(0, 2), range(2, 4), range(4, 5)]
+    job = types.SimpleNamespace(parts=3, stem="part-0000{}".format, rows_of=rows.__getitem__)
+    assert pipeline.find_finished(job, old_output) == {0, 1, 2}
     rejects = manifests.read_record(old_output, "part-00001").read_rejects(pa.int64())
     assert rejects.select(["row", "id", "reason"]).to_pylist() == [{"row": 3, "id": 3, "reason": "null"}]
     assert manifests.read_plan(old_output).format_version == 3

@@ -329,15 +329,19 @@ class Digest(Protocol):
 class _Tee(io.RawIOBase):
     """A pyarrow stream as Python's, with a digest of all that is read."""
 
-    def __init__(self, stream: pa.NativeFile, digest: Digest | None):
-        self._stream, self._digest = stream, digest
+    def __init__(self, stream: pa.NativeFile, digest: Digest | None, start: int):
+        self._stream, self._digest, self._position = stream, digest, start
 
     def readable(self) -> bool:
         return True
 
+    def tell(self) -> int:
+        return self._position
+
     def readinto(self, buffer: Any) -> int:
         data = self._stream.read(len(buffer))
         buffer[: len(data)] = data
+        self._position += len(data)
         if self._digest is not None:
             self._digest.update(data)
         return len(data)
@@ -345,24 +349,39 @@ class _Tee(io.RawIOBase):
 
 @contextlib.contextmanager
 def open_bytes(
-    place: Place, compression: str | None = None, digest: Digest | None = None
+    place: Place,
+    compression: str | None = None,
+    digest: Digest | None = None,
+    *,
+    start: int = 0,
+    buffer: int | None = None,
 ) -> Iterator[io.BufferedReader]:
-    """Stream a file, decompressed.
+    """Stream a file, decompressed. `tell` of a stream that is not compressed is the position in the file.
 
     Args:
         compression: gz, bz2, xz or zst.
         digest: updated with the bytes of the file as they are on disk; complete once the stream was read to its end.
+        start: position of the first byte to read; above 0 only without compression and digest.
+        buffer: bytes to read at a time; None for as many as suit the filesystem.
 
     Raises:
         UserError: what is compressed breaks off, or is something else.
     """
-    size = BUFFER if place.local is not None else REMOTE_BUFFER
-    with place.filesystem.open_input_stream(place.path, compression=None, buffer_size=0) as stream:
-        raw: Any = io.BufferedReader(_Tee(stream, digest), size)
+    size = buffer or (BUFFER if place.local is not None else REMOTE_BUFFER)
+    with _open_at(place, start) as stream:
+        raw: Any = io.BufferedReader(_Tee(stream, digest, start), size)
         yield raw if compression is None else io.BufferedReader(_Decompressed(place, raw, compression), BUFFER)
         # The digest covers the rest of the file too.
-        while not raw.closed and raw.read(BUFFER):
+        while digest is not None and not raw.closed and raw.read(BUFFER):
             pass
+
+
+def _open_at(place: Place, start: int) -> pa.NativeFile:
+    if not start:
+        return place.filesystem.open_input_stream(place.path, compression=None, buffer_size=0)
+    stream = place.filesystem.open_input_file(place.path)
+    stream.seek(start)
+    return stream
 
 
 class _Decompressed(io.RawIOBase):

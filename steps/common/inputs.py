@@ -39,13 +39,14 @@ def open_corpus(
     on_bad_row: str = "auto",
     delimiter: str | None = None,
     quoting: str = "csv",
+    noted: dict | None = None,
 ):
     """The corpus.Corpus a user named, found readable; `sample` is the one that ships with the project."""
     from steps.common import corpus
 
     where = corpus_place(path)
     return corpus.open_corpus(
-        where, format, text_column, id_column, template, keep_columns, on_bad_row, delimiter, quoting
+        where, format, text_column, id_column, template, keep_columns, on_bad_row, delimiter, quoting, noted
     )
 
 
@@ -104,10 +105,15 @@ def open_output(given: str | None):
     """
     from steps.common import verify
 
-    return verify.check_output(_output_place(given)) if given else None
+    return verify.check_output(output_place(given)) if given else None
 
 
-def _output_place(given: str):
+def output_place(given: str):
+    """The files.Place of the output a user named, which may not be there yet.
+
+    Raises:
+        UserError: a URI of something that is no output.
+    """
     from steps.common import files
 
     check_scheme(given, "output")
@@ -124,7 +130,7 @@ def check_apart(corpus: str, output: str | None) -> None:
 
     if not output:
         return
-    where, place = corpus_place(corpus), _output_place(output)
+    where, place = corpus_place(corpus), output_place(output)
     if files.lies_in(where, place):
         raise UserError(f"the corpus {corpus} lies in the output {place}. Give an output outside of it.")
     if files.would_find(where, place, WRITTEN):

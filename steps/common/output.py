@@ -30,6 +30,8 @@ logger = logging.getLogger("steps")
 WORK = ".encode"
 DONE = f"{WORK}/done"
 PLAN = f"{DONE}/plan.json"
+# What was found when the corpus was read through.
+CORPUS = f"{DONE}/corpus.json"
 
 # Seconds after its last heartbeat for which the encode of another machine counts as alive, and between two heartbeats.
 LEASE = 60.0

@@ -433,8 +433,8 @@ def backend_settings(backend: DictConfig) -> Settings:
     return Settings(**OmegaConf.to_container(backend, enum_to_str=True))
 
 
-def open_corpus(corpus: DictConfig):
-    """The corpus.Corpus that the node `corpus` of encode's config names."""
+def open_corpus(corpus: DictConfig, noted: dict | None = None):
+    """The corpus.Corpus that the node `corpus` of encode's config names; `noted` is what Corpus.noted has given before."""
     return inputs.open_corpus(
         corpus.path,
         corpus.format.name,
@@ -445,6 +445,7 @@ def open_corpus(corpus: DictConfig):
         corpus.on_bad_row.name if corpus.on_bad_row is not None else "null",
         corpus.delimiter,
         corpus.quoting.name,
+        noted,
     )
 
 
