@@ -183,7 +183,7 @@ def test_what_an_output_was_begun_with_is_compared_before_the_run_begins(
     without_models()
     for change, difference in (
         ("embedding.dtype=int8", "embedding.dtype was float32, is now int8"),
-        ("corpus.on_bad_row=null", "corpus.on_bad_row was auto, is now None"),
+        ("corpus.on_bad_row=keep_all", "corpus.on_bad_row was keep_nulls, is now keep_all"),
         ("backend=openvino", "backend.name was torch, is now openvino"),
         ("backend.precision=bf16", "backend.precision was f32, is now bf16"),
         ("backend.batch_tokens=99", "backend.batch_tokens was None, is now 99"),
@@ -535,7 +535,7 @@ def test_bad_rows_keep_their_place_and_their_reason(encode, tmp_path):
     path = write_jsonl(tmp_path / "c.jsonl", ODD, key=list("abcdef"))
     with path.open("ab") as stream:
         stream.write(b'{"key": "g", "text": "\xff"}\nnot json\n{"key": "i", "text": "\\ud800"}\n')
-    code, out, err = encode(path, "corpus.on_bad_row=null", "corpus.id_column=key")
+    code, out, err = encode(path, "corpus.on_bad_row=keep_all", "corpus.id_column=key")
     assert code == 0, err
     rows = pq.read_table(tmp_path / "out" / "part-00000.parquet").to_pylist()
     assert [row["id"] for row in rows] == [*"abcdef", None, None, "i"]
@@ -559,7 +559,7 @@ def test_bad_rows_keep_their_place_and_their_reason(encode, tmp_path):
 @pytest.mark.parametrize("damage", ["gone", "a byte", "other rows"])
 def test_rejects_that_are_damaged_are_made_again(step, encode, tmp_path, damage):
     path = write_jsonl(tmp_path / "c.jsonl", ["the cat", "a dog", *ODD], key=list("abcdefgh"))
-    words = (path, "corpus.on_bad_row=null", "corpus.id_column=key", "rows_per_part=2")
+    words = (path, "corpus.on_bad_row=keep_all", "corpus.id_column=key", "rows_per_part=2")
     assert encode(*words)[0] == 0
     before, rejects = content(tmp_path / "out"), tmp_path / "out" / "rejects.parquet"
     whole = rejects.read_bytes()
@@ -584,9 +584,9 @@ def test_rejects_that_are_damaged_are_made_again(step, encode, tmp_path, damage)
 )
 def test_bad_rows_can_stop_the_run_before_anything_is_computed(encode, tmp_path, bad, reason):
     path = write_jsonl(tmp_path / "c.jsonl", ["the cat", bad])
-    code, _, err = encode(path, "corpus.on_bad_row=error")
+    code, _, err = encode(path, "corpus.on_bad_row=refuse_all")
     assert code == 1
-    assert f"{path} line 2: {reason}" in err and "corpus.on_bad_row=null keeps the place of such rows" in err
+    assert f"{path} line 2: {reason}" in err and "corpus.on_bad_row=keep_all keeps such rows" in err
     assert not (tmp_path / "out").exists()
 
 

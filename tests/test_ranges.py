@@ -80,7 +80,7 @@ def make_corpus(folder, format: str, compression: str = "", seed: int = 0, count
 
 
 def options_of(format: str) -> dict:
-    return {"on_bad_row": "null"} | ({} if format == "txt" else {"keep_columns": ["n"]})
+    return {"on_bad_row": "keep_all"} | ({} if format == "txt" else {"keep_columns": ["n"]})
 
 
 def table_of(corpus, size: int, first: int = 0, end: int | None = None) -> pa.Table:
@@ -181,7 +181,7 @@ def test_a_range_notices_a_file_that_is_written_while_it_is_read(tmp_path):
 
 
 def test_a_range_does_not_look_at_the_files_of_other_rows(tmp_path):
-    corpus = open_corpus(make_corpus(tmp_path / "c", "txt", counts=(5, 7, 9)), on_bad_row="null")
+    corpus = open_corpus(make_corpus(tmp_path / "c", "txt", counts=(5, 7, 9)), on_bad_row="keep_all")
     first, second, third = (source.rows for source in corpus.sources)
     (tmp_path / "c" / "0.txt").unlink()
     (tmp_path / "c" / "2.txt").unlink()
@@ -217,11 +217,11 @@ def test_a_corpus_is_opened_from_its_notes_without_reading_it_through(tmp_path, 
 
 
 def test_notes_hold_for_the_same_files_elsewhere_and_with_other_times(tmp_path, unread):
-    corpus = open_corpus(make_corpus(tmp_path / "a", "csv"), on_bad_row="null")
+    corpus = open_corpus(make_corpus(tmp_path / "a", "csv"), on_bad_row="keep_all")
     other = make_corpus(tmp_path / "b", "csv")
     os.utime(other / "0.csv", (1, 1))
     unread()
-    assert open_corpus(other, on_bad_row="null", noted=corpus.noted()).noted() == corpus.noted()
+    assert open_corpus(other, on_bad_row="keep_all", noted=corpus.noted()).noted() == corpus.noted()
 
 
 def test_partition_values_are_noted_with_their_files(tmp_path, unread):
@@ -235,7 +235,7 @@ def test_partition_values_are_noted_with_their_files(tmp_path, unread):
 
 @pytest.mark.parametrize("name", ["content", "name", "more", "fewer", "column", "policy"])
 def test_notes_of_something_else_are_not_taken(tmp_path, name):
-    folder, options = tmp_path / "c", {"keep_columns": ["n"], "on_bad_row": "null"}
+    folder, options = tmp_path / "c", {"keep_columns": ["n"], "on_bad_row": "keep_all"}
     noted = open_corpus(make_corpus(folder, "csv"), **options).noted()
     if name == "content":
         data = (folder / "3.csv").read_bytes()
@@ -249,7 +249,7 @@ def test_notes_of_something_else_are_not_taken(tmp_path, name):
     elif name == "column":
         options["keep_columns"] = ["k"]
     else:
-        options["on_bad_row"] = "auto"
+        options["on_bad_row"] = "keep_nulls"
     if name == "policy":
         with pytest.raises(UserError):
             open_corpus(folder, **options, noted=noted)
@@ -260,7 +260,7 @@ def test_notes_of_something_else_are_not_taken(tmp_path, name):
 @pytest.mark.parametrize("damage", ["none", "list", "empty", "rows", "mark", "type", "source"])
 def test_damaged_notes_are_not_taken(tmp_path, damage):
     folder = make_corpus(tmp_path / "c", "csv")
-    corpus = open_corpus(folder, on_bad_row="null")
+    corpus = open_corpus(folder, on_bad_row="keep_all")
     noted = as_json(corpus.noted())
     if damage == "rows":
         noted["sources"][0]["rows"] += 1
@@ -272,4 +272,4 @@ def test_damaged_notes_are_not_taken(tmp_path, damage):
         del noted["sources"][0]["sha256"]
     else:
         noted = {"none": None, "list": [1], "empty": {}}[damage]
-    assert open_corpus(folder, on_bad_row="null", noted=noted) == corpus
+    assert open_corpus(folder, on_bad_row="keep_all", noted=noted) == corpus

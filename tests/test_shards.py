@@ -15,8 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from outputs import make_manifest
 
-from steps import encode
-from steps.common import files, pipeline, shards, verify
+from steps.common import files, pipeline, resume, shards, verify
 from steps.common import manifest as manifests
 from steps.common.errors import UserError
 from steps.common.output import Output
@@ -730,7 +729,8 @@ def test_an_output_of_version_2_goes_on_with_its_plan(old_output, state):
     if state == "interrupted":
         interrupt_version_2(old_output)
     assert verify.state_of(old_output) == state
-    ranges, runs = encode.begin(old_output, plan | {"code": "new"}, "next", ["code"], lambda: None)
+    now = plan | {"code": "new", "corpus": plan["corpus"] | {"on_bad_row": "keep_nulls"}}
+    ranges, runs = resume.begin(old_output, now, "next", ["code"], lambda: None)
     assert (ranges, runs) == (None, ["b11e1c7de5ac4c21b77e6cf90a5eaede", "next"])
     rows = [range(0, 2), range(2, 4), range(4, 5)]
     job = types.SimpleNamespace(parts=3, stem="part-0000{}".format, rows_of=rows.__getitem__)
@@ -746,11 +746,15 @@ def test_an_output_of_version_2_with_another_plan_is_refused_and_says_so(old_out
     if state == "interrupted":
         interrupt_version_2(old_output)
     before = {path: path.read_bytes() for path in old_output.place.local.rglob("*") if path.is_file()}
+    plan["corpus"]["on_bad_row"] = "keep_nulls"
     started = "was started by an older version of this project \\(format 2\\) with other settings: "
-    with pytest.raises(UserError, match=started + "keep_text was True, is now False. Run encode"):
-        encode.begin(old_output, plan | {"keep_text": False}, "next", [], lambda: None)
+    with pytest.raises(
+        UserError,
+        match=started + "keep_text was True, is now False. Run encode with that version, or give another output.$",
+    ):
+        resume.begin(old_output, plan | {"keep_text": False}, "next", [], lambda: None)
     with pytest.raises(UserError, match=started + "code was .*, or accept that with -P accept_changes=.code."):
-        encode.check_begun(old_output.place, {"code": "new"}, [])
+        resume.check_plan(old_output.place, {"code": "new"}, [])
     assert (
         before.items()
         <= {path: path.read_bytes() for path in old_output.place.local.rglob("*.*") if path.is_file()}.items()

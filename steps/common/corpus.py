@@ -78,9 +78,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Fields:
-    """Which columns of a corpus make a row, and what becomes of a row that has no text to embed.
+    """Which columns of a corpus make a row, and what happens to a row without a text to embed.
 
-    on_bad_row: "null" keeps its place, "error" refuses it, "auto" keeps the place of a null text and refuses the rest.
+    on_bad_row: keep_nulls keeps the row of a null text, with a null embedding, embeds an empty text, and refuses a row
+    that cannot be read. keep_all keeps all of these rows with a null embedding. refuse_all refuses them.
     """
 
     text_column: str
@@ -269,7 +270,7 @@ def open_corpus(
     id_column: str | None = None,
     template: str | None = None,
     keep_columns: Sequence[str] = (),
-    on_bad_row: str = "auto",
+    on_bad_row: str = "keep_nulls",
     delimiter: str | None = None,
     quoting: str = "csv",
     noted: dict | None = None,
@@ -550,14 +551,14 @@ def _judge(place: Place, on_bad_row: str, made: _TextRows, rows: Rows, first: in
     if made.texts.null_count:
         for row in pc.indices_nonzero(pc.is_null(made.texts)).to_pylist():
             reasons.setdefault(row, "null")
-    if on_bad_row != "auto":
+    if on_bad_row != "keep_nulls":
         # Lengths before and after, so that the texts themselves are not gone through one by one.
         blank = pc.equal(pc.binary_length(pc.utf8_trim_whitespace(made.texts)), 0)
         for row in pc.indices_nonzero(pc.fill_null(blank, False)).to_pylist():
             reasons.setdefault(row, "only white space" if made.texts[row].as_py() else "empty")
         for row in pc.indices_nonzero(pc.fill_null(pc.match_substring(made.texts, "\0"), False)).to_pylist():
             reasons.setdefault(row, "with a NUL character, as broken text has")
-    refused = broken if on_bad_row == "auto" else sorted(reasons) if on_bad_row == "error" else []
+    refused = {"keep_nulls": broken, "keep_all": [], "refuse_all": sorted(reasons)}[on_bad_row]
     if refused:
         raise _refusal(place, refused[0], reasons[refused[0]], rows, first)
     return replace(made, texts=null_like(made.texts, reasons)) if reasons else made
@@ -566,7 +567,9 @@ def _judge(place: Place, on_bad_row: str, made: _TextRows, rows: Rows, first: in
 def _refusal(place: Place, row: int, reason: str, rows: Rows, first: int) -> UserError:
     where = f"line {rows.lines[row].as_py()}" if rows.lines is not None else f"row {first + row + 1}"
     what = f"the text is {reason}" if reason.startswith(("null", "empty", "only ", "with a NUL")) else reason
-    remedy = " ".join(filter(None, [advice(place, reason), "corpus.on_bad_row=null keeps the place of such rows."]))
+    remedy = " ".join(
+        filter(None, [advice(place, reason), "corpus.on_bad_row=keep_all keeps such rows, with a null embedding."])
+    )
     return UserError(f"{place} {where}: {what}. {remedy}")
 
 

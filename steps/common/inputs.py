@@ -36,7 +36,7 @@ def open_corpus(
     id_column: str | None,
     template: str | None = None,
     keep_columns: Sequence[str] = (),
-    on_bad_row: str = "auto",
+    on_bad_row: str = "keep_nulls",
     delimiter: str | None = None,
     quoting: str = "csv",
     noted: dict | None = None,

@@ -30,6 +30,9 @@ REJECTS = "rejects.parquet"
 FORMAT_VERSION = 3
 READABLE = (2, FORMAT_VERSION)
 
+# Version 2's names for corpus.on_bad_row, and today's.
+RENAMED_POLICIES = {"auto": "keep_nulls", None: "keep_all", "error": "refuse_all"}
+
 # Files that encode makes: nobody else names theirs so.
 OURS = re.compile(r"part-\d{5,}\.(parquet|npy|ids\.parquet)")
 
@@ -45,6 +48,15 @@ class PlanRecord:
     ranges: list[list[float]] | None
     # Version 2 did not note it; write_plan notes the current one.
     format_version: int = 2
+
+    @property
+    def current_plan(self) -> dict[str, Any]:
+        """The plan, in the names that a plan of today has."""
+        corpus = self.plan.get("corpus")
+        policy = corpus.get("on_bad_row", []) if isinstance(corpus, dict) else []
+        if self.format_version != 2 or isinstance(policy, (list, dict)):
+            return self.plan
+        return {**self.plan, "corpus": {**corpus, "on_bad_row": RENAMED_POLICIES.get(policy, policy)}}
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.metadata
+import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -22,6 +23,39 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def plan_of(given: dict[str, Any], corpus: dict[str, Any], code: Path) -> dict[str, Any]:
+    """What of a plan is known before the model is loaded: all but the model, and what of the backend is not asked for by name.
+
+    Args:
+        given: the config of encode.
+        corpus: what decides a result of the files of the corpus, and their format.
+        code: the folder of the code.
+    """
+    options = {key: given[key] for key in ("output_format", "rows_per_part", "keep_text", "embedding")}
+    options["corpus"] = {key: value for key, value in given["corpus"].items() if key not in ("path", "format")} | corpus
+    backend = given["backend"]
+    asked = {key: backend[key] for key in ("name", "precision", "device") if backend[key] != "auto"}
+    if "device" in asked:
+        asked["device"] = asked["device"].partition(":")[0]
+    plan = {"backend": asked | _sizes(backend), **options, "versions": versions(), "code": code_digest(code)}
+    # As it is read back.
+    return json.loads(json.dumps(plan))
+
+
+def complete_plan(known: dict[str, Any], computed: dict[str, Any]) -> dict[str, Any]:
+    """All that decides the result: two encodes of one plan write the same.
+
+    Args:
+        known: from plan_of.
+        computed: `model` and `backend`, once both are loaded.
+    """
+    return {**computed, **known, "backend": {**computed["backend"], **_sizes(known["backend"])}}
+
+
+def _sizes(backend: dict[str, Any]) -> dict[str, Any]:
+    return {key: backend[key] for key in ("batch_size", "batch_tokens")}
 
 
 def find_differences(before: dict[str, Any], now: dict[str, Any], accepted: Iterable[str] = ()) -> dict[str, str]:

@@ -442,7 +442,7 @@ def open_corpus(corpus: DictConfig, noted: dict | None = None):
         corpus.id_column,
         corpus.template,
         list(corpus.keep_columns),
-        corpus.on_bad_row.name if corpus.on_bad_row is not None else "null",
+        corpus.on_bad_row.name,
         corpus.delimiter,
         corpus.quoting.name,
         noted,

@@ -35,8 +35,9 @@ class Quoting(Enum):
 
 
 class OnBadRow(Enum):
-    auto = "auto"
-    error = "error"
+    keep_nulls = "keep_nulls"
+    keep_all = "keep_all"
+    refuse_all = "refuse_all"
 
 
 class LongText(Enum):
@@ -143,7 +144,7 @@ class CorpusConf:
 class EncodedCorpusConf(CorpusConf):
     template: str | None = MISSING
     keep_columns: list[str] = MISSING
-    on_bad_row: OnBadRow | None = MISSING
+    on_bad_row: OnBadRow = MISSING
     long_text: LongText = MISSING
     chunk_overlap: int = field(default=MISSING, metadata={"min": 0})
     chunk_pooling: ChunkPooling = MISSING
