@@ -615,7 +615,7 @@ def test_the_result_measures_its_time_and_describes_itself_as_json(tmp_path, fol
         "ranges": None,
     }
     manifest = json.loads(json.dumps(result.manifest()))
-    assert manifest.pop("rejects")["name"] == "rejects.parquet"
+    assert manifest.pop("rejects").name == "rejects.parquet"
     assert manifest == expected
 
 

@@ -1,5 +1,6 @@
 """An encode that was stopped goes on, and its result is that of one that was not."""
 
+import dataclasses
 import datetime
 import decimal
 import json
@@ -10,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from outputs import make_manifest
 from test_pipeline import CountingBackend, Words, put
 
 from steps.common import encoder, files, pipeline
@@ -18,7 +20,7 @@ from steps.common.corpus import open_corpus
 from steps.common.errors import UserError
 from steps.common.job import Job, Limits, Options
 from steps.common.output import Output
-from steps.common.plan import code_digest, differences, shown
+from steps.common.plan import code_digest, find_differences, shown
 
 
 class WindowBackend(CountingBackend):
@@ -169,8 +171,8 @@ def test_a_part_whose_counts_are_others_is_encoded_again(tmp_path, counts):
     encode(corpus, WindowBackend(), tmp_path / "out", options(rows_per_part=2))
     output = output_of(tmp_path / "out")
     record = manifests.read_record(output, "part-00000")
-    part = manifests.part_from(record["part"] | {"counts": counts})
-    manifests.write_record(output, part, manifests.read_rejects(record, corpus.id_type))
+    part = dataclasses.replace(record.part, counts=counts)
+    manifests.write_record(output, part, record.read_rejects(corpus.id_type))
     result = encode(corpus, WindowBackend(), tmp_path / "out", options(rows_per_part=2))
     assert (result.resumed_rows, result.null_rows) == (2, 1)
 
@@ -318,14 +320,14 @@ def test_int8_and_binary_are_those_of_the_library(tmp_path):
 
 def test_plans_differ_where_a_leaf_does():
     before = {"model": {"files": "a"}, "corpus": {"sources": {"0 c": "x"}}, "code": "1"}
-    assert differences(before, json.loads(json.dumps(before))) == []
+    assert find_differences(before, json.loads(json.dumps(before))) == {}
     now = {"model": {"files": "b"}, "corpus": {"sources": {"0 c": "x", "1 d": "y"}}, "code": "2"}
-    assert differences(before, now) == [
-        "model.files: a there, b here",
-        "code: 1 there, 2 here",
-        "corpus.sources.1 d: None there, y here",
-    ]
-    assert differences(before, now, ("code", "corpus")) == ["model.files: a there, b here"]
+    assert find_differences(before, now) == {
+        "model.files": "model.files was a, is now b",
+        "code": "code was 1, is now 2",
+        "corpus.sources.1 d": "corpus.sources.1 d was None, is now y",
+    }
+    assert find_differences(before, now, ("code", "corpus")).keys() == {"model.files"}
 
 
 def test_many_differences_are_counted():
@@ -436,7 +438,7 @@ def test_rows_without_an_embedding_keep_an_id_of_any_type(tmp_path, name):
 
     # A whole output that is damaged has its records made again, from rejects.parquet.
     output = output_of(out)
-    manifests.write_manifest(output, result.parts, {"plan": {}, "runs": [], **result.manifest()})
+    manifests.write_manifest(output, make_manifest(result.parts, **result.manifest()))
     output.clear_work()
     (out / "part-00001.parquet").unlink()
     manifests.restore(output)
@@ -447,5 +449,5 @@ def test_rows_without_an_embedding_keep_an_id_of_any_type(tmp_path, name):
 
 
 def test_long_values_of_a_plan_are_shown_from_where_they_differ():
-    (line,) = differences({"a": "x" * 200 + "old"}, {"a": "x" * 200 + "new"})
-    assert line == f"a: ...{'x' * 20}old there, ...{'x' * 20}new here"
+    (line,) = find_differences({"a": "x" * 200 + "old"}, {"a": "x" * 200 + "new"}).values()
+    assert line == f"a was ...{'x' * 20}old, is now ...{'x' * 20}new"

@@ -103,9 +103,9 @@ def open_output(given: str | None):
     Raises:
         UserError: a file, a folder that holds what encode has not written, or one that cannot be written.
     """
-    from steps.common import manifest as manifests
+    from steps.common import verify
 
-    return manifests.check_output(output_place(given)) if given else None
+    return verify.check_output(output_place(given)) if given else None
 
 
 def output_place(given: str):

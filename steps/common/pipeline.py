@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from steps.common import manifest as manifests
-from steps.common import shards
+from steps.common import shards, verify
 from steps.common.backends import Backend
 from steps.common.corpus import Corpus
 from steps.common.encoder import embed_window, tokenize_windows
@@ -90,7 +90,7 @@ class Result(Counts):
         )
         return {name: getattr(self, name) for name in names} | {
             "ranges": None if self.ranges is None else self.ranges.tolist(),
-            "rejects": asdict(self.rejects) if self.rejects else None,
+            "rejects": self.rejects,
         }
 
 
@@ -196,8 +196,8 @@ def find_finished(job: Job, output: Output) -> set[int]:
         record = manifests.read_record(output, stem)
         if record is None:
             continue
-        part = manifests.part_from(record["part"])
-        findings = manifests.check_files(output, part.files) or manifests.check_rows(output, part)
+        part = record.part
+        findings = manifests.check_files(output, part.files) or verify.check_rows(output, part)
         if (part.name.partition(".")[0], part.first_row, part.rows) != (stem, rows.start, len(rows)):
             findings.append("its record is that of other rows")
         if part.counts.keys() != asdict(Counts()).keys():
@@ -223,7 +223,7 @@ def collect_parts(job: Job, output: Output, resumed: set[int]) -> Result:
     corpus = job.corpus
     result = Result(dim=job.dim, dtype=job.options.dtype, ranges=job.ranges)
     for number in range(job.parts):
-        part = manifests.part_from(_read_record(job, output, number)["part"])
+        part = find_record(output, job.stem(number)).part
         part = replace(part, source=_span(corpus, part.first_row, part.first_row + part.rows - 1))
         counts = Counts(**part.counts)
         result.add(counts)
@@ -233,11 +233,8 @@ def collect_parts(job: Job, output: Output, resumed: set[int]) -> Result:
             result.own.add(counts)
         result.parts.append(part)
         result.written_rows += part.written_rows
-    rejects = (
-        _relocated(manifests.read_rejects(_read_record(job, output, number), corpus.id_type), corpus)
-        for number in range(job.parts)
-        if result.null_rows
-    )
+    records = (find_record(output, job.stem(number)) for number in range(job.parts) if result.null_rows)
+    rejects = (_relocated(record.read_rejects(corpus.id_type), corpus) for record in records)
     result.rejects = manifests.write_rejects(output, corpus.id_type, rejects)
     findings = manifests.check_files(output, result.files())
     if findings:
@@ -247,12 +244,11 @@ def collect_parts(job: Job, output: Output, resumed: set[int]) -> Result:
     return result
 
 
-def _read_record(job: Job, output: Output, part: int) -> dict:
-    record = manifests.read_record(output, job.stem(part))
+def find_record(output: Output, stem: str) -> manifests.PartRecord:
+    """The record of a part that is finished. Raises UserError where it is lost."""
+    record = manifests.read_record(output, stem)
     if record is None:
-        raise UserError(
-            f"the record of {job.stem(part)} in output {output} is gone. Run the same command again to go on."
-        )
+        raise UserError(f"output {output} has lost the record of {stem}. Run the same command again to go on.")
     return record
 
 

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -39,9 +40,9 @@ class Part:
     bytes: int
     sha256: str
     # Where its rows stand in the corpus: file and row there, from 0, of the first and the last.
-    source: dict
+    source: dict[str, Any]
     # What was found in its rows: windows.Counts.
-    counts: dict
+    counts: dict[str, int]
     # What else belongs to it.
     beside: list[File] = field(default_factory=list)
 
