@@ -84,7 +84,7 @@ def load(cfg: DictConfig, found, folder: Path) -> tuple:
     from steps.common.backends.torch import find_input, find_prompt, find_tasks
     from steps.common.chunks import Chunker
 
-    settings, embedding = project.backend_settings(cfg.backend), cfg.embedding
+    settings, embedding = OmegaConf.to_object(cfg.backend), cfg.embedding
     check_asked(settings)
     native = models.load_native(folder)
     prompt, task = find_prompt(native, embedding.prompt_name), embedding.task

@@ -208,7 +208,7 @@ def test_what_an_output_was_begun_with_is_compared_before_the_run_begins(
         ),
         (["backend.precision=fp16"], "backend=torch backend.precision=fp16 cannot be used: fp16 is for a GPU"),
         (["backend=auto", "backend.precision=fp16", "backend.device=cpu"], "no backend can compute with this model here"),
-        (["backend=openvino", "backend.precision=fp16"], "OpenVINO on a CPU computes in f32, bf16 or int8, not in fp16"),
+        (["backend=openvino", "backend.precision=fp16"], "backend=openvino computes in f32, bf16, int8, not in fp16"),
         (["backend.device=cuda:7"], "backend.device=cuda:7 is not on this machine"),
     ],
 )  # fmt: skip

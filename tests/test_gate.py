@@ -118,7 +118,7 @@ def test_a_model_that_is_stored_in_half_precision_is_logged_in_float32_and_passe
 
 
 def test_facts_that_the_user_declares_are_required(step, tiny_model_folder, tiny_suite):
-    code, _, err = step("log_model", "model=local", f"model.path={tiny_model_folder}", "+model.known.pooling=cls")
+    code, _, err = step("log_model", "model=local", f"model.path={tiny_model_folder}", "+model.expected_facts.pooling=cls")
     assert code == 0, err
     code, _, err = step("validate", f"suite.path={tiny_suite}", "candidates=[]", "latency_calls=2")
     assert code == 1
@@ -182,7 +182,7 @@ def test_known_models_are_found_by_their_weights_before_their_name():
     assert identity.find_known({"hub_id": "mine"}, {}) == ("mine", {})
     assert identity.find_known({"hub_id": "mine", "weights_sha256": weights}, {}) == (name, known)
     assert identity.find_known({"hub_id": "mine"}, {"parameters_sha256": known["parameters_sha256"]}) == (name, known)
-    declared = {"hub_id": name, "known": '{"pooling": "cls"}'}
+    declared = {"hub_id": name, "expected_facts": '{"pooling": "cls"}'}
     assert identity.find_known(declared, {})[1]["pooling"] == "cls"
 
 

@@ -8,11 +8,10 @@ from conftest import last_json, needs_precision
 @pytest.fixture(scope="module")
 def load(tmp_path_factory):
     """Loads a backend of all-MiniLM-L6-v2, each once."""
-    from conftest import PROJECT, FolderStore
+    from conftest import PROJECT, FolderStore, backend_settings
     from omegaconf import OmegaConf
 
     from steps.common import model as models
-    from steps.common.backends import Settings
     from steps.common.backends.load import load_backend
     from steps.common.source import find_source
 
@@ -22,10 +21,10 @@ def load(tmp_path_factory):
     store, loaded = FolderStore(tmp_path_factory.mktemp("store")), {}
 
     def load(name: str, precision: str):
-        settings = Settings(name, precision, batch_size=128)
-        if settings not in loaded:
-            loaded[settings] = load_backend(settings, model, store=store, calibration=models.calibration_texts)
-        return loaded[settings]
+        if (name, precision) not in loaded:
+            settings = backend_settings(name, precision, 128)
+            loaded[name, precision] = load_backend(settings, model, store=store, calibration=models.calibration_texts)
+        return loaded[name, precision]
 
     load.model = model
     return load

@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import PROJECT
+from omegaconf import OmegaConf
 
-from steps.common import hub, inputs, project, suites
+from steps.common import hub, inputs, suites
 from steps.common.errors import UserError
 from steps.common.suites import SuiteSpec
 
@@ -307,6 +308,6 @@ def test_a_config_file_may_list_several_suites(tmp_path):
     file.write_text(content)
     with hydra.initialize_config_dir(str(tmp_path / "conf"), version_base="1.3"):
         cfg = hydra.compose("validate", overrides=["suites.stsb.threshold=70"])
-    stsb, sick = project.suite_specs(cfg)
+    stsb, sick = OmegaConf.to_object(cfg).scored_suites
     assert (stsb.path, stsb.threshold) == (None, 70)
     assert sick.references == {"sentence-transformers/all-MiniLM-L6-v2": 77.58}

@@ -146,14 +146,14 @@ def log(
     signature: ModelSignature,
     examples: list[str],
     name: str,
-    known: dict[str, str],
+    expected_facts: dict[str, str],
 ) -> LoggedModel:
-    """Log a model to the active run, with its facts, those it is known to have, and where it came from as tags."""
+    """Log a model to the active run, with its facts, those that validate requires of it, and where it came from as tags."""
     tags = {
         "hub_id": source.name,
         "revision": source.revision or "",
         "weights_sha256": source.weights_sha256,
-        "known": json.dumps(known),
+        "expected_facts": json.dumps(expected_facts),
         **facts(model),
     }
     # The flavor records this attribute as source_model_name; a folder of this machine would mean nothing elsewhere.
