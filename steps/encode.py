@@ -13,7 +13,6 @@ Refuses a model whose validation failed, an output of another model, corpus or o
 
 import contextlib
 import json
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -315,7 +314,6 @@ def run_encode(cfg: DictConfig) -> None:
         from steps.common import found as founds
         from steps.common import tracking
 
-        os.environ.setdefault(tracking.RETRIES, tracking.PATIENT)
         found = founds.find_model(cfg.run_id, preceding="validate", experiment_id=run.info.experiment_id)
         project.tag_upstream(found.run_id, found.logged.model_id)
         check_validated(found, project.logger)

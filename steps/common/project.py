@@ -32,9 +32,6 @@ EXPERIMENT = "Introduction to Sentence Transformers"
 MAX_PARAM_LENGTH = 6000
 MAX_PARAM_BATCH = 100
 
-# Seconds to wait for the first answer of a tracking server.
-SERVER_TIMEOUT = 10.0
-
 logger = logging.getLogger("steps")
 
 NOT_RESUMABLE = "only an encode with an output can go on: -P output=<folder>"
@@ -121,8 +118,10 @@ def _tag_waiting_run(reason: str) -> None:
     if run_id:
         import mlflow
 
-        with contextlib.suppress(mlflow.MlflowException, UserError):
-            _reach_tracking_server(mlflow.get_tracking_uri())
+        from steps.common import server
+
+        server.give_up()
+        with contextlib.suppress(mlflow.MlflowException):
             mlflow.MlflowClient().set_tag(run_id, "error", reason[:MAX_PARAM_LENGTH])
 
 
@@ -228,78 +227,57 @@ def run(step: str, cfg: DictConfig) -> Iterator:
 
     The run ends FINISHED, or with the reason in the tag `error` FAILED or KILLED. (After Ctrl-C the launcher of
     mlflow 3.17.2 writes FAILED over KILLED; the tag stays.)
+
+    Raises:
+        UserError: the tracking server cannot be reached.
     """
     import mlflow
 
-    _reach_tracking_server(mlflow.get_tracking_uri())
+    from steps.common import server
+
+    server.check_reachable()
     _set_experiment()
-    with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        log = logging.FileHandler(folder / f"{step}.log", encoding="utf-8")
-        log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        logger.addHandler(log)
+    with server.patience(), _log_file(step) as log:
         # The name holds for a run we create; one that `mlflow run` created has its name already.
         active = mlflow.start_run(run_name=step, nested=mlflow.active_run() is not None)
-        status = "FINISHED"
+        status, why = "FINISHED", None
         try:
             mlflow.set_tag("step", step)
             log_config(cfg, active.info.run_id)
-            logger.info(
-                "%s: run %s of experiment %s on %s",
-                step,
-                active.info.run_id,
-                active.info.experiment_id,
-                _without_password(mlflow.get_tracking_uri()),
-            )
+            where = f"{active.info.experiment_id} on {server.without_password(mlflow.get_tracking_uri())}"
+            logger.info("%s: run %s of experiment %s", step, active.info.run_id, where)
             yield active
         except (KeyboardInterrupt, Stopped) as stop:
             # After Ctrl-C `mlflow run` sends SIGTERM as well; what follows is to be finished.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            server.give_up()
             status = "KILLED"
-            # Nobody who has stopped a step waits ten minutes for a server that is away.
-            os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "1"
-            with contextlib.suppress(mlflow.MlflowException):
-                mlflow.set_tag("error", "stopped (SIGTERM)" if isinstance(stop, Stopped) else "interrupted (Ctrl-C)")
+            why = "stopped (SIGTERM)" if isinstance(stop, Stopped) else "interrupted (Ctrl-C)"
             raise
         except BaseException as error:
-            status = "FAILED"
+            if server.is_away(error):
+                server.give_up()
+            status, why = "FAILED", one_line(error)
             if not isinstance(error, UserError):
                 _write_line(log, traceback.format_exc())
-            _write_line(log, f"error: {one_line(error)}")
-            with contextlib.suppress(mlflow.MlflowException):
-                mlflow.set_tag("error", one_line(error)[:MAX_PARAM_LENGTH])
+            _write_line(log, f"error: {why}")
             raise
+        finally:
+            _end_run(status, why, log)
+
+
+@contextlib.contextmanager
+def _log_file(step: str) -> Iterator[logging.FileHandler]:
+    """The log of a step, in a file that is kept until the run has it."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = logging.FileHandler(Path(folder) / f"{step}.log", encoding="utf-8")
+        log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger.addHandler(log)
+        try:
+            yield log
         finally:
             logger.removeHandler(log)
             log.close()
-            with contextlib.suppress(mlflow.MlflowException):
-                mlflow.log_artifact(str(folder / f"{step}.log"))
-            _end_run(status)
-
-
-def _end_run(status: str) -> None:
-    """End the run; where it has failed already and cannot be ended, its own reason is what the user has to hear of."""
-    import mlflow
-
-    try:
-        mlflow.end_run(status)
-    except mlflow.MlflowException:
-        if status == "FINISHED":
-            raise
-        logger.warning("the tracking server does not answer, so the run is not marked %s", status)
-
-
-def _reach_tracking_server(uri: str) -> None:
-    """Fail at once where mlflow's client would retry for minutes. Any answer will do."""
-    if uri.startswith(("http://", "https://")):
-        import httpx
-
-        try:
-            httpx.get(f"{uri.rstrip('/')}/health", timeout=SERVER_TIMEOUT)
-        except httpx.HTTPError as error:
-            raise UserError(
-                f"the tracking server at {_without_password(uri)} cannot be reached ({error or type(error).__name__}). Start it, or set MLFLOW_TRACKING_URI to one that runs."
-            ) from None
 
 
 def _write_line(handler: logging.Handler, text: str) -> None:
@@ -307,8 +285,20 @@ def _write_line(handler: logging.Handler, text: str) -> None:
     handler.emit(logging.LogRecord("steps", logging.ERROR, __file__, 0, text, None, None))
 
 
-def _without_password(uri: str) -> str:
-    return re.sub(r"//[^/@]*@", "//", uri)
+def _end_run(status: str, why: str | None, log: logging.FileHandler) -> None:
+    """Log the reason and the log, and end the run; of a step that failed, the user has to hear of its own failure only."""
+    import mlflow
+
+    from steps.common import server
+
+    with server.optional("the run does not have its log"):
+        mlflow.log_artifact(log.baseFilename)
+    if why is None:
+        mlflow.end_run(status)
+        return
+    with server.optional(f"the run is not marked {status}"):
+        mlflow.set_tag("error", why[:MAX_PARAM_LENGTH])
+        mlflow.end_run(status)
 
 
 def log_config(cfg: DictConfig, run_id: str) -> None:
@@ -415,9 +405,11 @@ def ui_command() -> str:
     """The line that shows the runs in a browser."""
     import mlflow
 
+    from steps.common import server
+
     uri = mlflow.get_tracking_uri()
     if uri.startswith(("http://", "https://")):
-        return f"open {_without_password(uri)} in a browser"
+        return f"open {server.without_password(uri)} in a browser"
     return f"mlflow ui --backend-store-uri {uri}"
 
 

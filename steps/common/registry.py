@@ -1,7 +1,6 @@
 """The model registry: a version for each validated model, the alias `champion` for the one to use."""
 
 import math
-import threading
 from dataclasses import dataclass
 
 import mlflow
@@ -12,9 +11,6 @@ from steps.common.found import FoundModel, ask_registry, no_registry, of_version
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
-
-# Seconds a registry has to answer its first question: mlflow's client would try a dead one for minutes.
-TIMEOUT = 15.0
 
 # Metrics that become tags of a version, by the start of their name.
 TAGGED_METRICS = ("quality/", "parity/max_abs_diff", "latency/", "serving/", "checks/")
@@ -33,31 +29,10 @@ class Registration:
         return f"{self.name}/{self.version} ({self.alias})" if self.version else "no"
 
 
-def check_available(name: str) -> None:
-    """Find out, before anything heavy, that a model can be registered under this name.
-
-    Raises:
-        UserError: a name that mlflow refuses, or no registry that answers.
-    """
+def check_name(name: str) -> None:
+    """Raises UserError for a name that mlflow refuses for a registered model."""
     if not name.strip() or {"/", ":"}.intersection(name):
         raise UserError(f"register={name!r} is no name for a registered model; expected one without / and :.")
-    client = mlflow.MlflowClient()
-    failed: list[Exception] = []
-
-    def ask() -> None:
-        try:
-            client.search_registered_models(max_results=1)
-        except MlflowException as error:
-            failed.append(error)
-
-    # mlflow's client retries for minutes, and cannot be told not to; a daemon thread does not keep the process.
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(TIMEOUT)
-    if thread.is_alive():
-        raise no_registry(TimeoutError(f"no answer in {TIMEOUT:g} s"))
-    if failed:
-        raise no_registry(failed[0]) from failed[0]
 
 
 def find_champion(name: str) -> FoundModel | None:
