@@ -77,6 +77,7 @@ def look_at(cfg: DictConfig, found) -> tuple[Path, dict]:
 def load(cfg: DictConfig, found, folder: Path) -> tuple:
     """What computes with a found model: the backend, the chunker, what is done with the vectors, and the plan's share."""
     from steps.common import encoder
+    from steps.common import found as founds
     from steps.common import model as models
     from steps.common.backends import check_task
     from steps.common.backends.load import check_asked
@@ -90,7 +91,7 @@ def load(cfg: DictConfig, found, folder: Path) -> tuple:
     check_task(find_tasks(native), task)
     chunks = cfg.corpus.long_text.name == "chunk"
     chunker = Chunker(find_input(native, task), prompt, cfg.corpus.chunk_overlap) if chunks else None
-    backend = models.load_backend(found, folder, native, settings, embedding.prompt_name, task)
+    backend = models.load_backend(found, folder, native, settings, prompt_name=embedding.prompt_name, task=task)
     cut = embedding.truncate_dim is not None
     options = encoder.Options(
         dtype=embedding.dtype.name,
@@ -104,7 +105,7 @@ def load(cfg: DictConfig, found, folder: Path) -> tuple:
         normalize_mean=models.normalizes(native),
     )
     plan = {
-        "model": {"files": models.digest(folder), "prompt": prompt},
+        "model": {"files": founds.digest(folder), "prompt": prompt},
         "backend": {
             **{name: getattr(backend, name) for name in ("name", "precision", "digest")},
             "device": backend.device.partition(":")[0],

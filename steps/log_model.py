@@ -44,7 +44,7 @@ def main(cfg: DictConfig) -> None:
         signature = models.build_signature(examples, embeddings)
         print(f"signature\n{signature}", flush=True)
         known = OmegaConf.to_container(spec.known)
-        logged = models.log(model, source, signature, examples, cfg.artifact_name, known)
+        logged = models.log(model, source, signature=signature, examples=examples, name=cfg.artifact_name, known=known)
         api = (
             models.log_embeddings_api(model, logged, source.name, spec.trust_remote_code, examples[0])
             if cfg.serving.embeddings_api

@@ -95,7 +95,7 @@ def write(found, champion, findings, run_id: str, metrics: dict, sentences: list
         run_id=run_id,
         upstream_run_id=found.run_id,
         model=found.describe(),
-        lineage=models.lineage(found),
+        lineage=models.lineage(found, run_id),
     ) | {"champion": champion and champion.describe(), "registration": registration and asdict(registration)}
     figures = report.figures(findings, sentences, models.sample_topics())
     mlflow.log_dict(summary.as_json(validation), "validation.json")
@@ -136,7 +136,7 @@ def main(cfg: DictConfig) -> None:
     with project.run("validate", cfg) as run, contextlib.ExitStack() as stack:
         import mlflow
 
-        from steps.common.found import download, find_model
+        from steps.common.found import VALIDATION, download, find_model
 
         run_id = run.info.run_id
         inputs.check_deployment(cfg.serving, cfg.fresh_environment, cfg.register)
@@ -155,7 +155,7 @@ def main(cfg: DictConfig) -> None:
         metrics = findings.metrics()
         models.tag_validation(found, findings.verdict, run_id)
         models.tag_backends(found, [] if findings.failures else findings.trials)
-        mlflow.set_tag(models.VALIDATION, findings.verdict)
+        mlflow.set_tag(VALIDATION, findings.verdict)
         shown = {score.name: score.value for score in findings.scores} | metrics
         registration = register(cfg, run, found, champion, findings, shown)
         write(found, champion, findings, run_id, metrics, list(cfg.sentences), registration)

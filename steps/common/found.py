@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import mlflow
 from mlflow.entities import LoggedModel
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from steps.common import files
@@ -217,7 +218,7 @@ def split_uri(uri: str) -> tuple[str, str | None, str | None]:
     return name, version or None, alias
 
 
-def of_version(client: mlflow.MlflowClient, version) -> FoundModel:
+def of_version(client: mlflow.MlflowClient, version: ModelVersion) -> FoundModel:
     """The model of a registered version.
 
     Raises:

@@ -12,7 +12,7 @@ from steps.common import environment, identity, openai_api, quality, sanity, sco
 from steps.common import model as models
 from steps.common.backends import Settings
 from steps.common.backends.check import Refused
-from steps.common.found import FoundModel
+from steps.common.found import FoundModel, download
 from steps.common.quality import Check
 from steps.common.suites import AnySuite, SuiteSpec
 from steps.common.trials import Trial
@@ -297,7 +297,7 @@ def score_all(suites: Sequence[AnySuite], encode_as, bootstrap) -> tuple[list[sc
 def score_champion(champion: FoundModel, suites: Sequence[AnySuite], rules: Rules) -> list[scoring.Score]:
     """The champion's scores on the same suites, by torch in float32."""
     models.logger.info("scoring the champion %s on the same suites", champion.uri)
-    folder = models.download(champion)
+    folder = download(champion)
     native = models.load_native(folder)
     with contextlib.ExitStack() as stack:
         encode_as = models.load_by_role(stack, champion, folder, native, rules.settings.of("torch/f32"))

@@ -31,7 +31,7 @@ class RunOutput(Output):
 
     def __init__(self, run_id: str, scratch: Path):
         super().__init__(files.locate(scratch), scratch)
-        self._run_id, self._client = run_id, mlflow.MlflowClient()
+        self._run_id, self._client, self._scratch = run_id, mlflow.MlflowClient(), scratch
         self._thread = ThreadPoolExecutor(1, "upload")
         self._uploads: list[Future] = []
 
@@ -43,7 +43,7 @@ class RunOutput(Output):
         # What is hidden is for going on, and for mending; neither can be done in a run.
         if not name.startswith("."):
             self._raise_failed()
-            self._uploads.append(self._thread.submit(self._move, self.place.local / name))
+            self._uploads.append(self._thread.submit(self._move, self._scratch / name))
 
     def _move(self, path: Path) -> None:
         self._client.log_artifact(self._run_id, str(path), EMBEDDINGS)
@@ -101,7 +101,7 @@ class LiveMetrics:
         self._thread.start()
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         self._closed = True
         self._wake.set()
 
