@@ -201,7 +201,7 @@ def main(cfg: DictConfig) -> None:
                 "fastest": f"{fastest.name}, {fastest.ratio:.1f} x stock",
                 "chart": f"runs:/{run.info.run_id}/benchmark.png",
             },
-            project.ui_command(),
+            project.ui_command(run),
         )
 
 

@@ -299,7 +299,7 @@ def check_accepted(names: list[str]) -> None:
 
 
 def main(cfg: DictConfig) -> None:
-    with project.resumable(cfg.run_id, cfg.output):
+    with project.resumable(None, cfg.run_id, cfg.output):
         run_encode(cfg)
 
 
@@ -318,7 +318,7 @@ def run_encode(cfg: DictConfig) -> None:
         found = founds.find_model(cfg.run_id, preceding="validate", experiment_id=run.info.experiment_id)
         project.tag_upstream(found.run_id, found.logged.model_id)
         check_validated(found, project.logger)
-        with project.resumable(found.run_id, cfg.output):
+        with project.resumable(run, found.run_id, cfg.output):
             folder, of_model = look_at(cfg, found)
             check_begun(place, of_model, accepted)
 
@@ -343,7 +343,7 @@ def run_encode(cfg: DictConfig) -> None:
                 "parts": len(result.parts),
                 "embeddings": where,
             },
-            project.next_command("verify", output=where),
+            project.next_command("verify", run, output=where),
         )
 
 

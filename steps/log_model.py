@@ -63,7 +63,7 @@ def main(cfg: DictConfig) -> None:
                 "weights_sha256": source.weights_sha256,
                 **models.facts(model),
             },
-            project.next_command("validate", run_id=run.info.run_id),
+            project.next_command("validate", run, run_id=run.info.run_id),
         )
 
 

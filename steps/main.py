@@ -100,7 +100,7 @@ def main(cfg: DictConfig) -> None:
                 "model": f"models:/{tags['model_id']}",
                 "embeddings": tags["embeddings"],
             },
-            project.ui_command(),
+            project.ui_command(run),
         )
 
 

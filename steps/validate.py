@@ -104,7 +104,7 @@ def write(found, champion, findings, run_id: str, metrics: dict, sentences: list
         mlflow.log_figure(figure.draw(), f"figures/{figure.name}.png", save_kwargs={"dpi": 150})
 
 
-def show(found, findings, run_id: str, metrics: dict, registration) -> None:
+def show(found, findings, run, metrics: dict, registration) -> None:
     """Print what was found, and the summary."""
     from steps.common import report
 
@@ -117,7 +117,7 @@ def show(found, findings, run_id: str, metrics: dict, registration) -> None:
     summary.show(
         "validate",
         {
-            "run_id": run_id,
+            "run_id": run.info.run_id,
             "model_id": found.logged.model_id,
             "validation": findings.verdict,
             "checks": len(findings.checks),
@@ -126,7 +126,7 @@ def show(found, findings, run_id: str, metrics: dict, registration) -> None:
             **({"registered": str(registration), "because": registration.reason} if registration else {}),
             **metrics,
         },
-        None if findings.failures else project.next_command("encode", run_id=run_id, corpus="sample"),
+        None if findings.failures else project.next_command("encode", run, run_id=run.info.run_id, corpus="sample"),
     )
 
 
@@ -160,7 +160,7 @@ def main(cfg: DictConfig) -> None:
         registration = register(cfg, run, found, champion, findings, shown)
         write(found, champion, findings, run_id, metrics, list(cfg.sentences), registration)
         models.log_validation(found, metrics, findings.scores)
-        show(found, findings, run_id, shown, registration)
+        show(found, findings, run, shown, registration)
         if findings.failures:
             names = ", ".join(
                 f"{check.name} is {check.value} (expected {check.threshold})" for check in findings.failures

@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
@@ -25,6 +26,9 @@ from steps.common.arguments import CONF, PROJECT
 from steps.common.backends import Settings
 from steps.common.errors import UserError
 from steps.common.plan import flatten
+
+if TYPE_CHECKING:
+    from steps.common.run import StepRun
 
 EXPERIMENT = "Introduction to Sentence Transformers"
 
@@ -99,30 +103,20 @@ def _run_hydra(step: str, main: Callable[[DictConfig], None], given: arguments.A
             "hydra.help.footer": "''",
         }
         sys.argv[1:] = given.flags + [f"{key}={value}" for key, value in settings.items()] + given.overrides
-        task = _Task(step, main, given.multirun)
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name=step)(task.run)()
-        task.finish()
+        jobs = _Jobs(step, main, given.multirun)
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=step)(jobs.run)()
+        jobs.finish()
 
 
 def _exit_with(error: BaseException):
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         raise error
     print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
-    _tag_waiting_run(one_line(error))
+    if os.environ.get("MLFLOW_RUN_ID"):
+        from steps.common import run
+
+        run.tag_waiting_run(one_line(error))
     sys.exit(1)
-
-
-def _tag_waiting_run(reason: str) -> None:
-    """Write the reason on the run that `mlflow run` made for us, where the step failed before it took it over."""
-    run_id = os.environ.get("MLFLOW_RUN_ID")
-    if run_id:
-        import mlflow
-
-        from steps.common import server
-
-        server.give_up()
-        with contextlib.suppress(mlflow.MlflowException):
-            mlflow.MlflowClient().set_tag(run_id, "error", reason[:MAX_PARAM_LENGTH])
 
 
 def _interrupted(what: str, code: int):
@@ -146,54 +140,47 @@ def _stop(signum, frame):
     raise Stopped
 
 
-class _Task:
+class _Jobs:
     """What Hydra calls: once for a plain run, once for each job of a sweep."""
 
-    def __init__(self, step: str, main: Callable[[DictConfig], None], multirun: bool):
-        self.step, self.main, self.multirun = step, main, multirun
-        self.parent = contextlib.ExitStack()
-        self.failures = 0
+    def __init__(self, step: str, main: Callable[[DictConfig], None], sweep: bool):
+        self._step, self._main, self._sweep = step, main, sweep
+        self._started, self._failed = False, 0
 
     def run(self, cfg: DictConfig) -> None:
         try:
-            if self.multirun:
-                self._open_parent()
-            self.main(cfg)
+            if self._sweep and not self._started:
+                self._start_sweep()
+            self._main(cfg)
         except (KeyboardInterrupt, Stopped):
-            if self.multirun:
-                self._close_parent("KILLED")
+            self._end_sweep("KILLED")
             raise
         except Exception as error:
-            if not self.multirun:
+            if not self._started:
                 _exit_with(error)
             print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
-            self.failures += 1
-
-    def _open_parent(self) -> None:
-        import mlflow
-
-        if mlflow.active_run() is None:
-            _set_experiment()
-            self.parent.enter_context(mlflow.start_run())
-            mlflow.set_tag("step", f"{self.step}_sweep")
-
-    def _close_parent(self, status: str) -> None:
-        import mlflow
-
-        self.parent.pop_all()
-        mlflow.end_run(status)
+            self._failed += 1
 
     def finish(self) -> None:
-        """Close the parent of a sweep, as failed if one of its jobs did."""
-        if not self.failures:
-            self.parent.close()
+        """End the run of a sweep, as failed if one of its jobs did."""
+        if not self._failed:
+            self._end_sweep("FINISHED")
             return
-        import mlflow
+        error = UserError(f"{self._failed} job(s) of the sweep failed; their own messages are above.")
+        self._end_sweep("FAILED", one_line(error))
+        raise error
 
-        error = UserError(f"{self.failures} job(s) of the sweep failed; their own messages are above.")
-        mlflow.set_tag("error", one_line(error))
-        self._close_parent("FAILED")
-        _exit_with(error)
+    def _start_sweep(self) -> None:
+        from steps.common import run
+
+        run.start_sweep(self._step)
+        self._started = True
+
+    def _end_sweep(self, status: str, reason: str | None = None) -> None:
+        if self._started:
+            from steps.common import run
+
+            run.end_sweep(status, reason)
 
 
 def _quiet_libraries() -> None:
@@ -222,7 +209,7 @@ def _set_experiment() -> None:
 
 
 @contextlib.contextmanager
-def run(step: str, cfg: DictConfig) -> Iterator:
+def run(step: str, cfg: DictConfig) -> Iterator["StepRun"]:
     """Start or resume the step's MLflow run; log its resolved config, and its log when it ends.
 
     The run ends FINISHED, or with the reason in the tag `error` FAILED or KILLED. (After Ctrl-C the launcher of
@@ -234,6 +221,7 @@ def run(step: str, cfg: DictConfig) -> Iterator:
     import mlflow
 
     from steps.common import server
+    from steps.common.run import StepRun
 
     server.check_reachable()
     _set_experiment()
@@ -246,7 +234,7 @@ def run(step: str, cfg: DictConfig) -> Iterator:
             log_config(cfg, active.info.run_id)
             where = f"{active.info.experiment_id} on {server.without_password(mlflow.get_tracking_uri())}"
             logger.info("%s: run %s of experiment %s", step, active.info.run_id, where)
-            yield active
+            yield StepRun(active)
         except (KeyboardInterrupt, Stopped) as stop:
             # After Ctrl-C `mlflow run` sends SIGTERM as well; what follows is to be finished.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -335,11 +323,14 @@ def tag_upstream(upstream_run_id: str, model_id: str) -> None:
     mlflow.MlflowClient().log_inputs(run_id, models=[LoggedModelInput(model_id)])
 
 
-def next_command(step: str, **parameters: str) -> str:
-    """The line that goes on from here, typed the way this step was: same project, version, environment, experiment."""
-    active = _active_run()
-    tags = active.data.tags if active else {}
-    if "mlflow.project.entryPoint" not in tags:
+def next_command(step: str, run: "StepRun | None", **parameters: str) -> str:
+    """The command for the next step, in the form in which this one was typed: same project, version, environment and experiment.
+
+    Args:
+        run: of this step; None where it has none yet.
+    """
+    tags = run.data.tags if run else {}
+    if run is None or "mlflow.project.entryPoint" not in tags:
         rest = shlex.split(parameters.pop("overrides", ""))
         keys = arguments.ALIASES.get(step, {})
         words = [f"{keys.get(name, name)}={_as_typed(value)}" for name, value in parameters.items()]
@@ -352,31 +343,32 @@ def next_command(step: str, **parameters: str) -> str:
     manager = tags.get("mlflow.project.env", "local")
     if manager != "conda":
         words += ["--env-manager", manager]
-    import mlflow
-
-    experiment = mlflow.get_experiment(active.info.experiment_id)
-    if experiment.experiment_id != "0":
-        words += ["--experiment-name", experiment.name]
+    if run.info.experiment_id != "0":
+        words += ["--experiment-name", run.experiment]
     return shlex.join(words)
 
 
 @contextlib.contextmanager
-def resumable(run_id: str, output: str | None) -> Iterator[None]:
-    """When the step is stopped in here, say how it goes on; where one of these is in another, the inner one does."""
+def resumable(run: "StepRun | None", run_id: str, output: str | None) -> Iterator[None]:
+    """When an encode is stopped in here, print the command that resumes it; of nested ones, the innermost prints.
+
+    Args:
+        run: of this step; None where it has none yet. run_id: the parameter of that name, for the command.
+    """
     try:
         yield
     except (KeyboardInterrupt, Stopped) as stop:
         if not hasattr(stop, "go_on"):
-            stop.go_on = resume_command("encode", run_id=run_id, output=output) if output else None
+            stop.go_on = resume_command("encode", run, run_id=run_id, output=output) if output else None
             shown = f"to go on: {stop.go_on}" if output else NOT_RESUMABLE
             print(shown, file=sys.stderr, flush=True)
         raise
 
 
-def resume_command(step: str, **fixed: str) -> str:
-    """The line that runs this step again, as it was typed but for `fixed`; a sweep as a whole."""
-    if _launched.by_mlflow and (_launched.sweep or _active_run() is None):
-        # What it takes to write the line is in a run that is over, or not taken over yet.
+def resume_command(step: str, run: "StepRun | None", **fixed: str) -> str:
+    """The command that runs this step again, as it was typed but for `fixed`; a sweep as a whole."""
+    if _launched.by_mlflow and (_launched.sweep or run is None):
+        # The run that holds what the command needs is over, or not taken over yet.
         return "type the same mlflow run command again."
     if _launched.sweep:
         return shlex.join(["python", "-m", f"steps.{step}", "--multirun", *_launched.typed])
@@ -387,13 +379,7 @@ def resume_command(step: str, **fixed: str) -> str:
             declared["corpus"] = override.value()
         elif name not in fixed:
             kept.append(text)
-    return next_command(step, **declared, **({"overrides": shlex.join(kept)} if kept else {}))
-
-
-def _active_run():
-    """The active run; None where there is none, as in a step that was stopped before it imported mlflow."""
-    mlflow = sys.modules.get("mlflow")
-    return mlflow.active_run() if hasattr(mlflow, "active_run") else None
+    return next_command(step, run, **declared, **({"overrides": shlex.join(kept)} if kept else {}))
 
 
 def _as_typed(value: str) -> str:
@@ -401,16 +387,11 @@ def _as_typed(value: str) -> str:
     return value if re.fullmatch(r"[\w./:-]+", value) else arguments.quote(value)
 
 
-def ui_command() -> str:
-    """The line that shows the runs in a browser."""
-    import mlflow
-
-    from steps.common import server
-
-    uri = mlflow.get_tracking_uri()
-    if uri.startswith(("http://", "https://")):
-        return f"open {server.without_password(uri)} in a browser"
-    return f"mlflow ui --backend-store-uri {uri}"
+def ui_command(run: "StepRun") -> str:
+    """The command that shows the runs in a browser."""
+    if run.server.startswith(("http://", "https://")):
+        return f"open {run.server} in a browser"
+    return f"mlflow ui --backend-store-uri {run.server}"
 
 
 def _project_uri(tags: dict[str, str]) -> str:
