@@ -67,7 +67,8 @@ def look_at(cfg: DictConfig, found) -> tuple[Path, dict]:
     if cfg.corpus.long_text.name == "chunk" and tokenizer is not None and saved is not None and longest.isdecimal():
         import tokenizers
 
-        from steps.common.chunks import chunk_room, without_limits
+        from steps.common.backends.tokens import without_limits
+        from steps.common.chunks import chunk_room
 
         fast = without_limits(tokenizers.Tokenizer.from_file(str(tokenizer)))
         chunk_room(fast, facts["prompt"] or "", int(longest), cfg.corpus.chunk_overlap)
