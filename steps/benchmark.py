@@ -155,7 +155,7 @@ def main(cfg: DictConfig) -> None:
             f"corpus.path={corpus.path}: all {texts.rows:,} rows are null in {corpus.text_column!r}; expected at least one text. Name the column that holds them: -P corpus.text_column=<column>."
         )
     (suite,) = inputs.open_suites(project.suite_specs(cfg))
-    with project.run("benchmark", cfg) as run, tempfile.TemporaryDirectory() as scratch:
+    with project.run("benchmark", *project.resolve(cfg)) as run, tempfile.TemporaryDirectory() as scratch:
         import mlflow
 
         from steps.common import benchmark

@@ -312,7 +312,7 @@ def run_encode(cfg: DictConfig) -> None:
     place = inputs.open_output(cfg.output)
     before = plan_before(cfg, texts)
     check_begun(place, before, accepted)
-    with project.run("encode", cfg) as run, tempfile.TemporaryDirectory() as scratch:
+    with project.run("encode", *project.resolve(cfg)) as run, tempfile.TemporaryDirectory() as scratch:
         from steps.common import found as founds
         from steps.common import tracking
 

@@ -26,7 +26,7 @@ def main(cfg: DictConfig) -> None:
         weights_sha256=spec.weights_sha256,
         trust_remote_code=spec.trust_remote_code,
     )
-    with project.run("log_model", cfg) as run:
+    with project.run("log_model", *project.resolve(cfg)) as run:
         import mlflow
 
         from steps.common import model as models

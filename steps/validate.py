@@ -133,7 +133,7 @@ def show(found, findings, run, metrics: dict, registration) -> None:
 def main(cfg: DictConfig) -> None:
     check_candidates(cfg.candidates)
     suites = inputs.open_suites(project.suite_specs(cfg))
-    with project.run("validate", cfg) as run, contextlib.ExitStack() as stack:
+    with project.run("validate", *project.resolve(cfg)) as run, contextlib.ExitStack() as stack:
         import mlflow
 
         from steps.common.found import VALIDATION, download, find_model

@@ -430,8 +430,7 @@ def log_data(texts: corpus.Corpus, result: Result, where: str, found: FoundModel
 
 
 def _log_dataset(where: str, name: str, digest: str, context: str) -> None:
-    # A method that mlflow declares abstract and does not call.
-    dataset = MetaDataset(dataset_source(where), name=name, digest=digest)  # type: ignore[abstract]
+    dataset = MetaDataset(dataset_source(where), name=name, digest=digest)
     mlflow.log_input(dataset, context=context)
 
 

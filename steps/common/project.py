@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "Introduction to Sentence Transformers"
 
-# mlflow cuts longer values without a word, and takes 100 params in a batch.
+# mlflow cuts longer values silently, and takes 100 params in a batch.
 MAX_PARAM_LENGTH = 6000
 MAX_PARAM_BATCH = 100
 
@@ -209,8 +209,8 @@ def _set_experiment() -> None:
 
 
 @contextlib.contextmanager
-def run(step: str, cfg: DictConfig) -> Iterator["StepRun"]:
-    """Start or resume the step's MLflow run; log its resolved config, and its log when it ends.
+def run(step: str, config: dict[str, Any], as_yaml: str) -> Iterator["StepRun"]:
+    """Start or take over the step's MLflow run; log its config (of `resolve`) now, and its log when it ends.
 
     The run ends FINISHED, or with the reason in the tag `error` FAILED or KILLED. (After Ctrl-C the launcher of
     mlflow 3.17.2 writes FAILED over KILLED; the tag stays.)
@@ -231,7 +231,7 @@ def run(step: str, cfg: DictConfig) -> Iterator["StepRun"]:
         status, why = "FINISHED", None
         try:
             mlflow.set_tag("step", step)
-            log_config(cfg, active.info.run_id)
+            log_config(config, as_yaml, active.info.run_id)
             where = f"{active.info.experiment_id} on {server.without_password(mlflow.get_tracking_uri())}"
             logger.info("%s: run %s of experiment %s", step, active.info.run_id, where)
             yield StepRun(active)
@@ -289,32 +289,36 @@ def _end_run(status: str, why: str | None, log: logging.FileHandler) -> None:
         mlflow.end_run(status)
 
 
-def log_config(cfg: DictConfig, run_id: str) -> None:
-    """Log the resolved config as `config.yaml`, the truth, and flattened as params, for comparing runs.
+def resolve(cfg: DictConfig) -> tuple[dict[str, Any], str]:
+    """A config with its interpolations resolved, as plain values and as YAML."""
+    return OmegaConf.to_container(cfg, resolve=True, enum_to_str=True), OmegaConf.to_yaml(cfg, resolve=True)
 
-    `mlflow run` has logged the parameters it was given, in the shell's quotes; a param cannot be changed,
-    so a key the run holds already is left alone.
+
+def log_config(config: dict[str, Any], as_yaml: str, run_id: str) -> None:
+    """Log a config as `config.yaml`, the truth, and flattened as params, for comparing runs.
+
+    `mlflow run` has logged the parameters it was given, quoted for the shell, and a param cannot be changed: keys that
+    the run has already are left alone.
     """
     import mlflow
     from mlflow.entities import Param
 
-    mlflow.log_text(OmegaConf.to_yaml(cfg, resolve=True), "config.yaml")
+    mlflow.log_text(as_yaml, "config.yaml")
     client = mlflow.MlflowClient()
     held = client.get_run(run_id).data.params
-    flat = flatten(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
-    params = [Param(key, shorten(str(value))) for key, value in flat.items() if key not in held]
+    params = [Param(key, shorten(str(value))) for key, value in flatten(config).items() if key not in held]
     for start in range(0, len(params), MAX_PARAM_BATCH):
         client.log_batch(run_id, params=params[start : start + MAX_PARAM_BATCH])
 
 
 def shorten(text: str, limit: int = MAX_PARAM_LENGTH) -> str:
-    """Cut a param that mlflow would cut without a word, and say so in it."""
+    """A param's value cut to the length that mlflow takes, with a note that it was cut."""
     mark = "... (cut, see config.yaml)"
     return text if len(text) <= limit else text[: limit - len(mark)] + mark
 
 
 def tag_upstream(upstream_run_id: str, model_id: str) -> None:
-    """Tag the active run with what it builds on, and link the model to it as an input."""
+    """Tag the active run with the run and the model it uses, and link the model to it as an input."""
     import mlflow
     from mlflow.entities import LoggedModelInput
 
