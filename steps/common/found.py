@@ -16,7 +16,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from steps.common import files
-from steps.common.errors import UserError
+from steps.common.errors import UserError, clip
 
 logger = logging.getLogger("steps")
 
@@ -280,7 +280,7 @@ def ask_registry(ask: Callable[[], T]) -> T | None:
 def no_registry(error: Exception) -> UserError:
     """The error for a store that cannot register models."""
     return UserError(
-        f"{mlflow.get_registry_uri()} gives no model registry ({' '.join(str(error).split())[:300]}). Set MLFLOW_TRACKING_URI, or MLFLOW_REGISTRY_URI, to a store that has one, such as sqlite:///mlflow.db or an mlflow server."
+        f"{mlflow.get_registry_uri()} gives no model registry ({clip(error, 300)}). Set MLFLOW_TRACKING_URI, or MLFLOW_REGISTRY_URI, to a store that has one, such as sqlite:///mlflow.db or an mlflow server."
     )
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 import mlflow
 from mlflow.exceptions import MlflowException, RestException
 
-from steps.common.errors import UserError
+from steps.common.errors import UserError, clip
 from steps.common.found import no_registry
 
 logger = logging.getLogger("steps")
@@ -125,11 +125,10 @@ def is_away(error: BaseException) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """The first cause of an error, such as `[Errno 111] Connection refused`, on one line of at most 200 letters."""
+    """The first cause of an error, such as `[Errno 111] Connection refused`, on one line."""
     while cause := error.__cause__ or error.__context__:
         error = cause
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else f"{text[:200]}..."
+    return clip(error) or type(error).__name__
 
 
 def without_password(uri: str) -> str:
