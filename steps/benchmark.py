@@ -79,12 +79,14 @@ def load_contenders(cfg: DictConfig, found, folder, native, stack: contextlib.Ex
 def compare(cfg: DictConfig, found, texts: list[str], suite) -> tuple[list, str, dict]:
     """Load, time and score every contender: a row for each, the table, and all there is to know as a dict."""
     from steps.common import benchmark, scoring
+    from steps.common import found as founds
     from steps.common import model as models
     from steps.common.backends.hardware import pick_devices, usable_cores
     from steps.common.backends.tokens import make_tokenizer
     from steps.common.backends.torch import token_counter
+    from steps.common.plan import versions
 
-    folder = models.download(found)
+    folder = founds.download(found)
     native = models.load_native(folder)
     lengths = token_counter(native)(texts)
     if native.max_seq_length:
@@ -130,7 +132,7 @@ def compare(cfg: DictConfig, found, texts: list[str], suite) -> tuple[list, str,
         "texts": len(texts),
         "tokens_per_text": float(lengths.mean()),
         "repeats": cfg.repeats,
-        "versions": models.versions(),
+        "versions": versions(),
     }
     stopped = early + late
     table = benchmark.as_table(rows, stopped, left_out)
@@ -153,13 +155,14 @@ def main(cfg: DictConfig) -> None:
             f"corpus.path={corpus.path}: all {texts.rows:,} rows are null in {corpus.text_column!r}; expected at least one text. Name the column that holds them: -P corpus.text_column=<column>."
         )
     (suite,) = inputs.open_suites([OmegaConf.to_object(cfg.suite)])
-    with project.run("benchmark", cfg) as run, tempfile.TemporaryDirectory() as scratch:
+    with project.run("benchmark", *project.resolve(cfg)) as run, tempfile.TemporaryDirectory() as scratch:
         import mlflow
 
         from steps.common import benchmark
+        from steps.common import found as founds
         from steps.common import model as models
 
-        found = models.find_model(cfg.run_id, preceding="log_model", experiment_id=run.info.experiment_id)
+        found = founds.find_model(cfg.run_id, preceding="log_model", experiment_id=run.info.experiment_id)
         project.tag_upstream(found.run_id, found.logged.model_id)
         rows, table, report = compare(cfg, found, pick_texts(texts, cfg.rows), suite)
 
@@ -198,7 +201,7 @@ def main(cfg: DictConfig) -> None:
                 "fastest": f"{fastest.name}, {fastest.ratio:.1f} x stock",
                 "chart": f"runs:/{run.info.run_id}/benchmark.png",
             },
-            project.ui_command(),
+            project.ui_command(run),
         )
 
 

@@ -81,7 +81,7 @@ def main(cfg: DictConfig) -> None:
     shares = arguments.share_out(list(cfg.overrides))
     # `python` in MLproject is the one that runs now, whether or not its environment was activated.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    with project.run("main", cfg) as run:
+    with project.run("main", *project.resolve(cfg)) as run:
         import mlflow
 
         made: dict[str, str] = {}
@@ -100,7 +100,7 @@ def main(cfg: DictConfig) -> None:
                 "model": f"models:/{tags['model_id']}",
                 "embeddings": tags["embeddings"],
             },
-            project.ui_command(),
+            project.ui_command(run),
         )
 
 

@@ -74,7 +74,7 @@ def write(found, champion, findings, run_id: str, metrics: dict, sentences: list
         run_id=run_id,
         upstream_run_id=found.run_id,
         model=found.describe(),
-        lineage=models.lineage(found),
+        lineage=models.lineage(found, run_id),
     ) | {"champion": champion and champion.describe(), "registration": registration and asdict(registration)}
     figures = report.figures(findings, sentences, models.sample_topics())
     mlflow.log_dict(summary.as_json(validation), "validation.json")
@@ -83,7 +83,7 @@ def write(found, champion, findings, run_id: str, metrics: dict, sentences: list
         mlflow.log_figure(figure.draw(), f"figures/{figure.name}.png", save_kwargs={"dpi": 150})
 
 
-def show(found, findings, run_id: str, metrics: dict, registration) -> None:
+def show(found, findings, run, metrics: dict, registration) -> None:
     """Print what was found, and the summary."""
     from steps.common import report
 
@@ -96,7 +96,7 @@ def show(found, findings, run_id: str, metrics: dict, registration) -> None:
     summary.show(
         "validate",
         {
-            "run_id": run_id,
+            "run_id": run.info.run_id,
             "model_id": found.logged.model_id,
             "validation": findings.verdict,
             "checks": len(findings.checks),
@@ -105,7 +105,7 @@ def show(found, findings, run_id: str, metrics: dict, registration) -> None:
             **({"registered": str(registration), "because": registration.reason} if registration else {}),
             **metrics,
         },
-        None if findings.failures else project.next_command("encode", run_id=run_id, corpus="sample"),
+        None if findings.failures else project.next_command("encode", run, run_id=run.info.run_id, corpus="sample"),
     )
 
 
@@ -113,10 +113,10 @@ def main(cfg: DictConfig) -> None:
     conf = OmegaConf.to_object(cfg)
     check_candidates(conf.candidates)
     suites = inputs.open_suites(conf.scored_suites)
-    with project.run("validate", cfg) as run, contextlib.ExitStack() as stack:
+    with project.run("validate", *project.resolve(cfg)) as run, contextlib.ExitStack() as stack:
         import mlflow
 
-        from steps.common.found import download, find_model
+        from steps.common.found import VALIDATION, download, find_model
 
         run_id = run.info.run_id
         inputs.check_deployment(cfg.serving, cfg.fresh_environment, cfg.register)
@@ -136,12 +136,12 @@ def main(cfg: DictConfig) -> None:
         metrics = findings.metrics()
         models.tag_validation(found, findings.verdict, run_id)
         models.tag_backends(found, [] if findings.failures else findings.trials)
-        mlflow.set_tag(models.VALIDATION, findings.verdict)
+        mlflow.set_tag(VALIDATION, findings.verdict)
         shown = {score.name: score.value for score in findings.scores} | metrics
         registration = register(cfg, run, found, champion, findings, shown)
         write(found, champion, findings, run_id, metrics, conf.sentences, registration)
         models.log_validation(found, metrics, findings.scores)
-        show(found, findings, run_id, shown, registration)
+        show(found, findings, run, shown, registration)
         if findings.failures:
             names = ", ".join(
                 f"{check.name} is {check.value} (expected {check.threshold})" for check in findings.failures

@@ -484,7 +484,7 @@ def test_a_run_that_died_without_a_word_is_marked_by_the_one_that_goes_on(encode
     assert code == 0, err
     run = mlflow.get_run(lost)
     assert run.info.status == "KILLED"
-    assert run.data.tags["error"] == f"ended without a word; run {last_json(out)['run_id']} went on with its output"
+    assert run.data.tags["error"] == f"ended without a final status; run {last_json(out)['run_id']} resumed its output"
     assert manifest_of(tmp_path / "out")["runs"] == [lost, last_json(out)["run_id"]]
 
 

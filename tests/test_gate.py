@@ -12,6 +12,7 @@ from conftest import PROJECT, TINY_WORDS, last_json
 from sentence_transformers import SentenceTransformer
 
 from steps.common import gate, identity, quality, sanity, scoring, suites
+from steps.common import model as models
 from steps.common.quality import Check
 
 SENTENCES = ["the cat is on the house", "a red car", "the river and the tree", "bread of the house"]
@@ -151,8 +152,8 @@ def tiny(tiny_model_folder) -> SentenceTransformer:
 def test_the_same_model_saved_again_has_the_same_facts(tiny, tmp_path):
     tiny.save(str(tmp_path / "again"), create_model_card=False)
     again = SentenceTransformer(str(tmp_path / "again"), device="cpu")
-    assert identity.facts(again) == identity.facts(tiny)
-    assert all(identity.facts(tiny).values())
+    assert models.facts(again) == models.facts(tiny)
+    assert all(models.facts(tiny).values())
 
 
 def test_another_number_in_one_weight_is_another_digest(tiny):

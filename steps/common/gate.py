@@ -11,7 +11,7 @@ import pandas as pd
 from steps.common import environment, identity, openai_api, quality, sanity, scoring, serving, summary, trials
 from steps.common import model as models
 from steps.common.backends.check import Refused
-from steps.common.found import FoundModel
+from steps.common.found import FoundModel, download
 from steps.common.quality import Check
 from steps.common.schema import ValidateConf
 from steps.common.suites import AnySuite
@@ -277,7 +277,7 @@ def score_all(suites: Sequence[AnySuite], encode_as, bootstrap) -> tuple[list[sc
 def score_champion(champion: FoundModel, suites: Sequence[AnySuite], rules: ValidateConf) -> list[scoring.Score]:
     """The champion's scores on the same suites, by torch in float32."""
     models.logger.info("scoring the champion %s on the same suites", champion.uri)
-    folder = models.download(champion)
+    folder = download(champion)
     native = models.load_native(folder)
     with contextlib.ExitStack() as stack:
         encode_as = models.load_by_role(stack, champion, folder, native, rules.backend.of("torch/f32"))

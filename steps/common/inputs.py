@@ -195,9 +195,10 @@ def check_deployment(serving, fresh_environment: bool, register: str | None) -> 
 
         check_uv()
     if register is not None:
-        from steps.common.registry import check_available
+        from steps.common import registry, server
 
-        check_available(register)
+        registry.check_name(register)
+        server.check_registry()
 
 
 def local_path(given: str, key: str, first: Path | None = None) -> Path:

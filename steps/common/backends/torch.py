@@ -16,7 +16,7 @@ from steps.common.backends import Backend, OnRows, Request, Settings, choose_pro
 from steps.common.backends.base import BatchedBackend
 from steps.common.backends.check import PROBES, Unsuitable
 from steps.common.backends.hardware import cpu_quota, usable_cores
-from steps.common.backends.tokens import Tokenizer, Tokens
+from steps.common.backends.tokens import Tokenizer, Tokens, without_limits
 from steps.common.backends.workers import WorkersBackend
 from steps.common.errors import UserError
 
@@ -266,9 +266,7 @@ def token_counter(model: SentenceTransformer, task: str | None = None) -> Callab
     special = hasattr(tokenizer, "backend_tokenizer")
     fast = tokenizer.backend_tokenizer if special else tokenizer
     if isinstance(fast, tokenizers.Tokenizer):
-        fast = tokenizers.Tokenizer.from_str(fast.to_str())
-        fast.no_truncation()
-        fast.no_padding()
+        fast = without_limits(fast)
         return lambda texts: np.fromiter(
             map(len, fast.encode_batch_fast(texts, add_special_tokens=special)), np.int64, len(texts)
         )
