@@ -15,7 +15,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from steps.common import inputs, project, summary
+from steps.common import inputs, kinds, project, summary
 from steps.common.backends import CANDIDATES, check_candidates
 from steps.common.errors import UserError
 
@@ -152,7 +152,7 @@ def main(cfg: DictConfig) -> None:
         raise UserError(
             f"corpus.path={corpus.path}: all {texts.rows:,} rows are null in {corpus.text_column!r}; expected at least one text. Name the column that holds them: -P corpus.text_column=<column>."
         )
-    (suite,) = inputs.open_suites(project.suite_specs(cfg))
+    (suite,) = kinds.read_suites(inputs.find_suites(project.suite_specs(cfg)))
     with project.run("benchmark", cfg) as run, tempfile.TemporaryDirectory() as scratch:
         import mlflow
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from steps.common import arguments, inputs, project, summary
+from steps.common import arguments, inputs, kinds, project, summary
 from steps.common.errors import UserError
 
 # Overrides that are declared parameters of a step in MLproject, so that its run shows them as the user typed them.
@@ -69,7 +69,7 @@ def check_inputs(overrides: list[str]) -> None:
     """
     forwarded = arguments.check("main", overrides)[0].overrides
     configs = arguments.check_chain(list(forwarded))
-    inputs.open_suites(project.suite_specs(configs["validate"]))
+    kinds.read_suites(inputs.find_suites(project.suite_specs(configs["validate"])))
     inputs.check_apart(configs["encode"].corpus.path, configs["encode"].output)
     project.open_corpus(configs["encode"].corpus)
     inputs.open_output(configs["encode"].output)

@@ -16,7 +16,7 @@ from dataclasses import asdict
 
 from omegaconf import DictConfig
 
-from steps.common import inputs, project, summary
+from steps.common import inputs, kinds, project, summary
 from steps.common.backends import check_candidates
 from steps.common.errors import UserError
 
@@ -41,11 +41,12 @@ def find_champion(cfg: DictConfig, experiment_id: str):
 
 def read_rules(cfg: DictConfig):
     """The config as plain values (gate.Rules)."""
-    from steps.common import gate, scoring
+    from steps.common import gate
+    from steps.common.spec import Bootstrap
 
     return gate.Rules(
         specs=project.suite_specs(cfg),
-        bootstrap=scoring.Bootstrap(**cfg.bootstrap),
+        bootstrap=Bootstrap(**cfg.bootstrap),
         settings=project.backend_settings(cfg.backend),
         candidates=list(cfg.candidates),
         candidate_pairs=cfg.candidate_pairs,
@@ -132,7 +133,7 @@ def show(found, findings, run_id: str, metrics: dict, registration) -> None:
 
 def main(cfg: DictConfig) -> None:
     check_candidates(cfg.candidates)
-    suites = inputs.open_suites(project.suite_specs(cfg))
+    suites = kinds.read_suites(inputs.find_suites(project.suite_specs(cfg)))
     with project.run("validate", cfg) as run, contextlib.ExitStack() as stack:
         import mlflow
 

@@ -292,6 +292,16 @@ def wait_for_server(port: int, server: subprocess.Popen) -> None:
         time.sleep(0.05)
 
 
+def spec(**given):
+    """What a config says of a suite, but for what is given."""
+    from steps.common.spec import SuiteSpec
+
+    columns = {name: name for name in ("sentence1", "sentence2", "score", "query", "relevant")}
+    named = {"kind": "sts", "split": "test", "document_id": "id", "document": "text"}
+    values = dict.fromkeys(SuiteSpec.__dataclass_fields__) | columns | named | {"references": {}, "threshold": 0.0}
+    return SuiteSpec(**(values | given))
+
+
 def needs_precision(precision: str) -> None:
     """Skip a test of OpenVINO where this CPU does not compute in a precision, with the reason."""
     from steps.common.backends.check import Unsuitable

@@ -285,9 +285,9 @@ def parse(overrides: list[str]) -> list[Override]:
 
 
 def groups() -> dict[str, list[str]]:
-    """The folders of conf/ and the names of their files."""
+    """The folders of conf/, and what may be chosen of each: a file is a choice, unless its name begins with _."""
     return {
-        folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
+        folder.name: sorted(path.stem for path in folder.glob("[!_]*.yaml"))
         for folder in sorted(CONF.iterdir())
         if folder.is_dir()
     }

@@ -391,8 +391,6 @@ def log_validation(found: FoundModel, metrics: dict[str, float], scores) -> None
     """Log the metrics of validate, linked to the model, and those of each scoring.Score, linked to its suite as well."""
     import pandas as pd
 
-    from steps.common import suites
-
     mlflow.log_metrics(metrics, model_id=found.logged.model_id)
     for score in scores:
         suite = score.suite
@@ -400,7 +398,7 @@ def log_validation(found: FoundModel, metrics: dict[str, float], scores) -> None
             pd.DataFrame(suite.columns),
             source=dataset_source(str(suite.path)),
             name=suite.name,
-            digest=suites.digest(suite)[:36],
+            digest=suite.digest[:36],
         )
         mlflow.log_input(dataset, context="validation")
         mlflow.log_metrics(score.as_metrics(), model_id=found.logged.model_id, dataset=dataset)

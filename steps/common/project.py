@@ -449,8 +449,8 @@ def open_corpus(corpus: DictConfig):
 
 
 def suite_specs(cfg: DictConfig) -> list:
-    """The suites of a config as plain values (suites.SuiteSpec): those of `suites`, or where there are none `suite`."""
-    from steps.common.suites import SuiteSpec
+    """The suites of a config as plain values (spec.SuiteSpec): those of `suites`, or where there are none `suite`."""
+    from steps.common.spec import SuiteSpec
 
     nodes = list(cfg.suites.values()) if "suites" in cfg and cfg.suites else [cfg.suite]
     return [SuiteSpec(**OmegaConf.to_container(node, enum_to_str=True)) for node in nodes]

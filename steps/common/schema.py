@@ -9,6 +9,8 @@ from enum import Enum
 
 from omegaconf import MISSING
 
+from steps.common.spec import Bootstrap, SuiteSpec
+
 
 class Precision(Enum):
     auto = "auto"
@@ -55,12 +57,6 @@ class OutputFormat(Enum):
     npy = "npy"
 
 
-class SuiteKind(Enum):
-    sts = "sts"
-    paraphrase = "paraphrase"
-    retrieval = "retrieval"
-
-
 class EmbeddingDtype(Enum):
     float32 = "float32"
     float16 = "float16"
@@ -82,28 +78,6 @@ class ModelConf:
 
 
 @dataclass
-class SuiteConf:
-    kind: SuiteKind = MISSING
-    name: str | None = MISSING
-    path: str | None = MISSING
-    hub_id: str | None = MISSING
-    revision: str | None = MISSING
-    split: str = MISSING
-    sentence1: str = MISSING
-    sentence2: str = MISSING
-    score: str = MISSING
-    query: str = MISSING
-    relevant: str = MISSING
-    documents: str | None = MISSING
-    document_id: str = MISSING
-    document: str = MISSING
-    threshold: float = MISSING
-    references: dict[str, float] = MISSING
-    below_reference: float | None = field(default=MISSING, metadata={"min": 0})
-    below_champion: float | None = field(default=MISSING, metadata={"min": 0})
-
-
-@dataclass
 class BackendConf:
     name: str = MISSING
     precision: Precision = MISSING
@@ -120,13 +94,6 @@ class ToleranceConf:
     invariance: float = field(default=MISSING, metadata={"min": 0})
     unit_length: float = field(default=MISSING, metadata={"min": 0})
     spearman: float = field(default=MISSING, metadata={"min": 0})
-
-
-@dataclass
-class BootstrapConf:
-    resamples: int = field(default=MISSING, metadata={"min": 100})
-    confidence: float = field(default=MISSING, metadata={"min": 0.5, "below": 1})
-    seed: int = field(default=MISSING, metadata={"min": 0})
 
 
 @dataclass
@@ -184,9 +151,9 @@ class LogModelConf:
 class ValidateConf:
     run_id: str = MISSING
     champion: str | None = MISSING
-    suite: SuiteConf = field(default_factory=SuiteConf)
-    suites: dict[str, SuiteConf] = MISSING
-    bootstrap: BootstrapConf = field(default_factory=BootstrapConf)
+    suite: SuiteSpec = MISSING
+    suites: dict[str, SuiteSpec] = MISSING
+    bootstrap: Bootstrap = MISSING
     backend: BackendConf = field(default_factory=BackendConf)
     candidates: list[str] = MISSING
     candidate_pairs: int = field(default=MISSING, metadata={"min": 2})
@@ -221,7 +188,7 @@ class VerifyConf:
 class BenchmarkConf:
     run_id: str = MISSING
     corpus: CorpusConf = field(default_factory=CorpusConf)
-    suite: SuiteConf = field(default_factory=SuiteConf)
+    suite: SuiteSpec = MISSING
     candidates: list[str] | None = MISSING
     stop_below: float = field(default=MISSING, metadata={"min": 0, "below": 1})
     rows: int = field(default=MISSING, metadata={"min": 2})
