@@ -15,7 +15,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from steps.common import inputs, project, summary
+from steps.common import inputs, kinds, project, summary
 from steps.common.backends.kinds import check_candidates, keys
 from steps.common.errors import UserError
 
@@ -154,7 +154,7 @@ def main(cfg: DictConfig) -> None:
         raise UserError(
             f"corpus.path={corpus.path}: all {texts.rows:,} rows are null in {corpus.text_column!r}; expected at least one text. Name the column that holds them: -P corpus.text_column=<column>."
         )
-    (suite,) = inputs.open_suites([OmegaConf.to_object(cfg.suite)])
+    (suite,) = kinds.read_suites(inputs.find_suites([OmegaConf.to_object(cfg.suite)]))
     with project.run("benchmark", *project.resolve(cfg)) as run, tempfile.TemporaryDirectory() as scratch:
         import mlflow
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from steps.common import arguments, inputs, project, summary
+from steps.common import arguments, inputs, kinds, project, summary
 from steps.common.errors import UserError
 
 # Overrides that are declared parameters of a step in MLproject, so that its run shows them as the user typed them.
@@ -70,7 +70,7 @@ def check_inputs(overrides: list[str]) -> None:
     forwarded = arguments.check("main", overrides)[0].overrides
     configs = arguments.check_chain(list(forwarded))
     validate = OmegaConf.to_object(configs["validate"])
-    inputs.open_suites(validate.scored_suites)
+    kinds.read_suites(inputs.find_suites(validate.scored_suites))
     inputs.check_apart(configs["encode"].corpus.path, configs["encode"].output)
     project.open_corpus(configs["encode"].corpus)
     inputs.open_output(configs["encode"].output)

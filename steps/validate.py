@@ -16,7 +16,7 @@ from dataclasses import asdict
 
 from omegaconf import DictConfig, OmegaConf
 
-from steps.common import inputs, project, summary
+from steps.common import inputs, kinds, project, summary
 from steps.common.backends.kinds import check_candidates
 from steps.common.errors import UserError
 
@@ -112,7 +112,7 @@ def show(found, findings, run, metrics: dict, registration) -> None:
 def main(cfg: DictConfig) -> None:
     conf = OmegaConf.to_object(cfg)
     check_candidates(conf.candidates)
-    suites = inputs.open_suites(conf.scored_suites)
+    suites = kinds.read_suites(inputs.find_suites(conf.scored_suites))
     with project.run("validate", *project.resolve(cfg)) as run, contextlib.ExitStack() as stack:
         import mlflow
 
@@ -125,10 +125,9 @@ def main(cfg: DictConfig) -> None:
         folder = download(found)
         server = start_server(cfg, folder, stack)
 
-        from steps.common import gate, scoring
+        from steps.common import gate
         from steps.common import model as models
 
-        conf.bootstrap = scoring.Bootstrap(**vars(conf.bootstrap))
         project.tag_upstream(found.run_id, found.logged.model_id)
         project.logger.info("validating %s (%s)", found.uri, found.tags.get("hub_id", found.logged.name))
         findings = gate.examine(found, folder, suites, champion, server, conf)

@@ -299,6 +299,16 @@ def backend_settings(name: str, precision: str, batch_size: int = 32, **others) 
     return Settings(name, Precision(precision), batch_size, **keys | others)
 
 
+def spec(**given):
+    """What a config says of a suite, but for what is given."""
+    from steps.common.spec import SuiteSpec
+
+    columns = {name: name for name in ("sentence1", "sentence2", "score", "query", "relevant")}
+    named = {"kind": "sts", "split": "test", "document_id": "id", "document": "text"}
+    values = dict.fromkeys(SuiteSpec.__dataclass_fields__) | columns | named | {"references": {}, "threshold": 0.0}
+    return SuiteSpec(**(values | given))
+
+
 def needs_precision(precision: str) -> None:
     """Skip a test of OpenVINO where this CPU does not compute in a precision, with the reason."""
     from steps.common.backends import openvino

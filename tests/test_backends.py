@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import PROJECT, TINY_WORDS, FolderStore, backend_settings, needs_precision
+from conftest import PROJECT, TINY_WORDS, FolderStore, backend_settings, needs_precision, spec
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize, Router, Transformer
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
@@ -44,7 +44,7 @@ from steps.common.backends.openvino import OpenVinoBackend, core
 from steps.common.backends.tokens import Tokens, make_tokenizer
 from steps.common.backends.torch import LibraryBackend, TorchBackend, find_tasks
 from steps.common.errors import UserError
-from steps.common.suites import read_retrieval
+from steps.common.kinds import read_suites
 from steps.common.trials import ByRole
 
 LETTERS = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
@@ -522,15 +522,8 @@ def test_retrieval_takes_the_routes_that_the_library_takes(tiny):
     assert_same(encode_as(None)(TEXTS), model.encode(TEXTS, show_progress_bar=False))
     assert encode_as.key == "torch/f32"
 
-    suite = read_retrieval(
-        PROJECT / "data/suites/retrieval.jsonl",
-        PROJECT / "data/sample_corpus.csv",
-        None,
-        "query",
-        "relevant",
-        "id",
-        "text",
-    )
+    documents = PROJECT / "data/sample_corpus.csv"
+    (suite,) = read_suites([spec(kind="retrieval", path=PROJECT / "data/suites/retrieval.jsonl", documents=documents)])
     evaluator = InformationRetrievalEvaluator(
         {str(i): query for i, query in enumerate(suite.queries)},
         suite.documents,

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from broken_models import BROKEN, save_broken
-from conftest import PROJECT, TINY_WORDS, last_json
+from conftest import PROJECT, TINY_WORDS, last_json, spec
 from sentence_transformers import SentenceTransformer
 
-from steps.common import gate, identity, quality, sanity, scoring, suites
+from steps.common import gate, identity, kinds, quality, sanity, scoring
 from steps.common import model as models
 from steps.common.quality import Check
 
@@ -29,9 +29,8 @@ def encoder(model):
 def looked_into(model, tags) -> list[Check]:
     """What the gate says of a model without MLflow and the checks that the step's own tests run."""
     checks = gate.check_identity(tags, model) + sanity.check_output(encoder(model)(SENTENCES), 0.999)
-    suite = suites.read_suite(
-        PROJECT / "data" / "suites" / "builtin.jsonl", None, "sentence1", "sentence2", "score"
-    ).sample(90)
+    (builtin,) = kinds.read_suites([spec(path=PROJECT / "data" / "suites" / "builtin.jsonl")])
+    suite = builtin.sample(90)
     score = scoring.spearman(suite, encoder(model))
     if any(check.name.startswith(gate.NAMES_CAUSE) for check in quality.failed(checks)):
         return checks
@@ -312,7 +311,7 @@ def test_a_worse_model_regresses_beside_the_champion(step, tiny_run, tiny_model_
     assert content["regressed"] == ["own"]
     assert content["suites"][0]["champion"]["reading"] == "worse"
     assert "own" in out and "(worse)" in out
-    code, _, err = step("validate", *words, f"champion={tiny_run['run_id']}", "suite.below_champion=0.5")
+    code, _, err = step("validate", *words, f"champion={tiny_run['run_id']}", "suite.max_loss_to_champion=0.5")
     assert code == 1
     assert "quality/own/beside_champion" in err
 

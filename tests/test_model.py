@@ -46,11 +46,13 @@ WITHIN = {"f32": 0.05, "bf16": 0.05, "int8": 0.3}
 @pytest.mark.parametrize("name, precision", BACKENDS)
 @pytest.mark.parametrize("file, published", [("stsb-test.jsonl", 82.03), ("sick-r-test.jsonl", 77.58)])
 def test_published_scores_are_reproduced(load, shared_data, file, published, name, precision):
-    from steps.common import scoring, suites
+    from conftest import spec
+
+    from steps.common import kinds, scoring
 
     if name == "openvino":
         needs_precision(precision)
-    suite = suites.read_suite(shared_data / "sts" / file, None, "sentence1", "sentence2", "score")
+    (suite,) = kinds.read_suites([spec(path=shared_data / "sts" / file)])
     found = scoring.spearman(suite, load(name, precision).encode)
     assert found == pytest.approx(published, abs=WITHIN[precision])
 
@@ -85,12 +87,12 @@ def test_neighbours_in_the_sample_corpus_are_visibly_right(minilm):
 
 
 def test_the_builtin_suite_is_what_the_readme_says():
-    from conftest import PROJECT
+    from conftest import PROJECT, spec
 
-    from steps.common import corpus, files, suites
+    from steps.common import corpus, files, kinds
 
     path = PROJECT / "data" / "suites" / "builtin.jsonl"
-    suite = suites.read_suite(path, None, "sentence1", "sentence2", "score")
+    (suite,) = kinds.read_suites([spec(path=path)])
     assert suite.name == "builtin"
     assert len(suite.scores) == 180
     assert (suite.scores.min(), suite.scores.max()) == (0, 5)

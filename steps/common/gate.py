@@ -13,8 +13,8 @@ from steps.common import model as models
 from steps.common.backends.check import Refused
 from steps.common.found import FoundModel, download
 from steps.common.quality import Check
-from steps.common.schema import ValidateConf
-from steps.common.suites import AnySuite
+from steps.common.rules import ValidateConf
+from steps.common.suite import Suite
 from steps.common.trials import Trial
 
 # Checks that say what is wrong inside a model.
@@ -75,7 +75,7 @@ class Findings:
     @property
     def regressed(self) -> list[str]:
         """The suites on which the champion is better, and not by noise."""
-        return scoring.regressions(self.differences)
+        return scoring.find_regressions(self.differences)
 
     def metrics(self) -> dict[str, float]:
         """What is logged beside the scores, by name."""
@@ -98,7 +98,7 @@ class Findings:
 def examine(
     found: FoundModel,
     folder: Path,
-    suites: Sequence[AnySuite],
+    suites: Sequence[Suite],
     champion: FoundModel | None,
     server: serving.Server | None,
     rules: ValidateConf,
@@ -225,7 +225,7 @@ def check_behaviour(model: Subject, rules: ValidateConf, findings: Findings) -> 
 
 
 def check_quality(
-    model: Subject, suites: Sequence[AnySuite], champion: FoundModel | None, rules: ValidateConf, findings: Findings
+    model: Subject, suites: Sequence[Suite], champion: FoundModel | None, rules: ValidateConf, findings: Findings
 ) -> list[Check]:
     """What the suites demand; and what became of each backend, which decides nothing."""
     with contextlib.ExitStack() as stack:
@@ -239,11 +239,11 @@ def check_quality(
     name, _ = identity.find_known(model.found.tags, models.facts(model.native))
     checks = []
     for spec, score in zip(rules.scored_suites, findings.scores):
-        if spec.below_champion is not None and champion is None:
+        if spec.max_loss_to_champion is not None and champion is None:
             models.logger.warning(
-                "suite %s: below_champion=%g asks nothing, since there is no champion to compare with (champion=<run ID>)",
+                "suite %s: max_loss_to_champion=%g is ignored: no champion is given (champion=<run ID>)",
                 score.suite.name,
-                spec.below_champion,
+                spec.max_loss_to_champion,
             )
         findings.thresholds[score.suite.name] = spec.threshold
         if name in spec.references:
@@ -264,7 +264,7 @@ def check_quality(
     )
 
 
-def score_all(suites: Sequence[AnySuite], encode_as, bootstrap) -> tuple[list[scoring.Score], list]:
+def score_all(suites: Sequence[Suite], encode_as, bootstrap) -> tuple[list[scoring.Score], list]:
     """A model's scores on all suites, by one backend, and the vectors they are made from."""
     scores, embedded = [], []
     for suite in suites:
@@ -274,7 +274,7 @@ def score_all(suites: Sequence[AnySuite], encode_as, bootstrap) -> tuple[list[sc
     return scores, embedded
 
 
-def score_champion(champion: FoundModel, suites: Sequence[AnySuite], rules: ValidateConf) -> list[scoring.Score]:
+def score_champion(champion: FoundModel, suites: Sequence[Suite], rules: ValidateConf) -> list[scoring.Score]:
     """The champion's scores on the same suites, by torch in float32."""
     models.logger.info("scoring the champion %s on the same suites", champion.uri)
     folder = download(champion)
@@ -285,7 +285,7 @@ def score_champion(champion: FoundModel, suites: Sequence[AnySuite], rules: Vali
 
 
 def try_backends(
-    model: Subject, suites: Sequence[AnySuite], own: trials.ByRole, embedded: list, rules: ValidateConf
+    model: Subject, suites: Sequence[Suite], own: trials.ByRole, embedded: list, rules: ValidateConf
 ) -> list[Trial]:
     """The backend of the config and every candidate beside torch in float32.
 

@@ -31,7 +31,7 @@ from mlflow.types import ParamSchema, ParamSpec
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 
-from steps.common import corpus, embeddings_api, files, identity, quality, sanity, suites
+from steps.common import corpus, embeddings_api, files, identity, quality, sanity
 from steps.common.backends import Backend, Settings, load
 from steps.common.backends.torch import find_tasks
 from steps.common.errors import UserError
@@ -404,7 +404,7 @@ def log_validation(found: FoundModel, metrics: dict[str, float], scores: Sequenc
             pd.DataFrame(suite.columns),
             source=dataset_source(str(suite.path)),
             name=suite.name,
-            digest=suites.digest(suite)[:36],
+            digest=suite.digest[:36],
         )
         mlflow.log_input(dataset, context="validation")
         mlflow.log_metrics(score.as_metrics(), model_id=found.logged.model_id, dataset=dataset)

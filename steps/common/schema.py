@@ -11,7 +11,8 @@ from omegaconf import MISSING
 
 from steps.common.backends import Settings
 from steps.common.embedding import EmbeddingConf
-from steps.common.rules import ServingConf, Tolerance
+from steps.common.rules import ValidateConf
+from steps.common.spec import SuiteSpec
 
 
 class CorpusFormat(StrEnum):
@@ -51,12 +52,6 @@ class OutputFormat(StrEnum):
     npy = "npy"
 
 
-class SuiteKind(StrEnum):
-    sts = "sts"
-    paraphrase = "paraphrase"
-    retrieval = "retrieval"
-
-
 @dataclass
 class ModelConf:
     name: str
@@ -68,35 +63,6 @@ class ModelConf:
     prompts: dict[str, str]
     default_prompt_name: str | None
     expected_facts: dict[str, str]
-
-
-@dataclass
-class SuiteConf:
-    kind: SuiteKind = MISSING
-    name: str | None = MISSING
-    path: str | None = MISSING
-    hub_id: str | None = MISSING
-    revision: str | None = MISSING
-    split: str = MISSING
-    sentence1: str = MISSING
-    sentence2: str = MISSING
-    score: str = MISSING
-    query: str = MISSING
-    relevant: str = MISSING
-    documents: str | None = MISSING
-    document_id: str = MISSING
-    document: str = MISSING
-    threshold: float = MISSING
-    references: dict[str, float] = MISSING
-    below_reference: float | None = field(default=MISSING, metadata={"min": 0})
-    below_champion: float | None = field(default=MISSING, metadata={"min": 0})
-
-
-@dataclass
-class BootstrapConf:
-    resamples: int = field(default=MISSING, metadata={"min": 100})
-    confidence: float = field(default=MISSING, metadata={"min": 0.5, "below": 1})
-    seed: int = field(default=MISSING, metadata={"min": 0})
 
 
 @dataclass
@@ -133,29 +99,6 @@ class LogModelConf:
 
 
 @dataclass
-class ValidateConf:
-    run_id: str
-    champion: str | None
-    suite: SuiteConf
-    suites: dict[str, SuiteConf]
-    bootstrap: BootstrapConf
-    backend: Settings
-    candidates: list[str]
-    candidate_pairs: int = field(metadata={"min": 2})
-    sentences: list[str] = field(metadata={"min": 2})
-    tolerance: Tolerance
-    latency_calls: int = field(metadata={"min": 1})
-    serving: ServingConf
-    fresh_environment: bool
-    register: str | None
-
-    @property
-    def scored_suites(self) -> list[SuiteConf]:
-        """Those of `suites`, or where there are none `suite`."""
-        return list(self.suites.values()) or [self.suite]
-
-
-@dataclass
 class EncodeConf:
     run_id: str
     corpus: EncodedCorpusConf
@@ -177,7 +120,7 @@ class VerifyConf:
 class BenchmarkConf:
     run_id: str
     corpus: CorpusConf
-    suite: SuiteConf
+    suite: SuiteSpec
     candidates: list[str] | None
     stop_below: float = field(metadata={"min": 0, "below": 1})
     rows: int = field(metadata={"min": 2})
