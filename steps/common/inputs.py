@@ -39,16 +39,17 @@ def open_corpus(
     id_column: str | None,
     template: str | None = None,
     keep_columns: Sequence[str] = (),
-    on_bad_row: str = "auto",
+    on_bad_row: str = "keep_nulls",
     delimiter: str | None = None,
     quoting: str = "csv",
+    noted: dict | None = None,
 ):
     """The corpus.Corpus a user named, found readable; `sample` is the one that ships with the project."""
     from steps.common import corpus
 
     where = corpus_place(path)
     return corpus.open_corpus(
-        where, format, text_column, id_column, template, keep_columns, on_bad_row, delimiter, quoting
+        where, format, text_column, id_column, template, keep_columns, on_bad_row, delimiter, quoting, noted
     )
 
 
@@ -95,12 +96,17 @@ def open_output(given: str | None):
     Raises:
         UserError: a file, a folder that holds what encode has not written, or one that cannot be written.
     """
-    from steps.common import manifest as manifests
+    from steps.common import verify
 
-    return manifests.check_output(_output_place(given)) if given else None
+    return verify.check_output(output_place(given)) if given else None
 
 
-def _output_place(given: str):
+def output_place(given: str):
+    """The files.Place of the output a user named, which may not be there yet.
+
+    Raises:
+        UserError: a URI of something that is no output.
+    """
     from steps.common import files
 
     check_scheme(given, "output")
@@ -117,7 +123,7 @@ def check_apart(corpus: str, output: str | None) -> None:
 
     if not output:
         return
-    where, place = corpus_place(corpus), _output_place(output)
+    where, place = corpus_place(corpus), output_place(output)
     if files.lies_in(where, place):
         raise UserError(f"the corpus {corpus} lies in the output {place}. Give an output outside of it.")
     if files.would_find(where, place, WRITTEN):

@@ -32,8 +32,9 @@ class Quoting(StrEnum):
 
 
 class OnBadRow(StrEnum):
-    auto = "auto"
-    error = "error"
+    keep_nulls = "keep_nulls"
+    keep_all = "keep_all"
+    refuse_all = "refuse_all"
 
 
 class LongText(StrEnum):
@@ -79,7 +80,7 @@ class EncodedCorpusConf(CorpusConf):
     id_column: str | None = MISSING
     template: str | None = MISSING
     keep_columns: list[str] = MISSING
-    on_bad_row: OnBadRow | None = MISSING
+    on_bad_row: OnBadRow = MISSING
     long_text: LongText = MISSING
     chunk_overlap: int = field(default=MISSING, metadata={"min": 0})
     chunk_pooling: ChunkPooling = MISSING
