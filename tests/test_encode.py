@@ -236,7 +236,7 @@ def test_what_an_output_was_begun_with_is_compared_before_the_run_begins(
         ),
         (["backend.precision=fp16"], "backend=torch backend.precision=fp16 cannot be used: fp16 is for a GPU"),
         (["backend=auto", "backend.precision=fp16", "backend.device=cpu"], "no backend can compute with this model here"),
-        (["backend=openvino", "backend.precision=fp16"], "OpenVINO on a CPU computes in f32, bf16 or int8, not in fp16"),
+        (["backend=openvino", "backend.precision=fp16"], "backend=openvino computes in f32, bf16, int8, not in fp16"),
         (["backend.device=cuda:7"], "backend.device=cuda:7 is not on this machine"),
     ],
 )  # fmt: skip
@@ -512,7 +512,7 @@ def test_a_run_that_died_without_a_word_is_marked_by_the_one_that_goes_on(encode
     assert code == 0, err
     run = mlflow.get_run(lost)
     assert run.info.status == "KILLED"
-    assert run.data.tags["error"] == f"ended without a word; run {last_json(out)['run_id']} went on with its output"
+    assert run.data.tags["error"] == f"ended without a final status; run {last_json(out)['run_id']} resumed its output"
     assert manifest_of(tmp_path / "out")["runs"] == [lost, last_json(out)["run_id"]]
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import tokenizers
 
+from steps.common.backends.tokens import without_limits
 from steps.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,14 +29,6 @@ def chunk_room(fast: tokenizers.Tokenizer, prompt: str, limit: int | None, overl
             f"corpus.chunk_overlap is {overlap}; expected less than {room}, the tokens of a text that the model reads."
         )
     return room
-
-
-def without_limits(fast: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
-    """A copy of a tokenizer that neither pads nor truncates."""
-    fast = tokenizers.Tokenizer.from_str(fast.to_str())
-    fast.no_padding()
-    fast.no_truncation()
-    return fast
 
 
 class Chunker:
