@@ -11,20 +11,80 @@ Refuses a model whose validation failed, an output of another model, corpus or o
     python -m steps.encode run_id=latest corpus.path=s3://bucket/texts/ output=s3://bucket/embeddings
 """
 
+from __future__ import annotations
+
 import contextlib
 import json
+import logging
 import tempfile
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
 from steps.common import inputs, project, summary
 from steps.common.errors import UserError
 
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
-def check_validated(found, logger) -> None:
+    from steps.common.backends import Backend, Settings
+    from steps.common.corpus import Corpus
+    from steps.common.files import Place
+    from steps.common.found import FoundModel
+    from steps.common.job import Job, Options
+    from steps.common.output import Output
+    from steps.common.pipeline import Result
+
+logger = logging.getLogger("steps")
+
+
+@dataclass(frozen=True)
+class Given:
+    """What an encode was given, found usable before its run begins."""
+
+    cfg: DictConfig
+    corpus: Corpus
+    # None keeps the embeddings in the run.
+    place: Place | None
+    # What of the plan is known before the model is.
+    plan: dict[str, Any]
+    # The config as plain values.
+    config: dict[str, Any]
+
+
+def check_given(cfg: DictConfig) -> Given:
+    """Read the corpus through, look at the output, and compare the plan with the one that it was started with.
+
+    Raises:
+        UserError: a corpus or an output that cannot be used.
+    """
+    from steps.common import plan as plans
+    from steps.common import resume
+
+    resume.check_accepted(cfg.accept_changes)
+    inputs.check_apart(cfg.corpus.path, cfg.output)
+    corpus = project.open_corpus(cfg.corpus, read_corpus_note(cfg.output))
+    place = inputs.open_output(cfg.output)
+    config, _ = project.resolve(cfg)
+    plan = plans.plan_of(config, {"format": corpus.format, **corpus.decisive()}, project.PROJECT / "steps")
+    resume.check_plan(place, plan, cfg.accept_changes)
+    return Given(cfg, corpus, place, plan, config)
+
+
+def read_corpus_note(output: str | None) -> dict | None:
+    """What an encode that was stopped noted of its corpus, so that only the digest of its files is computed again."""
+    from steps.common.output import CORPUS, Output
+
+    if not output:
+        return None
+    with tempfile.TemporaryDirectory() as scratch:
+        return Output(inputs.output_place(output), Path(scratch)).read_json(CORPUS)
+
+
+def check_validated(found: FoundModel) -> None:
     """Obey the verdict that validate has written on the model.
 
     Raises:
@@ -41,7 +101,7 @@ def check_validated(found, logger) -> None:
         )
 
 
-def check_model_files(cfg: DictConfig, found) -> tuple[Path, dict]:
+def check_model_files(cfg: DictConfig, found: FoundModel) -> tuple[Path, dict]:
     """Check the files of a found model before it is loaded: returns their folder, and their share of the plan.
 
     Raises:
@@ -55,7 +115,8 @@ def check_model_files(cfg: DictConfig, found) -> tuple[Path, dict]:
     if dim.isdecimal():
         check_dim(cfg.embedding.truncate_dim, int(dim))
     folder = founds.download(found)
-    facts, saved = {"files": founds.digest(folder)}, founds.saved_prompts(folder)
+    facts: dict[str, str | None] = {"files": founds.digest(folder)}
+    saved = founds.saved_prompts(folder)
     if saved is not None:
         facts["prompt"] = choose_prompt(*saved, cfg.embedding.prompt_name)
     modules = founds.saved_modules(folder)
@@ -73,17 +134,18 @@ def check_model_files(cfg: DictConfig, found) -> tuple[Path, dict]:
     return folder, {"model": facts}
 
 
-def load(cfg: DictConfig, found, folder: Path) -> tuple:
-    """What computes with a found model: the backend, the chunker, what is done with the vectors, and the plan's share."""
+def load(given: Given, found: FoundModel, folder: Path) -> tuple[Backend, Job, dict]:
+    """What computes with a found model, what it is to do, still without the ranges of int8, and the model's share of the plan."""
     from steps.common import found as founds
     from steps.common import model as models
     from steps.common.backends import check_task
     from steps.common.backends.load import check_asked
     from steps.common.backends.torch import find_input, find_prompt, find_tasks
     from steps.common.chunks import Chunker
-    from steps.common.job import Options
+    from steps.common.job import Job
 
-    settings, embedding = OmegaConf.to_object(cfg.backend), cfg.embedding
+    cfg, embedding = given.cfg, given.cfg.embedding
+    settings = cast("Settings", OmegaConf.to_object(cfg.backend))
     check_asked(settings)
     native = models.load_native(folder)
     prompt, task = find_prompt(native, embedding.prompt_name), embedding.task
@@ -91,40 +153,37 @@ def load(cfg: DictConfig, found, folder: Path) -> tuple:
     chunks = cfg.corpus.long_text.name == "chunk"
     chunker = Chunker(find_input(native, task), prompt, cfg.corpus.chunk_overlap) if chunks else None
     backend = models.load_backend(found, folder, native, settings, prompt_name=embedding.prompt_name, task=task)
-    cut = embedding.truncate_dim is not None
-    options = Options(
-        dtype=embedding.dtype.name,
-        truncate_dim=embedding.truncate_dim,
-        # The model's own Normalize comes before the cut.
-        normalize=embedding.normalize or (cut and models.normalizes(native)),
-        rows_per_part=cfg.rows_per_part,
-        keep_text=cfg.keep_text,
-        format=cfg.output_format.name,
-        row_per_chunk=chunks and cfg.corpus.chunk_pooling.name == "none",
-        normalize_mean=models.normalizes(native),
-    )
-    plan = {
+    job = Job(given.corpus, choose_options(cfg, models.normalizes(native)), backend.dim, chunker)
+    share = {
         "model": {"files": founds.digest(folder), "prompt": prompt},
         "backend": {
             **{name: getattr(backend, name) for name in ("name", "precision", "digest")},
             "device": backend.device.partition(":")[0],
         },
     }
-    return backend, chunker, options, plan
+    return backend, job, share
 
 
-def read_corpus_note(output: str | None) -> dict | None:
-    """What an encode that was stopped noted of its corpus, so that only the digest of its files is computed again."""
-    from steps.common.output import CORPUS, Output
+def choose_options(cfg: DictConfig, model_normalizes: bool) -> Options:
+    """What is written of a corpus, by the config and by whether the model's embeddings have unit length."""
+    from steps.common.job import Options
 
-    if not output:
-        return None
-    with tempfile.TemporaryDirectory() as scratch:
-        return Output(inputs.output_place(output), Path(scratch)).read_json(CORPUS)
+    is_cut = cfg.embedding.truncate_dim is not None
+    return Options(
+        dtype=cfg.embedding.dtype.name,
+        truncate_dim=cfg.embedding.truncate_dim,
+        # The model's own Normalize comes before the cut.
+        normalize=cfg.embedding.normalize or (is_cut and model_normalizes),
+        rows_per_part=cfg.rows_per_part,
+        keep_text=cfg.keep_text,
+        format=cfg.output_format.name,
+        row_per_chunk=cfg.corpus.long_text.name == "chunk" and cfg.corpus.chunk_pooling.name == "none",
+        normalize_mean=model_normalizes,
+    )
 
 
 @contextlib.contextmanager
-def open_output(place, scratch: Path, run_id: str) -> Iterator[tuple]:
+def open_output(place: Place | None, scratch: Path, run_id: str) -> Iterator[tuple[Output, Callable[[], None]]]:
     """The output, in its place or in the run, and what is to be called before each of its parts."""
     from steps.common import resume
     from steps.common.tracking import RunOutput
@@ -139,44 +198,43 @@ def open_output(place, scratch: Path, run_id: str) -> Iterator[tuple]:
         yield output, lambda: None
 
 
-def encode(cfg: DictConfig, run, found, folder: Path, before: dict, texts, place, scratch: Path) -> tuple:
+def encode(given: Given, run: Run, found: FoundModel, folder: Path, scratch: Path) -> tuple[Result, str, str, str]:
     """Compute and write, up to the manifest: the result, the manifest, what computed it, and where it is."""
     from steps.common import encoder, pipeline, resume, tracking, verify
     from steps.common import manifest as manifests
     from steps.common import plan as plans
-    from steps.common.job import Job
     from steps.common.output import CORPUS
 
-    backend, chunker, options, computed = load(cfg, found, folder)
-    plan, run_id = plans.complete_plan(before, computed), run.info.run_id
-    with contextlib.closing(backend), open_output(place, scratch, run_id) as (output, check):
-        job = Job(texts, options, backend.dim, chunker)
+    cfg, run_id = given.cfg, run.info.run_id
+    backend, job, share = load(given, found, folder)
+    plan = plans.complete_plan(given.plan, share)
+    with contextlib.closing(backend), open_output(given.place, scratch, run_id) as (output, check):
         if cfg.corpus.long_text.name == "error":
             encoder.refuse_long(job, backend)
-
-        def ranges_of_int8():
-            return encoder.sample_ranges(job, backend) if options.dtype == "int8" else None
-
-        ranges, runs = resume.begin(output, plan, run_id, list(cfg.accept_changes), ranges_of_int8)
-        job = replace(job, ranges=ranges)
-        if place is not None:
+        is_int8 = job.options.dtype == "int8"
+        ranges, runs = resume.begin(
+            output, plan, run_id, cfg.accept_changes, lambda: encoder.sample_ranges(job, backend) if is_int8 else None
+        )
+        if given.place is not None:
             # After the plan: an output without one is none of encode's.
-            output.write_text(CORPUS, json.dumps(texts.noted()))
+            output.write_text(CORPUS, json.dumps(given.corpus.noted()))
         tracking.close_lost_runs(runs, by=run_id)
-        project.logger.info("encoding %d rows with %s", texts.rows, found.tags.get("hub_id", found.logged.name))
+        logger.info("encoding %d rows with %s", given.corpus.rows, found.tags.get("hub_id", found.logged.name))
         with tracking.LiveMetrics(run_id) as live:
-            result = pipeline.encode_corpus(job, backend, output, before_part=check, on_rows=live.rows)
+            result = pipeline.encode_corpus(
+                replace(job, ranges=ranges), backend, output, before_part=check, on_rows=live.rows
+            )
         manifest = manifests.Manifest(
             run_id=run_id,
             upstream_run_id=found.run_id,
             validation=found.validation,
             model=found.describe(),
-            corpus=texts.describe(),
+            corpus=given.corpus.describe(),
             backend={name: getattr(backend, name) for name in ("name", "precision", "device", "digest")},
-            options=OmegaConf.to_container(cfg, resolve=True, enum_to_str=True),
+            options=given.config,
             versions=plan["versions"],
             code_commit=run.data.tags.get("mlflow.source.git.commit"),
-            normalized=options.normalize,
+            normalized=job.options.normalize,
             plan=plan,
             runs=runs,
             parts=result.parts,
@@ -195,36 +253,24 @@ def main(cfg: DictConfig) -> None:
 
 
 def run_encode(cfg: DictConfig) -> None:
-    from steps.common import plan as plans
-    from steps.common import resume
-
-    accepted = list(cfg.accept_changes)
-    resume.check_accepted(accepted)
-    inputs.check_apart(cfg.corpus.path, cfg.output)
-    texts = project.open_corpus(cfg.corpus, read_corpus_note(cfg.output))
-    place = inputs.open_output(cfg.output)
-    given = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
-    before = plans.plan_of(given, {"format": texts.format, **texts.decisive()}, project.PROJECT / "steps")
-    resume.check_plan(place, before, accepted)
+    given = check_given(cfg)
     with project.run("encode", *project.resolve(cfg)) as run, tempfile.TemporaryDirectory() as scratch:
+        import mlflow
+
         from steps.common import found as founds
-        from steps.common import tracking
+        from steps.common import model as models
+        from steps.common import resume, tracking
 
         found = founds.find_model(cfg.run_id, preceding="validate", experiment_id=run.info.experiment_id)
         project.tag_upstream(found.run_id, found.logged.model_id)
-        check_validated(found, project.logger)
+        check_validated(found)
         with project.resumable(run, found.run_id, cfg.output):
             folder, of_model = check_model_files(cfg, found)
-            resume.check_plan(place, of_model, accepted)
-
-            import mlflow
-
-            from steps.common import model as models
-
-            result, manifest, backend, where = encode(cfg, run, found, folder, before, texts, place, Path(scratch))
+            resume.check_plan(given.place, of_model, cfg.accept_changes)
+            result, manifest, backend, where = encode(given, run, found, folder, Path(scratch))
         with tracking.recording(where):
             mlflow.log_text(manifest, "manifest.json")
-            models.log_data(texts, result, where, found)
+            models.log_data(given.corpus, result, where, found)
             mlflow.set_tag("embeddings", where)
         if result.samples:
             print("sample embeddings")
