@@ -13,7 +13,6 @@ Refuses a model whose validation failed, an output of another model, corpus or o
 
 import contextlib
 import json
-import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -66,7 +65,8 @@ def check_model_files(cfg: DictConfig, found) -> tuple[Path, dict]:
     if cfg.corpus.long_text.name == "chunk" and tokenizer is not None and saved is not None and longest.isdecimal():
         import tokenizers
 
-        from steps.common.chunks import chunk_room, without_limits
+        from steps.common.backends.tokens import without_limits
+        from steps.common.chunks import chunk_room
 
         fast = without_limits(tokenizers.Tokenizer.from_file(str(tokenizer)))
         chunk_room(fast, facts["prompt"] or "", int(longest), cfg.corpus.chunk_overlap)
@@ -75,6 +75,7 @@ def check_model_files(cfg: DictConfig, found) -> tuple[Path, dict]:
 
 def load(cfg: DictConfig, found, folder: Path) -> tuple:
     """What computes with a found model: the backend, the chunker, what is done with the vectors, and the plan's share."""
+    from steps.common import found as founds
     from steps.common import model as models
     from steps.common.backends import check_task
     from steps.common.backends.load import check_asked
@@ -82,14 +83,14 @@ def load(cfg: DictConfig, found, folder: Path) -> tuple:
     from steps.common.chunks import Chunker
     from steps.common.job import Options
 
-    settings, embedding = project.backend_settings(cfg.backend), cfg.embedding
+    settings, embedding = OmegaConf.to_object(cfg.backend), cfg.embedding
     check_asked(settings)
     native = models.load_native(folder)
     prompt, task = find_prompt(native, embedding.prompt_name), embedding.task
     check_task(find_tasks(native), task)
     chunks = cfg.corpus.long_text.name == "chunk"
     chunker = Chunker(find_input(native, task), prompt, cfg.corpus.chunk_overlap) if chunks else None
-    backend = models.load_backend(found, folder, native, settings, embedding.prompt_name, task)
+    backend = models.load_backend(found, folder, native, settings, prompt_name=embedding.prompt_name, task=task)
     cut = embedding.truncate_dim is not None
     options = Options(
         dtype=embedding.dtype.name,
@@ -103,7 +104,7 @@ def load(cfg: DictConfig, found, folder: Path) -> tuple:
         normalize_mean=models.normalizes(native),
     )
     plan = {
-        "model": {"files": models.digest(folder), "prompt": prompt},
+        "model": {"files": founds.digest(folder), "prompt": prompt},
         "backend": {
             **{name: getattr(backend, name) for name in ("name", "precision", "digest")},
             "device": backend.device.partition(":")[0],
@@ -189,7 +190,7 @@ def encode(cfg: DictConfig, run, found, folder: Path, before: dict, texts, place
 
 
 def main(cfg: DictConfig) -> None:
-    with project.resumable(cfg.run_id, cfg.output):
+    with project.resumable(None, cfg.run_id, cfg.output):
         run_encode(cfg)
 
 
@@ -205,15 +206,14 @@ def run_encode(cfg: DictConfig) -> None:
     given = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     before = plans.plan_of(given, {"format": texts.format, **texts.decisive()}, project.PROJECT / "steps")
     resume.check_plan(place, before, accepted)
-    with project.run("encode", cfg) as run, tempfile.TemporaryDirectory() as scratch:
+    with project.run("encode", *project.resolve(cfg)) as run, tempfile.TemporaryDirectory() as scratch:
         from steps.common import found as founds
         from steps.common import tracking
 
-        os.environ.setdefault(tracking.RETRIES, tracking.PATIENT)
         found = founds.find_model(cfg.run_id, preceding="validate", experiment_id=run.info.experiment_id)
         project.tag_upstream(found.run_id, found.logged.model_id)
         check_validated(found, project.logger)
-        with project.resumable(found.run_id, cfg.output):
+        with project.resumable(run, found.run_id, cfg.output):
             folder, of_model = check_model_files(cfg, found)
             resume.check_plan(place, of_model, accepted)
 
@@ -239,7 +239,7 @@ def run_encode(cfg: DictConfig) -> None:
                 "parts": len(result.parts),
                 "embeddings": where,
             },
-            project.next_command("verify", output=where),
+            project.next_command("verify", run, output=where),
         )
 
 

@@ -42,7 +42,7 @@ def main(cfg: DictConfig) -> None:
     from steps.common import verify
 
     where = inputs.existing_output(cfg.output)
-    with project.run("verify", cfg) as run, tempfile.TemporaryDirectory() as scratch:
+    with project.run("verify", *project.resolve(cfg)) as run, tempfile.TemporaryDirectory() as scratch:
         import mlflow
 
         output = fetched(where, Path(scratch))

@@ -152,6 +152,34 @@ def test_a_plan_that_no_part_was_made_by_gives_way_to_another(encode, corpus, tm
     assert len(manifest_of(tmp_path / "out")["runs"]) == 2
 
 
+def test_an_encode_that_goes_on_reads_the_missing_parts_of_its_corpus_and_no_more(
+    encode, corpus, tmp_path, monkeypatch
+):
+    from steps.common import corpus as corpora
+    from steps.common import pipeline
+    from steps.common.errors import UserError
+
+    def stop_after_one(job, backend, output, **more):
+        pipeline.make_part(job, 0, backend, output)
+        raise UserError("stopped")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "encode_corpus", stop_after_one)
+        assert encode(corpus)[0] == 1
+    rows, read_rows = [], corpora.read_rows
+
+    def counting(*arguments):
+        for chunk in read_rows(*arguments):
+            rows.append(len(chunk))
+            yield chunk
+
+    monkeypatch.setattr(corpora, "read_rows", counting)
+    code, out, err = encode(corpus)
+    assert code == 0, err
+    assert last_json(out)["encode/resumed_rows"] == 10
+    assert sum(rows) == 25
+
+
 def interrupt(folder):
     """Make a whole output one that was stopped before its manifest was written."""
     from steps.common import manifest as manifests
@@ -208,7 +236,7 @@ def test_what_an_output_was_begun_with_is_compared_before_the_run_begins(
         ),
         (["backend.precision=fp16"], "backend=torch backend.precision=fp16 cannot be used: fp16 is for a GPU"),
         (["backend=auto", "backend.precision=fp16", "backend.device=cpu"], "no backend can compute with this model here"),
-        (["backend=openvino", "backend.precision=fp16"], "OpenVINO on a CPU computes in f32, bf16 or int8, not in fp16"),
+        (["backend=openvino", "backend.precision=fp16"], "backend=openvino computes in f32, bf16, int8, not in fp16"),
         (["backend.device=cuda:7"], "backend.device=cuda:7 is not on this machine"),
     ],
 )  # fmt: skip
@@ -484,7 +512,7 @@ def test_a_run_that_died_without_a_word_is_marked_by_the_one_that_goes_on(encode
     assert code == 0, err
     run = mlflow.get_run(lost)
     assert run.info.status == "KILLED"
-    assert run.data.tags["error"] == f"ended without a word; run {last_json(out)['run_id']} went on with its output"
+    assert run.data.tags["error"] == f"ended without a final status; run {last_json(out)['run_id']} resumed its output"
     assert manifest_of(tmp_path / "out")["runs"] == [lost, last_json(out)["run_id"]]
 
 

@@ -133,7 +133,7 @@ from steps.common.output import Output
 from steps.common.backends import Settings
 from steps.common.backends.load import load_backend
 model = SentenceTransformer({str(tiny_model_folder)!r}, device="cpu")
-backend = load_backend(Settings("torch", "f32", 256, device="cpu"), model, store=None, calibration=list)
+backend = load_backend(Settings("torch", "f32", 256, None, "cpu", None, None), model, store=None, calibration=list)
 options = Options(dtype="float32", truncate_dim=None, normalize=False, rows_per_part=50_000, keep_text=True)
 peaks = []
 for rows in (20_000, 200_000):

@@ -372,7 +372,7 @@ def test_a_sweep_with_a_failing_job_runs_the_others_and_fails(step, tiny_run, tm
         ("encode", ["corpus.text_column=body"], "has no column 'body'; its columns are 'id', 'topic', 'text'"),
         ("encode", ["backend.device=cuda:7", "run_id=latest"], "has no finished run"),
         ("log_model", ["model=local", "model.path=/no/such/model"], "model.path: there is no '/no/such/model'"),
-        ("log_model", ["model.weights_sha256=00"], "are not the ones expected"),
+        ("log_model", ["model.weights_sha256=00"], "but model.weights_sha256 is 00"),
         ("validate", ["suite.path=/no/pairs.jsonl"], "suite.path: there is no"),
         ("encode", ["--corpus=floppy://disk/key.csv"], "there is no filesystem floppy://"),
         ("encode", ["--output=floppy://disk/out"], "there is no filesystem floppy://"),

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +10,7 @@ import pyarrow.compute as pc
 
 from steps.common.backends import Backend, TokenizedTexts
 from steps.common.corpus import LINE, Corpus
-from steps.common.embedding import shorten, store, unit_length, value_ranges
+from steps.common.embedding import STORED, shorten, unit_length, value_ranges
 from steps.common.errors import UserError
 from steps.common.job import Job
 from steps.common.progress import prefetch
@@ -46,7 +47,7 @@ def embed_window(job: Job, backend: Backend, ready: TokenizedWindow, on_rows: Ca
         on_rows: told how many texts were embedded since it was last called.
     """
     vectors, lengths = _compute(job, backend, ready.pieces, ready.tokens, on_rows)
-    vectors = store(vectors, job.options.dtype, job.ranges)
+    vectors = _store(vectors, job)
     if job.options.row_per_chunk:
         return _write_out_pieces(vectors, lengths, ready)
     return _write_out_repeats(vectors, lengths, ready.window)
@@ -73,6 +74,18 @@ def _compute(
             if job.options.normalize_mean:
                 vectors[counts > 1] = unit_length(vectors[counts > 1])
     return shorten(vectors, job.options.truncate_dim, job.options.normalize), lengths
+
+
+def _store(vectors: np.ndarray, job: Job) -> np.ndarray:
+    """Embeddings [n, dim] as they are stored: [n, width]. int8 and binary are those of sentence-transformers; a value
+    beyond the ranges of int8 is stored as their end."""
+    dtype = job.options.dtype
+    if dtype not in ("int8", "binary"):
+        return vectors.astype(STORED[dtype], copy=False)
+    from sentence_transformers import quantize_embeddings
+
+    precision: Literal["int8", "binary"] = "int8" if dtype == "int8" else "binary"
+    return np.asarray(quantize_embeddings(vectors, precision=precision, ranges=job.ranges))
 
 
 def _write_out_repeats(vectors: np.ndarray, lengths: np.ndarray, window: Window) -> Embedded:

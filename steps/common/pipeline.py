@@ -223,7 +223,7 @@ def collect_parts(job: Job, output: Output, resumed: set[int]) -> Result:
     corpus = job.corpus
     result = Result(dim=job.dim, dtype=job.options.dtype, ranges=job.ranges)
     for number in range(job.parts):
-        part = read_noted(output, job.stem(number)).part
+        part = find_record(output, job.stem(number)).part
         part = replace(part, source=_span(corpus, part.first_row, part.first_row + part.rows - 1))
         counts = Counts(**part.counts)
         result.add(counts)
@@ -233,7 +233,7 @@ def collect_parts(job: Job, output: Output, resumed: set[int]) -> Result:
             result.own.add(counts)
         result.parts.append(part)
         result.written_rows += part.written_rows
-    records = (read_noted(output, job.stem(number)) for number in range(job.parts) if result.null_rows)
+    records = (find_record(output, job.stem(number)) for number in range(job.parts) if result.null_rows)
     rejects = (_relocated(record.read_rejects(corpus.id_type), corpus) for record in records)
     result.rejects = manifests.write_rejects(output, corpus.id_type, rejects)
     findings = manifests.check_files(output, result.files())
@@ -244,8 +244,8 @@ def collect_parts(job: Job, output: Output, resumed: set[int]) -> Result:
     return result
 
 
-def read_noted(output: Output, stem: str) -> manifests.PartRecord:
-    """The record of a part that is finished; raises UserError where it is lost."""
+def find_record(output: Output, stem: str) -> manifests.PartRecord:
+    """The record of a part that is finished. Raises UserError where it is lost."""
     record = manifests.read_record(output, stem)
     if record is None:
         raise UserError(f"output {output} has lost the record of {stem}. Run the same command again to go on.")
@@ -268,6 +268,8 @@ class PartWriter:
         """
         self._job, self._output, self._max_tokens, self._before_part = job, output, max_tokens, before_part
         self._writer: shards.ParquetPart | shards.NpyPart | None = None
+        self._counts = Counts()
+        self._rejects: list[pa.Table] = []
         self.made: list[shards.Part] = []
 
     def __enter__(self) -> "PartWriter":
@@ -281,19 +283,19 @@ class PartWriter:
         """Write the next window; with the last one of a part, put the part in its place."""
         job = self._job
         with explain_write_errors(self._output):
-            if self._writer is None:
+            writer = self._writer
+            if writer is None:
                 make = shards.WRITERS[job.options.format]
-                self._writer = make(self._output.workspace, job.stem(window.part), job.schema, job.width)
-                self._rejects: list[pa.Table] = []
-                self._counts = Counts()
-            self._writer.write(to_table(window, embedded, job.schema))
+                writer = make(self._output.workspace, job.stem(window.part), job.schema, job.width)
+                self._writer, self._counts, self._rejects = writer, Counts(), []
+            writer.write(to_table(window, embedded, job.schema))
             self._counts.add(count_window(window, embedded, self._max_tokens, chunked=job.chunker is not None))
             self._rejects.append(find_rejects(window, job.corpus))
             if window.is_last:
-                self._finish(self._writer, job.rows_of(window.part))
+                self._finish(writer, job.rows_of(window.part))
                 self._writer = None
 
-    def _finish(self, writer: "shards.ParquetPart | shards.NpyPart", rows: range) -> None:
+    def _finish(self, writer: shards.ParquetPart | shards.NpyPart, rows: range) -> None:
         made = writer.finish()
         files = [shards.file_facts(path, name) for path, name in made]
         part = shards.Part(

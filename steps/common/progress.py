@@ -1,6 +1,7 @@
 """Threads that work beside the one that computes, and how far it has come."""
 
 import contextlib
+import itertools
 import logging
 import sys
 import threading
@@ -17,17 +18,20 @@ logger = logging.getLogger("steps")
 PROGRESS_SECONDS = 5.0
 
 T = TypeVar("T")
-_END = object()
 
 
-def prefetch(items: Iterator[T]) -> Iterator[T]:
+def prefetch(items: Iterator[T]) -> Generator[T, None, None]:
     """The items of an iterator, each made in a background thread while the one before it is used. Closes a generator."""
     source = contextlib.closing(items) if isinstance(items, Generator) else contextlib.nullcontext()
     with source, ThreadPoolExecutor(1, "prefetch") as thread:
-        coming = thread.submit(next, items, _END)
-        while (item := coming.result()) is not _END:
-            coming = thread.submit(next, items, _END)
-            yield item
+
+        def fetch() -> Future[list[T]]:
+            return thread.submit(lambda: list(itertools.islice(items, 1)))
+
+        coming = fetch()
+        while fetched := coming.result():
+            coming = fetch()
+            yield from fetched
 
 
 class BackgroundWriter:

@@ -202,7 +202,8 @@ class NpyPart:
         self._others.drop()
 
 
-WRITERS = {"parquet": ParquetPart, "npy": NpyPart}
+# Output format -> what writes a part in it.
+WRITERS: dict[str, type[ParquetPart] | type[NpyPart]] = {"parquet": ParquetPart, "npy": NpyPart}
 
 
 def file_facts(path: Path, name: str) -> File:
