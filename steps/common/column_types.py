@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import types
 
-from steps.common.files import first_line
+from steps.common.errors import first_line
 
 # Integers up to here are kept exactly by a double.
 EXACT_INTEGER = 2**53

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from steps.common.column_types import without_views
-from steps.common.errors import UserError
-from steps.common.files import BUFFER, Place, first_line
+from steps.common.errors import UserError, first_line
+from steps.common.files import BUFFER, Place
 from steps.common.rows import BEGINNING, Column, Mark, Rows, position
 
 # Bytes of text after which rows are handed on, however few they are.

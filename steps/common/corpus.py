@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from steps.common import column_types, files
-from steps.common.errors import UserError
+from steps.common.errors import UserError, clip, first_line
 from steps.common.files import Place
 from steps.common.readers import (
     DELIMITERS,
@@ -654,7 +654,7 @@ def _common_type(found: list[tuple[pa.DataType, Place]], format: str, name: str,
     for (a, first), (b, second) in itertools.combinations(known.items(), 2):
         if column_types.merge(a, b) is None or (is_id and column_types.family(a) != column_types.family(b)):
             one, other = (column_types.to_json(kind) if format == "jsonl" else kind for kind in (a, b))
-            one, other = files.shortened(str(one)), files.shortened(str(other))
+            one, other = clip(one, 300), clip(other, 300)
             where = f"{one} in {first} and {other} in {second}" if first != second else f"{one} and {other} in {first}"
             raise UserError(
                 f"column {name!r} is {where}: several types, of which none keeps every {'id as it is' if is_id else 'value exactly'}. Write them all as one, or as strings, or leave it out of {key}."
@@ -671,7 +671,7 @@ def _common_type(found: list[tuple[pa.DataType, Place]], format: str, name: str,
         reason = None if _is_empty_struct(kind) else column_types.why_not_parquet(kind)
         if reason is not None:
             raise UserError(
-                f"column {name!r} is {files.shortened(str(kind))} in {known.get(kind, found[0][1])}, which Parquet cannot hold ({reason}). Write it as another type, or leave it out of {key}."
+                f"column {name!r} is {clip(kind, 300)} in {known.get(kind, found[0][1])}, which Parquet cannot hold ({reason}). Write it as another type, or leave it out of {key}."
             )
     return column_types.stored(common)
 
@@ -708,7 +708,7 @@ def _cast(values: pa.Array, kind: pa.DataType, place: Place) -> pa.Array:
         return values.cast(kind)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise UserError(
-            f"a value of {place} is not of the type {kind} that the column has in the whole corpus: {files.first_line(error)}. Write the files with one type."
+            f"a value of {place} is not of the type {kind} that the column has in the whole corpus: {first_line(error)}. Write the files with one type."
         ) from None
 
 

@@ -22,8 +22,8 @@ import pyarrow as pa
 
 from steps.common.column_types import EXACT_INTEGER
 from steps.common.columnar import columnar_rows
-from steps.common.errors import UserError
-from steps.common.files import Place, first_line, open_bytes, reaching
+from steps.common.errors import UserError, first_line
+from steps.common.files import Place, open_bytes, reaching
 from steps.common.rows import BEGINNING, RENAME, Column, Mark, Rows, missing, position
 
 # File name ending -> format.
