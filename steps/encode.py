@@ -21,6 +21,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from steps.common import inputs, project, summary
+from steps.common.corpus import opening
 from steps.common.errors import UserError
 
 
@@ -201,10 +202,11 @@ def run_encode(cfg: DictConfig) -> None:
     accepted = list(cfg.accept_changes)
     resume.check_accepted(accepted)
     inputs.check_apart(cfg.corpus.path, cfg.output)
-    texts = project.open_corpus(cfg.corpus, read_corpus_note(cfg.output))
+    where, conf = inputs.corpus_place(cfg.corpus.path), OmegaConf.to_object(cfg.corpus)
+    texts = opening.open_corpus(where, conf, read_corpus_note(cfg.output))
     place = inputs.open_output(cfg.output)
     given = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
-    before = plans.plan_of(given, {"format": texts.format, **texts.decisive()}, project.PROJECT / "steps")
+    before = plans.plan_of(given, {"format": texts.format.name, **texts.decisive()}, project.PROJECT / "steps")
     resume.check_plan(place, before, accepted)
     with project.run("encode", *project.resolve(cfg)) as run, tempfile.TemporaryDirectory() as scratch:
         from steps.common import found as founds
