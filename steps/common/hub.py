@@ -47,7 +47,7 @@ class _Repository:
     # Where a person reads about it, below the Hub's address.
     page: str
     works_offline: str
-    # What is said of its revision where there is no such one.
+    # Ends the message of an unknown revision.
     revisions: str
 
     def __str__(self) -> str:
@@ -60,8 +60,15 @@ def download_model(name: str, revision: str | None, trust_remote_code: bool) -> 
     Raises:
         UserError: no such model or revision, or a Hub that cannot be reached.
     """
-    keys, commits = ("model.name", "model.revision"), f"{constants.ENDPOINT}/{name}/commits/main lists them."
-    repository = _Repository("model", name, revision, keys, name, MODELS_OFFLINE, commits)
+    repository = _Repository(
+        kind="model",
+        id=name,
+        revision=revision,
+        keys=("model.name", "model.revision"),
+        page=name,
+        works_offline=MODELS_OFFLINE,
+        revisions=f"{constants.ENDPOINT}/{name}/commits/main lists them.",
+    )
     # A full commit never changes, so what the cache holds of it needs no question to the Hub.
     is_fixed = re.fullmatch(r"[0-9a-f]{40}", revision or "") is not None
     files = [*MODEL_FILES, "*.py"] if trust_remote_code else list(MODEL_FILES)
@@ -75,8 +82,15 @@ def download_split(hub_id: str, revision: str | None, split: str) -> tuple[Path,
     Raises:
         UserError: no such dataset, split or revision, a split in several files, or a Hub that cannot be reached.
     """
-    keys, own = ("suite.hub_id", "suite.revision"), "refs/convert/parquet is the Hub's own conversion."
-    repository = _Repository("dataset", hub_id, revision, keys, f"datasets/{hub_id}", SUITES_OFFLINE, own)
+    repository = _Repository(
+        kind="dataset",
+        id=hub_id,
+        revision=revision,
+        keys=("suite.hub_id", "suite.revision"),
+        page=f"datasets/{hub_id}",
+        works_offline=SUITES_OFFLINE,
+        revisions="refs/convert/parquet is the Hub's own conversion.",
+    )
     patterns = [pattern.format(split=split) for pattern in SPLIT_FILES]
 
     def find(folder: Path) -> list[Path]:
