@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from steps.common import inputs, kinds, project, summary
 from steps.common.backends.kinds import check_candidates, keys
+from steps.common.corpus import opening
 from steps.common.errors import UserError
 
 
@@ -142,14 +143,7 @@ def compare(cfg: DictConfig, found, texts: list[str], suite) -> tuple[list, str,
 def main(cfg: DictConfig) -> None:
     check_candidates(cfg.candidates or [])
     corpus = cfg.corpus
-    texts = inputs.open_corpus(
-        corpus.path,
-        corpus.format.name,
-        corpus.text_column,
-        None,
-        delimiter=corpus.delimiter,
-        quoting=corpus.quoting.name,
-    )
+    texts = opening.open_corpus(inputs.corpus_place(corpus.path), OmegaConf.to_object(corpus))
     if texts.null_rows == texts.rows:
         raise UserError(
             f"corpus.path={corpus.path}: all {texts.rows:,} rows are null in {corpus.text_column!r}; expected at least one text. Name the column that holds them: -P corpus.text_column=<column>."

@@ -25,13 +25,15 @@ from typing import TYPE_CHECKING, Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from steps.common import inputs, project, summary
+from steps.common.corpus import opening
 from steps.common.errors import UserError
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
     from steps.common.backends import Backend, Settings
-    from steps.common.corpus import Corpus
+    from steps.common.corpus.corpus import Corpus
+    from steps.common.corpus.conf import CorpusConf
     from steps.common.files import Place
     from steps.common.found import FoundModel
     from steps.common.job import Job, Options
@@ -66,10 +68,11 @@ def check_given(cfg: DictConfig) -> Given:
 
     resume.check_accepted(cfg.accept_changes)
     inputs.check_apart(cfg.corpus.path, cfg.output)
-    corpus = project.open_corpus(cfg.corpus, read_corpus_note(cfg.output))
+    where, conf = inputs.corpus_place(cfg.corpus.path), cast("CorpusConf", OmegaConf.to_object(cfg.corpus))
+    corpus = opening.open_corpus(where, conf, read_corpus_note(cfg.output))
     place = inputs.open_output(cfg.output)
     config, _ = project.resolve(cfg)
-    plan = plans.plan_of(config, {"format": corpus.format, **corpus.decisive()}, project.PROJECT / "steps")
+    plan = plans.plan_of(config, {"format": corpus.format.name, **corpus.decisive()}, project.PROJECT / "steps")
     resume.check_plan(place, plan, cfg.accept_changes)
     return Given(cfg, corpus, place, plan, config)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from steps.common import arguments, inputs, kinds, project, summary
+from steps.common.corpus import opening
 from steps.common.errors import UserError
 
 # Overrides that are declared parameters of a step in MLproject, so that its run shows them as the user typed them.
@@ -72,7 +73,8 @@ def check_inputs(overrides: list[str]) -> None:
     validate = OmegaConf.to_object(configs["validate"])
     kinds.read_suites(inputs.find_suites(validate.scored_suites))
     inputs.check_apart(configs["encode"].corpus.path, configs["encode"].output)
-    project.open_corpus(configs["encode"].corpus)
+    corpus = OmegaConf.to_object(configs["encode"].corpus)
+    opening.open_corpus(inputs.corpus_place(corpus.path), corpus)
     inputs.open_output(configs["encode"].output)
     inputs.check_deployment(validate.serving, validate.fresh_environment, validate.register)
 

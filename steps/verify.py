@@ -16,7 +16,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from steps.common import inputs, project, summary
-from steps.common.errors import UserError
+from steps.common.errors import UserError, first_line
 
 
 def fetched(where: str, scratch: Path):
@@ -34,7 +34,7 @@ def fetched(where: str, scratch: Path):
         try:
             where = mlflow.artifacts.download_artifacts(where, dst_path=str(scratch))
         except (mlflow.MlflowException, OSError) as error:
-            raise UserError(f"output {where} cannot be read from its run: {files.first_line(error)}.") from None
+            raise UserError(f"output {where} cannot be read from its run: {first_line(error)}.") from None
     return Output(files.locate(where), scratch)
 
 

@@ -16,8 +16,8 @@ from pyarrow import orc
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from steps.common.corpus import open_corpus
 from steps.common.errors import UserError
+from tests.corpora import open_corpus
 
 FORMATS = ("csv", "jsonl", "parquet", "arrow", "arrows", "orc")
 WORDS = ["cat", "dog", 'a "quoted" word', "comma, here", "two\nlines", "", " ", "Grüße", "東京 🚀", "x" * 300]

@@ -411,7 +411,7 @@ def test_numbers_switches_and_lists_take_the_grammar_of_hydra():
         "--corpus.format",
         "jsonl",
     )
-    assert (config.backend.batch_size, config.keep_text, config.embedding.truncate_dim, config.corpus.format.name) == (
+    assert (config.backend.batch_size, config.keep_text, config.embedding.truncate_dim, config.corpus.format) == (
         64,
         False,
         None,
@@ -492,7 +492,7 @@ def test_an_entry_of_a_mapping_can_be_removed():
         (
             "encode",
             "corpus.format=xml",
-            "corpus.format takes one of auto, text, csv, tsv, jsonl, parquet, arrow, orc, not xml",
+            "corpus.format takes one of auto, arrow, csv, jsonl, orc, parquet, text, tsv, not xml",
         ),
         ("encode", "backend.precision=int4", "backend.precision takes one of auto, f32, bf16, fp16, int8, not int4"),
         ("log_model", "examples=one", "examples takes a list such as [a, b], not one"),
@@ -562,7 +562,7 @@ def test_a_required_key_that_is_missing_says_what_to_type(step, words, key):
 
 @pytest.mark.parametrize(
     "word",
-    ["word", "a b=c", "rows_per_part=$(ls)", "keep_text='open", "corpus.keep_columns={a", "-x", "corpus.format=a]"],
+    ["word", "a b=c", "rows_per_part=$(ls)", "keep_text='open", "corpus.keep_columns={a", "-x", "corpus.quoting=a]"],
 )
 def test_an_override_that_cannot_be_read_is_shown_and_explained(word):
     message = refusal("encode", word)

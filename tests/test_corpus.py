@@ -8,8 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from steps.common.corpus import LINE, REASON, find_files, open_corpus
+from steps.common.corpus.opening import find_files
+from steps.common.corpus.texts import LINE, REASON
 from steps.common.errors import UserError
+from tests.corpora import open_corpus
 
 TEXTS = [
     "A plain sentence.",
@@ -92,7 +94,7 @@ def refusal(path, **options) -> str:
 )
 def test_a_format_is_read_as_it_was_written(tmp_path, format, ending):
     corpus = open_corpus(write_as(format, tmp_path / f"corpus{ending}", TEXTS))
-    assert corpus.format == format
+    assert corpus.format.name == format
     assert corpus.rows == len(TEXTS)
     table = read(corpus)
     assert table.schema == pa.schema([("id", pa.int64()), ("text", pa.string())])
@@ -619,7 +621,7 @@ def test_a_parquet_file_damaged_in_the_middle_is_refused_with_its_path(tmp_path)
 
 def test_a_file_that_is_no_parquet_at_all_is_refused(tmp_path):
     path = put(tmp_path / "c.parquet", "id,text\n1,a\n")
-    assert f"{path} is damaged, or no file of parquet: Parquet magic bytes not found" in refusal(path)
+    assert f"{path} is damaged, or is not a parquet file: Parquet magic bytes not found" in refusal(path)
 
 
 def test_a_bad_line_at_the_end_is_found_when_the_corpus_is_opened(tmp_path):

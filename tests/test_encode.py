@@ -155,8 +155,8 @@ def test_a_plan_that_no_part_was_made_by_gives_way_to_another(encode, corpus, tm
 def test_an_encode_that_goes_on_reads_the_missing_parts_of_its_corpus_and_no_more(
     encode, corpus, tmp_path, monkeypatch
 ):
-    from steps.common import corpus as corpora
     from steps.common import pipeline
+    from steps.common.corpus.readers import jsonl
     from steps.common.errors import UserError
 
     def stop_after_one(job, backend, output, **more):
@@ -166,14 +166,14 @@ def test_an_encode_that_goes_on_reads_the_missing_parts_of_its_corpus_and_no_mor
     with monkeypatch.context() as patch:
         patch.setattr(pipeline, "encode_corpus", stop_after_one)
         assert encode(corpus)[0] == 1
-    rows, read_rows = [], corpora.read_rows
+    rows, read = [], jsonl.FORMAT.read
 
-    def counting(*arguments):
-        for chunk in read_rows(*arguments):
+    def counting(request):
+        for chunk in read(request):
             rows.append(len(chunk))
             yield chunk
 
-    monkeypatch.setattr(corpora, "read_rows", counting)
+    monkeypatch.setattr(jsonl.FORMAT, "read", counting)
     code, out, err = encode(corpus)
     assert code == 0, err
     assert last_json(out)["encode/resumed_rows"] == 10
@@ -357,12 +357,13 @@ def test_a_sweep_with_an_output_for_each_job_goes_on_too(step, tiny_run, corpus,
 )
 def test_a_stop_at_any_time_says_how_to_go_on(step, tiny_run, corpus, tmp_path, monkeypatch, moment):
     from steps.common import found, inputs, model, project
+    from steps.common.corpus import opening
 
     def stop(*arguments, **named):
         raise KeyboardInterrupt
 
     target, name = {
-        "the corpus is read": (inputs, "open_corpus"),
+        "the corpus is read": (opening, "open_corpus"),
         "the output is looked at": (inputs, "open_output"),
         "the run begins": (project, "log_config"),
         "the model is found": (found, "find_model"),
@@ -401,26 +402,26 @@ def test_a_sweep_that_was_stopped_goes_on_as_a_whole(step, tiny_run, corpus, tmp
 def test_a_stop_before_mlflows_run_is_taken_over_says_to_type_the_same(step, tiny_run, corpus, tmp_path, monkeypatch):
     import mlflow
 
-    from steps.common import inputs
+    from steps.common.corpus import opening
 
     def stop(*arguments, **named):
         raise KeyboardInterrupt
 
     run = mlflow.MlflowClient().create_run("0")
     monkeypatch.setenv("MLFLOW_RUN_ID", run.info.run_id)
-    monkeypatch.setattr(inputs, "open_corpus", stop)
+    monkeypatch.setattr(opening, "open_corpus", stop)
     code, _, err = step("encode", f"--corpus={corpus}", f"--output={tmp_path / 'out'}")
     assert code == 130
     assert "to go on: type the same mlflow run command again." in err
 
 
 def test_a_stop_without_an_output_says_what_it_takes(encode, corpus, monkeypatch):
-    from steps.common import inputs
+    from steps.common.corpus import opening
 
     def stop(*arguments, **named):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(inputs, "open_corpus", stop)
+    monkeypatch.setattr(opening, "open_corpus", stop)
     code, _, err = encode(corpus, output=None)
     assert code == 130 and "only an encode with an output can go on: -P output=<folder>" in err
 

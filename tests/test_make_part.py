@@ -10,9 +10,10 @@ import pytest
 from test_pipeline import put
 from test_resume import Letters, WindowBackend, content, job_of, options, output_of, some_texts
 
-from steps.common import corpus as corpora
 from steps.common import pipeline
-from steps.common.corpus import open_corpus
+from steps.common.corpus.opening import SCAN
+from steps.common.corpus.readers import jsonl
+from tests.corpora import open_corpus
 
 
 def make_parts(jobs, last):
@@ -69,16 +70,16 @@ def test_a_part_is_returned_as_its_record_says(tmp_path):
 @pytest.fixture
 def read(monkeypatch):
     """What was read of a corpus: the row and the mark that reading began with, and the rows that came, file by file."""
-    calls, read_rows = [], corpora.read_rows
+    calls, read = [], jsonl.FORMAT.read
 
-    def counting(place, format, columns, size, digest=None, dialect=None, seen=None, first=0, mark=corpora.BEGINNING):
-        call = [first, mark.row, 0]
+    def counting(request):
+        call = [request.first, request.mark.row, 0]
         calls.append(call)
-        for rows in read_rows(place, format, columns, size, digest, dialect, seen, first, mark):
+        for rows in read(request):
             call[2] += len(rows)
             yield rows
 
-    monkeypatch.setattr(corpora, "read_rows", counting)
+    monkeypatch.setattr(jsonl.FORMAT, "read", counting)
     return calls
 
 
@@ -96,7 +97,7 @@ def test_an_encode_with_its_last_part_missing_reads_from_the_mark_before_it(tmp_
     )
     assert result.resumed_rows == 20_000
     # Marks are as far from each other as the read-through has read at a time.
-    assert read == [[20_000, 20_000 // corpora.SCAN * corpora.SCAN, 10_000]]
+    assert read == [[20_000, 20_000 // SCAN * SCAN, 10_000]]
 
 
 def test_missing_parts_that_follow_each_other_are_read_in_one_go(tmp_path, read):

@@ -89,7 +89,8 @@ def test_neighbours_in_the_sample_corpus_are_visibly_right(minilm):
 def test_the_builtin_suite_is_what_the_readme_says():
     from conftest import PROJECT, spec
 
-    from steps.common import corpus, files, kinds
+    from steps.common import files, kinds
+    from steps.common.corpus import readers
 
     path = PROJECT / "data" / "suites" / "builtin.jsonl"
     (suite,) = kinds.read_suites([spec(path=path)])
@@ -98,7 +99,9 @@ def test_the_builtin_suite_is_what_the_readme_says():
     assert (suite.scores.min(), suite.scores.max()) == (0, 5)
     kinds = {
         (category, language)
-        for batch in corpus.read_columns(files.locate(path), "jsonl", ["category", "language"], 1000)
+        for batch in readers.read_columns(
+            files.locate(path), readers.find_format("jsonl"), ["category", "language"], 1000
+        )
         for category, language in zip(*(column.to_pylist() for column in batch))
     }
     assert {category for category, _ in kinds} == {

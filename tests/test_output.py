@@ -165,7 +165,7 @@ def test_a_claim_nobody_can_read_counts_for_its_time(tmp_path, held):
 
 def test_a_claim_of_another_machine_counts_until_its_time_is_over(output):
     foreign_claim(output)
-    with pytest.raises(UserError, match="on elsewhere, last sign of life"), Claim(output, "run"):
+    with pytest.raises(UserError, match="on elsewhere, last heartbeat"), Claim(output, "run"):
         pass
     # The clock of an object store shows whole seconds.
     time.sleep(2.1)

@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from steps.common import files, pipeline, progress
-from steps.common.corpus import open_corpus
 from steps.common.errors import UserError
 from steps.common.job import Job, Limits, Options
 from steps.common.output import Output
 from steps.common.pipeline import Result, peak_rss_mb
 from steps.common.windows import Counts
+from tests.corpora import open_corpus
 
 # Seconds after which a test that waits for another thread has failed.
 PATIENCE = 20

@@ -127,7 +127,8 @@ def test_memory_does_not_grow_with_the_corpus(tiny_model_folder, tmp_path):
 import json, sys
 from pathlib import Path
 from sentence_transformers import SentenceTransformer
-from steps.common import corpus, files, pipeline
+from steps.common import files, pipeline
+from tests.corpora import open_corpus
 from steps.common.job import Job, Options
 from steps.common.output import Output
 from steps.common.backends import Settings
@@ -144,7 +145,7 @@ for rows in (20_000, 200_000):
     out = path.with_suffix(".out")
     output = Output(files.locate(out), out)
     output.make()
-    job = Job(corpus.open_corpus(path, id_column="id"), options, backend.dim)
+    job = Job(open_corpus(path, id_column="id"), options, backend.dim)
     result = pipeline.encode_corpus(job, backend, output)
     assert result.rows == rows
     peaks.append(result.metrics()["encode/peak_rss_mb"])

@@ -7,15 +7,16 @@ import lzma
 import os
 import random
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pyarrow import orc
 
-from steps.common import corpus as corpora
 from steps.common import files
-from steps.common.corpus import open_corpus
+from steps.common.corpus import opening as corpora
 from steps.common.errors import UserError
+from tests.corpora import open_corpus
 
 COMPRESS = {
     "": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress,
@@ -159,6 +160,15 @@ def test_the_last_rows_of_lines_cost_their_own_bytes_and_the_head(tmp_path, monk
     monkeypatch.setattr(files._Tee, "readinto", counted)
     assert table_of(corpus, 512, 4990).num_rows == 10
     assert sum(read) < 100_000
+
+
+def test_a_file_of_a_store_is_read_from_its_mark_too():
+    store = fsspec.filesystem("memory")
+    lines = [f"{i},text {i}" for i in range(100)]
+    store.pipe("/ranges/c.csv", "\n".join(["id,text", *lines]).encode())
+    corpus = open_corpus("memory://ranges/c.csv", id_column="id")
+    assert corpus.sources[0].find_mark(97).row == 96
+    assert table_of(corpus, 10, 97)["text"].to_pylist() == ["text 97", "text 98", "text 99"]
 
 
 def test_a_range_notices_a_file_that_was_written_again(tmp_path):

@@ -16,8 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import feather, orc
 
-from steps.common.corpus import LINE, REASON, find_files, open_corpus, template_columns
+from steps.common.corpus.conf import template_columns
+from steps.common.corpus.opening import find_files
+from steps.common.corpus.texts import LINE, REASON
 from steps.common.errors import UserError
+from tests.corpora import open_corpus
 
 STEADY = settings(deadline=None, derandomize=True, max_examples=40, suppress_health_check=list(HealthCheck))
 
@@ -261,7 +264,7 @@ def test_folders_name_columns_for_ids_templates_and_kept_ones(tmp_path):
 def test_folders_name_columns_of_text_files_too(tmp_path):
     put(tmp_path / "lang=en" / "c.txt", "a\n")
     assert table_of(tmp_path, keep_columns=["lang"])["lang"].to_pylist() == ["en"]
-    assert "corpus.keep_columns=['other']" in refusal(tmp_path, keep_columns=["lang", "other"])
+    assert "corpus.keep_columns=other" in refusal(tmp_path, keep_columns=["lang", "other"])
 
 
 def test_a_folder_that_starts_with_an_underscore_may_name_a_column(tmp_path):
@@ -368,7 +371,7 @@ def test_content_that_changed_under_the_same_size_and_time_is_noticed(tmp_path):
     corpus, times = open_corpus(path), path.stat()
     put(path, "a\nc\n")
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-    with pytest.raises(UserError, match="its content is another"):
+    with pytest.raises(UserError, match="its content differs"):
         list(corpus.batches(10))
 
 
@@ -530,7 +533,7 @@ def test_a_delimiter_that_is_none_is_refused(tmp_path, delimiter):
 
 @pytest.mark.parametrize("options", [{"delimiter": ";"}, {"quoting": "none"}])
 def test_formats_without_cells_have_no_delimiter_and_no_quotes(tmp_path, options):
-    assert "is of CSV and TSV, but the corpus is text" in refusal(put(tmp_path / "c.txt", "a\n"), **options)
+    assert "is for CSV and TSV, but the corpus is text" in refusal(put(tmp_path / "c.txt", "a\n"), **options)
 
 
 def test_tsv_whose_cells_hold_quotes_is_read_without_quoting_as_pandas_and_duckdb_read_it(tmp_path):

@@ -18,8 +18,8 @@ from pyarrow import fs
 from test_source import closed_port, use_endpoint
 
 from steps.common import files
-from steps.common.corpus import open_corpus
 from steps.common.errors import UserError
+from tests.corpora import open_corpus
 
 CSV = 'id,text\n1,"one\nline and another"\n2,Grüße\n'.encode()
 

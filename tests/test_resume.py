@@ -16,11 +16,11 @@ from test_pipeline import CountingBackend, Words, put
 
 from steps.common import encoder, files, pipeline
 from steps.common import manifest as manifests
-from steps.common.corpus import open_corpus
 from steps.common.errors import UserError
 from steps.common.job import Job, Limits, Options
 from steps.common.output import Output
 from steps.common.plan import code_digest, find_differences, shown
+from tests.corpora import open_corpus
 
 
 class WindowBackend(CountingBackend):

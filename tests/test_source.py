@@ -11,7 +11,8 @@ from urllib.parse import unquote
 
 import pytest
 
-from steps.common import arguments, source
+from steps.common import arguments
+from steps.common import hub as hub_module
 from steps.common.errors import UserError
 from steps.common.source import find_source, weights_digest
 
@@ -422,12 +423,12 @@ def test_a_hub_that_cannot_be_reached_is_asked_once_and_says_what_works(tmp_path
     endpoint = f"http://127.0.0.1:{closed_port()}"
     use_endpoint(monkeypatch, tmp_path, endpoint)
     message = refusal(revision=revision)
-    assert requests == [source.HUB_TIMEOUT]
+    assert requests == [hub_module.HUB_TIMEOUT]
     assert endpoint in message and "model=all-MiniLM-L6-v2" in message and "model.path=<folder>" in message
 
 
 def test_a_hub_that_takes_the_call_and_never_answers_is_asked_once(tmp_path, monkeypatch, requests):
-    monkeypatch.setattr(source, "HUB_TIMEOUT", 0.5)
+    monkeypatch.setattr(hub_module, "HUB_TIMEOUT", 0.5)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()

@@ -293,7 +293,7 @@ def hub_with(monkeypatch, tmp_path):
 
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-        monkeypatch.setattr(hub.source, "reach", lambda endpoint, works_offline: None)
+        monkeypatch.setattr(hub, "reach", lambda endpoint, works_offline: None)
         return asked
 
     return make

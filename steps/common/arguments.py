@@ -393,6 +393,7 @@ NEEDED: dict[str, tuple[tuple[str, str, tuple], ...]] = {
         ("corpus.text_column", "corpus.template", (None,)),
         ("backend.streams", "backend.name", ("openvino", "auto")),
     ),
+    "benchmark": (("corpus.text_column", "corpus.template", (None,)),),
     "validate": tuple(
         (f"serving.{key}", "serving.enabled", (True,)) for key in ("port", "start_timeout", "clients", "load_seconds")
     ),
@@ -552,6 +553,9 @@ def _check_values(config: DictConfig, schema: type, complete: bool, prefix: str 
                 raise UserError(
                     f"{key} cannot be resolved: {reason}. To give the characters themselves, type -P {key}=... or quote them as \\${{...}}."
                 ) from error
+            names = field.metadata["one_of"]() if "one_of" in field.metadata else None
+            if names is not None and value not in names:
+                raise UserError(f"{key} takes one of {', '.join(names)}, not {value}.")
             if least is None:
                 continue
             if isinstance(value, ListConfig):

@@ -5,7 +5,8 @@ import math
 import re
 from pathlib import Path
 
-from steps.common import corpus
+from steps.common.corpus import readers
+from steps.common.corpus.opening import find_files
 from steps.common.errors import UserError
 
 # What a text is to a model that has prompts for it: nothing special (None), a query, or a document.
@@ -21,17 +22,17 @@ def read_columns(path: Path, columns: list[str], key: str = "suite.path") -> tup
     Raises:
         UserError: several files, a text file, or a missing column.
     """
-    place, *others = corpus.find_files(path)
+    place, *others = find_files(path)
     file = place.local
     if others:
         raise UserError(f"{path} names {len(others) + 1} files; expected one suite. Give one of them, such as {file}.")
-    kind = corpus.detect_format(place)
-    if kind == "text":
+    format = readers.detect_format(place)
+    if not format.has_columns:
         raise UserError(
-            f"{key}: {file} is a text file; expected a suite with the columns {', '.join(columns[:-1])} and {columns[-1]}."
+            f"{key}: {file} is a {format.name} file; expected a suite with the columns {', '.join(columns[:-1])} and {columns[-1]}."
         )
     values: list[list] = [[] for _ in columns]
-    for arrays in corpus.read_columns(place, kind, columns, 8192):
+    for arrays in readers.read_columns(place, format, columns, 8192):
         for column, array in zip(values, arrays):
             column += array.to_pylist()
     return file, values

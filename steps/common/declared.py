@@ -7,6 +7,8 @@ import typing
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
+from steps.common.errors import clip
+
 NAMES = {int: "a whole number of 0 or more", float: "a number", str: "a string", bool: "true or false"}
 
 
@@ -67,4 +69,4 @@ def _name(kind: Any) -> str:
 def _show(content: Any) -> str:
     if isinstance(content, (dict, list)):
         return _name(type(content))
-    return repr(content) if len(repr(content)) <= 40 else f"{repr(content)[:40]}..."
+    return clip(repr(content), 40)

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from steps.common.backends import Backend, TokenizedTexts
-from steps.common.corpus import LINE, Corpus
+from steps.common.corpus.corpus import Corpus
+from steps.common.corpus.texts import LINE
 from steps.common.embedding import STORED, shorten, unit_length, value_ranges
 from steps.common.errors import UserError
 from steps.common.job import Job

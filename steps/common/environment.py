@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from steps.common import quality
-from steps.common.errors import UserError
+from steps.common.errors import UserError, clip
 from steps.common.quality import Check
 
 logger = logging.getLogger("steps")
@@ -116,22 +116,17 @@ def explain(output: str, requirements: Sequence[str]) -> str:
         named = [line for line in requirements if _names(line, reason)]
         package = f"{', '.join(named)} cannot be installed" if named else "it cannot be built"
         remedy = "Log the model with requirements that exist for this machine, or tell uv where they are (UV_INDEX_URL, UV_FIND_LINKS)."
-        return f"{package}: {_cut(reason)} {remedy}"
+        return f"{package}: {clip(reason, 300)} {remedy}"
     errors = re.findall(r"^(?:\w+\.)*\w*(?:Error|Exception|NotFound)\b.*", text, re.MULTILINE)
     # mlflow's own last words say that a command has failed.
     own = [line for line in errors if "mlflow.exceptions" not in line and "ShellCommand" not in line]
     missing = re.search(r"No module named '([\w.]+)'", text)
     if missing:
-        return f"the requirements lack {missing.group(1).partition('.')[0]}: {_cut(missing.group(0))}. Log the model again with it among them."
+        return f"the requirements lack {missing.group(1).partition('.')[0]}: {clip(missing.group(0), 300)}. Log the model again with it among them."
     last = (own or errors or text.strip().splitlines() or ["no output"])[-1]
-    return f"built, but the model does not predict in it: {_cut(last)}. Log the model again with the versions it needs."
+    return f"built, but the model does not predict in it: {clip(last, 300)}. Log the model again with the versions it needs."
 
 
 def _names(requirement: str, reason: str) -> bool:
     name = re.split(r"[<>=!~\[; ]", requirement, maxsplit=1)[0]
     return bool(name) and re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", reason, re.IGNORECASE) is not None
-
-
-def _cut(text: str, limit: int = 300) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= limit else text[: limit - 4] + " ..."

@@ -21,7 +21,7 @@ from urllib.parse import quote, unquote_to_bytes
 import pyarrow as pa
 from pyarrow import fs
 
-from steps.common.errors import UserError
+from steps.common.errors import UserError, first_line
 
 # Scheme, authority, path, and the options pyarrow takes behind a question mark (endpoint_override=..., region=...).
 URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://([^/?#]*)(.*?)(\?\w+=[^/?]*)?", re.DOTALL)
@@ -34,9 +34,6 @@ NETWORK = ("httpx", "httpcore", "aiohttp", "huggingface_hub")
 
 # Bytes read from a file at a time, on this machine and elsewhere, where each is a request.
 BUFFER, REMOTE_BUFFER = 1 << 20, 8 << 20
-
-# Characters of a library's error that are shown.
-LONGEST_ERROR = 300
 
 # Seconds after which a request to Google's storage is given up; its own default is 15 minutes.
 GS_PATIENCE = 60
@@ -451,16 +448,3 @@ def sha256(place: Place) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with reaching(place), open_bytes(place) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, without its full stop, cut to LONGEST_ERROR characters."""
-    text = str(error).strip()
-    line = text.splitlines()[0].rstrip(".") if text else type(error).__name__
-    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
-    return shortened(line)
-
-
-def shortened(text: str) -> str:
-    """A text, cut to LONGEST_ERROR characters."""
-    return text if len(text) <= LONGEST_ERROR else text[:LONGEST_ERROR] + " ..."

@@ -32,27 +32,6 @@ UNWRITABLE = {
 WRITTEN = ("part-00000.parquet", "part-00000.ids.parquet", "rejects.parquet", "manifest.json")
 
 
-def open_corpus(
-    path: str,
-    format: str,
-    text_column: str,
-    id_column: str | None,
-    template: str | None = None,
-    keep_columns: Sequence[str] = (),
-    on_bad_row: str = "keep_nulls",
-    delimiter: str | None = None,
-    quoting: str = "csv",
-    noted: dict | None = None,
-):
-    """The corpus.Corpus a user named, found readable; `sample` is the one that ships with the project."""
-    from steps.common import corpus
-
-    where = corpus_place(path)
-    return corpus.open_corpus(
-        where, format, text_column, id_column, template, keep_columns, on_bad_row, delimiter, quoting, noted
-    )
-
-
 def corpus_place(path: str) -> Path | str:
     """The path or URI of the corpus a user named.
 

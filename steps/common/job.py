@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from steps.common.corpus import Corpus
+from steps.common.corpus.corpus import Corpus
 from steps.common.embedding import STORED, check_dim, stored_width
 from steps.common.shards import embedding_schema, part_stem
 

@@ -53,8 +53,10 @@ class PlanRecord:
     def current_plan(self) -> dict[str, Any]:
         """The plan, in the names that a plan of today has."""
         corpus = self.plan.get("corpus")
-        policy = corpus.get("on_bad_row", []) if isinstance(corpus, dict) else []
-        if self.format_version != 2 or isinstance(policy, (list, dict)):
+        if self.format_version != 2 or not isinstance(corpus, dict):
+            return self.plan
+        policy = corpus.get("on_bad_row", [])
+        if isinstance(policy, (list, dict)):
             return self.plan
         return {**self.plan, "corpus": {**corpus, "on_bad_row": RENAMED_POLICIES.get(policy, policy)}}
 

@@ -31,9 +31,11 @@ from mlflow.types import ParamSchema, ParamSpec
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 
-from steps.common import corpus, embeddings_api, files, identity, quality, sanity
+from steps.common import embeddings_api, files, identity, quality, sanity
 from steps.common.backends import Backend, Settings, load
 from steps.common.backends.torch import find_tasks
+from steps.common.corpus.corpus import Corpus
+from steps.common.corpus.readers import find_format, read_columns
 from steps.common.errors import UserError
 from steps.common.found import ANSWERS_FOR, BACKENDS, VALIDATION, FoundModel
 from steps.common.inputs import SAMPLE_CORPUS
@@ -313,7 +315,7 @@ def sample_topics() -> tuple[list[str], list[str]]:
     """The texts of the sample corpus, and the topic of each."""
     texts: list[str] = []
     topics: list[str] = []
-    for columns in corpus.read_columns(files.locate(SAMPLE_CORPUS), "csv", ["text", "topic"], 1000):
+    for columns in read_columns(files.locate(SAMPLE_CORPUS), find_format("csv"), ["text", "topic"], 1000):
         texts += columns[0].to_pylist()
         topics += columns[1].to_pylist()
     return texts, topics
@@ -410,7 +412,7 @@ def log_validation(found: FoundModel, metrics: dict[str, float], scores: Sequenc
         mlflow.log_metrics(score.as_metrics(), model_id=found.logged.model_id, dataset=dataset)
 
 
-def log_corpus(texts: corpus.Corpus) -> None:
+def log_corpus(texts: Corpus) -> None:
     """Link a corpus to the active run as a dataset."""
     first = texts.sources[0].place
     where = str(first) if len(texts.sources) == 1 else str(first).rpartition("/")[0]
@@ -418,7 +420,7 @@ def log_corpus(texts: corpus.Corpus) -> None:
     _log_dataset(where, name, _joint_digest(texts.sources), "corpus")
 
 
-def log_data(texts: corpus.Corpus, result: Result, where: str, found: FoundModel) -> None:
+def log_data(texts: Corpus, result: Result, where: str, found: FoundModel) -> None:
     """Link the corpus and the embeddings to the active run as datasets, and its metrics to the model.
 
     Args:

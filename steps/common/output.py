@@ -21,7 +21,7 @@ import psutil
 from pyarrow import fs
 
 from steps.common import files
-from steps.common.errors import UserError
+from steps.common.errors import UserError, first_line
 from steps.common.files import Place
 
 logger = logging.getLogger("steps")
@@ -175,7 +175,7 @@ class Output:
         try:
             yield
         except OSError as error:
-            reason = error.strerror or files.first_line(error)
+            reason = error.strerror or first_line(error)
             raise UserError(
                 f"output {self} cannot be written: {reason}. The finished parts are kept. Correct that and run the same command again to go on, or give another output."
             ) from None

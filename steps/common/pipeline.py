@@ -19,7 +19,7 @@ import pyarrow as pa
 from steps.common import manifest as manifests
 from steps.common import shards, verify
 from steps.common.backends import Backend
-from steps.common.corpus import Corpus
+from steps.common.corpus.corpus import Corpus
 from steps.common.encoder import embed_window, tokenize_windows
 from steps.common.errors import UserError
 from steps.common.job import Job

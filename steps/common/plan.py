@@ -83,6 +83,7 @@ def _show_both(old: Any, new: Any) -> tuple[str, str]:
 
 
 def _show(text: str, start: int) -> str:
+    # White space counts here: a prompt may end with it.
     begin, rest = "..." if start else "", text[start:]
     return begin + (rest if len(rest) <= SHOWN_LETTERS else f"{rest[: SHOWN_LETTERS - 3]}...")
 

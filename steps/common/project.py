@@ -403,19 +403,3 @@ def _project_uri(tags: dict[str, str]) -> str:
     if inputs.typed_in() == PROJECT:
         return "."
     return tags.get("mlflow.source.git.repoURL", str(PROJECT)) if inputs.is_temporary_clone() else str(PROJECT)
-
-
-def open_corpus(corpus: DictConfig, noted: dict | None = None):
-    """The corpus.Corpus that the node `corpus` of encode's config names; `noted` is what Corpus.noted has given before."""
-    return inputs.open_corpus(
-        corpus.path,
-        corpus.format.name,
-        corpus.text_column,
-        corpus.id_column,
-        corpus.template,
-        list(corpus.keep_columns),
-        corpus.on_bad_row.name,
-        corpus.delimiter,
-        corpus.quoting.name,
-        noted,
-    )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from steps.common.embedding import unit_length
-from steps.common.errors import UserError
+from steps.common.errors import UserError, clip
 
 
 @dataclass(frozen=True)
@@ -164,8 +164,7 @@ def guarded(name: str, call: Callable[[], Sequence[Check]]) -> list[Check]:
     except Exception as error:  # noqa: BLE001
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        return [Check(f"{name}/runs", reason[:300], "no error", False)]
+        return [Check(f"{name}/runs", clip(f"{type(error).__name__}: {error}", 300), "no error", False)]
 
 
 def failed(checks: Sequence[Check]) -> list[Check]:

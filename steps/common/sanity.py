@@ -8,6 +8,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from steps.common.embedding import pair_cosine, unit_length
+from steps.common.errors import clip
 from steps.common.identity import find_tokenizer, token_ids, vocabulary
 from steps.common.quality import Check, at_most, finite, max_abs_diff, scaled
 
@@ -154,7 +155,7 @@ def check_hostile(encode: Callable[[list[str]], np.ndarray], sentence: str, tole
         try:
             found = np.asarray(encode([sentence, text]))
         except Exception as error:  # noqa: BLE001 - any error is a finding, not a crash of the gate
-            checks.append(Check(f"robust/{name}", f"{type(error).__name__}: {error}"[:200], "a finite vector", False))
+            checks.append(Check(f"robust/{name}", clip(f"{type(error).__name__}: {error}"), "a finite vector", False))
             continue
         if found.shape != (2, alone.shape[1]) or not np.isfinite(found[1]).all():
             checks.append(Check(f"robust/{name}", "no finite vector", "a finite vector", False))

@@ -28,7 +28,7 @@ import numpy as np
 import psutil
 
 from steps.common import quality
-from steps.common.errors import UserError
+from steps.common.errors import UserError, clip
 from steps.common.quality import Check
 
 logger = logging.getLogger("steps")
@@ -119,7 +119,7 @@ class Server:
             for line in lines
             if re.search(r"^[\w.]*(Error|Exception)\b|address already in use", line) and "non zero return" not in line
         ]
-        return (errors or lines or ["its log is empty"])[-1][:300]
+        return clip((errors or lines or ["its log is empty"])[-1], 300)
 
     def stop(self) -> None:
         """End both processes, and leave no zombie: the child first, so that its parent can collect it."""
@@ -285,7 +285,7 @@ def _status(response: httpx.Response | httpx.HTTPError) -> tuple[int, str]:
         reason = response.json()["message"]
     except (ValueError, KeyError, TypeError):
         reason = response.text
-    return response.status_code, " ".join(str(reason).split())[:60]
+    return response.status_code, clip(reason, 60)
 
 
 @dataclass(frozen=True)

@@ -2,22 +2,12 @@
 
 import hashlib
 import importlib.util
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from steps.common import hub
 from steps.common.errors import UserError
-
-# Seconds to wait for the first answer of the Hub: its client would retry for over a minute.
-HUB_TIMEOUT = 5.0
-
-# What a sentence-transformers model is made of. Weights in other formats are not asked for.
-HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors", "*.jinja"]
-
-WORKS_OFFLINE = (
-    "Offline, these work: model=all-MiniLM-L6-v2 (its weights are installed with the project), "
-    "model=local model.path=<folder>, and any model at a full commit that is in the Hub's cache already."
-)
+from steps.common.files import locate, sha256
 
 
 @dataclass(frozen=True)
@@ -49,7 +39,7 @@ def find_source(
     if folder is None and package is not None:
         folder = _package_folder(package)
     if folder is None:
-        folder, revision = _download(name, revision, trust_remote_code)
+        folder, revision = hub.download_model(name, revision, trust_remote_code)
     digest = weights_digest(folder)
     if weights_sha256 is not None and digest != weights_sha256:
         raise UserError(
@@ -85,69 +75,7 @@ def weights_digest(folder: Path) -> str:
     files = sorted(folder.rglob("*.safetensors"))
     if not files:
         raise UserError(f"{folder} holds no weights: expected model.safetensors.")
-    digests = {str(file.relative_to(folder)): _sha256(file) for file in files}
+    digests = {str(file.relative_to(folder)): sha256(locate(file)) for file in files}
     if len(digests) == 1:
         return next(iter(digests.values()))
     return hashlib.sha256("".join(f"{name} {digest}\n" for name, digest in digests.items()).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _download(name: str, revision: str | None, trust_remote_code: bool) -> tuple[Path, str]:
-    """The folder of a model of the Hub in the local cache, and the commit it is at."""
-    # Imported here: a model on this machine does not need it.
-    from huggingface_hub import constants, errors, snapshot_download
-
-    def fetch(local_files_only: bool) -> tuple[Path, str]:
-        patterns = [*HUB_FILES, "*.py"] if trust_remote_code else HUB_FILES
-        folder = Path(
-            snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=local_files_only)
-        )
-        return folder, folder.name
-
-    # A full commit never changes, so what the cache holds of it needs no question to the Hub.
-    if re.fullmatch(r"[0-9a-f]{40}", revision or "") or constants.HF_HUB_OFFLINE:
-        try:
-            folder, commit = fetch(local_files_only=True)
-            if any(folder.rglob("*.safetensors")):
-                return folder, commit
-        except errors.LocalEntryNotFoundError:
-            pass
-        except errors.HFValidationError as error:
-            raise UserError(f"model.name={name!r} is not a Hub id: {error}") from None
-    if constants.HF_HUB_OFFLINE:
-        raise UserError(f"{name} at {revision} is not in the Hub's cache, and HF_HUB_OFFLINE is set. {WORKS_OFFLINE}")
-    reach(constants.ENDPOINT, WORKS_OFFLINE)
-    try:
-        return fetch(local_files_only=False)
-    except errors.GatedRepoError:
-        raise UserError(
-            f"{name} is gated: accept its terms on {constants.ENDPOINT}/{name}, then set HF_TOKEN."
-        ) from None
-    except errors.RepositoryNotFoundError:
-        raise UserError(
-            f"the Hub has no model {name!r} that you may read. Check the spelling of model.name; a private one needs HF_TOKEN."
-        ) from None
-    except errors.RevisionNotFoundError:
-        raise UserError(
-            f"{name} has no revision {revision!r}. Check model.revision on {constants.ENDPOINT}/{name}/commits/main"
-        ) from None
-    except errors.HFValidationError as error:
-        raise UserError(f"model.name={name!r} is not a Hub id: {error}") from None
-    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
-        raise UserError(f"{name} could not be downloaded from {constants.ENDPOINT}: {error}. {WORKS_OFFLINE}") from None
-
-
-def reach(endpoint: str, works_offline: str) -> None:
-    """Fail at once where the Hub's client would retry for over a minute. Any answer will do."""
-    import httpx
-
-    try:
-        httpx.head(endpoint, timeout=HUB_TIMEOUT, follow_redirects=False)
-    except httpx.HTTPError as error:
-        raise UserError(
-            f"the Hub at {endpoint} cannot be reached ({str(error) or type(error).__name__}). {works_offline}"
-        ) from None

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from steps.common import files
 from steps.common.embedding import STORED, stored_width
-from steps.common.errors import UserError
+from steps.common.errors import UserError, first_line
 from steps.common.manifest import (
     COPY,
     MANIFEST,
@@ -266,5 +266,5 @@ def check_rows(output: Output, part: Part) -> list[str]:
     try:
         rows = _read_shape(output, part)[0]
     except (ValueError, KeyError, AttributeError, OSError, pa.ArrowException) as error:
-        return [f"{part.name} cannot be read: {files.first_line(error)}"]
+        return [f"{part.name} cannot be read: {first_line(error)}"]
     return [] if rows == part.written_rows else [f"{part.name} has {rows} rows, expected {part.written_rows}"]

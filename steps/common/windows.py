@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from steps.common.backends import TokenizedTexts
-from steps.common.corpus import LINE, REASON, Corpus
+from steps.common.corpus.corpus import Corpus
+from steps.common.corpus.texts import LINE, REASON
 from steps.common.job import Job, consecutive
 from steps.common.repeats import KeptVectors, Repeats, find_repeats
 from steps.common.shards import embedding_column, rejects_schema

@@ -19,6 +19,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from steps.common.backends import Store
 from steps.common.backends.check import PROBES, Unsuitable
 from steps.common.backends.tokens import Tokenizer, make_tokenizer
+from steps.common.errors import clip
 
 logger = logging.getLogger("steps")
 
@@ -228,4 +229,4 @@ def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     # OpenVINO says first where in its own code it gave up.
     told = [line for line in lines if line.startswith("Conversion is failed for:")]
-    return (told or lines or ["no message"])[0][:200]
+    return clip((told or lines or ["no message"])[0])

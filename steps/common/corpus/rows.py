@@ -1,13 +1,25 @@
-"""Rows of a file, whatever its format: which columns are asked for, and what became of them. Knows neither MLflow nor Hydra."""
+"""Rows of a file, whatever its format: which columns are asked for, and what became of them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from steps.common.errors import UserError
 from steps.common.files import Place
+
+
+class Kind(StrEnum):
+    """What the values of a file are."""
+
+    # Lines of strings: a column of ids that are all integers is int64.
+    cells = "cells"
+    # Lines of JSON values; any object may leave a key out.
+    objects = "objects"
+    # Columns of Arrow's types.
+    columns = "columns"
 
 
 @dataclass(frozen=True)
@@ -53,6 +65,10 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.arrays[0])
+
+    def where(self, row: int, first: int) -> str:
+        """Where in its file one of these rows is, for an error; `first` is the number of the first of them there."""
+        return f"line {self.lines[row].as_py()}" if self.lines is not None else f"row {first + row + 1}"
 
 
 def position(place: Place | str, names: list[str], wanted: str) -> int:

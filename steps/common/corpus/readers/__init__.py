@@ -1,0 +1,88 @@
+"""The corpus formats. To add one, put a module with a FORMAT into this folder; nothing else has to change."""
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from steps.common.corpus.readers.format import COMPRESSIONS, Format, Request, split_name
+from steps.common.corpus.rows import Column
+from steps.common.errors import UserError
+from steps.common.files import Place
+
+# What corpus.format says where the endings of the files tell it.
+AUTO = "auto"
+
+_formats: dict[str, Format] = {}
+
+
+def register(format: Format) -> None:
+    """Make a format known by its name and endings.
+
+    Raises:
+        ValueError: another format has its name or one of its endings.
+    """
+    taken = {*_formats, *known_endings(), AUTO} & {format.name, *format.endings}
+    if taken:
+        raise ValueError(f"format {format.name}: another format has {', '.join(sorted(taken))}")
+    _formats[format.name] = format
+
+
+def known_endings() -> dict[str, Format]:
+    """Ending of a file's name, with its dot -> format."""
+    return {ending: format for format in _formats.values() for ending in format.endings}
+
+
+def names() -> list[str]:
+    """What corpus.format may be."""
+    return [AUTO, *_formats]
+
+
+def find_format(name: str) -> Format:
+    """The format of a name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in _formats:
+        raise UserError(f"corpus.format={name} is not known; expected one of {', '.join(names())}.")
+    return _formats[name]
+
+
+def detect_format(place: Place) -> Format:
+    """The format of a file, by its ending.
+
+    Raises:
+        UserError: an ending that is not known, or a compressed file of a format that is compressed internally.
+    """
+    ending, compression = split_name(place.name)
+    format = known_endings().get(ending)
+    if format is None:
+        raise UserError(
+            f"cannot tell the format of {place} from its ending: expected one of {', '.join(known_endings())}, and {', '.join(COMPRESSIONS)} after those of lines. Give corpus.format=<one of {', '.join(_formats)}>."
+        )
+    if compression and not format.has_lines:
+        raise UserError(f"{place}: a file of {format.name} is already compressed internally. Decompress it first.")
+    return format
+
+
+def read_columns(place: Place, format: Format, names: list[str], size: int) -> Iterator[list[pa.Array]]:
+    """Stream columns of a file, at most `size` rows at a time; the first column holds strings.
+
+    Raises:
+        UserError: a file or a row that cannot be read, with its line.
+    """
+    columns = [Column(name, "value" if i else "string") for i, name in enumerate(names)]
+    first = 0
+    for rows in format.read(Request(place, columns, size)):
+        for row, reason in sorted(rows.reasons.items()):
+            raise UserError(f"{place} {rows.where(row, first)}: {reason}. {format.advise(place, reason)}".strip())
+        first += len(rows)
+        yield rows.arrays
+
+
+for _module in pkgutil.iter_modules(__path__):
+    _found = getattr(importlib.import_module(f"{__name__}.{_module.name}"), "FORMAT", None)
+    if _found is not None:
+        register(_found)
