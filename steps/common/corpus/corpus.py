@@ -58,7 +58,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Corpus:
-    """A corpus that was found readable (see `opening.open_corpus`); `batches` streams it, as often as asked."""
+    """A corpus that `opening.open_corpus` has found readable. `batches` streams it, any number of times."""
 
     sources: list[Source]
     format: Format
@@ -113,7 +113,7 @@ class Corpus:
         return {"sources": sources} | ({"partitions": partitions} if partitions else {})
 
     def noted(self) -> dict:
-        """What was found when the corpus was read through, as JSON has it: `open_corpus` takes it in place of reading."""
+        """The findings of the read-through as JSON values; `open_corpus` takes them in place of reading again."""
         types = pa.schema([("id", self.id_type), *self.keep_types.items()])
         found = {
             **how_read(self.format, self.conf),
@@ -146,9 +146,9 @@ class Corpus:
         Reading begins at the last mark before `first`. Where a batch ends also depends on the files and on `first`, so
         join batches before anything that must not depend on that.
 
-        A change of a file's size or modification time is noticed, before its rows are handed on. A change of its
-        content that leaves both as they were is noticed only where a file of lines is read as a whole: its digest is
-        compared before the last batch is handed on.
+        A file whose size or modification time has changed is noticed before its rows are yielded. A change of content
+        that keeps both is noticed only where a file of lines is read as a whole: its digest is compared before its last
+        batch is yielded.
 
         Args:
             end: None for the end of the corpus.
@@ -224,5 +224,5 @@ def how_read(format: Format, conf: CorpusConf) -> dict:
 
 
 def digest_of(found: dict) -> str:
-    """SHA-256 of what was found, by which damage to a note of it is told."""
+    """SHA-256 of findings, which shows whether a note of them is damaged."""
     return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()

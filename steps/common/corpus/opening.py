@@ -91,24 +91,24 @@ def _recall(
     """The corpus as it was noted; None where that is damaged, or of other files or another way to read them."""
     if not isinstance(noted, dict):
         return None
-    told = {name: value for name, value in noted.items() if name != "digest"}
-    if noted.get("digest") != digest_of(told) or told != {**told, **how_read(format, conf)}:
+    findings = {name: value for name, value in noted.items() if name != "digest"}
+    if noted.get("digest") != digest_of(findings) or findings != {**findings, **how_read(format, conf)}:
         return None
-    then = told["sources"]
-    if [(one["name"], one["keys"]) for one in then] != [(place.name, keys) for place, keys in found]:
+    sources_then = findings["sources"]
+    if [(one["name"], one["keys"]) for one in sources_then] != [(place.name, keys) for place, keys in found]:
         return None
     stamps = [stamp(place) for place, _ in found]
-    if [one["bytes"] for one in then] != [size for size, _ in stamps]:
+    if [one["bytes"] for one in sources_then] != [size for size, _ in stamps]:
         return None
-    if any(files.sha256(place) != one["sha256"] for (place, _), one in zip(found, then)):
+    if any(files.sha256(place) != one["sha256"] for (place, _), one in zip(found, sources_then)):
         return None
     sources = [
         Source(
             place, modified=at, marks=tuple(Mark(*mark) for mark in one["marks"]), **{key: one[key] for key in NOTED}
         )
-        for (place, _), (_, at), one in zip(found, stamps, then)
+        for (place, _), (_, at), one in zip(found, stamps, sources_then)
     ]
-    types = pa.ipc.read_schema(pa.BufferReader(base64.b64decode(told["types"]))).types
+    types = pa.ipc.read_schema(pa.BufferReader(base64.b64decode(findings["types"]))).types
     numbered = len(types) > len(conf.value_columns)
     return make_corpus(sources, format, conf, types[1:] if numbered else types)
 
@@ -166,7 +166,7 @@ def partition_keys(path: Path | str, place: Place) -> dict[str, str | None]:
 
 @dataclass(frozen=True)
 class _Scan:
-    """What was found when a file was read through."""
+    """Findings of one file's read-through."""
 
     source: Source
     # For each value column the types of its values, in the order in which they came.
@@ -206,7 +206,7 @@ def _check_keys(conf: CorpusConf, scans: list[_Scan]) -> None:
     """Any object of JSON Lines may leave a key out: its value is null there.
 
     Raises:
-        UserError: a file no object of which has the text, or a key that no object of the corpus has.
+        UserError: a file in which no object has the text, or a key that no object of the corpus has.
     """
     scans = [scan for scan in scans if scan.seen]
     for scan in scans:

@@ -1,4 +1,4 @@
-"""Rows of a file, whatever its format: which columns are asked for, and what became of them."""
+"""Rows of a file of any format: the columns asked for, and what was read of them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -72,7 +72,7 @@ class Rows:
 
 
 def position(place: Place | str, names: list[str], wanted: str) -> int:
-    """Where a column stands.
+    """The index of a column.
 
     Raises:
         UserError: it is not there, or more than once.

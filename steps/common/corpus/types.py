@@ -45,7 +45,7 @@ def common_type(found: list[tuple[pa.DataType, Place]], kind: Kind, column: Colu
     """The one type that holds all values of a column exactly. Ids in cells that are not all numbers are strings.
 
     Args:
-        found: types of its values, each with a file that has such.
+        found: types of its values, each with a file that holds values of it.
         kind: what the values of the files are.
 
     Raises:
@@ -140,8 +140,8 @@ def merge(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
 
 
 def with_nulls(kind: pa.DataType) -> pa.DataType:
-    """The type for values of which some are null: plain lists for fixed-size ones (see `readable`), also in structs, and
-    fields that may be null."""
+    """The type for values that may be null: with plain lists for fixed-size ones (see `readable`), also in structs, and
+    with nullable fields."""
     if types.is_fixed_size_list(kind) or _is_tensor(kind):
         return pa.list_((kind.storage_type if _is_tensor(kind) else kind).value_field)
     if types.is_struct(kind):

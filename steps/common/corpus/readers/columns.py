@@ -11,7 +11,7 @@ from steps.common.corpus.types import is_string, without_views
 from steps.common.errors import UserError, first_line
 from steps.common.files import Place, reaching
 
-# Bytes of text after which rows are handed on, however few they are.
+# A chunk of rows ends at this many bytes, even before it has all its rows.
 CHUNK_BYTES = 32_000_000
 
 # Some rows of a file, the number of the first, and where the row after them can be read.

@@ -12,7 +12,7 @@ from steps.common.files import Place
 
 TAB = "\t"
 
-# What stands between cells, and how it is typed.
+# Delimiters in use, and how each is typed on the command line.
 GUESSES = {TAB: "tab", ";": "';'", "|": "'|'", ",": "','"}
 
 # What reads cells in which a quote is a character like any other.
@@ -44,7 +44,7 @@ class Cells:
         return self
 
     def __next__(self) -> list[str]:
-        """Raises csv.Error for a record that cannot be told apart."""
+        """Raises csv.Error for a record that is not valid CSV."""
         self.undecodable.clear()
         return next(self._reader)
 
@@ -105,7 +105,7 @@ class DelimitedFormat(LineFormat):
                 yield first, nothing, broken
             elif len(row) == len(header):
                 yield first, *_values([row[i] for i in picked], cells.undecodable)
-            elif row:  # a blank line between records is no record, as in every CSV reader
+            elif row:  # a blank line is not a record, as in every CSV reader
                 yield first, nothing, f"expected {len(header)} columns ({_shown(header)}), found {len(row)}"
 
     def advise(self, place: Place, reason: str) -> str:

@@ -37,7 +37,7 @@ def _decoded(head: bytes, encoding: str) -> str | None:
 
 
 def _wide_text(head: bytes, encoding: str) -> str | None:
-    """The text of bytes where nearly all of its characters are such as texts have."""
+    """The text of bytes, if nearly all of its characters are ones that texts have; else None."""
     text = _decoded(head, encoding)
     if not text:
         return None

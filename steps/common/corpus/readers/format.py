@@ -12,9 +12,9 @@ COMPRESSIONS = {".gz": "gz", ".bz2": "bz2", ".xz": "xz", ".zst": "zst", ".zstd":
 
 @dataclass(frozen=True)
 class Dialect:
-    """How the cells of CSV and its like are told apart.
+    """How a line of CSV, or of a format like it, is cut into cells.
 
-    delimiter: a character, None for that of the format. quoted: whether a cell may stand in quotes.
+    delimiter: a character, None for that of the format. quoted: whether quotes around a cell are taken off.
     """
 
     delimiter: str | None = None

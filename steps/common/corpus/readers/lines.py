@@ -2,7 +2,7 @@
 
 The standard library reads them line by line: that is many times faster than any model, needs no more memory for a
 larger file, and knows the line of every error. A fault in a single row becomes a reason beside that row; a fault that
-leaves no certain rows, such as a quote that is never closed, raises.
+makes the rows after it uncertain, such as a quote that is never closed, raises.
 """
 
 import contextlib
@@ -27,10 +27,10 @@ Record = tuple[int, list[Any], str | None]
 # What a compressed file begins with.
 MAGIC = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ\0": ".xz", b"\x28\xb5\x2f\xfd": ".zst"}
 
-# Bytes at a file's beginning by which its encoding is told.
+# Bytes at the beginning of a file that its encoding is guessed from.
 HEAD = 1 << 16
 
-# Characters of text after which rows are handed on, however few they are.
+# A chunk of rows ends at this many characters, even before it has all its rows.
 CHUNK_CHARACTERS = 8_000_000
 
 # What a reason says of a file that cannot be of an encoding of single bytes.
@@ -51,7 +51,7 @@ class Lines:
     def __init__(self, place: Place, stream: io.BufferedReader, has_nul: bool, before: int = 0):
         """
         Args:
-            has_nul: whether the file begins with bytes of which some are NUL.
+            has_nul: whether there is a NUL among the first bytes of the file.
             before: lines of the file before those of the stream.
         """
         self.place, self.number = place, before
@@ -82,7 +82,7 @@ class LineFormat(Format):
         raise NotImplementedError
 
     def read_header(self, lines: Lines, request: Request) -> Any:
-        """What the first lines say of all: they are read also where the rows asked for stand elsewhere in the file."""
+        """What the first lines say about the others. They are read even when reading begins at a mark."""
 
     def check_head(self, place: Place, head: bytes) -> None:
         """Look at the bytes that a file begins with, before they are cut into lines.
