@@ -614,7 +614,7 @@ def test_the_result_measures_its_time_and_describes_itself_for_the_manifest(tmp_
         "dtype": "float16",
         "ranges": None,
     }
-    manifest = json.loads(json.dumps(result.manifest()))
+    manifest = result.manifest()
     assert manifest.pop("rejects").name == "rejects.parquet"
     assert manifest == expected
 
