@@ -594,7 +594,7 @@ def test_metrics_of_no_time_at_all_are_finite():
     assert all(np.isfinite(value) for value in Result(rows=1).metrics().values())
 
 
-def test_the_result_measures_its_time_and_describes_itself_as_json(tmp_path, folder):
+def test_the_result_measures_its_time_and_describes_itself_for_the_manifest(tmp_path, folder):
     result = encode_corpus(
         corpus_of(tmp_path, "a b c", None),
         CountingBackend(max_tokens=4),

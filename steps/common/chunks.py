@@ -12,6 +12,7 @@ from steps.common.errors import UserError
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import InputModule
 
 
 def chunk_room(fast: tokenizers.Tokenizer, prompt: str, limit: int | None, overlap: int) -> int | None:
@@ -38,7 +39,7 @@ class Chunker:
     the model reads.
     """
 
-    def __init__(self, model: SentenceTransformer, prompt: str | None, overlap: int):
+    def __init__(self, model: SentenceTransformer | InputModule, prompt: str | None, overlap: int):
         """
         Args:
             overlap: tokens that a piece has in common with the one before it.

@@ -83,6 +83,7 @@ def _store(vectors: np.ndarray, job: Job) -> np.ndarray:
     dtype = job.options.dtype
     if dtype not in ("int8", "binary"):
         return vectors.astype(STORED[dtype], copy=False)
+    # Brings torch, which a process that makes parts of floats may not have loaded.
     from sentence_transformers import quantize_embeddings
 
     precision: Literal["int8", "binary"] = "int8" if dtype == "int8" else "binary"

@@ -4,14 +4,18 @@
 import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
-from steps.common.chunks import Chunker
 from steps.common.corpus.corpus import Corpus
 from steps.common.embedding import STORED, check_dim, stored_width
 from steps.common.shards import embedding_schema, part_stem
+
+if TYPE_CHECKING:
+    # Brings torch, which whoever makes parts without one may not have loaded.
+    from steps.common.chunks import Chunker
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Job:
     # Dimensions of the model.
     model_dim: int
     # Cuts texts that are longer than the model reads; None leaves that to the model.
-    chunker: Chunker | None = None
+    chunker: "Chunker | None" = None
     # What `int8` is scaled between, [2, dim].
     ranges: np.ndarray | None = None
     limits: Limits = field(default_factory=Limits)

@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 
 import pyarrow as pa
 
@@ -20,6 +20,9 @@ from steps.common.corpus.texts import LINE, REASON, TextRows, read_texts
 from steps.common.corpus.types import cast
 from steps.common.errors import UserError
 from steps.common.files import Place
+
+# What is noted of a file as it is, beside its name and its marks.
+NOTED = ("keys", "bytes", "rows", "null_rows", "sha256")
 
 
 @dataclass(frozen=True)
@@ -116,16 +119,9 @@ class Corpus:
             **how_read(self.format, self.conf),
             "types": base64.b64encode(types.serialize()).decode(),
             "sources": [
-                {
-                    "name": source.place.name,
-                    "keys": source.keys,
-                    "bytes": source.bytes,
-                    "rows": source.rows,
-                    "null_rows": source.null_rows,
-                    "sha256": source.sha256,
-                    "marks": [[mark.row, mark.position, mark.lines] for mark in source.marks],
-                }
-                for source in self.sources
+                {"name": one.place.name, **{key: getattr(one, key) for key in NOTED}}
+                | {"marks": [list(astuple(mark)) for mark in one.marks]}
+                for one in self.sources
             ],
         }
         return {**found, "digest": digest_of(found)}

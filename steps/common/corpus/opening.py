@@ -14,7 +14,7 @@ from pyarrow import fs
 
 from steps.common import files
 from steps.common.corpus.conf import CorpusConf
-from steps.common.corpus.corpus import Corpus, Source, digest_of, how_read
+from steps.common.corpus.corpus import NOTED, Corpus, Source, digest_of, how_read
 from steps.common.corpus.readers import AUTO, detect_format, find_format, known_endings
 from steps.common.corpus.readers.format import Format, Request, split_name
 from steps.common.corpus.rows import Kind, Mark, missing
@@ -104,15 +104,9 @@ def _recall(
         return None
     sources = [
         Source(
-            place,
-            *at,
-            rows=one["rows"],
-            null_rows=one["null_rows"],
-            sha256=one["sha256"],
-            keys=keys,
-            marks=tuple(Mark(*mark) for mark in one["marks"]),
+            place, modified=at, marks=tuple(Mark(*mark) for mark in one["marks"]), **{key: one[key] for key in NOTED}
         )
-        for (place, keys), at, one in zip(found, stamps, then)
+        for (place, _), (_, at), one in zip(found, stamps, then)
     ]
     types = pa.ipc.read_schema(pa.BufferReader(base64.b64decode(told["types"]))).types
     numbered = len(types) > len(conf.value_columns)
@@ -198,7 +192,7 @@ def _scan(place: Place, format: Format, conf: CorpusConf, keys: dict[str, str | 
         for found, column, values in zip(types, conf.value_columns, chunk.values):
             found[_type_of(values, format.kind, is_id=column.kind == "id")] = None
     sha256 = digest.hexdigest() if format.has_lines else files.sha256(place)
-    source = Source(place, size, modified, rows, nulls, sha256, keys, tuple(marks))
+    source = Source(place, size, modified, rows=rows, null_rows=nulls, sha256=sha256, keys=keys, marks=tuple(marks))
     return _Scan(source, [list(found) for found in types], seen)
 
 
