@@ -13,10 +13,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from steps.common import inputs, project, summary
-from steps.common.backends import CANDIDATES, check_candidates
+from steps.common import inputs, kinds, project, summary
+from steps.common.backends.kinds import check_candidates, keys
 from steps.common.errors import UserError
 
 
@@ -40,7 +40,7 @@ def load_contenders(cfg: DictConfig, found, folder, native, stack: contextlib.Ex
     from steps.common.backends.check import Refused
     from steps.common.backends.hardware import pick_devices, why_emulated
 
-    settings = project.backend_settings(cfg.backend)
+    settings = OmegaConf.to_object(cfg.backend)
     device = pick_devices(settings.device)[0]
     stock = native if device == "cpu" else copy.deepcopy(native).to(device)
 
@@ -48,7 +48,7 @@ def load_contenders(cfg: DictConfig, found, folder, native, stack: contextlib.Ex
         return stock.encode(texts, show_progress_bar=False)
 
     contenders, left_out = [benchmark.Contender(benchmark.STOCK, "f32", encode, 0.0, 0.0)], {}
-    for name in cfg.candidates if cfg.candidates is not None else CANDIDATES:
+    for name in cfg.candidates if cfg.candidates is not None else keys():
         emulated = why_emulated(name.partition("/")[2], device)
         if emulated and cfg.candidates is None:
             left_out[name] = f"{emulated}; candidates=[{name}] times it nevertheless"
@@ -146,7 +146,7 @@ def main(cfg: DictConfig) -> None:
         corpus.path,
         corpus.format.name,
         corpus.text_column,
-        corpus.id_column,
+        None,
         delimiter=corpus.delimiter,
         quoting=corpus.quoting.name,
     )
@@ -154,7 +154,7 @@ def main(cfg: DictConfig) -> None:
         raise UserError(
             f"corpus.path={corpus.path}: all {texts.rows:,} rows are null in {corpus.text_column!r}; expected at least one text. Name the column that holds them: -P corpus.text_column=<column>."
         )
-    (suite,) = inputs.open_suites(project.suite_specs(cfg))
+    (suite,) = kinds.read_suites(inputs.find_suites([OmegaConf.to_object(cfg.suite)]))
     with project.run("benchmark", *project.resolve(cfg)) as run, tempfile.TemporaryDirectory() as scratch:
         import mlflow
 

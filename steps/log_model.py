@@ -43,8 +43,14 @@ def main(cfg: DictConfig) -> None:
         embeddings = models.embed_examples(model, examples)
         signature = models.build_signature(examples, embeddings)
         print(f"signature\n{signature}", flush=True)
-        known = OmegaConf.to_container(spec.known)
-        logged = models.log(model, source, signature=signature, examples=examples, name=cfg.artifact_name, known=known)
+        logged = models.log(
+            model,
+            source,
+            signature=signature,
+            examples=examples,
+            name=cfg.artifact_name,
+            expected_facts=OmegaConf.to_container(spec.expected_facts),
+        )
         api = (
             models.log_embeddings_api(model, logged, source.name, spec.trust_remote_code, examples[0])
             if cfg.serving.embeddings_api

@@ -14,10 +14,10 @@ Fails   when a check fails: exit code 1, after everything has been written.
 import contextlib
 from dataclasses import asdict
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from steps.common import inputs, project, summary
-from steps.common.backends import check_candidates
+from steps.common import inputs, kinds, project, summary
+from steps.common.backends.kinds import check_candidates
 from steps.common.errors import UserError
 
 
@@ -37,27 +37,6 @@ def find_champion(cfg: DictConfig, experiment_id: str):
         return registry.find_champion(cfg.register) if cfg.register is not None else None
     named = find_model(cfg.champion, preceding="validate", experiment_id=experiment_id)
     return registry.find_compared(named, cfg.register) if cfg.register is not None else named
-
-
-def read_rules(cfg: DictConfig):
-    """The config as plain values (gate.Rules)."""
-    from steps.common import gate, scoring
-
-    return gate.Rules(
-        specs=project.suite_specs(cfg),
-        bootstrap=scoring.Bootstrap(**cfg.bootstrap),
-        settings=project.backend_settings(cfg.backend),
-        candidates=list(cfg.candidates),
-        candidate_pairs=cfg.candidate_pairs,
-        sentences=list(cfg.sentences),
-        max_cosine=cfg.max_cosine,
-        latency_calls=cfg.latency_calls,
-        start_timeout=cfg.serving.start_timeout,
-        clients=cfg.serving.clients,
-        seconds=cfg.serving.seconds,
-        fresh_environment=cfg.fresh_environment,
-        **cfg.tolerance,
-    )
 
 
 def register(cfg: DictConfig, run, found, champion, findings, metrics: dict):
@@ -131,8 +110,9 @@ def show(found, findings, run, metrics: dict, registration) -> None:
 
 
 def main(cfg: DictConfig) -> None:
-    check_candidates(cfg.candidates)
-    suites = inputs.open_suites(project.suite_specs(cfg))
+    conf = OmegaConf.to_object(cfg)
+    check_candidates(conf.candidates)
+    suites = kinds.read_suites(inputs.find_suites(conf.scored_suites))
     with project.run("validate", *project.resolve(cfg)) as run, contextlib.ExitStack() as stack:
         import mlflow
 
@@ -150,7 +130,7 @@ def main(cfg: DictConfig) -> None:
 
         project.tag_upstream(found.run_id, found.logged.model_id)
         project.logger.info("validating %s (%s)", found.uri, found.tags.get("hub_id", found.logged.name))
-        findings = gate.examine(found, folder, suites, champion, server, read_rules(cfg))
+        findings = gate.examine(found, folder, suites, champion, server, conf)
 
         metrics = findings.metrics()
         models.tag_validation(found, findings.verdict, run_id)
@@ -158,7 +138,7 @@ def main(cfg: DictConfig) -> None:
         mlflow.set_tag(VALIDATION, findings.verdict)
         shown = {score.name: score.value for score in findings.scores} | metrics
         registration = register(cfg, run, found, champion, findings, shown)
-        write(found, champion, findings, run_id, metrics, list(cfg.sentences), registration)
+        write(found, champion, findings, run_id, metrics, conf.sentences, registration)
         models.log_validation(found, metrics, findings.scores)
         show(found, findings, run, shown, registration)
         if findings.failures:

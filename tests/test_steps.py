@@ -382,7 +382,11 @@ def test_a_sweep_with_a_failing_job_runs_the_others_and_fails(step, tiny_run, tm
             ["--output=out", "accept_changes=[model]"],
             "accept_changes: there is no 'model'; expected some of code, versions",
         ),
-        ("encode", ["corpus.on_bad_row=drop"], "corpus.on_bad_row takes one of auto, error or null, not drop"),
+        (
+            "encode",
+            ["corpus.on_bad_row=drop"],
+            "corpus.on_bad_row takes one of keep_nulls, keep_all, refuse_all, not drop",
+        ),
         ("verify", ["output=/no/such/folder"], "output: there is no '/no/such/folder'"),
         ("verify", [], "output is required here: give -P output=<value>"),
     ],

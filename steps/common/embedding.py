@@ -1,8 +1,32 @@
-"""What is done to embeddings after the model. Knows neither MLflow nor Hydra."""
+"""What is done to embeddings after the model."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
 
 import numpy as np
 
 from steps.common.errors import UserError
+
+
+class Dtype(StrEnum):
+    """Numbers an embedding is stored in."""
+
+    float32 = "float32"
+    float16 = "float16"
+    int8 = "int8"
+    binary = "binary"
+
+
+@dataclass
+class EmbeddingConf:
+    """The node `embedding` of encode's config, explained in conf/encode.yaml."""
+
+    dtype: Dtype
+    truncate_dim: int | None = field(metadata={"min": 1})
+    normalize: bool
+    prompt_name: str | None
+    task: str | None
+
 
 # embedding.dtype -> type of the numbers that are stored. `binary` has a bit for each dimension, eight in a number.
 STORED = {"float32": "float32", "float16": "float16", "int8": "int8", "binary": "int8"}

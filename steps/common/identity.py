@@ -74,16 +74,16 @@ def known_models() -> Iterable[tuple[str, str | None, dict[str, str]]]:
     """Name, SHA-256 of the weights file and known facts of each model in conf/model that has such facts."""
     for path in sorted((CONF / "model").glob("*.yaml")):
         spec = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if spec["known"]:
-            yield spec["name"], spec["weights_sha256"], spec["known"]
+        if spec.get("expected_facts"):
+            yield spec["name"], spec.get("weights_sha256"), spec["expected_facts"]
 
 
 def find_known(tags: dict[str, str], found: dict[str, str]) -> tuple[str, dict[str, str]]:
     """The name and known facts of the model that these tags and facts belong to: by its weights, else by its name.
 
-    A model logged with facts of its own (model.known) has those too, before the others.
+    A model logged with facts of its own (model.expected_facts) has those too, before the others.
     """
-    declared = json.loads(tags.get("known", "{}"))
+    declared = json.loads(tags.get("expected_facts", "{}"))
     for name, weights, known in known_models():
         digest = known.get("parameters_sha256")
         same_weights = (weights is not None and tags.get("weights_sha256") == weights) or (

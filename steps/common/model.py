@@ -31,7 +31,7 @@ from mlflow.types import ParamSchema, ParamSpec
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 
-from steps.common import corpus, embeddings_api, files, identity, quality, sanity, suites
+from steps.common import corpus, embeddings_api, files, identity, quality, sanity
 from steps.common.backends import Backend, Settings, load
 from steps.common.backends.torch import find_tasks
 from steps.common.errors import UserError
@@ -154,18 +154,18 @@ def log(
     signature: ModelSignature,
     examples: list[str],
     name: str,
-    known: dict[str, str],
+    expected_facts: dict[str, str],
 ) -> LoggedModel:
     """Log a model to the active run, with its source and its facts as tags.
 
     Args:
-        known: the facts that the model is expected to have (model.known).
+        expected_facts: those that validate requires of the model.
     """
     tags = {
         "hub_id": source.name,
         "revision": source.revision or "",
         "weights_sha256": source.weights_sha256,
-        "known": json.dumps(known),
+        "expected_facts": json.dumps(expected_facts),
         **facts(model),
     }
     # The flavor records this attribute as source_model_name; a folder of this machine would mean nothing elsewhere.
@@ -404,7 +404,7 @@ def log_validation(found: FoundModel, metrics: dict[str, float], scores: Sequenc
             pd.DataFrame(suite.columns),
             source=dataset_source(str(suite.path)),
             name=suite.name,
-            digest=suites.digest(suite)[:36],
+            digest=suite.digest[:36],
         )
         mlflow.log_input(dataset, context="validation")
         mlflow.log_metrics(score.as_metrics(), model_id=found.logged.model_id, dataset=dataset)

@@ -22,7 +22,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from steps.common import arguments, inputs
 from steps.common.arguments import CONF, PROJECT
-from steps.common.backends import Settings
 from steps.common.errors import UserError
 from steps.common.plan import flatten
 
@@ -98,8 +97,9 @@ def _run_hydra(step: str, main: Callable[[DictConfig], None], given: arguments.A
             "hydra.output_subdir": "null",
             "hydra/job_logging": "none",
             "hydra/hydra_logging": "none",
-            "hydra.help.header": arguments.quote((sys.modules["__main__"].__doc__ or step).strip()),
-            "hydra.help.footer": "''",
+            "hydra.help.template": arguments.quote(
+                arguments.help_template(step, sys.modules["__main__"].__doc__ or step)
+            ),
         }
         sys.argv[1:] = given.flags + [f"{key}={value}" for key, value in settings.items()] + given.overrides
         jobs = _Jobs(step, main, given.multirun)
@@ -390,13 +390,8 @@ def _project_uri(tags: dict[str, str]) -> str:
     return tags.get("mlflow.source.git.repoURL", str(PROJECT)) if inputs.is_temporary_clone() else str(PROJECT)
 
 
-def backend_settings(backend: DictConfig) -> Settings:
-    """The node `backend` of a config as plain values."""
-    return Settings(**OmegaConf.to_container(backend, enum_to_str=True))
-
-
-def open_corpus(corpus: DictConfig):
-    """The corpus.Corpus that the node `corpus` of encode's config names."""
+def open_corpus(corpus: DictConfig, noted: dict | None = None):
+    """The corpus.Corpus that the node `corpus` of encode's config names; `noted` is what Corpus.noted has given before."""
     return inputs.open_corpus(
         corpus.path,
         corpus.format.name,
@@ -404,15 +399,8 @@ def open_corpus(corpus: DictConfig):
         corpus.id_column,
         corpus.template,
         list(corpus.keep_columns),
-        corpus.on_bad_row.name if corpus.on_bad_row is not None else "null",
+        corpus.on_bad_row.name,
         corpus.delimiter,
         corpus.quoting.name,
+        noted,
     )
-
-
-def suite_specs(cfg: DictConfig) -> list:
-    """The suites of a config as plain values (suites.SuiteSpec): those of `suites`, or where there are none `suite`."""
-    from steps.common.suites import SuiteSpec
-
-    nodes = list(cfg.suites.values()) if "suites" in cfg and cfg.suites else [cfg.suite]
-    return [SuiteSpec(**OmegaConf.to_container(node, enum_to_str=True)) for node in nodes]
