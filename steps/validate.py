@@ -83,10 +83,13 @@ def write(found, champion, findings, run_id: str, metrics: dict, sentences: list
         mlflow.log_figure(figure.draw(), f"figures/{figure.name}.png", save_kwargs={"dpi": 150})
 
 
-def show(found, findings, run, metrics: dict, registration) -> None:
+def show(found, findings, run, metrics: dict, sentences: list[str], registration) -> None:
     """Print what was found, and the summary."""
     from steps.common import report
 
+    if findings.sentences is not None:
+        print("first 10 entries of each test embedding")
+        summary.show_embeddings(sentences, findings.sentences)
     for table in (
         report.as_table(findings.checks),
         report.suites_table(findings),
@@ -140,7 +143,7 @@ def main(cfg: DictConfig) -> None:
         registration = register(cfg, run, found, champion, findings, shown)
         write(found, champion, findings, run_id, metrics, conf.sentences, registration)
         models.log_validation(found, metrics, findings.scores)
-        show(found, findings, run, shown, registration)
+        show(found, findings, run, shown, conf.sentences, registration)
         if findings.failures:
             names = ", ".join(
                 f"{check.name} is {check.value} (expected {check.threshold})" for check in findings.failures

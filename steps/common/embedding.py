@@ -67,19 +67,6 @@ def value_ranges(embeddings: np.ndarray) -> np.ndarray:
     return np.stack([embeddings.min(axis=0), embeddings.max(axis=0)])
 
 
-def store(embeddings: np.ndarray, dtype: str, ranges: np.ndarray | None) -> np.ndarray:
-    """Embeddings [n, dim] as they are stored: [n, stored_width]. int8 and binary are those of sentence-transformers.
-
-    Args:
-        ranges: of `int8`, from value_ranges; what is beyond them is stored as their end.
-    """
-    if dtype in ("int8", "binary"):
-        from sentence_transformers import quantize_embeddings
-
-        return quantize_embeddings(embeddings, precision=dtype, ranges=ranges)
-    return embeddings.astype(STORED[dtype], copy=False)
-
-
 def pair_cosine(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Cosine of row i of `first` with row i of `second`, both [n, dim]: float [n]."""
     return np.sum(unit_length(first) * unit_length(second), axis=1)

@@ -57,7 +57,7 @@ OPTIONAL_PARAMS = {"prompt_name": "string", "prompt": "string", "truncate_dim": 
 EMBEDDINGS_API = "embeddings_api_model_id"
 
 # What a model raises over an input that its signature rules out.
-Refusal = MlflowException
+RefusedInput = MlflowException
 
 # Folder of a LoggedModel that holds what was converted from it.
 CONVERTED = "converted"
