@@ -11,20 +11,86 @@ Refuses a model whose validation failed, an output of another model, corpus or o
     python -m steps.encode run_id=latest corpus.path=s3://bucket/texts/ output=s3://bucket/embeddings
 """
 
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from steps.common import inputs, project, resume
+from steps.common.call import Call
+from steps.common.corpus import Corpus
+from steps.common.files import Place
+from steps.common.output import CORPUS, Output
+from steps.common.plan import complete_plan, plan_of
+from steps.common.schema import EncodeConf
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The corpus, the place of the output (None: in the run), and the plan as far as it is known without the model."""
+
+    texts: Corpus
+    place: Place | None
+    plan: dict[str, Any]
+
+
+def read_corpus_note(output: str | None) -> dict | None:
+    """What an encode that was stopped noted of its corpus, so that only the digest of its files is computed again."""
+    if not output:
+        return None
+    with tempfile.TemporaryDirectory() as scratch:
+        return Output(inputs.output_place(output), Path(scratch)).read_json(CORPUS)
+
+
+def open_inputs(call: Call[EncodeConf]) -> Opened:
+    """Read the corpus through, and see that the output may be written.
+
+    Raises:
+        UserError: one of them cannot be used, or the output was begun with another plan.
+    """
+    conf = call.conf
+    resume.check_accepted(conf.accept_changes)
+    inputs.check_apart(conf.corpus.path, conf.output)
+    texts = project.open_corpus(conf.corpus, read_corpus_note(conf.output))
+    place = inputs.open_output(conf.output)
+    plan = plan_of(call.config, {"format": texts.format, **texts.decisive()}, project.PROJECT / "steps")
+    resume.check_plan(place, plan, conf.accept_changes)
+    return Opened(texts, place, plan)
+
+
+if __name__ == "__main__":
+    project.launch("encode", open_inputs, manual=__doc__, resumes=True)
+
+# The second half: what computes.
+
 import contextlib
 import json
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+import mlflow
+import numpy as np
+import tokenizers
 
-from steps.common import inputs, project, summary
+from steps.common import encoder, pipeline, summary, tracking, verify
+from steps.common import found as founds
+from steps.common import manifest as manifests
+from steps.common import model as models
+from steps.common.backends import Backend, check_task, choose_prompt
+from steps.common.backends.load import check_asked
+from steps.common.backends.tokens import without_limits
+from steps.common.backends.torch import find_input, find_prompt, find_tasks
+from steps.common.chunks import Chunker, chunk_room
+from steps.common.embedding import check_dim
 from steps.common.errors import UserError
+from steps.common.found import FoundModel
+from steps.common.job import Job, Options
+from steps.common.pipeline import Result
+from steps.common.run import StepRun
+from steps.common.tracking import RunOutput
 
 
-def check_validated(found, logger) -> None:
+def check_validated(found: FoundModel) -> None:
     """Obey the verdict that validate has written on the model.
 
     Raises:
@@ -36,71 +102,54 @@ def check_validated(found, logger) -> None:
             f"model {found.logged.model_id} failed its validation (run {run_id}), so it is not used. See report.html of that run; log a better model, or validate again with other thresholds."
         )
     if found.validation is None:
-        logger.warning(
+        project.logger.warning(
             "model %s was never validated; run validate first to know what it is worth", found.logged.model_id
         )
 
 
-def check_model_files(cfg: DictConfig, found) -> tuple[Path, dict]:
+def check_model_files(conf: EncodeConf, found: FoundModel) -> tuple[Path, dict]:
     """Check the files of a found model before it is loaded: returns their folder, and their share of the plan.
 
     Raises:
         UserError: an embedding or chunks that the model does not have.
     """
-    from steps.common import found as founds
-    from steps.common.backends import check_task, choose_prompt
-    from steps.common.embedding import check_dim
-
     dim, longest = found.tags.get("dimension", ""), found.tags.get("max_seq_length", "")
     if dim.isdecimal():
-        check_dim(cfg.embedding.truncate_dim, int(dim))
+        check_dim(conf.embedding.truncate_dim, int(dim))
     folder = founds.download(found)
     facts, saved = {"files": founds.digest(folder)}, founds.saved_prompts(folder)
     if saved is not None:
-        facts["prompt"] = choose_prompt(*saved, cfg.embedding.prompt_name)
+        facts["prompt"] = choose_prompt(*saved, conf.embedding.prompt_name)
     modules = founds.saved_modules(folder)
     if modules is not None and not {"Router", "Asym"} & set(modules):
-        check_task([], cfg.embedding.task)
+        check_task([], conf.embedding.task)
     tokenizer = founds.saved_tokenizer(folder)
-    if cfg.corpus.long_text.name == "chunk" and tokenizer is not None and saved is not None and longest.isdecimal():
-        import tokenizers
-
-        from steps.common.backends.tokens import without_limits
-        from steps.common.chunks import chunk_room
-
+    if conf.corpus.long_text == "chunk" and tokenizer is not None and saved is not None and longest.isdecimal():
         fast = without_limits(tokenizers.Tokenizer.from_file(str(tokenizer)))
-        chunk_room(fast, facts["prompt"] or "", int(longest), cfg.corpus.chunk_overlap)
+        chunk_room(fast, facts["prompt"] or "", int(longest), conf.corpus.chunk_overlap)
     return folder, {"model": facts}
 
 
-def load(cfg: DictConfig, found, folder: Path) -> tuple:
+def load(conf: EncodeConf, found: FoundModel, folder: Path) -> tuple[Backend, Chunker | None, Options, dict]:
     """What computes with a found model: the backend, the chunker, what is done with the vectors, and the plan's share."""
-    from steps.common import found as founds
-    from steps.common import model as models
-    from steps.common.backends import check_task
-    from steps.common.backends.load import check_asked
-    from steps.common.backends.torch import find_input, find_prompt, find_tasks
-    from steps.common.chunks import Chunker
-    from steps.common.job import Options
-
-    settings, embedding = OmegaConf.to_object(cfg.backend), cfg.embedding
+    settings, embedding = conf.backend, conf.embedding
     check_asked(settings)
     native = models.load_native(folder)
     prompt, task = find_prompt(native, embedding.prompt_name), embedding.task
     check_task(find_tasks(native), task)
-    chunks = cfg.corpus.long_text.name == "chunk"
-    chunker = Chunker(find_input(native, task), prompt, cfg.corpus.chunk_overlap) if chunks else None
+    chunks = conf.corpus.long_text == "chunk"
+    chunker = Chunker(find_input(native, task), prompt, conf.corpus.chunk_overlap) if chunks else None
     backend = models.load_backend(found, folder, native, settings, prompt_name=embedding.prompt_name, task=task)
     cut = embedding.truncate_dim is not None
     options = Options(
-        dtype=embedding.dtype.name,
+        dtype=embedding.dtype,
         truncate_dim=embedding.truncate_dim,
         # The model's own Normalize comes before the cut.
         normalize=embedding.normalize or (cut and models.normalizes(native)),
-        rows_per_part=cfg.rows_per_part,
-        keep_text=cfg.keep_text,
-        format=cfg.output_format.name,
-        row_per_chunk=chunks and cfg.corpus.chunk_pooling.name == "none",
+        rows_per_part=conf.rows_per_part,
+        keep_text=conf.keep_text,
+        format=conf.output_format,
+        row_per_chunk=chunks and conf.corpus.chunk_pooling == "none",
         normalize_mean=models.normalizes(native),
     )
     plan = {
@@ -113,22 +162,9 @@ def load(cfg: DictConfig, found, folder: Path) -> tuple:
     return backend, chunker, options, plan
 
 
-def read_corpus_note(output: str | None) -> dict | None:
-    """What an encode that was stopped noted of its corpus, so that only the digest of its files is computed again."""
-    from steps.common.output import CORPUS, Output
-
-    if not output:
-        return None
-    with tempfile.TemporaryDirectory() as scratch:
-        return Output(inputs.output_place(output), Path(scratch)).read_json(CORPUS)
-
-
 @contextlib.contextmanager
-def open_output(place, scratch: Path, run_id: str) -> Iterator[tuple]:
+def open_output(place: Place | None, scratch: Path, run_id: str) -> Iterator[tuple[Output, Callable[[], None]]]:
     """The output, in its place or in the run, and what is to be called before each of its parts."""
-    from steps.common import resume
-    from steps.common.tracking import RunOutput
-
     if place is not None:
         with resume.claim_output(place, scratch, run_id) as claimed:
             yield claimed
@@ -139,27 +175,28 @@ def open_output(place, scratch: Path, run_id: str) -> Iterator[tuple]:
         yield output, lambda: None
 
 
-def encode(cfg: DictConfig, run, found, folder: Path, before: dict, texts, place, scratch: Path) -> tuple:
+def encode(
+    call: Call[EncodeConf], opened: Opened, run: StepRun, found: FoundModel, folder: Path
+) -> tuple[Result, str, str, str]:
     """Compute and write, up to the manifest: the result, the manifest, what computed it, and where it is."""
-    from steps.common import encoder, pipeline, resume, tracking, verify
-    from steps.common import manifest as manifests
-    from steps.common import plan as plans
-    from steps.common.job import Job
-    from steps.common.output import CORPUS
-
-    backend, chunker, options, computed = load(cfg, found, folder)
-    plan, run_id = plans.complete_plan(before, computed), run.info.run_id
-    with contextlib.closing(backend), open_output(place, scratch, run_id) as (output, check):
+    conf, texts = call.conf, opened.texts
+    backend, chunker, options, computed = load(conf, found, folder)
+    plan, run_id = complete_plan(opened.plan, computed), run.info.run_id
+    with (
+        contextlib.closing(backend),
+        tempfile.TemporaryDirectory() as scratch,
+        open_output(opened.place, Path(scratch), run_id) as (output, check),
+    ):
         job = Job(texts, options, backend.dim, chunker)
-        if cfg.corpus.long_text.name == "error":
+        if conf.corpus.long_text == "error":
             encoder.refuse_long(job, backend)
 
-        def ranges_of_int8():
+        def ranges_of_int8() -> np.ndarray | None:
             return encoder.sample_ranges(job, backend) if options.dtype == "int8" else None
 
-        ranges, runs = resume.begin(output, plan, run_id, list(cfg.accept_changes), ranges_of_int8)
+        ranges, runs = resume.begin(output, plan, run_id, conf.accept_changes, ranges_of_int8)
         job = replace(job, ranges=ranges)
-        if place is not None:
+        if opened.place is not None:
             # After the plan: an output without one is none of encode's.
             output.write_text(CORPUS, json.dumps(texts.noted()))
         tracking.close_lost_runs(runs, by=run_id)
@@ -173,7 +210,7 @@ def encode(cfg: DictConfig, run, found, folder: Path, before: dict, texts, place
             model=found.describe(),
             corpus=texts.describe(),
             backend={name: getattr(backend, name) for name in ("name", "precision", "device", "digest")},
-            options=OmegaConf.to_container(cfg, resolve=True, enum_to_str=True),
+            options=call.config,
             versions=plan["versions"],
             code_commit=run.data.tags.get("mlflow.source.git.commit"),
             normalized=options.normalize,
@@ -189,42 +226,19 @@ def encode(cfg: DictConfig, run, found, folder: Path, before: dict, texts, place
         return result, text, f"{backend.name} {backend.precision} on {backend.device}", str(output)
 
 
-def main(cfg: DictConfig) -> None:
-    with project.resumable(None, cfg.run_id, cfg.output):
-        run_encode(cfg)
-
-
-def run_encode(cfg: DictConfig) -> None:
-    from steps.common import plan as plans
-    from steps.common import resume
-
-    accepted = list(cfg.accept_changes)
-    resume.check_accepted(accepted)
-    inputs.check_apart(cfg.corpus.path, cfg.output)
-    texts = project.open_corpus(cfg.corpus, read_corpus_note(cfg.output))
-    place = inputs.open_output(cfg.output)
-    given = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
-    before = plans.plan_of(given, {"format": texts.format, **texts.decisive()}, project.PROJECT / "steps")
-    resume.check_plan(place, before, accepted)
-    with project.run("encode", *project.resolve(cfg)) as run, tempfile.TemporaryDirectory() as scratch:
-        from steps.common import found as founds
-        from steps.common import tracking
-
-        found = founds.find_model(cfg.run_id, preceding="validate", experiment_id=run.info.experiment_id)
+def main(call: Call[EncodeConf], opened: Opened) -> None:
+    conf = call.conf
+    with project.run("encode", call.config, call.as_yaml) as run:
+        found = founds.find_model(conf.run_id, preceding="validate", experiment_id=run.info.experiment_id)
         project.tag_upstream(found.run_id, found.logged.model_id)
-        check_validated(found, project.logger)
-        with project.resumable(run, found.run_id, cfg.output):
-            folder, of_model = check_model_files(cfg, found)
-            resume.check_plan(place, of_model, accepted)
-
-            import mlflow
-
-            from steps.common import model as models
-
-            result, manifest, backend, where = encode(cfg, run, found, folder, before, texts, place, Path(scratch))
+        check_validated(found)
+        with project.resumable(call, run, found.run_id):
+            folder, of_model = check_model_files(conf, found)
+            resume.check_plan(opened.place, of_model, conf.accept_changes)
+            result, manifest, backend, where = encode(call, opened, run, found, folder)
         with tracking.recording(where):
             mlflow.log_text(manifest, "manifest.json")
-            models.log_data(texts, result, where, found)
+            models.log_data(opened.texts, result, where, found)
             mlflow.set_tag("embeddings", where)
         if result.samples:
             print("sample embeddings")
@@ -241,7 +255,3 @@ def run_encode(cfg: DictConfig) -> None:
             },
             project.next_command("verify", run, output=where),
         )
-
-
-if __name__ == "__main__":
-    project.launch("encode", main)

@@ -9,69 +9,67 @@ Writes  a LoggedModel (native flavor, signature, input example, pinned requireme
     python -m steps.log_model model=all-MiniLM-L6-v2
 """
 
-from omegaconf import DictConfig, OmegaConf
-
 from steps.common import inputs, project, summary
-from steps.common.source import find_source
+from steps.common.call import Call
+from steps.common.schema import LogModelConf
+from steps.common.source import Source, find_source
 
 
-def main(cfg: DictConfig) -> None:
-    spec = cfg.model
-    path = inputs.local_path(spec.path, "model.path") if spec.path is not None else None
-    source = find_source(
+def open_inputs(call: Call[LogModelConf]) -> Source:
+    """The folder of the model.
+
+    Raises:
+        UserError: it is not there, or its weights are not those of the config.
+    """
+    spec = call.conf.model
+    return find_source(
         name=spec.name,
         revision=spec.revision,
-        path=path,
+        path=inputs.local_path(spec.path, "model.path") if spec.path is not None else None,
         package=spec.package,
         weights_sha256=spec.weights_sha256,
         trust_remote_code=spec.trust_remote_code,
     )
-    with project.run("log_model", *project.resolve(cfg)) as run:
-        import mlflow
 
-        from steps.common import model as models
 
+if __name__ == "__main__":
+    project.launch("log_model", open_inputs, manual=__doc__)
+
+# The second half: what computes.
+
+import mlflow
+
+from steps.common import model as models
+
+
+def main(call: Call[LogModelConf], source: Source) -> None:
+    conf, spec = call.conf, call.conf.model
+    with project.run("log_model", call.config, call.as_yaml) as run:
         project.logger.info("loading %s from %s", source.name, source.folder)
-        prompts = OmegaConf.to_container(spec.prompts)
         model = models.load_source(
             source,
             trust_remote_code=spec.trust_remote_code,
-            prompts=prompts,
+            prompts=spec.prompts,
             default_prompt_name=spec.default_prompt_name,
         )
-        examples = list(cfg.examples)
-        embeddings = models.embed_examples(model, examples)
-        signature = models.build_signature(examples, embeddings)
+        embeddings = models.embed_examples(model, conf.examples)
+        signature = models.build_signature(conf.examples, embeddings)
         print(f"signature\n{signature}", flush=True)
         logged = models.log(
             model,
             source,
             signature=signature,
-            examples=examples,
-            name=cfg.artifact_name,
-            expected_facts=OmegaConf.to_container(spec.expected_facts),
+            examples=conf.examples,
+            name=conf.artifact_name,
+            expected_facts=spec.expected_facts,
         )
-        api = (
-            models.log_embeddings_api(model, logged, source.name, spec.trust_remote_code, examples[0])
-            if cfg.serving.embeddings_api
-            else None
-        )
-        reference = {"sentences": examples, "embeddings": summary.as_json(embeddings.tolist())}
+        shown = {"run_id": run.info.run_id, "model_id": logged.model_id}
+        shown["model_uri"] = f"runs:/{run.info.run_id}/{conf.artifact_name}"
+        if conf.serving.embeddings_api:
+            api = models.log_embeddings_api(model, logged, source.name, spec.trust_remote_code, conf.examples[0])
+            shown["embeddings_api"] = f"models:/{api.model_id}"
+        shown |= {"source": f"{source.name}@{source.revision or 'local'}", "weights_sha256": source.weights_sha256}
+        reference = {"sentences": conf.examples, "embeddings": summary.as_json(embeddings.tolist())}
         mlflow.log_dict(reference, "reference.json")
-        summary.show(
-            "log_model",
-            {
-                "run_id": run.info.run_id,
-                "model_id": logged.model_id,
-                "model_uri": f"runs:/{run.info.run_id}/{cfg.artifact_name}",
-                **({"embeddings_api": f"models:/{api.model_id}"} if api else {}),
-                "source": f"{source.name}@{source.revision or 'local'}",
-                "weights_sha256": source.weights_sha256,
-                **models.facts(model),
-            },
-            project.next_command("validate", run, run_id=run.info.run_id),
-        )
-
-
-if __name__ == "__main__":
-    project.launch("log_model", main)
+        following = project.next_command("validate", run, run_id=run.info.run_id)
+        summary.show("log_model", shown | models.facts(model), following)

@@ -12,10 +12,38 @@ import shlex
 import sys
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from steps.common import arguments, inputs, kinds, project, summary
+from steps.common.call import Call
 from steps.common.errors import UserError
+from steps.common.rules import ValidateConf
+from steps.common.schema import EncodeConf, MainConf
+
+
+def open_inputs(call: Call[MainConf]) -> ValidateConf:
+    """The config of validate, once it is seen in seconds that encode and validate will find what they need.
+
+    Raises:
+        UserError: a corpus, suite or output that cannot be used.
+    """
+    configs = arguments.check_chain(call.conf.overrides)
+    validate: ValidateConf = OmegaConf.to_object(configs["validate"])  # type: ignore[assignment]
+    encode: EncodeConf = OmegaConf.to_object(configs["encode"])  # type: ignore[assignment]
+    kinds.read_suites(inputs.find_suites(validate.scored_suites))
+    inputs.check_apart(encode.corpus.path, encode.output)
+    project.open_corpus(encode.corpus)
+    inputs.open_output(encode.output)
+    return validate
+
+
+if __name__ == "__main__":
+    project.launch("main", open_inputs, manual=__doc__)
+
+# The second half: what computes.
+
+import mlflow
+from mlflow.exceptions import ExecutionException
 
 # Overrides that are declared parameters of a step in MLproject, so that its run shows them as the user typed them.
 DECLARED = {
@@ -44,9 +72,6 @@ def run_step(step: str, parameters: dict[str, str], experiment_id: str) -> str:
     Raises:
         UserError: the step failed; it has said why.
     """
-    import mlflow
-    from mlflow.exceptions import ExecutionException
-
     try:
         submitted = mlflow.projects.run(
             str(project.PROJECT),
@@ -61,32 +86,14 @@ def run_step(step: str, parameters: dict[str, str], experiment_id: str) -> str:
     return submitted.run_id
 
 
-def check_inputs(overrides: list[str]) -> None:
-    """Find in seconds what encode or validate would find after the steps before them.
-
-    Raises:
-        UserError: a corpus, suite, output, port or registry that cannot be used.
-    """
-    forwarded = arguments.check("main", overrides)[0].overrides
-    configs = arguments.check_chain(list(forwarded))
-    validate = OmegaConf.to_object(configs["validate"])
-    kinds.read_suites(inputs.find_suites(validate.scored_suites))
-    inputs.check_apart(configs["encode"].corpus.path, configs["encode"].output)
-    project.open_corpus(configs["encode"].corpus)
-    inputs.open_output(configs["encode"].output)
+def main(call: Call[MainConf], validate: ValidateConf) -> None:
     inputs.check_deployment(validate.serving, validate.fresh_environment, validate.register)
-
-
-def main(cfg: DictConfig) -> None:
-    shares = arguments.share_out(list(cfg.overrides))
     # `python` in MLproject is the one that runs now, whether or not its environment was activated.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    with project.run("main", *project.resolve(cfg)) as run:
-        import mlflow
-
+    with project.run("main", call.config, call.as_yaml) as run:
         made: dict[str, str] = {}
         previous = None
-        for step, overrides in shares.items():
+        for step, overrides in arguments.share_out(call.conf.overrides).items():
             parameters = step_parameters(step, overrides) | ({"run_id": previous} if previous else {})
             previous = run_step(step, parameters, run.info.experiment_id)
             made[f"{step}_run_id"] = previous
@@ -102,7 +109,3 @@ def main(cfg: DictConfig) -> None:
             },
             project.ui_command(run),
         )
-
-
-if __name__ == "__main__":
-    project.launch("main", main, before=check_inputs)

@@ -9,6 +9,7 @@ A test whose process crashes or hangs fails alone: what was not run because of i
 import argparse
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -120,4 +121,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     main()

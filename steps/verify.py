@@ -9,28 +9,39 @@ Fails   when one of it is not so: exit code 1, with every finding.
     python -m steps.verify output=runs:/<run of encode>/embeddings
 """
 
+from steps.common import inputs, project
+from steps.common.call import Call
+from steps.common.schema import VerifyConf
+
+
+def open_inputs(call: Call[VerifyConf]) -> str:
+    """The path or URI of the output; raises UserError for a local path that does not exist."""
+    return inputs.existing_output(call.conf.output)
+
+
+if __name__ == "__main__":
+    project.launch("verify", open_inputs, manual=__doc__)
+
+# The second half: what computes.
+
 import tempfile
 import time
 from pathlib import Path
 
-from omegaconf import DictConfig
+import mlflow
 
-from steps.common import inputs, project, summary
+from steps.common import files, summary, verify
 from steps.common.errors import UserError
+from steps.common.output import Output
 
 
-def fetched(where: str, scratch: Path):
-    """The output.Output at a place; one that a run holds is downloaded.
+def open_output(where: str, scratch: Path) -> Output:
+    """The output at a place; one that a run holds is downloaded.
 
     Raises:
         UserError: the run does not hold it.
     """
-    from steps.common import files
-    from steps.common.output import Output
-
     if where.partition(":/")[0] in inputs.OF_MLFLOW:
-        import mlflow
-
         try:
             where = mlflow.artifacts.download_artifacts(where, dst_path=str(scratch))
         except (mlflow.MlflowException, OSError) as error:
@@ -38,14 +49,9 @@ def fetched(where: str, scratch: Path):
     return Output(files.locate(where), scratch)
 
 
-def main(cfg: DictConfig) -> None:
-    from steps.common import verify
-
-    where = inputs.existing_output(cfg.output)
-    with project.run("verify", *project.resolve(cfg)) as run, tempfile.TemporaryDirectory() as scratch:
-        import mlflow
-
-        output = fetched(where, Path(scratch))
+def main(call: Call[VerifyConf], where: str) -> None:
+    with project.run("verify", call.config, call.as_yaml) as run, tempfile.TemporaryDirectory() as scratch:
+        output = open_output(where, Path(scratch))
         start = time.perf_counter()
         manifest, findings = verify.verify_output(output)
         metrics = {
@@ -55,7 +61,7 @@ def main(cfg: DictConfig) -> None:
             "verify/seconds": time.perf_counter() - start,
         }
         mlflow.log_metrics(metrics)
-        mlflow.log_dict({"output": cfg.output, "findings": findings, **metrics}, "verification.json")
+        mlflow.log_dict({"output": call.conf.output, "findings": findings, **metrics}, "verification.json")
         project.tag_upstream(manifest.run_id, manifest.model.get("model_id", ""))
         for finding in findings:
             print(f"  {finding}")
@@ -63,7 +69,7 @@ def main(cfg: DictConfig) -> None:
             "verify",
             {
                 "run_id": run.info.run_id,
-                "output": cfg.output,
+                "output": call.conf.output,
                 "verdict": "damaged" if findings else "whole",
                 **metrics,
                 "encoded by": manifest.run_id,
@@ -71,9 +77,5 @@ def main(cfg: DictConfig) -> None:
         )
         if findings:
             raise UserError(
-                f"output {cfg.output} does not match its manifest, {len(findings)} finding(s): {'; '.join(findings[:3])}. {verify.describe_remedy(findings)}"
+                f"output {call.conf.output} does not match its manifest, {len(findings)} finding(s): {'; '.join(findings[:3])}. {verify.describe_remedy(findings)}"
             )
-
-
-if __name__ == "__main__":
-    project.launch("verify", main)

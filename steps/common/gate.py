@@ -99,9 +99,10 @@ def examine(
     found: FoundModel,
     folder: Path,
     suites: Sequence[Suite],
+    *,
+    rules: ValidateConf,
     champion: FoundModel | None,
     server: serving.Server | None,
-    rules: ValidateConf,
 ) -> Findings:
     """Load a model both ways and check all it claims. A check that cannot be made is a failed check.
 

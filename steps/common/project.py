@@ -1,10 +1,11 @@
-"""Life of a step: command line -> config -> MLflow run -> exit code.
+"""Life of a step: command line -> config -> the script's second half -> exit code.
 
-A step script calls `launch(step, main)`; its `main(cfg)` opens the run with `with run(step, cfg):`.
-Under `mlflow run` that is the run MLflow has created (MLFLOW_RUN_ID), else a new one.
+A step script has two halves. The first imports little, checks the command line and the files it names, and ends in
+`launch`; the second imports what computes, and its `main(call, opened)` does the work.
 """
 
 import contextlib
+import importlib
 import logging
 import os
 import re
@@ -14,16 +15,19 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from steps.common import arguments, inputs
 from steps.common.arguments import CONF, PROJECT
+from steps.common.call import Call
+from steps.common.corpus import Corpus
 from steps.common.errors import UserError
 from steps.common.plan import flatten
+from steps.common.schema import EncodedCorpusConf
 
 if TYPE_CHECKING:
     from steps.common.run import StepRun
@@ -39,28 +43,17 @@ logger = logging.getLogger("steps")
 NOT_RESUMABLE = "only an encode with an output can go on: -P output=<folder>"
 
 
-@dataclass
-class _Launch:
-    """How this process was started: the overrides of its command line, whether they are a sweep, and by `mlflow run`."""
-
-    typed: list[str] = field(default_factory=list)
-    sweep: bool = False
-    by_mlflow: bool = False
-
-
-_launched = _Launch()
-
-
 class Stopped(BaseException):
     """SIGTERM arrived. Not an Exception, so that no step takes it for a failure of its own."""
 
 
-def launch(
-    step: str, main: Callable[[DictConfig], None], before: Callable[[list[str]], None] = lambda overrides: None
-) -> None:
-    """Run a step script: check the command line, then hand the config to `main`.
+def launch(step: str, open_inputs: Callable[[Call], Any], *, manual: str | None, resumes: bool = False) -> NoReturn:
+    """Run a step: check its command line, open what that names, then import the script and call its `main`.
 
-    `before` may check what the overrides name before Hydra starts.
+    Args:
+        open_inputs: opens what is checked before anything heavy is imported; `main` gets what it returns.
+        manual: what --help shows, the script's docstring.
+        resumes: whether the step has keys run_id and output with which it can be resumed.
 
     Exits with 1 after one line on stderr when the user can put it right, 130 after Ctrl-C, 143 after
     SIGTERM. HYDRA_FULL_ERROR=1 shows the traceback instead.
@@ -68,26 +61,25 @@ def launch(
     _quiet_libraries()
     _log_to_stderr()
     signal.signal(signal.SIGTERM, _stop)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     arguments.register_schemas()
     try:
         given = arguments.translate(step, sys.argv[1:])
-        _launched.typed, _launched.sweep = given.overrides, given.multirun
-        # mlflow forgets the variable once the run is taken over.
-        _launched.by_mlflow = bool(os.environ.get("MLFLOW_RUN_ID"))
         if not given.own_config:
             arguments.check(step, given.overrides, given.multirun, complete=given.runs_the_step)
-        if given.runs_the_step:
-            before(given.overrides)
-        _run_hydra(step, main, given)
+        jobs = _Jobs(step, open_inputs, given, resumes)
+        _run_hydra(jobs, given, manual or step)
     except UserError as error:
         _exit_with(error)
     except KeyboardInterrupt:
         _interrupted("interrupted (Ctrl-C)", 130)
     except Stopped:
         _interrupted("stopped (SIGTERM)", 143)
+    sys.exit(0)
 
 
-def _run_hydra(step: str, main: Callable[[DictConfig], None], given: arguments.Arguments) -> None:
+def _run_hydra(jobs: "_Jobs", given: arguments.Arguments, manual: str) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         # Hydra writes nothing: what it would put into outputs/ are artifacts of the run, and logging is ours.
         settings = {
@@ -97,17 +89,14 @@ def _run_hydra(step: str, main: Callable[[DictConfig], None], given: arguments.A
             "hydra.output_subdir": "null",
             "hydra/job_logging": "none",
             "hydra/hydra_logging": "none",
-            "hydra.help.template": arguments.quote(
-                arguments.help_template(step, sys.modules["__main__"].__doc__ or step)
-            ),
+            "hydra.help.template": arguments.quote(arguments.help_template(jobs.step, manual)),
         }
         sys.argv[1:] = given.flags + [f"{key}={value}" for key, value in settings.items()] + given.overrides
-        jobs = _Jobs(step, main, given.multirun)
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name=step)(jobs.run)()
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=jobs.step)(jobs.run)()
         jobs.finish()
 
 
-def _exit_with(error: BaseException):
+def _exit_with(error: BaseException) -> NoReturn:
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         raise error
     print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
@@ -118,7 +107,7 @@ def _exit_with(error: BaseException):
     sys.exit(1)
 
 
-def _interrupted(what: str, code: int):
+def _interrupted(what: str, code: int) -> NoReturn:
     print(
         f"{what}: what was finished is kept, and the run, if it had started, is marked KILLED.",
         file=sys.stderr,
@@ -135,22 +124,26 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text} (set HYDRA_FULL_ERROR=1 for the traceback)"
 
 
-def _stop(signum, frame):
+def _stop(signum: int, frame: FrameType | None) -> NoReturn:
     raise Stopped
 
 
 class _Jobs:
     """What Hydra calls: once for a plain run, once for each job of a sweep."""
 
-    def __init__(self, step: str, main: Callable[[DictConfig], None], sweep: bool):
-        self._step, self._main, self._sweep = step, main, sweep
+    def __init__(
+        self, step: str, open_inputs: Callable[[Call], Any], given: arguments.Arguments, resumes: bool
+    ) -> None:
+        self.step, self._open_inputs, self._given, self._resumes = step, open_inputs, given, resumes
+        # mlflow forgets the variable once the run is taken over.
+        self._by_mlflow = bool(os.environ.get("MLFLOW_RUN_ID"))
         self._started, self._failed = False, 0
 
     def run(self, cfg: DictConfig) -> None:
         try:
-            if self._sweep and not self._started:
+            if self._given.multirun and not self._started:
                 self._start_sweep()
-            self._main(cfg)
+            self._run_job(self._call(cfg))
         except (KeyboardInterrupt, Stopped):
             self._end_sweep("KILLED")
             raise
@@ -159,6 +152,23 @@ class _Jobs:
                 _exit_with(error)
             print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
             self._failed += 1
+
+    def _call(self, cfg: DictConfig) -> Call:
+        return Call(
+            self.step,
+            OmegaConf.to_object(cfg),
+            OmegaConf.to_container(cfg, resolve=True, enum_to_str=True),
+            OmegaConf.to_yaml(cfg, resolve=True),
+            typed=self._given.overrides,
+            sweep=self._given.multirun,
+            by_mlflow=self._by_mlflow,
+        )
+
+    def _run_job(self, call: Call) -> None:
+        with resumable(call, None, call.conf.run_id) if self._resumes else contextlib.nullcontext():
+            opened = self._open_inputs(call)
+            # The script again, as a module: what follows its first half is imported now.
+            importlib.import_module(f"steps.{self.step}").main(call, opened)
 
     def finish(self) -> None:
         """End the run of a sweep, as failed if one of its jobs did."""
@@ -274,11 +284,6 @@ def _end_run(status: str, why: str | None, log: logging.FileHandler) -> None:
         mlflow.end_run(status)
 
 
-def resolve(cfg: DictConfig) -> tuple[dict[str, Any], str]:
-    """A config with its interpolations resolved, as plain values and as YAML."""
-    return OmegaConf.to_container(cfg, resolve=True, enum_to_str=True), OmegaConf.to_yaml(cfg, resolve=True)
-
-
 def log_config(config: dict[str, Any], as_yaml: str, run_id: str) -> None:
     """Log a config as `config.yaml`, the truth, and flattened as params, for comparing runs.
 
@@ -338,7 +343,7 @@ def next_command(step: str, run: "StepRun | None", **parameters: str) -> str:
 
 
 @contextlib.contextmanager
-def resumable(run: "StepRun | None", run_id: str, output: str | None) -> Iterator[None]:
+def resumable(call: Call, run: "StepRun | None", run_id: str) -> Iterator[None]:
     """When an encode is stopped in here, print the command that resumes it; of nested ones, the innermost prints.
 
     Args:
@@ -347,28 +352,29 @@ def resumable(run: "StepRun | None", run_id: str, output: str | None) -> Iterato
     try:
         yield
     except (KeyboardInterrupt, Stopped) as stop:
-        if not hasattr(stop, "go_on"):
-            stop.go_on = resume_command("encode", run, run_id=run_id, output=output) if output else None
-            shown = f"to go on: {stop.go_on}" if output else NOT_RESUMABLE
+        if "resumable" not in getattr(stop, "__notes__", ()):
+            stop.add_note("resumable")
+            output = call.conf.output
+            shown = f"to go on: {resume_command(call, run, run_id, output)}" if output else NOT_RESUMABLE
             print(shown, file=sys.stderr, flush=True)
         raise
 
 
-def resume_command(step: str, run: "StepRun | None", **fixed: str) -> str:
-    """The command that runs this step again, as it was typed but for `fixed`; a sweep as a whole."""
-    if _launched.by_mlflow and (_launched.sweep or run is None):
+def resume_command(call: Call, run: "StepRun | None", run_id: str, output: str) -> str:
+    """The command that runs a step again, as it was typed but for its run_id and output; a sweep as a whole."""
+    if call.by_mlflow and (call.sweep or run is None):
         # The run that holds what the command needs is over, or not taken over yet.
         return "type the same mlflow run command again."
-    if _launched.sweep:
-        return shlex.join(["python", "-m", f"steps.{step}", "--multirun", *_launched.typed])
-    kept, declared = [], dict(fixed)
-    for text, override in zip(_launched.typed, arguments.parse(_launched.typed)):
-        name = override.key_or_group
-        if name == "corpus.path" and isinstance(override.value(), str):
-            declared["corpus"] = override.value()
-        elif name not in fixed:
+    if call.sweep:
+        return shlex.join(["python", "-m", f"steps.{call.step}", "--multirun", *call.typed])
+    kept, declared = [], {"run_id": run_id, "output": output}
+    for text, override in zip(call.typed, arguments.parse(call.typed)):
+        name, value = override.key_or_group, override.value()
+        if name == "corpus.path" and isinstance(value, str):
+            declared["corpus"] = value
+        elif name not in declared:
             kept.append(text)
-    return next_command(step, run, **declared, **({"overrides": shlex.join(kept)} if kept else {}))
+    return next_command(call.step, run, **declared, **({"overrides": shlex.join(kept)} if kept else {}))
 
 
 def _as_typed(value: str) -> str:
@@ -390,17 +396,17 @@ def _project_uri(tags: dict[str, str]) -> str:
     return tags.get("mlflow.source.git.repoURL", str(PROJECT)) if inputs.is_temporary_clone() else str(PROJECT)
 
 
-def open_corpus(corpus: DictConfig, noted: dict | None = None):
-    """The corpus.Corpus that the node `corpus` of encode's config names; `noted` is what Corpus.noted has given before."""
+def open_corpus(corpus: EncodedCorpusConf, noted: dict | None = None) -> Corpus:
+    """The corpus that the node `corpus` of encode's config names; `noted` is what Corpus.noted has given before."""
     return inputs.open_corpus(
         corpus.path,
-        corpus.format.name,
+        corpus.format,
         corpus.text_column,
         corpus.id_column,
         corpus.template,
-        list(corpus.keep_columns),
-        corpus.on_bad_row.name,
+        corpus.keep_columns,
+        corpus.on_bad_row,
         corpus.delimiter,
-        corpus.quoting.name,
+        corpus.quoting,
         noted,
     )
