@@ -111,9 +111,13 @@ def show(
     findings: Findings,
     run: StepRun,
     metrics: dict[str, float],
+    sentences: list[str],
     registration: Registration | None,
 ) -> None:
     """Print the findings, and the summary."""
+    if findings.sentences is not None:
+        print("first 10 entries of each test embedding")
+        summary.show_embeddings(sentences, findings.sentences)
     for table in (
         report.as_table(findings.checks),
         report.suites_table(findings),
@@ -166,8 +170,8 @@ def main(call: Call[ValidateConf], suites: list[Suite]) -> None:
         mlflow.set_tag(VALIDATION, findings.verdict)
         metrics = findings.metrics()
         shown = {score.name: score.value for score in findings.scores} | metrics
-        registration = register(conf.register, run, found, champion, findings, metrics=shown)
+        registration = register(conf.register, run, found, champion=champion, findings=findings, metrics=shown)
         write(found, champion, findings, registration, run_id=run_id, sentences=conf.sentences)
         models.log_validation(found, metrics, findings.scores)
-        show(found, findings, run, shown, registration)
+        show(found, findings, run, shown, sentences=conf.sentences, registration=registration)
         check_verdict(findings, registration, run_id)

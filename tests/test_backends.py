@@ -35,11 +35,11 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import PreTrainedTokenizerFast
 
 from steps.common import scoring
-from steps.common.backends import load
+from steps.common.backends import Passed, load
 from steps.common.backends.check import PROBES, TOLERANCE, Unsuitable, check_against_torch, relative_errors
 from steps.common.backends.convert import converted, products_of_activations, traceable
 from steps.common.backends.kinds import check_candidates
-from steps.common.backends.load import Candidate, Passed, candidates, load_backend
+from steps.common.backends.load import Candidate, candidates, load_backend
 from steps.common.backends.openvino import OpenVinoBackend, core
 from steps.common.backends.tokens import Tokens, make_tokenizer
 from steps.common.backends.torch import LibraryBackend, TorchBackend, find_tasks

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from sentence_transformers import quantize_embeddings
 
 from steps.common.backends import Backend, TokenizedTexts
 from steps.common.corpus.corpus import Corpus
@@ -52,6 +53,17 @@ def embed_window(job: Job, backend: Backend, ready: TokenizedWindow, on_rows: Ca
     if job.options.row_per_chunk:
         return _write_out_pieces(vectors, lengths, ready)
     return _write_out_repeats(vectors, lengths, ready.window)
+
+
+def store(embeddings: np.ndarray, dtype: str, ranges: np.ndarray | None) -> np.ndarray:
+    """Embeddings [n, dim] as they are stored: [n, stored_width]. int8 and binary are those of sentence-transformers.
+
+    Args:
+        ranges: of `int8`, from value_ranges; what is beyond them is stored as their end.
+    """
+    if dtype in ("int8", "binary"):
+        return quantize_embeddings(embeddings, precision=dtype, ranges=ranges)
+    return embeddings.astype(STORED[dtype], copy=False)
 
 
 def _compute(

@@ -16,6 +16,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from steps.common import files
+from steps.common.backends import Passed
 from steps.common.errors import UserError, clip
 
 logger = logging.getLogger("steps")
@@ -60,10 +61,8 @@ class FoundModel:
         return self.tags.get(VALIDATION)
 
     @property
-    def passed_backends(self) -> dict:
-        """The backends that validate has passed, by name/precision: dict[str, backends.load.Passed]."""
-        from steps.common.backends.load import Passed
-
+    def passed_backends(self) -> dict[str, Passed]:
+        """The backends that validate has passed, by name/precision."""
         passed = json.loads(self.tags.get(BACKENDS, "{}"))
         return {key: Passed(facts["rows_per_second"], facts["digest"]) for key, facts in passed.items()}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from steps.common import environment, identity, openai_api, quality, sanity, scoring, serving, summary, trials
+from steps.common import environment, identity, openai_api, quality, sanity, scoring, serving, trials
 from steps.common import model as models
 from steps.common.backends.check import Refused
 from steps.common.found import FoundModel, download
@@ -202,8 +202,6 @@ def check_behaviour(model: Subject, rules: ValidateConf, findings: Findings) -> 
     """Form, invariance and robustness of what the model answers."""
     sentences, predict, tolerance = rules.sentences, model.pyfunc.predict, rules.tolerance
     embeddings = findings.sentences = predict(sentences)
-    print("first 10 entries of each test embedding")
-    summary.show_embeddings(sentences, embeddings)
 
     def encode(texts, **params):
         return predict(list(texts), params=params or None)
@@ -220,7 +218,7 @@ def check_behaviour(model: Subject, rules: ValidateConf, findings: Findings) -> 
     checks += quality.check_invariance(encode, sentences, tolerance.invariance)
     checks += sanity.check_white_space(encode, model.native, sentences, tolerance.invariance)
     checks += sanity.check_hostile(encode, sentences[0], tolerance.invariance)
-    checks += quality.check_refusals(predict, models.bad_inputs(), models.Refusal)
+    checks += quality.check_refusals(predict, models.bad_inputs(), models.RefusedInput)
     findings.latency = quality.latencies_ms(predict, sentences, rules.latency_calls)
     return checks
 

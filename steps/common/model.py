@@ -59,7 +59,7 @@ OPTIONAL_PARAMS = {"prompt_name": "string", "prompt": "string", "truncate_dim": 
 EMBEDDINGS_API = "embeddings_api_model_id"
 
 # What a model raises over an input that its signature rules out.
-Refusal = MlflowException
+RefusedInput = MlflowException
 
 # Folder of a LoggedModel that holds what was converted from it.
 CONVERTED = "converted"
@@ -417,7 +417,8 @@ def log_corpus(texts: Corpus) -> None:
     first = texts.sources[0].place
     where = str(first) if len(texts.sources) == 1 else str(first).rpartition("/")[0]
     name = where.rstrip("/").rpartition("/")[2]
-    _log_dataset(where, name, _joint_digest(texts.sources), "corpus")
+    dataset = MetaDataset(dataset_source(where), name=name, digest=_joint_digest(texts.sources))
+    mlflow.log_input(dataset, context="corpus")
 
 
 def log_data(texts: Corpus, result: Result, where: str, found: FoundModel) -> None:
@@ -427,13 +428,9 @@ def log_data(texts: Corpus, result: Result, where: str, found: FoundModel) -> No
         where: folder or URI of the embeddings.
     """
     log_corpus(texts)
-    _log_dataset(where, "embeddings", _joint_digest(result.parts), "embeddings")
+    embeddings = MetaDataset(dataset_source(where), name="embeddings", digest=_joint_digest(result.parts))
+    mlflow.log_input(embeddings, context="embeddings")
     mlflow.log_metrics(result.metrics(), model_id=found.logged.model_id)
-
-
-def _log_dataset(where: str, name: str, digest: str, context: str) -> None:
-    dataset = MetaDataset(dataset_source(where), name=name, digest=digest)
-    mlflow.log_input(dataset, context=context)
 
 
 def _joint_digest(parts: Sequence) -> str:

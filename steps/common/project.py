@@ -15,7 +15,6 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -229,11 +228,11 @@ def run(step: str, config: dict[str, Any], as_yaml: str) -> Iterator["StepRun"]:
     import mlflow
 
     from steps.common import server
-    from steps.common.run import StepRun
+    from steps.common.run import StepRun, log_file
 
     server.check_reachable()
     _set_experiment()
-    with server.patience(), _log_file(step) as log:
+    with server.patience(), log_file(step) as log:
         # The name holds for a run we create; one that `mlflow run` created has its name already.
         active = mlflow.start_run(run_name=step, nested=mlflow.active_run() is not None)
         status, why = "FINISHED", None
@@ -260,20 +259,6 @@ def run(step: str, config: dict[str, Any], as_yaml: str) -> Iterator["StepRun"]:
             raise
         finally:
             _end_run(status, why, log)
-
-
-@contextlib.contextmanager
-def _log_file(step: str) -> Iterator[logging.FileHandler]:
-    """The log of a step, in a file that is kept until the run has it."""
-    with tempfile.TemporaryDirectory() as folder:
-        log = logging.FileHandler(Path(folder) / f"{step}.log", encoding="utf-8")
-        log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        logger.addHandler(log)
-        try:
-            yield log
-        finally:
-            logger.removeHandler(log)
-            log.close()
 
 
 def _write_line(handler: logging.Handler, text: str) -> None:

@@ -2,13 +2,19 @@
 """The MLflow run of a step: started or taken over, and ended with its status, its reason and its log."""
 
 import contextlib
+import logging
 import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import mlflow
 from mlflow.entities import Run
 
 from steps.common import server
 from steps.common.project import MAX_PARAM_LENGTH, _set_experiment
+
+logger = logging.getLogger("steps")
 
 
 class StepRun(Run):
@@ -18,6 +24,20 @@ class StepRun(Run):
         super().__init__(run.info, run.data, run.inputs, run.outputs)
         self.experiment = mlflow.get_experiment(run.info.experiment_id).name
         self.server = server.without_password(mlflow.get_tracking_uri())
+
+
+@contextlib.contextmanager
+def log_file(step: str) -> Iterator[logging.FileHandler]:
+    """The log of a step, in a file that is kept until the run has it."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = logging.FileHandler(Path(folder) / f"{step}.log", encoding="utf-8")
+        log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger.addHandler(log)
+        try:
+            yield log
+        finally:
+            logger.removeHandler(log)
+            log.close()
 
 
 def start_sweep(step: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -19,17 +19,25 @@ if TYPE_CHECKING:
 
 # OpenVINO and NNCF report their use to their makers if this module can be imported, and do without if not. Here, because
 # it has to come before the first import of either.
-sys.modules.setdefault("openvino_telemetry", None)
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 # Told how many texts were embedded since it was last called.
 OnRows = Callable[[int], None]
 
 
 class TokenizedTexts(Protocol):
-    """What a backend's `tokenize` made of texts; only that backend looks inside."""
+    """Texts as a backend's `tokenize` returns them, for its own `embed`."""
 
-    # Tokens of each text before truncation, prompt and special tokens included: int64 [n].
-    lengths: np.ndarray
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each text before truncation, prompt and special tokens included: int64 [n]."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def take(self, rows: np.ndarray) -> "TokenizedTexts":
+        """Some of the texts, in the order of `rows`."""
+        ...
 
 
 class Backend(Protocol):
@@ -42,10 +50,16 @@ class Backend(Protocol):
     dim: int
     # Longest text the model reads, in tokens; None where it has no limit.
     max_tokens: int | None
-    # What was compiled: SHA-256 of the converted model; None where the model's own weights compute.
-    digest: str | None
-    # Share of the computed tokens that was padding so far, 0 to 1; None where the library makes the batches.
-    padding_share: float | None
+
+    @property
+    def digest(self) -> str | None:
+        """SHA-256 of the converted model; None where the model's own weights compute."""
+        ...
+
+    @property
+    def padding_share(self) -> float | None:
+        """Share of the computed tokens that was padding so far, 0 to 1; None where the library makes the batches."""
+        ...
 
     def encode(self, texts: list[str]) -> np.ndarray:
         """Embed texts, prompt included: float32 [len(texts), dim], in the order of `texts`."""
@@ -55,7 +69,7 @@ class Backend(Protocol):
         """The part of `encode` that needs no model; may run in another thread, beside `embed`."""
         ...
 
-    def embed(self, tokens: TokenizedTexts, on_rows: OnRows | None = None) -> np.ndarray:
+    def embed(self, tokens: Any, on_rows: OnRows | None = None) -> np.ndarray:
         """The part of `encode` that computes: float32 [len(tokens), dim]."""
         ...
 
@@ -114,6 +128,14 @@ def check_task(tasks: Sequence[str], task: str | None) -> None:
     if task is not None and task not in tasks:
         expected = f"one of {', '.join(tasks)}" if tasks else "null"
         raise UserError(f"the model has no route {task!r}; embedding.task is {expected}.")
+
+
+@dataclass(frozen=True)
+class Passed:
+    """Speed and digest that validate recorded of a backend that passed."""
+
+    rows_per_second: float
+    digest: str | None = None
 
 
 class Store(Protocol):

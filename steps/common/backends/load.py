@@ -9,7 +9,7 @@ from types import ModuleType
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-from steps.common.backends import Backend, Request, Settings, Store, check_task
+from steps.common.backends import Backend, Passed, Precision, Request, Settings, Store, check_task
 from steps.common.backends.base import BatchedBackend
 from steps.common.backends.check import PROBES, TOLERANCE, Refused, Unsuitable, check_against_torch, relative_errors
 from steps.common.backends.hardware import pick_devices, why_emulated
@@ -36,14 +36,6 @@ class Candidate:
     @property
     def key(self) -> str:
         return f"{self.name}/{self.precision}"
-
-
-@dataclass(frozen=True)
-class Passed:
-    """What validate has found out about a backend that passed."""
-
-    rows_per_second: float
-    digest: str | None = None
 
 
 def find_kind(name: str) -> Kind:
@@ -74,9 +66,8 @@ def candidates(settings: Settings, *, on_gpu: bool, passed: dict[str, Passed]) -
         raise UserError(
             f"backend={kind.name} computes in {', '.join(kind.precisions)}, not in {settings.precision}; {' and '.join(others)} does."
         )
-    if settings.precision != "auto":
-        precisions = [settings.precision]
-    else:
+    precisions: Sequence[str] = [settings.precision]
+    if settings.precision == "auto":
         precisions = [one for one in ON_GPU if one in kind.precisions] if on_gpu else kind.precisions[:1]
     return [Candidate(kind.name, precision, "asked for") for precision in precisions]
 
@@ -98,7 +89,7 @@ def _candidates_for_gpu(settings: Settings) -> list[Candidate]:
 
 
 def _candidates_for_cpu(settings: Settings, passed: dict[str, Passed]) -> list[Candidate]:
-    # torch, which every model can be computed by, comes last.
+    # torch comes last: it can compute every model.
     on_cpu = [kind for kind in registered().values() if "cpu" in kind.devices][::-1]
     if settings.precision != "auto":
         why = "its precision was asked for"
@@ -107,18 +98,19 @@ def _candidates_for_cpu(settings: Settings, passed: dict[str, Passed]) -> list[C
         ]
     fastest = sorted(passed, key=lambda key: -passed[key].rows_per_second)
     found = [
-        Candidate(*key.split("/"), "the fastest that validate has passed for this model", passed[key].digest)
-        for key in fastest
-        if key in keys()
+        Candidate(
+            name, precision, "the fastest that validate has passed for this model", passed[f"{name}/{precision}"].digest
+        )
+        for name, precision in (key.split("/") for key in fastest if key in keys())
     ]
     exact = [Candidate(kind.name, "f32", "equal to torch in float32") for kind in on_cpu if "f32" in kind.precisions]
-    # A validated backend may need what this machine lacks, or be converted anew since; the exact ones, which are
-    # checked against torch as they are, come last, and torch cannot fail.
+    # A validated backend may need instructions that this machine lacks, or may have been converted again since: the exact
+    # ones follow, and torch cannot fail.
     return found + [one for one in exact if one.key not in passed or passed[one.key].digest is not None]
 
 
 def check_asked(settings: Settings) -> None:
-    """Find out before a model is loaded what no model changes: a device or precision that this machine does not have.
+    """Check, before a model is loaded, that this machine has the device and the precision.
 
     Raises:
         UserError: as load_backend.
@@ -189,10 +181,28 @@ def load_backend(
     independent = relative_errors(alone, expected[:1])[0] <= TOLERANCE["f32"]
     # Only the library follows a route.
     tokenizer = make_tokenizer(model, prompt) if independent and task is None else None
-    request = Request(settings, model, tokenizer, prompt, task, devices, store, calibration)
+    request = Request(
+        settings,
+        model,
+        tokenizer,
+        prompt=prompt,
+        task=task,
+        devices=devices,
+        store=store,
+        calibration=calibration,
+    )
+    return _load_best(request, expected, passed or {})
 
-    reasons = []
-    for candidate in candidates(settings, on_gpu=devices[0] != "cpu", passed=passed or {}):
+
+def _load_best(request: Request, expected: np.ndarray, passed: dict[str, Passed]) -> Backend:
+    """The first candidate that can compute with the model and agrees with `expected`, PROBES by torch in float32.
+
+    Raises:
+        UserError: none of them can.
+    """
+    settings = request.settings
+    reasons: list[str] = []
+    for candidate in candidates(settings, on_gpu=request.devices[0] != "cpu", passed=passed):
         try:
             backend, error = _load_checked(candidate, request, expected)
         except Unsuitable as reason:
@@ -202,14 +212,8 @@ def load_backend(
             continue
         if reasons:
             logger.warning("backend=auto leaves out %s", "; ".join(reasons))
-        logger.info(
-            "backend %s %s on %s (%s); off from torch in float32 by at most %.1e",
-            candidate.name,
-            candidate.precision,
-            backend.device,
-            candidate.why,
-            error,
-        )
+        chosen = f"{candidate.name} {candidate.precision} on {backend.device} ({candidate.why})"
+        logger.info("backend %s; off from torch in float32 by at most %.1e", chosen, error)
         return backend
     raise _none_left(reasons)
 
@@ -227,7 +231,7 @@ def _load_checked(candidate: Candidate, request: Request, expected: np.ndarray) 
         raise Unsuitable(emulated)
     module = _module(candidate)
     module.check(candidate.precision, devices)
-    settings = replace(asked, name=candidate.name, precision=candidate.precision)
+    settings = replace(asked, name=candidate.name, precision=Precision(candidate.precision))
     backend = module.load(replace(request, settings=settings))
     if candidate.digest not in (None, backend.digest):
         raise Unsuitable("its converted model is not the one that was validated; run validate again")

@@ -87,7 +87,7 @@ class OpenVinoBackend(BatchedBackend):
             "CPU",
             {
                 "PERFORMANCE_HINT": "THROUGHPUT",
-                # What int8 leaves in floating point is little, and stays exact.
+                # The little that int8 leaves in floating point stays exact.
                 "INFERENCE_PRECISION_HINT": "bf16" if settings.precision == "bf16" else "f32",
                 "INFERENCE_NUM_THREADS": self._threads,
                 "NUM_STREAMS": self._streams,
@@ -107,7 +107,7 @@ class OpenVinoBackend(BatchedBackend):
         return rounded_widths(widths, int(widths.max()) if self.max_tokens is None else self.max_tokens)
 
     def _budget(self, total: int) -> int:
-        # A few texts are shared out over the streams.
+        # Few texts are shared among the streams.
         return max(1, min(self._batch_tokens, -(-total // self._streams)))
 
     def _run(self, tokens: Tokens, batches: list[np.ndarray], on_rows: OnRows) -> np.ndarray:
@@ -129,7 +129,7 @@ class OpenVinoBackend(BatchedBackend):
                 collect(slot)
                 given = rows
                 if number == len(batches) - 1 and number >= len(self._requests):
-                    # What is left over of a window has any number of rows; its last text again makes it one of a few.
+                    # The last batch of a window may have any number of rows; repeating its last text rounds that up.
                     given = np.pad(rows, (0, min(-len(rows) % ROWS_STEP, self._batch_size - len(rows))), mode="edge")
                 batch = self.tokenize.pad(tokens, given, max(1, int(planned[rows[0]])))
                 self._requests[slot].start_async(dict(enumerate(batch)))
@@ -138,8 +138,8 @@ class OpenVinoBackend(BatchedBackend):
                 collect(slot % len(self._requests))
         finally:
             # After Ctrl-C what was started still runs.
-            for request, rows in zip(self._requests, running):
-                if rows is not None:
+            for request, started in zip(self._requests, running):
+                if started is not None:
                     request.wait()
         return vectors
 

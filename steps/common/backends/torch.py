@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import tokenizers
@@ -42,7 +43,7 @@ def check(precision: str, devices: list[str]) -> None:
 
 def load(request: Request) -> Backend:
     """The model on one device, or on several with a process each."""
-    given = {
+    given: dict[str, Any] = {
         "model": request.model,
         "tokenizer": request.tokenizer,
         "settings": request.settings,
@@ -51,9 +52,9 @@ def load(request: Request) -> Backend:
     }
     if len(request.devices) == 1:
         return load_on(request.devices[0], **given)
-    # On the CPU: only for what it says of itself and how it tokenises.
+    # On the CPU: it only tokenises, and gives name, precision and dimensions.
     first = load_on("cpu", **given)
-    return WorkersBackend(partial(load_on, **given), request.devices, first.tokenize, first)
+    return WorkersBackend(partial(load_on, **given), request.devices, first)
 
 
 def load_on(
@@ -128,7 +129,7 @@ class TorchBackend(BatchedBackend):
             )
         self._batch_tokens = half * width
         logger.warning(
-            "%s is out of memory with %d tokens in a batch; going on with at most %d",
+            "%s is out of memory with %d tokens in a batch; continuing with at most %d",
             self.device,
             len(rows) * width,
             self._batch_tokens,
@@ -153,7 +154,7 @@ class TorchBackend(BatchedBackend):
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts that the library is to tokenise itself, with the tokens it will find."""
+    """Texts that the library tokenises itself, and their token counts."""
 
     texts: list[str]
     lengths: np.ndarray
@@ -169,6 +170,7 @@ class LibraryBackend:
     """`SentenceTransformer.encode` itself, for models whose inputs are more than a fast tokenizer's ids."""
 
     name = "torch"
+    precision: str
     digest = None
     padding_share = None
 
@@ -218,12 +220,12 @@ def limit_threads(settings: Settings) -> None:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """CUDA has an error of its own for it; MPS says it in words."""
+    """Whether a device ran out of memory: CUDA raises an error of its own, MPS a RuntimeError that says so."""
     return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)
 
 
 def free_memory(device: str) -> None:
-    """Give back what torch has set aside on a device."""
+    """Free the memory that torch keeps reserved on a device."""
     if device.startswith("cuda"):
         torch.cuda.empty_cache()
     elif device == "mps":
@@ -240,7 +242,7 @@ def find_prompt(model: SentenceTransformer, name: str | None) -> str | None:
 
 
 def find_tasks(model: SentenceTransformer) -> list[str]:
-    """The tasks that a model has routes of its own for (query, document), named by its Router; none without one."""
+    """The tasks for which a model's Router has routes (query, document); none without a Router."""
     router = model[0]
     if not isinstance(router, Router):
         return []
@@ -249,7 +251,7 @@ def find_tasks(model: SentenceTransformer) -> list[str]:
 
 
 def find_input(model: SentenceTransformer, task: str | None) -> SentenceTransformer | InputModule:
-    """What reads the texts of a task, with its tokenizer and longest input: of a Router the first module of the route."""
+    """The module that reads the texts of a task, with its tokenizer and longest input: the first of a Router's route."""
     router = model[0]
     if not isinstance(router, Router):
         return model
@@ -257,9 +259,9 @@ def find_input(model: SentenceTransformer, task: str | None) -> SentenceTransfor
 
 
 def token_counter(model: SentenceTransformer, task: str | None = None) -> Callable[[list[str]], np.ndarray]:
-    """What counts the tokens of texts before truncation, special tokens included: int64 [n].
+    """A function that counts the tokens of texts before truncation, special tokens included: int64 [n].
 
-    May be called beside the model: the library sets truncation on its tokenizer with every call, so this has a copy.
+    It has a copy of the tokenizer, so it may run while the model does: the library sets truncation with every call.
     """
     tokenizer = find_input(model, task).tokenizer
     # Hugging Face keeps the fast tokenizer inside its own; a static model has only that one, and no special tokens.
