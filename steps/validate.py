@@ -125,12 +125,14 @@ def main(cfg: DictConfig) -> None:
         folder = download(found)
         server = start_server(cfg, folder, stack)
 
+        import numpy as np
+
         from steps.common import gate
         from steps.common import model as models
 
         project.tag_upstream(found.run_id, found.logged.model_id)
         project.logger.info("validating %s (%s)", found.uri, found.tags.get("hub_id", found.logged.name))
-        findings = gate.examine(found, folder, suites, champion, server, conf)
+        findings = gate.examine(found, folder, suites, conf, champion=champion, server=server)
 
         metrics = findings.metrics()
         models.tag_validation(found, findings.verdict, run_id)
@@ -140,6 +142,9 @@ def main(cfg: DictConfig) -> None:
         registration = register(cfg, run, found, champion, findings, shown)
         write(found, champion, findings, run_id, metrics, conf.sentences, registration)
         models.log_validation(found, metrics, findings.scores)
+        if np.ndim(findings.sentences) == 2:
+            print("first 10 entries of each test embedding")
+            summary.show_embeddings(conf.sentences, findings.sentences)
         show(found, findings, run, shown, registration)
         if findings.failures:
             names = ", ".join(

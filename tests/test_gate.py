@@ -118,7 +118,9 @@ def test_a_model_that_is_stored_in_half_precision_is_logged_in_float32_and_passe
 
 
 def test_facts_that_the_user_declares_are_required(step, tiny_model_folder, tiny_suite):
-    code, _, err = step("log_model", "model=local", f"model.path={tiny_model_folder}", "+model.expected_facts.pooling=cls")
+    code, _, err = step(
+        "log_model", "model=local", f"model.path={tiny_model_folder}", "+model.expected_facts.pooling=cls"
+    )
     assert code == 0, err
     code, _, err = step("validate", f"suite.path={tiny_suite}", "candidates=[]", "latency_calls=2")
     assert code == 1
