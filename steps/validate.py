@@ -37,6 +37,7 @@ import contextlib
 from dataclasses import asdict
 
 import mlflow
+import numpy as np
 
 from steps.common import gate, registry, report, serving, summary
 from steps.common import model as models
@@ -115,7 +116,7 @@ def show(
     registration: Registration | None,
 ) -> None:
     """Print the findings, and the summary."""
-    if findings.sentences is not None:
+    if np.ndim(findings.sentences) == 2:
         print("first 10 entries of each test embedding")
         summary.show_embeddings(sentences, findings.sentences)
     for table in (

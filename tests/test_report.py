@@ -96,7 +96,7 @@ def test_the_verdict_comes_first_with_what_failed_and_why(page):
     ]
     assert places == sorted(places)
     assert "2 &lt;tensors&gt;" in body and "<tensors>" not in body
-    assert "Worse than the champion, and not by noise: sts pairs, equal" in body
+    assert "Worse than the champion, beyond noise: sts pairs, equal" in body
     assert "undefined: every cosine is 1" in body
 
 

@@ -1,9 +1,7 @@
-"""Time contenders in turns on the same texts, and say how near they come to what the machine can do.
-
-Knows neither MLflow nor Hydra.
-"""
+"""Time contenders in turns on the same texts, and say how near they come to what the machine can do."""
 
 import contextlib
+import functools
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import torch
+from matplotlib.figure import Figure
 from prettytable import PrettyTable, TableStyle
 from sentence_transformers import SentenceTransformer
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -31,7 +30,7 @@ STOCK = "stock"
 PEAK_SIDE = {"cpu": 2048, "cuda": 8192, "mps": 4096}
 PEAK_REPEATS = 5
 
-# Seconds that no contender is stopped for: it may compile something, or have to wait for another process.
+# A contender is not stopped for fewer seconds: it may compile something, or wait for another process.
 GRACE = 1.0
 
 
@@ -49,7 +48,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Row:
-    """What came out for one contender; medians over the rounds."""
+    """The results of one contender; medians over the rounds."""
 
     name: str
     precision: str
@@ -109,12 +108,12 @@ def warm_up(contenders: Sequence[Contender], texts: list[str], stop_below: float
         for contender in contenders:
             if contender.name in stopped:
                 continue
-            seconds = _timed(lambda encode=contender.encode, some=some: encode(some))
+            seconds = _timed(functools.partial(contender.encode, some))
             if contender.name == STOCK:
                 stock_seconds = seconds
             elif _too_slow(seconds, stock_seconds, stop_below):
-                # Once more, now that it has compiled what it compiles.
-                seconds = _timed(lambda encode=contender.encode, some=some: encode(some))
+                # Once more: the first time it may have compiled something.
+                seconds = _timed(functools.partial(contender.encode, some))
                 if _too_slow(seconds, stock_seconds, stop_below):
                     stopped[contender.name] = Stopped(
                         contender.name, contender.precision, len(some), seconds, stock_seconds
@@ -140,8 +139,8 @@ def run_rounds(
             rounds.
     """
     stopped = []
-    seconds = {contender.name: [] for contender in contenders}
-    extra = {contender.name: [] for contender in contenders}
+    seconds: dict[str, list[float]] = {contender.name: [] for contender in contenders}
+    extra: dict[str, list[float | None]] = {contender.name: [] for contender in contenders}
     embeddings = {}
     for number in range(repeats):
         on_round(number)
@@ -158,12 +157,10 @@ def run_rounds(
             if _too_slow(own, stock_seconds, stop_below):
                 stopped.append(Stopped(contender.name, contender.precision, len(texts), own, stock_seconds))
         contenders = [one for one in contenders if one.name not in [late.name for late in stopped]]
-    rounds = {
-        one.name: Rounds(
-            seconds[one.name], None if None in extra[one.name] else max(extra[one.name]), embeddings[one.name]
-        )
-        for one in contenders
-    }
+    rounds = {}
+    for one in contenders:
+        measured = [mb for mb in extra[one.name] if mb is not None]
+        rounds[one.name] = Rounds(seconds[one.name], max(measured, default=None), embeddings[one.name])
     return rounds, stopped
 
 
@@ -197,7 +194,7 @@ def summarize(
             Row(
                 name=contender.name,
                 precision=contender.precision,
-                # In pairs: what slows the machine down for a while slows a whole round.
+                # By round: a machine that is slower for a while slows all contenders of a round.
                 ratio=float(np.median(np.array(stock.seconds) / np.array(own.seconds))),
                 sentences_per_second=len(own.embeddings) / median,
                 tokens_per_second=tokens / median,
@@ -230,7 +227,7 @@ def matrix_flops(model: SentenceTransformer, lengths: np.ndarray) -> float:
             **{name: ids if name == "input_ids" else torch.zeros_like(ids) for name in _token_inputs(features)},
             "attention_mask": torch.ones_like(ids),
         }
-        # Fused attention has no matrix products that could be counted.
+        # The products of fused attention are not counted.
         with torch.no_grad(), FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
             model(features)
         counted.append(counter.get_total_flops())
@@ -246,7 +243,7 @@ def _token_inputs(features: dict) -> list[str]:
 def matrix_peak(precision: str, device: str) -> float | None:
     """Operations a second of one large matrix product here, the best of a few; None where there is none to measure.
 
-    None as well where the precision is emulated: no instructions of the machine set that pace, and it takes minutes.
+    None also where the precision is emulated: the machine has no instructions for it, and measuring takes minutes.
     float32, bfloat16 and float16 by torch, int8 (on a CPU) by OpenVINO.
     """
     side = PEAK_SIDE[device.partition(":")[0]]
@@ -368,7 +365,7 @@ def as_dict(
     stopped: Sequence[Stopped],
     left_out: dict[str, str],
     peaks: dict[str, float | None],
-    **facts,
+    **facts: object,
 ) -> dict:
     """The content of benchmark.json."""
     return {
@@ -382,12 +379,8 @@ def as_dict(
 
 def plot(rows: Sequence[Row], title: str, path: Path) -> None:
     """A bar for each contender: texts a second, labelled with the ratio to stock."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(8, 0.55 * len(rows) + 1.4), layout="constrained")
+    figure = Figure(figsize=(8, 0.55 * len(rows) + 1.4), layout="constrained")
+    axes = figure.add_subplot()
     rates = [row.sentences_per_second for row in rows]
     colours = ["#8a8f98" if row.name == STOCK else "#2f6fde" for row in rows]
     bars = axes.barh([row.name for row in rows], rates, color=colours)
@@ -398,4 +391,3 @@ def plot(rows: Sequence[Row], title: str, path: Path) -> None:
     axes.set_title(title, loc="left", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
-    pyplot.close(figure)

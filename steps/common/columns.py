@@ -23,7 +23,7 @@ def read_columns(path: Path, columns: list[str], key: str = "suite.path") -> tup
         UserError: several files, a text file, or a missing column.
     """
     place, *others = find_files(path)
-    file = place.local
+    file = Path(place.local or path)
     if others:
         raise UserError(f"{path} names {len(others) + 1} files; expected one suite. Give one of them, such as {file}.")
     format = readers.detect_format(place)

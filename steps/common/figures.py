@@ -1,4 +1,4 @@
-"""The figures of a validation: drawn once, as PNG for the run and as SVG for the page. Knows neither MLflow nor Hydra.
+"""The figures of a validation: drawn once, as PNG for the run and as SVG for the page.
 
 On the page a figure takes the colours of its text from the page, so that it is readable in light and dark.
 """
@@ -13,6 +13,7 @@ import matplotlib
 matplotlib.use("Agg")
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure as Canvas
 
@@ -20,15 +21,15 @@ from steps.common.embedding import unit_length
 from steps.common.scoring import Difference, Score
 from steps.common.trials import Trial
 
-# Inches: as wide as a phone shows without shrinking the letters.
+# Inches: a phone shows this width without shrinking the letters.
 WIDTH = 4.9
 
-# What becomes a colour of the page in SVG; any colour that no palette has.
+# Placeholders that become colours of the page in SVG; no palette has them.
 INK, FAINT = "#010203", "#040506"
 PAGE = {INK: "var(--ink)", FAINT: "var(--line)"}
 PAPER = {INK: "#1b1f24", FAINT: "#d5d9de"}
 
-# Colours that are told apart on white and on black.
+# Colours that can be told apart on white and on black.
 BLUE, GREEN, RED, GREY, AMBER = "#4a86e8", "#2ea36a", "#e0524d", "#8a8f98", "#e09b2d"
 TOPICS = (
     "#4a86e8", "#e0524d", "#2ea36a", "#e09b2d", "#9a6fe0", "#22a6b3", "#d6629f", "#8a8f98", "#a3b52c", "#b5773c",
@@ -65,12 +66,11 @@ class Figure:
         drawn = re.sub(
             r"font: (?:(\d[\w.]*) )?[^;\"]*", lambda m: f"font: {m.group(1) or '10px'} system-ui, sans-serif", drawn
         )
-        size = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', drawn)
-        drawn = drawn.replace(size.group(0), f'width="100%" role="img" aria-label="{self.title}"', 1)
-        return drawn
+        fluid = f'width="100%" role="img" aria-label="{self.title}"'
+        return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', lambda m: fluid, drawn, count=1)
 
 
-def _canvas(height: float, ink: str, faint: str):
+def _canvas(height: float, ink: str, faint: str) -> tuple[Canvas, Axes]:
     """A canvas with one pair of axes in these colours."""
     figure = Canvas(figsize=(WIDTH, height), layout="constrained")
     axes = figure.add_subplot()
@@ -79,8 +79,8 @@ def _canvas(height: float, ink: str, faint: str):
     axes.tick_params(colors=ink, labelsize=9, length=0)
     axes.xaxis.label.set_color(ink)
     axes.yaxis.label.set_color(ink)
-    axes.xaxis.label.set_size(9)
-    axes.yaxis.label.set_size(9)
+    axes.xaxis.label.set_fontsize(9)
+    axes.yaxis.label.set_fontsize(9)
     axes.set_axisbelow(True)
     axes.patch.set_alpha(0)
     return figure, axes
@@ -101,7 +101,7 @@ def _legend(figure: Canvas, ink: str) -> None:
 
 def suites(
     scores: Sequence[Score], thresholds: dict[str, float], published: dict[str, float], champion: dict[str, float]
-):
+) -> Figure:
     """Every score with its interval, beside what was required, published, and reached by the champion."""
 
     def make(ink: str, faint: str) -> Canvas:
@@ -137,7 +137,7 @@ def suites(
     return Figure(
         "suites",
         "Scores and their intervals",
-        "The bar is the interval of the score; what was required stands beside it.",
+        "The bar is the interval of the score; the red line is the score that was required.",
         make,
     )
 
@@ -164,7 +164,7 @@ def heatmap(embeddings: np.ndarray, sentences: Sequence[str]) -> Figure:
         figure, axes = _canvas(3.2, ink, faint)
         unit = unit_length(np.asarray(embeddings, np.float64))
         cosines = unit @ unit.T
-        # Blue over whatever the page is: nothing in common is no colour.
+        # From transparent to blue, over the colour of the page.
         axes.imshow(
             cosines, cmap=LinearSegmentedColormap.from_list("shade", [f"{BLUE}00", BLUE]), vmin=0, vmax=1, aspect="auto"
         )
@@ -178,7 +178,7 @@ def heatmap(embeddings: np.ndarray, sentences: Sequence[str]) -> Figure:
         axes.spines[["left", "bottom"]].set_visible(False)
         return figure
 
-    return Figure("sentences", "Example sentences", "Cosine of every two of them: what means the same is blue.", make)
+    return Figure("sentences", "Example sentences", "Cosine of every two of them: the bluer, the more alike.", make)
 
 
 def topic_map(embeddings: np.ndarray, topics: Sequence[str]) -> Figure:
@@ -189,9 +189,8 @@ def topic_map(embeddings: np.ndarray, topics: Sequence[str]) -> Figure:
         points, share = principal_plane(embeddings)
         for number, topic in enumerate(dict.fromkeys(sorted(topics))):
             own = np.array([other == topic for other in topics])
-            axes.scatter(
-                *points[own].T, s=16, color=TOPICS[number % len(TOPICS)], linewidths=0, alpha=0.85, label=topic
-            )
+            x, y = points[own].T
+            axes.scatter(x, y, s=16, color=TOPICS[number % len(TOPICS)], linewidths=0, alpha=0.85, label=topic)
         axes.set_xticks([])
         axes.set_yticks([])
         axes.set(xlabel=f"first direction ({share[0]:.0%} of the variance)", ylabel=f"second ({share[1]:.0%})")
@@ -199,7 +198,10 @@ def topic_map(embeddings: np.ndarray, topics: Sequence[str]) -> Figure:
         return figure
 
     return Figure(
-        "corpus", "The sample corpus by topic", "Texts of one topic lie together if the model tells topics apart.", make
+        "corpus",
+        "The sample corpus by topic",
+        "If the model tells topics apart, texts of one topic are close together.",
+        make,
     )
 
 
@@ -222,7 +224,7 @@ def backends(trials: Sequence[Trial]) -> Figure:
 
     def make(ink: str, faint: str) -> Canvas:
         figure, axes = _canvas(0.45 * len(ran) + 0.8, ink, faint)
-        rates = [trial.rows_per_second for trial in ran]
+        rates = [trial.rows_per_second or 0.0 for trial in ran]
         bars = axes.barh(
             [trial.backend for trial in ran],
             rates,
@@ -241,7 +243,9 @@ def backends(trials: Sequence[Trial]) -> Figure:
         axes.set_xlabel("sentences a second, and points lost or gained")
         return figure
 
-    return Figure("backends", "Backends", "Green passed; grey loses too much, and encode will not choose it.", make)
+    return Figure(
+        "backends", "Backends", "Green: passed. Grey: loses too many points, and encode does not choose it.", make
+    )
 
 
 def latency(milliseconds: np.ndarray) -> Figure:
@@ -267,7 +271,12 @@ def latency(milliseconds: np.ndarray) -> Figure:
         axes.set(xlabel="milliseconds of one call with one sentence", ylabel="calls")
         return figure
 
-    return Figure("latency", "Latency", "The loaded model asked for one sentence at a time, in this process.", make)
+    return Figure(
+        "latency",
+        "Latency",
+        "Calls of the loaded model with one sentence each, one after another, in this process.",
+        make,
+    )
 
 
 def champion_scores(scores: Sequence[Score], differences: dict[str, Difference]) -> dict[str, float]:

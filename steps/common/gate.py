@@ -1,12 +1,15 @@
-"""What validate asks of one model: groups of checks, and what they find."""
+"""Everything that validate checks of one model, and the findings."""
 
 import contextlib
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from sentence_transformers import SentenceTransformer
 
 from steps.common import environment, identity, openai_api, quality, sanity, scoring, serving, trials
 from steps.common import model as models
@@ -14,10 +17,13 @@ from steps.common.backends.check import Refused
 from steps.common.found import FoundModel, download
 from steps.common.quality import Check
 from steps.common.rules import ValidateConf
-from steps.common.suite import Suite
+from steps.common.spec import Bootstrap, SuiteSpec
+from steps.common.suite import Suite, Vectors
 from steps.common.trials import Trial
 
-# Checks that say what is wrong inside a model.
+logger = logging.getLogger("steps")
+
+# Beginnings of the names of checks that say what is wrong inside a model.
 NAMES_CAUSE = ("known/", "unchanged/", "weights/", "tokenizer/")
 
 
@@ -27,12 +33,12 @@ class Subject:
 
     found: FoundModel
     folder: Path
-    native: object
-    pyfunc: object
+    native: SentenceTransformer
+    pyfunc: models.Pyfunc
 
     @property
     def dim(self) -> int:
-        """What the signature declares."""
+        """The dimension that the signature declares."""
         return self.pyfunc.metadata.signature.outputs.inputs[0].shape[-1]
 
     @property
@@ -43,20 +49,20 @@ class Subject:
 
 @dataclass
 class Findings:
-    """What there is to say of a model; `checks` decide."""
+    """Findings of a validation; `checks` decide."""
 
     checks: list[Check] = field(default_factory=list)
     scores: list[scoring.Score] = field(default_factory=list)
     # By suite: the score required, the published one, and the difference to the champion.
-    thresholds: dict = field(default_factory=dict)
-    references: dict = field(default_factory=dict)
-    differences: dict = field(default_factory=dict)
+    thresholds: dict[str, float] = field(default_factory=dict)
+    references: dict[str, float] = field(default_factory=dict)
+    differences: dict[str, scoring.Difference] = field(default_factory=dict)
     trials: list[Trial] = field(default_factory=list)
     # Milliseconds of single calls; embeddings of the test sentences and of the sample corpus.
     latency: np.ndarray | None = None
     sentences: np.ndarray | None = None
     corpus: np.ndarray | None = None
-    # What the server was measured at.
+    # Metrics of the server.
     deployment: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -69,7 +75,7 @@ class Findings:
 
     @property
     def passed_backends(self) -> list[str]:
-        """What encode may use: none of a model that failed."""
+        """Backends that encode may use: none of a model that failed."""
         return [trial.backend for trial in self.trials if trial.passed and not self.failures]
 
     @property
@@ -80,9 +86,9 @@ class Findings:
     def metrics(self) -> dict[str, float]:
         """What is logged beside the scores, by name."""
         values = {check.name: check.value for check in self.checks}
-        metrics = {
+        metrics: dict[str, Any] = {
             "parity/max_abs_diff": values.get("parity/max_abs_diff"),
-            # A server that could not be asked at all has said nothing of itself.
+            # A server that could not be asked at all is not ok; deployment says how the others are.
             "serving/ok": 0.0,
             **self.deployment,
             "checks/total": len(self.checks),
@@ -99,12 +105,18 @@ def examine(
     found: FoundModel,
     folder: Path,
     suites: Sequence[Suite],
-    *,
     rules: ValidateConf,
-    champion: FoundModel | None,
-    server: serving.Server | None,
+    *,
+    champion: FoundModel | None = None,
+    server: serving.Server | None = None,
 ) -> Findings:
     """Load a model both ways and check all it claims. A check that cannot be made is a failed check.
+
+    Args:
+        folder: where the model was downloaded to.
+        suites: those of the rules, read.
+        champion: the model that this one would replace.
+        server: one of this model, started; without it the server's code is asked in this process.
 
     Raises:
         UserError: what the user can put right, such as a server's port that was taken meanwhile.
@@ -112,10 +124,10 @@ def examine(
     reference = models.reference(found)
     model = Subject(found, folder, models.load_native(folder), models.load_pyfunc(folder))
     findings = Findings()
-    groups = {
+    groups: dict[str, Callable[[], list[Check]]] = {
         "identity": lambda: check_identity(found.tags, model.native),
         "parity": lambda: check_loading(model, reference, rules.tolerance.parity),
-        # Before anything is timed: the server stops here.
+        # First of all that takes time: the server stops here, and the timings have the machine to themselves.
         "serving": lambda: check_deployment(model, server, rules, findings),
         "embeddings_api": lambda: check_embeddings_api(model, rules.tolerance.parity),
         "predict": lambda: check_behaviour(model, rules, findings),
@@ -126,8 +138,8 @@ def examine(
     return findings
 
 
-def check_identity(tags: dict[str, str], native) -> list[Check]:
-    """The model is what was logged, and what a model with its weights is known to be; and it is not broken inside."""
+def check_identity(tags: dict[str, str], native: SentenceTransformer) -> list[Check]:
+    """The model is unchanged since it was logged, has the facts its weights are known for, and is not broken inside."""
     facts = models.facts(native)
     name, known = identity.find_known(tags, facts)
     return [
@@ -139,18 +151,18 @@ def check_identity(tags: dict[str, str], native) -> list[Check]:
 
 
 def check_loading(model: Subject, reference: dict, tolerance: float) -> list[Check]:
-    """The model loaded either way gives what the source model gave when it was logged."""
+    """The model loaded either way gives the vectors of the source model when it was logged."""
     pyfunc, native, sentences = model.pyfunc, model.native, reference["sentences"]
     source = np.array(reference["embeddings"], np.float32)
     predicted = pyfunc.predict(sentences)
     one = pyfunc.predict([sentences[0]])
     cut = pyfunc.predict(sentences, params=model.params | {"batch_size": 2})
     return [
-        quality.same("parity/pyfunc_vs_native", predicted, native.encode(sentences), tolerance),
-        quality.same("parity/native_vs_source", native.encode(sentences), source, tolerance),
-        quality.same("parity/max_abs_diff", predicted, source, tolerance),
-        quality.same("input/str_vs_list", pyfunc.predict(sentences[0]), one, tolerance),
-        quality.same(
+        quality.check_close("parity/pyfunc_vs_native", predicted, native.encode(sentences), tolerance),
+        quality.check_close("parity/native_vs_source", native.encode(sentences), source, tolerance),
+        quality.check_close("parity/max_abs_diff", predicted, source, tolerance),
+        quality.check_close("input/str_vs_list", pyfunc.predict(sentences[0]), one, tolerance),
+        quality.check_close(
             "input/dataframe_vs_list", pyfunc.predict(pd.DataFrame({"text": sentences})), predicted, tolerance
         ),
         quality.equal("params/truncate_dim", cut.shape[-1], model.params["truncate_dim"]),
@@ -161,22 +173,16 @@ def check_loading(model: Subject, reference: dict, tolerance: float) -> list[Che
 def check_deployment(
     model: Subject, server: serving.Server | None, rules: ValidateConf, findings: Findings
 ) -> list[Check]:
-    """A server of the model answers as it does, and it predicts in an environment of its own."""
+    """A server of the model gives its vectors; if asked for, so does the model in a fresh environment."""
     predict, examples = model.pyfunc.predict, models.input_example(model.folder)
-    tolerance, asked = rules.tolerance.parity, rules.serving
+    tolerance = rules.tolerance.parity
+    metrics: dict[str, float] = {}
     if server is None:
         client = serving.InProcess(models.scoring_app(model.pyfunc))
-        checks, metrics = serving.check_protocol(client, predict, examples, model.params, tolerance), {}
+        checks = serving.check_protocol(client, predict, examples, model.params, tolerance)
     else:
         checks, metrics = serving.check_server(
-            server,
-            predict,
-            examples,
-            model.params,
-            tolerance=tolerance,
-            start_timeout=asked.start_timeout,
-            clients=asked.clients,
-            seconds=asked.load_seconds,
+            server, predict, examples, model.params, tolerance=tolerance, asked=rules.serving
         )
     findings.deployment = metrics | {"serving/ok": float(not quality.failed(checks))}
     if rules.fresh_environment:
@@ -186,9 +192,9 @@ def check_deployment(
 
 
 def check_embeddings_api(model: Subject, tolerance: float) -> list[Check]:
-    """The model that answers OpenAI's call for this one gives its vectors; nothing where none was logged.
+    """The embeddings API logged beside the model gives its vectors; no checks where none was logged.
 
-    Asked in this process, through the server's own code: what a server adds was tried with the model itself.
+    It is asked in this process, through the server's own code; a server was tried with the model itself.
     """
     api = models.load_embeddings_api(model.found)
     if api is None:
@@ -199,11 +205,11 @@ def check_embeddings_api(model: Subject, tolerance: float) -> list[Check]:
 
 
 def check_behaviour(model: Subject, rules: ValidateConf, findings: Findings) -> list[Check]:
-    """Form, invariance and robustness of what the model answers."""
+    """Form, invariance and robustness of the model's vectors; and its latency."""
     sentences, predict, tolerance = rules.sentences, model.pyfunc.predict, rules.tolerance
     embeddings = findings.sentences = predict(sentences)
 
-    def encode(texts, **params):
+    def encode(texts: Sequence[str], **params: int) -> np.ndarray:
         return predict(list(texts), params=params or None)
 
     checks = quality.check_form(
@@ -226,7 +232,7 @@ def check_behaviour(model: Subject, rules: ValidateConf, findings: Findings) -> 
 def check_quality(
     model: Subject, suites: Sequence[Suite], champion: FoundModel | None, rules: ValidateConf, findings: Findings
 ) -> list[Check]:
-    """What the suites demand; and what became of each backend, which decides nothing."""
+    """Scores beside what the suites demand. Every backend is scored too; that decides nothing here."""
     with contextlib.ExitStack() as stack:
         own = models.load_by_role(stack, model.found, model.folder, model.native, rules.backend)
         findings.scores, embedded = score_all(suites, own, rules.bootstrap)
@@ -235,39 +241,42 @@ def check_quality(
             findings.differences = scoring.compare_all(findings.scores, others, rules.bootstrap)
         findings.trials = try_backends(model, suites, own, embedded, rules)
         findings.corpus = own(None)(models.sample_topics()[0])
-    name, _ = identity.find_known(model.found.tags, models.facts(model.native))
-    checks = []
-    for spec, score in zip(rules.scored_suites, findings.scores):
-        if spec.max_loss_to_champion is not None and champion is None:
-            models.logger.warning(
-                "suite %s: max_loss_to_champion=%g is ignored: no champion is given (champion=<run ID>)",
-                score.suite.name,
-                spec.max_loss_to_champion,
-            )
-        findings.thresholds[score.suite.name] = spec.threshold
-        if name in spec.references:
-            findings.references[score.suite.name] = spec.references[name]
-        reference = findings.references.get(score.suite.name)
-        checks += scoring.checks(score, spec, reference, findings.differences.get(score.suite.name))
-    sample = suites[0].sample(rules.candidate_pairs)
-
-    def score_of(other) -> float:
-        return scoring.spearman(sample, lambda texts: other.encode(list(texts), show_progress_bar=False))
-
+    checks = check_demands(model, rules.scored_suites, findings)
     # A tokenizer that does not belong to the weights makes them look untrained; known weights are trained.
     is_known = any(check.name == "known/parameters_sha256" and check.passed for check in findings.checks)
     if is_known or any(check.name.startswith(NAMES_CAUSE) for check in findings.failures):
         return checks
-    return checks + sanity.check_trained(
-        findings.scores[0].value, rules.scored_suites[0].threshold, score_of, model.native
-    )
+    sample, threshold = suites[0].sample(rules.candidate_pairs), rules.scored_suites[0].threshold
+
+    def score_of(other: SentenceTransformer) -> float:
+        return scoring.spearman(sample, lambda texts: other.encode(list(texts), show_progress_bar=False))
+
+    return checks + sanity.check_trained(findings.scores[0].value, threshold, score_of, model.native)
 
 
-def score_all(suites: Sequence[Suite], encode_as, bootstrap) -> tuple[list[scoring.Score], list]:
+def check_demands(model: Subject, specs: Sequence[SuiteSpec], findings: Findings) -> list[Check]:
+    """Each score beside what its suite demands of it, which is noted in the findings."""
+    published_as, _ = identity.find_known(model.found.tags, models.facts(model.native))
+    checks = []
+    for spec, score in zip(specs, findings.scores):
+        name = score.suite.name
+        difference = findings.differences.get(name)
+        if spec.max_loss_to_champion is not None and difference is None:
+            logger.warning("suite %s: max_loss_to_champion is ignored: no champion is given (champion=<run ID>)", name)
+        findings.thresholds[name] = spec.threshold
+        if published_as in spec.references:
+            findings.references[name] = spec.references[published_as]
+        checks += scoring.checks(score, spec, findings.references.get(name), difference)
+    return checks
+
+
+def score_all(
+    suites: Sequence[Suite], encode_as: scoring.EncodeAs, bootstrap: Bootstrap
+) -> tuple[list[scoring.Score], list[Vectors]]:
     """A model's scores on all suites, by one backend, and the vectors they are made from."""
     scores, embedded = [], []
     for suite in suites:
-        models.logger.info("scoring %d %s of %s", len(suite), suite.unit, suite.path)
+        logger.info("scoring %d %s of %s", len(suite), suite.unit, suite.path)
         embedded.append(scoring.embed(suite, encode_as))
         scores.append(scoring.score(suite, embedded[-1], bootstrap))
     return scores, embedded
@@ -275,7 +284,7 @@ def score_all(suites: Sequence[Suite], encode_as, bootstrap) -> tuple[list[scori
 
 def score_champion(champion: FoundModel, suites: Sequence[Suite], rules: ValidateConf) -> list[scoring.Score]:
     """The champion's scores on the same suites, by torch in float32."""
-    models.logger.info("scoring the champion %s on the same suites", champion.uri)
+    logger.info("scoring the champion %s on the same suites", champion.uri)
     folder = download(champion)
     native = models.load_native(folder)
     with contextlib.ExitStack() as stack:
@@ -284,19 +293,19 @@ def score_champion(champion: FoundModel, suites: Sequence[Suite], rules: Validat
 
 
 def try_backends(
-    model: Subject, suites: Sequence[Suite], own: trials.ByRole, embedded: list, rules: ValidateConf
+    model: Subject, suites: Sequence[Suite], own: trials.ByRole, embedded: list[Vectors], rules: ValidateConf
 ) -> list[Trial]:
     """The backend of the config and every candidate beside torch in float32.
 
     Args:
-        own: the backend of the config. embedded: what it made of the suites.
+        own: the backend of the config. embedded: its vectors of the suites.
     """
     samples = [suite.sample(rules.candidate_pairs) for suite in suites]
     # The rate of whole sentences, the same ones whatever the suites are.
     pace = trials.Pace(models.sample_topics()[0], rules.sentences, rules.latency_calls)
     found = []
 
-    def load(name: str, stack) -> trials.ByRole:
+    def load(name: str, stack: contextlib.ExitStack) -> trials.ByRole:
         return models.load_by_role(stack, model.found, model.folder, model.native, rules.backend.of(name))
 
     with contextlib.ExitStack() as stack:
@@ -306,10 +315,15 @@ def try_backends(
             try:
                 with contextlib.ExitStack() as inner:
                     encode_as = {"torch/f32": exact, own.key: own}.get(name) or load(name, inner)
-                    is_exact = encode_as is exact
-                    found.append(
-                        trials.judge(name, encode_as, samples, expected, rules.tolerance.score, pace, is_exact)
+                    trial = trials.judge(
+                        name,
+                        encode_as,
+                        list(zip(samples, expected)),
+                        tolerance=rules.tolerance.score,
+                        pace=pace,
+                        is_exact=encode_as is exact,
                     )
             except Refused as refused:
-                found.append(Trial(name, False, refused.reason))
+                trial = Trial(name, False, refused.reason)
+            found.append(trial)
     return found

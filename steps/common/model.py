@@ -213,6 +213,10 @@ def load_native(folder: Path) -> SentenceTransformer:
     return mlflow.sentence_transformers.load_model(str(folder)).to("cpu")
 
 
+# A model as mlflow serves it: predict(data, params) gives float32 [n, dim].
+Pyfunc = mlflow.pyfunc.PyFuncModel
+
+
 def load_pyfunc(folder: Path) -> PyFuncModel:
     """Load a logged model as pyfunc, on the CPU too, so that both can be compared number by number."""
     pyfunc = mlflow.pyfunc.load_model(str(folder))

@@ -1,4 +1,4 @@
-"""Checks of a model: what it promises and how it behaves. Knows neither MLflow nor Hydra.
+"""Checks of a model: what it promises and how it behaves.
 
 Every check is a `Check`, a row of validation.json. Functions take embeddings, or something that makes
 them, and never raise on a bad model: a bad model is a failed check.
@@ -36,7 +36,7 @@ def at_least(name: str, value: float, limit: float) -> Check:
     return Check(name, finite(value), f">= {limit:g}", bool(np.isfinite(value) and value >= limit))
 
 
-def equal(name: str, value, expected) -> Check:
+def equal(name: str, value: object, expected: object) -> Check:
     """A value that has to be `expected`."""
     return Check(name, str(value), f"= {expected}", bool(value == expected))
 
@@ -56,13 +56,13 @@ def max_abs_diff(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def scaled(tolerance: float, expected: np.ndarray) -> float:
-    """A tolerance for vectors like these: rounding grows with the numbers, so it is meant for numbers up to 1."""
+    """The tolerance for vectors like these: it is given for numbers up to 1, and rounding grows with the numbers."""
     numbers = np.abs(np.asarray(expected, np.float64))
     return tolerance * max(1.0, float(numbers.max(initial=0.0, where=np.isfinite(numbers))))
 
 
-def same(name: str, found: np.ndarray, expected: np.ndarray, tolerance: float) -> Check:
-    """Vectors that are those expected, but for rounding."""
+def check_close(name: str, found: np.ndarray, expected: np.ndarray, tolerance: float) -> Check:
+    """Vectors are those expected, but for rounding."""
     return at_most(name, max_abs_diff(found, expected), scaled(tolerance, expected))
 
 
@@ -106,11 +106,11 @@ def check_invariance(encode: Callable[..., np.ndarray], sentences: Sequence[str]
     backwards = encode(list(reversed(sentences)))[::-1]
     one_by_one = np.concatenate([encode([sentence]) for sentence in sentences])
     return [
-        same("invariance/repeat", encode(sentences), expected, 0.0),
-        same("invariance/order", backwards, expected, tolerance),
-        same("invariance/batch_of_1", one_by_one, expected, tolerance),
-        same("invariance/batch_size_2", encode(sentences, batch_size=2), expected, tolerance),
-        same("invariance/beside_long_text", encode([*sentences, "word " * 400])[:-1], expected, tolerance),
+        check_close("invariance/repeat", encode(sentences), expected, 0.0),
+        check_close("invariance/order", backwards, expected, tolerance),
+        check_close("invariance/batch_of_1", one_by_one, expected, tolerance),
+        check_close("invariance/batch_size_2", encode(sentences, batch_size=2), expected, tolerance),
+        check_close("invariance/beside_long_text", encode([*sentences, "word " * 400])[:-1], expected, tolerance),
     ]
 
 
@@ -152,7 +152,7 @@ def rows_per_second(encode: Callable[[list[str]], np.ndarray], sentences: list[s
 
 
 def guarded(name: str, call: Callable[[], Sequence[Check]]) -> list[Check]:
-    """The checks a call makes; where it fails, that is the finding: a broken model must not stop the gate.
+    """The checks that a call makes; where it raises, that is a failed check: a broken model must not stop the gate.
 
     Raises:
         UserError: what the user can put right. With HYDRA_FULL_ERROR=1 also everything else.

@@ -1,4 +1,4 @@
-"""What is wrong with a model that is broken, from the model itself. Knows neither MLflow nor Hydra."""
+"""Checks that find what is broken inside a model."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from steps.common.errors import clip
 from steps.common.identity import find_tokenizer, token_ids, vocabulary
 from steps.common.quality import Check, at_most, finite, max_abs_diff, scaled
 
-# Words that are near each other in the word vectors of every model that was trained on English.
+# Words whose vectors are close in every model that was trained on English.
 NEIGHBOURS = tuple(
     tuple(pair.split())
     for pair in [
@@ -39,18 +39,18 @@ NEIGHBOURS = tuple(
     ]
 )
 
-# Fewest of those pairs that have to be one token each.
+# The check needs at least so many pairs whose words are one token each.
 ENOUGH_PAIRS = 8
 
-# Lengths of random word vectors vary by 1 / sqrt(2 dim) of their mean; those of trained ones by far more (all-MiniLM-L6-v2
-# by 6 times that, random ones of few words by up to 1.4 times).
+# The lengths of random word vectors vary by 1 / sqrt(2 dim) of their mean, those of a few words by up to 1.4 times that;
+# trained ones vary far more (all-MiniLM-L6-v2: 6 times).
 TRAINED_SPREAD = 2.0
 
-# Least number of standard errors by which neighbours have to be nearer than other words: all-MiniLM-L6-v2 has 23, with
-# its tokens in another order between -2 and 2.
+# Standard errors by which such words have to be closer than others: all-MiniLM-L6-v2 reaches 23, and with its tokens in
+# another order between -2 and 2.
 NEARER = 4.0
 
-# Texts that a model has to survive.
+# Texts that a model has to embed.
 HOSTILE = {
     "empty": "",
     "blank": " \t ",
@@ -71,7 +71,7 @@ def check_weights(model: SentenceTransformer) -> list[Check]:
     vectors, tokens = word_vectors(model), vocabulary(model)
     if vectors is not None and tokens:
         rows, largest = len(vectors), max(tokens.values())
-        # Vectors are padded to a round number, and some are kept for later, but not most of them.
+        # Models pad their vectors to a round number and reserve some, but never more than half.
         fits = largest < rows <= 2 * (largest + 1)
         checks.append(
             Check(
@@ -93,9 +93,9 @@ def word_vectors(model: SentenceTransformer) -> np.ndarray | None:
 
 
 def check_word_vectors(model: SentenceTransformer) -> list[Check]:
-    """The tokenizer belongs to the weights: words that belong together have vectors that are near each other.
+    """The tokenizer belongs to the weights: related words have similar vectors.
 
-    No check where it says nothing: word vectors that are random, or a tokenizer that has few of these English words.
+    There is no check for random word vectors, or for a tokenizer that has few of these English words.
     """
     vectors = word_vectors(model)
     if vectors is None or not _is_trained(vectors):
@@ -112,7 +112,7 @@ def check_word_vectors(model: SentenceTransformer) -> list[Check]:
         Check(
             "tokenizer/word_vectors",
             float(nearer),
-            f">= {NEARER:g} standard errors between words that belong together and others",
+            f">= {NEARER:g} standard errors between related words and others",
             bool(nearer >= NEARER),
         )
     ]
@@ -138,7 +138,7 @@ def _one_token(model: SentenceTransformer, word: str) -> int | None:
 
 
 def check_output(embeddings: np.ndarray, max_cosine: float) -> list[Check]:
-    """The model does not answer everything alike; nothing where its vectors are not finite, which is a check of its own."""
+    """Different texts get different vectors. There is no check here of vectors that are not finite: that is another check."""
     if np.ndim(embeddings) != 2 or len(embeddings) < 2 or not np.isfinite(embeddings).all():
         return []
     unit = unit_length(np.asarray(embeddings, np.float64))
@@ -147,7 +147,7 @@ def check_output(embeddings: np.ndarray, max_cosine: float) -> list[Check]:
 
 
 def check_hostile(encode: Callable[[list[str]], np.ndarray], sentence: str, tolerance: float) -> list[Check]:
-    """A finite vector for whatever a text holds, and the sentence beside it as if it were not there."""
+    """Every text gets a finite vector, and does not change the vector of the sentence beside it."""
     alone = encode([sentence])
     tolerance = scaled(tolerance, alone)
     checks = []
@@ -165,7 +165,7 @@ def check_hostile(encode: Callable[[list[str]], np.ndarray], sentence: str, tole
             Check(
                 f"robust/{name}",
                 finite(moved),
-                f"a finite vector; moves its neighbour <= {tolerance:g}",
+                f"a finite vector; changes its neighbour by <= {tolerance:g}",
                 moved <= tolerance,
             )
         )
@@ -177,7 +177,7 @@ def check_white_space(
 ) -> list[Check]:
     """White space around a sentence changes nothing, where the tokenizer drops it.
 
-    Some tokenizers read it, and then a text with it is another text: that is shown, not failed.
+    Some tokenizers keep it; the lowest cosine is shown then, and does not fail.
     """
     strays = [f"  {sentence} \n" for sentence in sentences]
     plain, found = encode(list(sentences)), encode(strays)
@@ -192,12 +192,11 @@ def check_white_space(
 
 
 def check_trained(
-    score: float, threshold: float, score_of: Callable[[SentenceTransformer], float], model
+    score: float, threshold: float, score_of: Callable[[SentenceTransformer], float], model: SentenceTransformer
 ) -> list[Check]:
-    """Why a model misses a threshold: it is no better than itself with its weights shuffled.
+    """Whether a model that misses a threshold is trained: closer to the threshold than to itself with shuffled weights.
 
-    No check where the score passes, or is undefined: then the vectors say why. It counts as trained if it is nearer to
-    the threshold than to the shuffled one.
+    There is no check where the score passes or is undefined.
 
     Args:
         score_of: the score of a model on the same suite.

@@ -1,7 +1,4 @@
-"""Backends beside torch in float32: how near their vectors are, what they lose in quality, how fast they are.
-
-Knows neither MLflow nor Hydra.
-"""
+"""Backends beside torch in float32: how near their vectors are, what they lose in quality, how fast they are."""
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -22,7 +19,7 @@ PROMPTS = {"query": ("query",), "document": ("document", "passage", "corpus")}
 
 @dataclass(frozen=True)
 class Trial:
-    """What became of a backend that was tried."""
+    """The result of trying a backend."""
 
     backend: str
     passed: bool
@@ -66,21 +63,22 @@ class ByRole:
         """
         self._load, self._prompts, self._default = load, prompts, self._text(prompts, default)
         self._tasks = tasks
-        self._loaded = {(None, None): load(None, None)}
+        self._loaded: dict[tuple[str | None, str | None], Backend] = {(None, None): load(None, None)}
 
     @staticmethod
     def _text(prompts: Mapping[str, str], name: str | None) -> str:
         return (prompts.get(name) or "") if name else ""
 
-    def __call__(self, role: Role):
-        name = next((name for name in PROMPTS.get(role, ()) if name in self._prompts), None)
+    def __call__(self, role: Role) -> scoring.Encode:
+        name = next((name for name in PROMPTS.get(role or "", ()) if name in self._prompts), None)
         # Most models have empty prompts for every role.
         if self._text(self._prompts, name) == self._default:
             name = None
         asked = (name, role if role in self._tasks else None)
         if asked not in self._loaded:
             self._loaded[asked] = self._load(*asked)
-        return self._loaded[asked].encode
+        encode = self._loaded[asked].encode
+        return lambda texts: encode(list(texts))
 
     @property
     def key(self) -> str:
@@ -105,8 +103,8 @@ class Pace:
 def judge(
     name: str,
     encode_as: ByRole,
-    suites: Sequence[Suite],
-    expected: Sequence[Vectors],
+    suites: Sequence[tuple[Suite, Vectors]],
+    *,
     tolerance: float,
     pace: Pace,
     is_exact: bool = False,
@@ -114,32 +112,32 @@ def judge(
     """Score a backend: it passes unless it loses more than `tolerance` points on a suite.
 
     Args:
-        expected: what torch in float32 makes of the suites, or of more.
-        is_exact: this is the backend that has made that; it need not do it again.
+        suites: each with the vectors that torch in float32 makes of its texts, or of more.
+        is_exact: this is the backend that has made them; it need not do that again.
     """
     scores, losses, cosines = {}, [], []
-    for suite, exact in zip(suites, expected):
-        vectors = scoring.embed(suite, (lambda role: lambda texts: exact.of(role, texts)) if is_exact else encode_as)  # noqa: B023
+    for suite, exact in suites:
+        vectors = exact if is_exact else scoring.embed(suite, encode_as)
         score = scoring.score(suite, vectors).value
         scores[suite.name] = finite(score)
         losses.append(score - scoring.score(suite, exact).value)
         cosines += [
-            pair_cosine(array, exact.of(role, suite.texts[role])).min() for role, array in vectors.arrays.items()
+            pair_cosine(vectors.of(role, texts), exact.of(role, texts)).min() for role, texts in suite.texts.items()
         ]
     worst = min(losses, key=lambda loss: loss if math.isfinite(loss) else -math.inf)
     passed = bool(worst >= -tolerance)
     encode = encode_as(None)
     latency = latencies_ms(lambda sentence: encode([sentence]), pace.sentences, pace.calls)
     return Trial(
-        name,
-        passed,
-        f"{worst:+.2f} points" + ("" if passed else f", expected no less than {-tolerance:g}"),
-        next(iter(scores.values())),
-        finite(worst),
-        scores,
-        finite(min(cosines)),
-        rows_per_second(encode, pace.texts),
-        float(np.percentile(latency, 50)),
-        float(np.percentile(latency, 95)),
-        encode_as.digest,
+        backend=name,
+        passed=passed,
+        reason=f"{worst:+.2f} points" + ("" if passed else f", expected no less than {-tolerance:g}"),
+        spearman=next(iter(scores.values())),
+        difference=finite(worst),
+        scores=scores,
+        cosine_min=finite(min(cosines)),
+        rows_per_second=rows_per_second(encode, pace.texts),
+        p50_ms=float(np.percentile(latency, 50)),
+        p95_ms=float(np.percentile(latency, 95)),
+        digest=encode_as.digest,
     )
