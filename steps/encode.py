@@ -117,7 +117,8 @@ def check_model_files(conf: EncodeConf, found: FoundModel) -> tuple[Path, dict]:
     if dim.isdecimal():
         check_dim(conf.embedding.truncate_dim, int(dim))
     folder = founds.download(found)
-    facts, saved = {"files": founds.digest(folder)}, founds.saved_prompts(folder)
+    facts: dict[str, str | None] = {"files": founds.digest(folder)}
+    saved = founds.saved_prompts(folder)
     if saved is not None:
         facts["prompt"] = choose_prompt(*saved, conf.embedding.prompt_name)
     modules = founds.saved_modules(folder)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # OpenVINO and NNCF report their use to their makers if this module can be imported, and do without if not. Here, because
 # it has to come before the first import of either.
-sys.modules.setdefault("openvino_telemetry", None)
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 # Told how many texts were embedded since it was last called.
 OnRows = Callable[[int], None]
@@ -28,24 +28,32 @@ OnRows = Callable[[int], None]
 class TokenizedTexts(Protocol):
     """What a backend's `tokenize` made of texts; only that backend looks inside."""
 
-    # Tokens of each text before truncation, prompt and special tokens included: int64 [n].
-    lengths: np.ndarray
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each text before truncation, prompt and special tokens included: int64 [n]."""
+        ...
 
 
 class Backend(Protocol):
     """What computes embeddings. `encode` is `embed(tokenize(texts))`, for callers who have nothing to overlap."""
 
-    # How this backend was loaded: torch or openvino, f32, bf16, fp16 or int8, and where it computes.
+    # How this backend was loaded: its name, f32, bf16, fp16 or int8, and where it computes.
     name: str
     precision: str
     device: str
     dim: int
     # Longest text the model reads, in tokens; None where it has no limit.
     max_tokens: int | None
-    # What was compiled: SHA-256 of the converted model; None where the model's own weights compute.
-    digest: str | None
-    # Share of the computed tokens that was padding so far, 0 to 1; None where the library makes the batches.
-    padding_share: float | None
+
+    @property
+    def digest(self) -> str | None:
+        """SHA-256 of the converted model; None where the model's own weights compute."""
+        ...
+
+    @property
+    def padding_share(self) -> float | None:
+        """Share of the computed tokens that was padding so far, 0 to 1; None where the library makes the batches."""
+        ...
 
     def encode(self, texts: list[str]) -> np.ndarray:
         """Embed texts, prompt included: float32 [len(texts), dim], in the order of `texts`."""
@@ -55,8 +63,8 @@ class Backend(Protocol):
         """The part of `encode` that needs no model; may run in another thread, beside `embed`."""
         ...
 
-    def embed(self, tokens: TokenizedTexts, on_rows: OnRows | None = None) -> np.ndarray:
-        """The part of `encode` that computes: float32 [len(tokens), dim]."""
+    def embed(self, tokens: Any, on_rows: OnRows | None = None) -> np.ndarray:
+        """The part of `encode` that computes what `tokenize` gave: float32 [len(tokens), dim]."""
         ...
 
     def close(self) -> None:

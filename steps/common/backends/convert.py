@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import openvino as ov
 import torch
 from sentence_transformers import SentenceTransformer
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -155,8 +156,6 @@ def _configs(config: PreTrainedConfig) -> Iterator[PreTrainedConfig]:
 
 
 def _convert(whole: _Whole, tokenizer: Tokenizer, texts: Sequence[str], path: Path) -> None:
-    import openvino as ov
-
     # Two texts of different lengths: a trace of one alone may leave the mask out.
     ids, mask = tokenizer.pad(tokenizer(PROBES[:2]), np.arange(2))
     example = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
@@ -183,8 +182,9 @@ def _convert(whole: _Whole, tokenizer: Tokenizer, texts: Sequence[str], path: Pa
     ov.save_model(graph, path, compress_to_fp16=False)
 
 
-def _quantize(graph, tokenizer: Tokenizer, texts: Sequence[str]):
+def _quantize(graph: ov.Model, tokenizer: Tokenizer, texts: Sequence[str]) -> ov.Model:
     """Weights and activations of the matrix products in 8 bits (NNCF's post-training quantisation, SmoothQuant included)."""
+    # Here, since it takes seconds to import, and is needed once for each model.
     import nncf
 
     nncf.set_log_level(logging.ERROR)
@@ -211,7 +211,7 @@ def _quantize(graph, tokenizer: Tokenizer, texts: Sequence[str]):
         raise Unsuitable(f"it cannot be quantised ({type(error).__name__}: {_first_line(error)})") from error
 
 
-def products_of_activations(graph) -> list[str]:
+def products_of_activations(graph: ov.Model) -> list[str]:
     """The matrix products of which neither side is the weights: those within the attention, fused or not."""
     constant, found = set(), []
     for operation in graph.get_ordered_ops():

@@ -9,7 +9,7 @@ from types import ModuleType
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-from steps.common.backends import Backend, Request, Settings, Store, check_task
+from steps.common.backends import Backend, Precision, Request, Settings, Store, check_task
 from steps.common.backends.base import BatchedBackend
 from steps.common.backends.check import PROBES, TOLERANCE, Refused, Unsuitable, check_against_torch, relative_errors
 from steps.common.backends.hardware import pick_devices, why_emulated
@@ -19,6 +19,8 @@ from steps.common.backends.torch import LibraryBackend, find_prompt, find_tasks
 from steps.common.errors import UserError
 
 logger = logging.getLogger("steps")
+
+FASTEST = "the fastest that validate has passed for this model"
 
 # Precisions of a GPU, the fastest first.
 ON_GPU = ("fp16", "bf16", "f32")
@@ -75,9 +77,9 @@ def candidates(settings: Settings, *, on_gpu: bool, passed: dict[str, Passed]) -
             f"backend={kind.name} computes in {', '.join(kind.precisions)}, not in {settings.precision}; {' and '.join(others)} does."
         )
     if settings.precision != "auto":
-        precisions = [settings.precision]
+        precisions: tuple[str, ...] = (settings.precision,)
     else:
-        precisions = [one for one in ON_GPU if one in kind.precisions] if on_gpu else kind.precisions[:1]
+        precisions = tuple(one for one in ON_GPU if one in kind.precisions) if on_gpu else kind.precisions[:1]
     return [Candidate(kind.name, precision, "asked for") for precision in precisions]
 
 
@@ -107,7 +109,7 @@ def _candidates_for_cpu(settings: Settings, passed: dict[str, Passed]) -> list[C
         ]
     fastest = sorted(passed, key=lambda key: -passed[key].rows_per_second)
     found = [
-        Candidate(*key.split("/"), "the fastest that validate has passed for this model", passed[key].digest)
+        Candidate(key.partition("/")[0], key.partition("/")[2], FASTEST, passed[key].digest)
         for key in fastest
         if key in keys()
     ]
@@ -189,7 +191,16 @@ def load_backend(
     independent = relative_errors(alone, expected[:1])[0] <= TOLERANCE["f32"]
     # Only the library follows a route.
     tokenizer = make_tokenizer(model, prompt) if independent and task is None else None
-    request = Request(settings, model, tokenizer, prompt, task, devices, store, calibration)
+    request = Request(
+        settings,
+        model,
+        tokenizer,
+        prompt=prompt,
+        task=task,
+        devices=devices,
+        store=store,
+        calibration=calibration,
+    )
 
     reasons = []
     for candidate in candidates(settings, on_gpu=devices[0] != "cpu", passed=passed or {}):
@@ -227,7 +238,7 @@ def _load_checked(candidate: Candidate, request: Request, expected: np.ndarray) 
         raise Unsuitable(emulated)
     module = _module(candidate)
     module.check(candidate.precision, devices)
-    settings = replace(asked, name=candidate.name, precision=candidate.precision)
+    settings = replace(asked, name=candidate.name, precision=Precision(candidate.precision))
     backend = module.load(replace(request, settings=settings))
     if candidate.digest not in (None, backend.digest):
         raise Unsuitable("its converted model is not the one that was validated; run validate again")

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import tokenizers
@@ -42,7 +43,7 @@ def check(precision: str, devices: list[str]) -> None:
 
 def load(request: Request) -> Backend:
     """The model on one device, or on several with a process each."""
-    given = {
+    given: dict[str, Any] = {
         "model": request.model,
         "tokenizer": request.tokenizer,
         "settings": request.settings,
@@ -176,7 +177,7 @@ class LibraryBackend:
         self, model: SentenceTransformer, settings: Settings, device: str, prompt: str | None, task: str | None
     ):
         self.precision, self.device = settings.precision, device
-        self.dim, self.max_tokens = model.get_embedding_dimension(), find_input(model, task).max_seq_length
+        self.dim, self.max_tokens = model.get_embedding_dimension() or 0, find_input(model, task).max_seq_length
         self._batch_size, self._prompt, self._task = settings.batch_size, prompt, task
         self._count = token_counter(model, task)
         self._model = move(model, settings.precision, device)

@@ -4,6 +4,7 @@ import signal
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from typing import Any
 
 import numpy as np
 import torch.multiprocessing
@@ -24,7 +25,9 @@ class WorkersBackend:
     digest = None
     padding_share = None
 
-    def __init__(self, load: Callable[[str], Backend], devices: list[str], tokenize: Callable, first: Backend):
+    def __init__(
+        self, load: Callable[[str], Backend], devices: list[str], tokenize: Callable[[list[str]], Any], first: Backend
+    ):
         """
         Args:
             load: makes the backend of a device; it and what it holds are sent to the workers.
@@ -41,7 +44,7 @@ class WorkersBackend:
     def encode(self, texts: list[str]) -> np.ndarray:
         return self.embed(self.tokenize(texts))
 
-    def embed(self, tokens, on_rows: OnRows | None = None) -> np.ndarray:
+    def embed(self, tokens: Any, on_rows: OnRows | None = None) -> np.ndarray:
         """Every worker gets texts of all lengths, so that all are done at about one time."""
         order = np.argsort(tokens.lengths, kind="stable")
         shares = [order[i :: len(self._pools)] for i in range(len(self._pools))]
@@ -70,5 +73,6 @@ def _start(load: Callable[[str], Backend], device: str) -> None:
     _backend = load(device)
 
 
-def _embed(tokens) -> np.ndarray:
+def _embed(tokens: Any) -> np.ndarray:
+    assert _backend is not None
     return _backend.embed(tokens)
