@@ -12,12 +12,14 @@ import re
 import shlex
 import types
 import typing
+from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException, OverrideParseException
@@ -345,7 +347,7 @@ def check(step: str, overrides: list[str], multirun: bool = False, complete: boo
     configs = []
     if step == "main" and multirun:
         raise UserError(ONE_CHAIN)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with _no_hydra(), initialize_config_dir(str(CONF), version_base="1.3"):
         for choice in _choices(parsed):
             config = _compose(step, choice)
             _check_values(config, STEPS[step], complete)
@@ -359,6 +361,17 @@ def check(step: str, overrides: list[str], multirun: bool = False, complete: boo
     if step == "log_model":
         _check_source(parsed, configs[0])
     return configs
+
+
+@contextlib.contextmanager
+def _no_hydra() -> Iterator[None]:
+    """Let another config be composed in a job of Hydra, which has one for the process."""
+    held = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = held
 
 
 def check_chain(overrides: list[str], complete: bool = True) -> dict[str, DictConfig]:
