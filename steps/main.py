@@ -93,7 +93,7 @@ def main(call: Call[MainConf], validate: ValidateConf) -> None:
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with project.run("main", call.config, call.as_yaml) as run:
         made: dict[str, str] = {}
-        previous = None
+        previous = ""
         for step, overrides in arguments.share_out(call.conf.overrides).items():
             parameters = step_parameters(step, overrides) | ({"run_id": previous} if previous else {})
             previous = run_step(step, parameters, run.info.experiment_id)

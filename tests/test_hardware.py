@@ -1,12 +1,12 @@
 """Cores and devices: quotas from files, counts and devices that are said to be there."""
 
 import os
-import sys
 from types import SimpleNamespace
 
 import psutil
 import pytest
 
+from steps.common.backends import hardware
 from steps.common.backends.hardware import cpu_quota, pick_devices, usable_cores, why_emulated
 from steps.common.errors import UserError
 
@@ -51,7 +51,7 @@ def devices(monkeypatch):
             cuda=SimpleNamespace(is_available=lambda: cuda > 0, device_count=lambda: cuda),
             backends=SimpleNamespace(mps=SimpleNamespace(is_available=lambda: mps)),
         )
-        monkeypatch.setitem(sys.modules, "torch", torch)
+        monkeypatch.setattr(hardware, "torch", torch)
 
     return describe
 

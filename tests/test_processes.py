@@ -55,23 +55,22 @@ def test_a_config_error_answers_at_once():
     assert heavy == []
 
 
-def test_nothing_heavy_is_imported_before_the_config_is_accepted():
-    code = (
-        "import sys; sys.argv = ['encode', 'backend.batch_size=abc']\n"
-        "import runpy\n"
-        "try: runpy.run_module('steps.encode', run_name='__main__')\n"
-        "except SystemExit: pass\n"
-        "print(sorted({'mlflow', 'torch', 'transformers', 'sentence_transformers', 'pandas', 'pyarrow'} & set(sys.modules)))"
-    )
-    done = python("-c", code)
-    assert done.stdout.strip() == "[]"
-
-
-def test_a_missing_corpus_is_found_before_anything_heavy_is_imported():
-    done, heavy = imports("encode", "--corpus", "nothing.csv")
+@pytest.mark.parametrize(
+    "step, words, typed",
+    [
+        ("encode", ["--corpus", "nothing.csv"], "-P corpus="),
+        ("benchmark", ["--corpus", "nothing.csv"], "-P corpus="),
+        ("main", ["--corpus", "nothing.csv"], "-P corpus="),
+        ("log_model", ["--model", "local", "--model.path", "nothing.csv"], "-P model.path="),
+        ("validate", ["--suite.path", "nothing.csv"], "-P suite.path="),
+        ("verify", ["--output", "nothing.csv"], "-P output="),
+    ],
+)
+def test_a_missing_file_is_found_before_anything_heavy_is_imported(step, words, typed):
+    done, heavy = imports(step, *words)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
-    assert f"-P corpus={PROJECT / 'nothing.csv'}" in done.stderr
+    assert f"{typed}{PROJECT / 'nothing.csv'}" in done.stderr
     assert heavy == []
 
 

@@ -12,11 +12,14 @@ import re
 import shlex
 import types
 import typing
+from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException, OverrideParseException
@@ -199,7 +202,7 @@ def _string_by_hand(value: str, nullable: bool, multirun: bool) -> str:
     return quote(value)
 
 
-def _kind(step: str, key: str):
+def _kind(step: str, key: str) -> Any:
     """The declared type of a key in a step, or in whichever step of main's chain has it."""
     kinds = (field_type(STEPS[name], key) for name in (CHAIN if step == "main" else (step,)))
     return next((kind for kind in kinds if kind is not None), None)
@@ -227,7 +230,7 @@ def quote(text: str) -> str:
     return QuotedString(text=escaped, quote=Quote.single).with_quotes()
 
 
-def field_type(schema: type, key: str):
+def field_type(schema: Any, key: str) -> Any:
     """The declared type of a dotted key, or None where the schema has no such key."""
     for part in key.split("."):
         if typing.get_origin(schema) is dict:
@@ -241,7 +244,8 @@ def field_type(schema: type, key: str):
 
 def _gather_for_main(overrides: list[str]) -> list[str]:
     """Put everything that is not Hydra's own into main's one key, the list `overrides`."""
-    own, forwarded = [], []
+    own: list[str] = []
+    forwarded: list[str] = []
     for text, override in zip(overrides, parse(overrides)):
         (own if override.is_hydra_override() else forwarded).append(text)
     return [*own, f"overrides=[{','.join(map(quote, forwarded))}]"] if forwarded else own
@@ -312,7 +316,7 @@ def help_template(step: str, manual: str) -> str:
     return "\n".join([*lines, "== Config: type key=value ==", "$CONFIG"])
 
 
-def known_keys(schema: type, prefix: str = "") -> list[str]:
+def known_keys(schema: Any, prefix: str = "") -> list[str]:
     """Every dotted key of a schema, groups included."""
     keys = []
     for name, kind in typing.get_type_hints(schema).items():
@@ -343,7 +347,7 @@ def check(step: str, overrides: list[str], multirun: bool = False, complete: boo
     configs = []
     if step == "main" and multirun:
         raise UserError(ONE_CHAIN)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with _no_hydra(), initialize_config_dir(str(CONF), version_base="1.3"):
         for choice in _choices(parsed):
             config = _compose(step, choice)
             _check_values(config, STEPS[step], complete)
@@ -357,6 +361,17 @@ def check(step: str, overrides: list[str], multirun: bool = False, complete: boo
     if step == "log_model":
         _check_source(parsed, configs[0])
     return configs
+
+
+@contextlib.contextmanager
+def _no_hydra() -> Iterator[None]:
+    """Let another config be composed in a job of Hydra, which has one for the process."""
+    held = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = held
 
 
 def check_chain(overrides: list[str], complete: bool = True) -> dict[str, DictConfig]:
@@ -475,7 +490,7 @@ def _within_dict(schema: type, key: str) -> bool:
     return typing.get_origin(field_type(schema, key.rpartition(".")[0])) is dict if "." in key else False
 
 
-def _check_member(group: str, member, members: list[str]) -> None:
+def _check_member(group: str, member: object, members: list[str]) -> None:
     if member not in members:
         raise UserError(
             f"there is no {group} {str(member)!r} in conf/{group}/.{_nearest(str(member), members)} Choose one of: {', '.join(members)}."
@@ -514,7 +529,7 @@ def _compose(step: str, overrides: list[str]) -> DictConfig:
         raise UserError(" ".join(str(error).split())) from error
 
 
-def describe_type(kind) -> str | None:
+def describe_type(kind: Any) -> str | None:
     """Name a config type as a person would."""
     if kind is None:
         return None
@@ -532,7 +547,7 @@ def describe_type(kind) -> str | None:
     return {int: "an integer", float: "a number", bool: "true or false", str: "a string"}.get(kind)
 
 
-def _check_values(config: DictConfig, schema: type, complete: bool, prefix: str = "") -> None:
+def _check_values(config: DictConfig, schema: Any, complete: bool, prefix: str = "") -> None:
     for field in dataclasses.fields(schema):
         key = prefix + field.name
         kind = typing.get_type_hints(schema)[field.name]

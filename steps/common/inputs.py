@@ -12,9 +12,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from steps.common import kinds
+import psutil
+
+from steps.common import files, hub, kinds, verify
 from steps.common.arguments import ALIASES, PROJECT
 from steps.common.errors import UserError
+from steps.common.files import Place
+from steps.common.rules import ServingConf
 from steps.common.spec import SuiteSpec
 
 SAMPLE_CORPUS = PROJECT / "data" / "sample_corpus.csv"
@@ -38,8 +42,6 @@ def corpus_place(path: str) -> Path | str:
     Raises:
         UserError: a local path that is not there, or a URI of something that is no corpus.
     """
-    from steps.common import files
-
     if path == "sample":
         return SAMPLE_CORPUS
     check_scheme(path, "corpus.path")
@@ -60,8 +62,6 @@ def _find_suite(spec: SuiteSpec) -> SuiteSpec:
     if spec.path is not None:
         path = local_path(spec.path, "suite.path")
     elif spec.hub_id is not None:
-        from steps.common import hub
-
         path, _ = hub.download_split(spec.hub_id, spec.revision, spec.split)
     else:
         raise UserError("suite.path and suite.hub_id are both null; expected a file or a dataset of the Hub.")
@@ -69,25 +69,21 @@ def _find_suite(spec: SuiteSpec) -> SuiteSpec:
     return replace(spec, path=str(path), documents=documents)
 
 
-def open_output(given: str | None):
-    """The files.Place of the output a user named, found usable; None where none was named.
+def open_output(given: str | None) -> Place | None:
+    """The place of the output a user named, found usable; None where none was named.
 
     Raises:
         UserError: a file, a folder that holds what encode has not written, or one that cannot be written.
     """
-    from steps.common import verify
-
     return verify.check_output(output_place(given)) if given else None
 
 
-def output_place(given: str):
-    """The files.Place of the output a user named, which may not be there yet.
+def output_place(given: str) -> Place:
+    """The place of the output a user named, which may not be there yet.
 
     Raises:
         UserError: a URI of something that is no output.
     """
-    from steps.common import files
-
     check_scheme(given, "output")
     return files.locate(given if files.is_uri(given) else output_path(given))
 
@@ -98,8 +94,6 @@ def check_apart(corpus: str, output: str | None) -> None:
     Raises:
         UserError: the next encode of this corpus would read what this one writes, or one of them is not to be found.
     """
-    from steps.common import files
-
     if not output:
         return
     where, place = corpus_place(corpus), output_place(output)
@@ -119,8 +113,6 @@ def existing_output(given: str) -> str:
     Raises:
         UserError: a local path at which there is nothing.
     """
-    from steps.common import files
-
     if given.partition(":/")[0] in OF_MLFLOW:
         return given
     check_scheme(given, "output")
@@ -129,8 +121,6 @@ def existing_output(given: str) -> str:
 
 def check_scheme(given: str, key: str) -> None:
     """Raises UserError for a URI that would be taken for the name of a local folder, and says what to type."""
-    from steps.common import files
-
     match = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):(/+)", given)
     if not match or match[1].lower() == "file":
         return
@@ -155,11 +145,8 @@ def check_scheme(given: str, key: str) -> None:
         raise UserError(f"{key}={given} has one slash; expected {scheme}://{rest}, or ./{given} for a local path.")
 
 
-def check_deployment(serving, fresh_environment: bool, register: str | None) -> None:
+def check_deployment(serving: ServingConf, fresh_environment: bool, register: str | None) -> None:
     """Find in seconds what validate would otherwise find after its work: no port, no uv, no model registry.
-
-    Args:
-        serving: the node of that name of validate's config.
 
     Raises:
         UserError: one of them is missing.
@@ -188,8 +175,6 @@ def local_path(given: str, key: str, first: Path | None = None) -> Path:
     Raises:
         UserError: it is in neither.
     """
-    from steps.common import files
-
     if not given:
         raise UserError(f"{key} is empty; expected a path.")
     check_scheme(given, key)
@@ -220,8 +205,6 @@ def output_path(given: str) -> Path:
     Raises:
         UserError: a relative path that would end up in mlflow's temporary clone.
     """
-    from steps.common import files
-
     base, path = typed_in(), _expanded(files.local_name(given))
     if base == PROJECT and is_temporary_clone() and not path.is_absolute():
         raise UserError(f"output={given} would land in a temporary clone of the project. Give an absolute path.")
@@ -249,8 +232,6 @@ def typed_in() -> Path:
 
 def _caller_folder() -> list[Path]:
     """The folder in which the `mlflow run` that started this process was typed; empty where there is none."""
-    import psutil
-
     with contextlib.suppress(psutil.Error):
         for process in psutil.Process().parents():
             words = process.cmdline()

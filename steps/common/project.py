@@ -155,7 +155,7 @@ class _Jobs:
         return Call(
             self.step,
             OmegaConf.to_object(cfg),
-            OmegaConf.to_container(cfg, resolve=True, enum_to_str=True),
+            dict(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)),  # type: ignore[arg-type]
             OmegaConf.to_yaml(cfg, resolve=True),
             typed=self._given.overrides,
             sweep=self._given.multirun,
@@ -180,7 +180,7 @@ class _Jobs:
     def _start_sweep(self) -> None:
         from steps.common import run
 
-        run.start_sweep(self._step)
+        run.start_sweep(self.step)
         self._started = True
 
     def _end_sweep(self, status: str, reason: str | None = None) -> None:

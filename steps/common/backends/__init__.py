@@ -43,7 +43,7 @@ class TokenizedTexts(Protocol):
 class Backend(Protocol):
     """What computes embeddings. `encode` is `embed(tokenize(texts))`, for callers who have nothing to overlap."""
 
-    # How this backend was loaded: torch or openvino, f32, bf16, fp16 or int8, and where it computes.
+    # How this backend was loaded: its name, f32, bf16, fp16 or int8, and where it computes.
     name: str
     precision: str
     device: str

@@ -178,7 +178,7 @@ class LibraryBackend:
         self, model: SentenceTransformer, settings: Settings, device: str, prompt: str | None, task: str | None
     ):
         self.precision, self.device = settings.precision, device
-        self.dim, self.max_tokens = model.get_embedding_dimension(), find_input(model, task).max_seq_length
+        self.dim, self.max_tokens = model.get_embedding_dimension() or 0, find_input(model, task).max_seq_length
         self._batch_size, self._prompt, self._task = settings.batch_size, prompt, task
         self._count = token_counter(model, task)
         self._model = move(model, settings.precision, device)
