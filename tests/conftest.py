@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -13,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers.forks import Forks
 from pyarrow import fs
 
 from steps.common import arguments
@@ -186,7 +188,6 @@ def run_step(name: str, *argv: str) -> int:
     """
     import logging
     import runpy
-    import signal
 
     from steps.common import project
 
@@ -323,6 +324,20 @@ def shared_data() -> Path:
     return SHARED_DATA
 
 
+@pytest.fixture(scope="session")
+def all_forks(tmp_path_factory):
+    forks = Forks(tmp_path_factory.mktemp("forks"))
+    yield forks
+    forks.close()
+
+
+@pytest.fixture
+def forks(all_forks) -> Forks:
+    """Begins `python ...` in a process of its own that has torch and mlflow imported already; ends what a test leaves."""
+    yield all_forks
+    all_forks.end_all()
+
+
 @pytest.fixture
 def shell(tmp_path):
     """Run a command line in a new folder, with this environment's programs first; returns the CompletedProcess."""
@@ -337,6 +352,30 @@ def shell(tmp_path):
     run.folder = folder
     run.env = env
     return run
+
+
+@pytest.fixture
+def start(shell):
+    """Start a server that is stopped, with its children, when the test ends."""
+    running = []
+
+    def run(*command: str) -> subprocess.Popen:
+        log = shell.folder.parent / f"server-{len(running)}.log"
+        with log.open("w") as stream:
+            process = subprocess.Popen(
+                command, cwd=shell.folder.parent, env=shell.env, stdout=stream, stderr=stream, start_new_session=True
+            )
+        running.append(process)
+        return process
+
+    yield run
+    for process in running:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.fixture
