@@ -707,8 +707,8 @@ def test_the_defaults_of_main_in_mlproject_are_those_of_the_steps():
         assert plain(config) == plain(composed(step))
 
 
-def test_every_step_is_an_entry_point_and_the_tests_are_one_too():
-    assert set(MLPROJECT["entry_points"]) == {*STEPS, "test"}
+def test_every_step_is_an_entry_point_and_the_tests_and_the_checks_are_one_too():
+    assert set(MLPROJECT["entry_points"]) == {*STEPS, "test", "check"}
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -724,8 +724,8 @@ def test_a_step_is_a_script_a_config_and_an_entry_point(step):
 def test_an_entry_point_passes_each_parameter_on_under_its_own_name(entry_point):
     entry = MLPROJECT["entry_points"][entry_point]
     pairs = re.findall(r"--(\w+)[ =]\{(\w+)\}", entry["command"])
-    assert pairs == [(name, name) for name in entry["parameters"]]
-    assert all(parameter["type"] == "string" for parameter in entry["parameters"].values())
+    assert pairs == [(name, name) for name in entry.get("parameters", {})]
+    assert all(parameter["type"] == "string" for parameter in entry.get("parameters", {}).values())
 
 
 CONF_FILES = [path.relative_to(CONF).as_posix() for path in sorted(CONF.rglob("*.yaml"))]

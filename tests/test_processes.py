@@ -120,7 +120,7 @@ def test_an_unreachable_hub_fails_in_time_and_says_what_works_offline(tmp_path):
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_with_the_corpus(tiny_model_folder, tmp_path):
+def test_memory_does_not_grow_with_the_corpus(forks, tiny_model_folder, tmp_path):
     """Peak memory for 200,000 rows is within 10 % of that for 20,000."""
     code = f"""
 import json, sys
@@ -150,7 +150,7 @@ for rows in (20_000, 200_000):
     peaks.append(result.metrics()["encode/peak_rss_mb"])
 print(json.dumps(peaks))
 """
-    done = python("-c", code, timeout=1500)
+    done = forks.run("-c", code, timeout=1500)
     assert done.returncode == 0, done.stderr
     small, large = json.loads(done.stdout)
     assert large <= 1.1 * small, (small, large)

@@ -2,16 +2,14 @@
 
 import re
 import shutil
-import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
-import requests
 import yaml
 from conftest import PROJECT
+from helpers.servers import free_port, wait_for
 
 from steps.common.found import find_model
 
@@ -27,51 +25,6 @@ def commands() -> list[str]:
 
 
 SETUP, CHAIN = bash_blocks()[0], bash_blocks()[1]
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
-
-
-def wait_for(url: str, process: subprocess.Popen, seconds: float = 120) -> None:
-    end = time.time() + seconds
-    while time.time() < end:
-        assert process.poll() is None, f"the server ended with {process.returncode}"
-        try:
-            if requests.get(url, timeout=2).status_code == 200:
-                return
-        except requests.RequestException:
-            pass
-        time.sleep(0.5)
-    raise AssertionError(f"{url} did not answer in {seconds} s")
-
-
-@pytest.fixture
-def start(shell):
-    """Start a server that is stopped, with its children, when the test ends."""
-    running = []
-
-    def run(*command: str) -> subprocess.Popen:
-        log = shell.folder.parent / f"server-{len(running)}.log"
-        with log.open("w") as stream:
-            process = subprocess.Popen(
-                command, cwd=shell.folder.parent, env=shell.env, stdout=stream, stderr=stream, start_new_session=True
-            )
-        running.append(process)
-        return process
-
-    yield run
-    import os
-
-    for process in running:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.fixture

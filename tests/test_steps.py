@@ -126,7 +126,8 @@ def test_the_chain_ends_in_embeddings_that_equal_the_source_model(
 def test_metrics_of_validate_are_linked_to_model_and_suite(step, tiny_run, tiny_suite):
     import mlflow
 
-    _, out, _ = step("validate", "run_id=latest", f"suite.path={tiny_suite}")
+    candidates = "candidates=[openvino/f32,openvino/bf16,openvino/int8]"
+    _, out, _ = step("validate", "run_id=latest", f"suite.path={tiny_suite}", candidates)
     metrics = {metric.key: metric for metric in mlflow.get_logged_model(tiny_run["model_id"]).metrics}
     assert metrics["quality/tiny/spearman"].dataset_name == "tiny"
     assert {"parity/max_abs_diff", "latency/p50_ms", "latency/p95_ms", "serving/ok"} <= set(metrics)
