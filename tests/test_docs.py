@@ -1,0 +1,195 @@
+"""The documentation, held to what it says: its commands are run, its code blocks too, its links lead somewhere.
+
+test_readme.py runs the commands that need a process or a server of their own.
+"""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+from pages import PROJECT, Page, all_pages, find_page, read_command, read_recipe
+
+from docs import generate
+from steps.common import model as models
+from steps.common import serving
+
+PAGES = [page.name for page in all_pages()]
+
+# Commands that other tests run: test_readme.py, .ci/run itself, or the test below that their word names.
+ELSEWHERE = ("pip install mlflow", "mlflow ui", "mlflow models serve", "curl ", "mlflow run . -e test")
+
+
+def is_step(command: str) -> bool:
+    return re.search(r"(^| )(mlflow run \.|python -m steps\.)", command) is not None
+
+
+def is_elsewhere(command: str) -> bool:
+    return command.startswith(ELSEWHERE)
+
+
+def in_ci(command: str) -> bool:
+    """Whether .ci/run runs a command of CONTRIBUTING.md, or the test of its name is what that command starts."""
+    return command.startswith(("python -m pytest", "python -m docs.generate", "pre-commit")) or (
+        command in (PROJECT / ".ci" / "run").read_text(encoding="utf-8")
+    )
+
+
+def test_every_command_of_the_documentation_is_run_by_some_test():
+    left = [
+        f"{page.name}: {command}"
+        for page in all_pages()
+        for command in page.commands()
+        if not (is_step(command) or is_elsewhere(command) or in_ci(command))
+    ]
+    assert left == []
+
+
+def as_typed_here(command: str, run_id: str) -> str:
+    """A documented command with a run of this test, and with what the tiny model has: 32 dimensions, and no Hub id."""
+    command = command.replace("<log_model run>", run_id).replace("<validate run>", run_id)
+    return command.replace("truncate_dim=128", "truncate_dim=16").replace(" -P model=all-MiniLM-L6-v2", "")
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if any(map(is_step, find_page(name).commands()))])
+def test_step_commands_of_a_page_run_one_after_another(
+    name, step, tiny_run, tiny_model_folder, tiny_suite, tmp_path, monkeypatch
+):
+    """In this process, on the tiny model, in a folder that holds the files which the page names."""
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    (tmp_path / "texts.csv").write_text("text,n\nthe cat is big,1\na red car,2\nthe river,3\n")
+    (tmp_path / "pairs.jsonl").write_bytes(tiny_suite.read_bytes())
+    for command in filter(is_step, find_page(name).commands()):
+        if is_elsewhere(command):
+            continue
+        step_name, argv = read_command(as_typed_here(command, tiny_run["run_id"]))
+        if step_name == "validate":
+            suites = re.search(r"\[(.*?)\]", " ".join(argv))
+            keys = [f"suites.{one}" for one in suites[1].split(",")] if suites else ["suite"]
+            argv += [f"{key}.path={tiny_suite}" for key in keys if f"{key}.path" not in " ".join(argv)]
+            argv += ["candidates=[]"]
+        if step_name == "log_model":
+            argv += ["model=local", f"model.path={tiny_model_folder}"]
+        if step_name == "benchmark":
+            argv += ["candidates=[torch/f32]", "repeats=1"]
+        if step_name == "verify" and not (tmp_path / "embeddings").is_dir():
+            assert step("encode", f"run_id={tiny_run['run_id']}", "output=embeddings")[0] == 0
+        code, _, err = step(step_name, *argv)
+        assert code == 0, f"{command}: {err}"
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if find_page(name).blocks("python") and "recipes" not in name])
+def test_python_blocks_of_a_page_run(name, step, tiny_run, tmp_path):
+    code, _, err = step("encode", f"run_id={tiny_run['run_id']}", "output=embeddings")
+    assert code == 0, err
+    for block in find_page(name).blocks("python"):
+        names: dict = {}
+        exec(as_typed_here(block, tiny_run["run_id"]).replace('"truncate_dim": 128', '"truncate_dim": 16'), names)
+        if "pyfunc" in names:
+            assert names["pyfunc"].predict(["a"]).shape == (1, 32)
+        if "vectors" in names:
+            assert (names["vectors"].shape, names["vectors"].dtype) == ((240, 32), "float32")
+
+
+def test_calls_of_the_serving_page_are_answered(step, tiny_model_folder):
+    """By the server's code in this process; test_readme.py asks a real server."""
+    import mlflow
+
+    code, out, err = step("log_model", "model=local", f"model.path={tiny_model_folder}", "serving.embeddings_api=true")
+    assert code == 0, err
+    run_id = re.search(r'"run_id": "([0-9a-f]{32})"', out)[1]
+    commands = find_page("docs/serving-and-registry.md").commands()
+    served = [command for command in commands if command.startswith("mlflow models serve")]
+    calls = [shlex.split(command) for command in commands if command.startswith("curl")]
+    assert len(served) == len(calls) == 2
+    for command, call in zip(served, calls):
+        uri = command.split()[command.split().index("-m") + 1].replace("<log_model run>", run_id)
+        port = command.split()[command.split().index("-p") + 1]
+        assert call[1] == f"http://127.0.0.1:{port}/invocations"
+        if "api" in uri:
+            uri = re.search(r'"embeddings_api": "(models:/[^"]+)"', out)[1]
+        client = serving.InProcess(models.scoring_app(mlflow.pyfunc.load_model(uri)))
+        body = call[call.index("-d") + 1]
+        answer = client.post("/invocations", content=body.encode(), headers={"Content-Type": "application/json"})
+        assert answer.status_code == 200, answer.text
+        vectors = answer.json()
+        width = len(vectors["predictions"][0] if "predictions" in vectors else vectors["data"][0]["embedding"])
+        assert width == json.loads(body).get("dimensions", 32)
+
+
+def anchors(page: Page) -> set[str]:
+    titles = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", page.text, flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("name", [*PAGES, "CHANGELOG.md"])
+def test_links_of_a_page_lead_to_files_and_headings(name):
+    page = find_page(name)
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.text):
+        if re.match(r"https?:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.path.parent / path).resolve() if path else page.path
+        assert file.exists(), f"{name}: {target}"
+        assert not anchor or anchor in anchors(Page(file)), f"{name}: {target}"
+
+
+def test_images_are_shown_somewhere_and_small():
+    images = sorted((PROJECT / "docs" / "images").iterdir())
+    assert sum(image.stat().st_size for image in images) < 400_000
+    assert all(f"images/{image.name}" in "".join(page.text for page in all_pages()) for image in images)
+
+
+def test_the_readme_is_a_front_page():
+    assert len(find_page("README.md").text.splitlines()) <= 130
+
+
+def test_the_reference_of_the_configuration_is_current():
+    page = generate.PAGE.read_text(encoding="utf-8")
+    assert generate.with_reference(page) == page, "run: python -m docs.generate"
+
+
+def test_the_reference_holds_every_key_of_every_step():
+    page = generate.PAGE.read_text(encoding="utf-8")
+    for step, schema in generate.STEPS.items():
+        for key in generate.read_keys(generate.CONF / f"{step}.yaml"):
+            assert generate.find_field(schema, key.path) is not None, f"{step}: {key.path}"
+            assert f"| `{key.path}` |" in page
+
+
+def test_the_tree_of_the_architecture_page_is_the_tree_on_disk():
+    (tree,) = find_page("docs/architecture.md").blocks("text")
+    folders = {line.split()[0] for line in tree.splitlines() if line.split() and line.split()[0].endswith("/")}
+    on_disk = {
+        f"{path.name}/"
+        for root in ("steps", "steps/common", "conf", "docs", "tests")
+        for path in [PROJECT / root, *(PROJECT / root).iterdir()]
+        if path.is_dir() and path.name != "__pycache__"
+    }
+    assert folders >= {f"{path.name}/" for path in (PROJECT / "steps" / "common").iterdir() if path.is_dir()} - {"__pycache__/"}
+    assert folders <= on_disk | {"readers/"}
+
+
+@pytest.mark.slow
+def test_the_recipe_for_an_entry_point_gives_one(clone, shell):
+    """In a copy of the project: its own process, since the config of a step is read where the step starts."""
+    title = "A new entry point"
+    for file in ("conf/lengths.yaml", "steps/lengths.py"):
+        (clone / file).write_text(read_recipe(title, file), encoding="utf-8")
+    for file, mark in (("MLproject", "  test:\n"), (SCHEMA, "STEPS: dict[str, type] = {\n")):
+        path = clone / file
+        text, added = path.read_text(encoding="utf-8"), read_recipe(title, file)
+        assert mark in text
+        path.write_text(text.replace(mark, added + mark if file == "MLproject" else mark + added), encoding="utf-8")
+    from mlflow.projects.utils import load_project
+
+    entry = load_project(str(clone)).get_entry_point("lengths")
+    (shell.folder / "texts.txt").write_text("one two\nthree\n")
+    command = entry.compute_command({"corpus": str(shell.folder / "texts.txt")}, None)
+    done = shell(*shlex.split(command.replace("python", sys.executable, 1)), cwd=clone)
+    assert done.returncode == 0, done.stderr
+    assert '"longest": 7' in done.stdout
+    wrong = shell(sys.executable, "-m", "steps.lengths", "corpus.path=x", "longst=3", cwd=clone)
+    assert wrong.returncode == 1 and "longst" in wrong.stderr
