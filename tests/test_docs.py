@@ -17,6 +17,7 @@ from steps.common import model as models
 from steps.common import serving
 
 PAGES = [page.name for page in all_pages()]
+README = find_page("README.md")
 
 # Commands that other tests run: test_readme.py, .ci/run itself, or the test below that their word names.
 ELSEWHERE = ("pip install mlflow", "mlflow ui", "mlflow models serve", "curl ", "mlflow run . -e test")
@@ -27,7 +28,18 @@ def is_step(command: str) -> bool:
 
 
 def is_elsewhere(command: str) -> bool:
-    return command.startswith(ELSEWHERE)
+    return command.startswith(ELSEWHERE) or command in README.blocks("bash")[1]
+
+
+def commands_by_page() -> dict[str, list[str]]:
+    """The step commands to run here, each on one page only, though several may show it."""
+    pages, seen = {}, set()
+    for name in sorted(PAGES, key=lambda name: name == "README.md"):
+        own = [one for one in find_page(name).commands() if is_step(one) and not is_elsewhere(one) and one not in seen]
+        seen.update(own)
+        if own:
+            pages[name] = own
+    return pages
 
 
 def in_ci(command: str) -> bool:
@@ -53,7 +65,7 @@ def as_typed_here(command: str, run_id: str) -> str:
     return command.replace("truncate_dim=128", "truncate_dim=16").replace(" -P model=all-MiniLM-L6-v2", "")
 
 
-@pytest.mark.parametrize("name", [name for name in PAGES if any(map(is_step, find_page(name).commands()))])
+@pytest.mark.parametrize("name", commands_by_page())
 def test_step_commands_of_a_page_run_one_after_another(
     name, step, tiny_run, tiny_model_folder, tiny_suite, tmp_path, monkeypatch
 ):
@@ -61,9 +73,7 @@ def test_step_commands_of_a_page_run_one_after_another(
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     (tmp_path / "texts.csv").write_text("text,n\nthe cat is big,1\na red car,2\nthe river,3\n")
     (tmp_path / "pairs.jsonl").write_bytes(tiny_suite.read_bytes())
-    for command in filter(is_step, find_page(name).commands()):
-        if is_elsewhere(command):
-            continue
+    for command in commands_by_page()[name]:
         step_name, argv = read_command(as_typed_here(command, tiny_run["run_id"]))
         if step_name == "validate":
             suites = re.search(r"\[(.*?)\]", " ".join(argv))
