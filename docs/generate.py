@@ -121,7 +121,9 @@ def table(keys: list[Key], schema: type, prefix: str = "") -> list[str]:
         if dataclasses.is_dataclass(kind):
             rows.append(f"| `{prefix}{key.path}` | | | {meaning} |")
         else:
-            rows.append(f"| `{prefix}{key.path}` | {show_value(key.default)} | {describe_type(kind, field)} | {meaning} |")
+            rows.append(
+                f"| `{prefix}{key.path}` | {show_value(key.default)} | {describe_type(kind, field)} | {meaning} |"
+            )
     return rows
 
 
@@ -134,7 +136,9 @@ def _type_of(schema: type, path: str) -> object:
 def write_step(step: str) -> list[str]:
     """The section of a step: its own keys, and the groups it takes."""
     path = CONF / f"{step}.yaml"
-    groups = [next(iter(one)) for one in yaml.safe_load(path.read_text(encoding="utf-8"))["defaults"] if isinstance(one, dict)]
+    groups = [
+        next(iter(one)) for one in yaml.safe_load(path.read_text(encoding="utf-8"))["defaults"] if isinstance(one, dict)
+    ]
     lines = [f"### {step}", ""]
     if groups:
         names = ", ".join(f"[`{name}`](#{name})" for name in groups)
@@ -145,7 +149,11 @@ def write_step(step: str) -> list[str]:
 def write_group(group: str, base: str) -> list[str]:
     """The section of a group: the keys of its base file, then its files with what each is."""
     owner = next(schema for schema in STEPS.values() if group in typing.get_type_hints(schema))
-    lines = [f"### {group}", "", *table(read_keys(CONF / group / f"{base}.yaml"), typing.get_type_hints(owner)[group], f"{group}.")]
+    lines = [
+        f"### {group}",
+        "",
+        *table(read_keys(CONF / group / f"{base}.yaml"), typing.get_type_hints(owner)[group], f"{group}."),
+    ]
     lines += ["", f"| `-P {group}=` | what |", "|---|---|"]
     for path in sorted((CONF / group).glob("*.yaml"), key=lambda one: one.stem.lower()):
         lines.append(f"| `{path.stem}` | {read_header(path).replace('|', chr(92) + '|')} |")

@@ -6,7 +6,6 @@ test_readme.py runs the commands that need a process or a server of their own.
 import json
 import re
 import shlex
-import subprocess
 import sys
 
 import pytest
@@ -137,7 +136,7 @@ def anchors(page: Page) -> set[str]:
 @pytest.mark.parametrize("name", [*PAGES, "CHANGELOG.md"])
 def test_links_of_a_page_lead_to_files_and_headings(name):
     page = find_page(name)
-    for target in re.findall(r"\]\(([^)\s]+)\)", page.text):
+    for target in re.findall(r"""(?:\]\(|<img src=")([^)"\s]+)[)"]""", page.text):
         if re.match(r"https?:", target):
             continue
         path, _, anchor = target.partition("#")
@@ -178,7 +177,9 @@ def test_the_tree_of_the_architecture_page_is_the_tree_on_disk():
         for path in [PROJECT / root, *(PROJECT / root).iterdir()]
         if path.is_dir() and path.name != "__pycache__"
     }
-    assert folders >= {f"{path.name}/" for path in (PROJECT / "steps" / "common").iterdir() if path.is_dir()} - {"__pycache__/"}
+    assert folders >= {f"{path.name}/" for path in (PROJECT / "steps" / "common").iterdir() if path.is_dir()} - {
+        "__pycache__/"
+    }
     assert folders <= on_disk | {"readers/"}
 
 
