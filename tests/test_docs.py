@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import sys
+from pathlib import Path
 
 import pytest
 from pages import PROJECT, Page, all_pages, find_page, read_command, read_recipe
@@ -19,7 +20,7 @@ PAGES = [page.name for page in all_pages()]
 README = find_page("README.md")
 
 # Commands that other tests run: test_readme.py, .ci/run itself, or the test below that their word names.
-ELSEWHERE = ("pip install mlflow", "mlflow ui", "mlflow models serve", "curl ", "mlflow run . -e test")
+ELSEWHERE = ("pip install mlflow", "mlflow ui", "mlflow models serve", "curl ", "mlflow run . -e test", "mlflow run . -e check")
 
 
 def is_step(command: str) -> bool:
@@ -58,9 +59,11 @@ def test_every_command_of_the_documentation_is_run_by_some_test():
     assert left == []
 
 
-def as_typed_here(command: str, run_id: str) -> str:
-    """A documented command with a run of this test, and with what the tiny model has: 32 dimensions, and no Hub id."""
-    command = command.replace("<log_model run>", run_id).replace("<validate run>", run_id)
+def as_typed_here(command: str, run_id: str, folder: Path) -> str:
+    """A documented command with a run of this test, files of its folder, and the 32 dimensions of the tiny model."""
+    for shown in ("<log_model run>", "<validate run>", "latest"):
+        command = command.replace(shown, run_id)
+    command = re.sub(r"\b(texts\.csv|pairs\.jsonl|(?<=output=)embeddings)\b", rf"{folder}/\1", command)
     return command.replace("truncate_dim=128", "truncate_dim=16").replace(" -P model=all-MiniLM-L6-v2", "")
 
 
@@ -73,7 +76,7 @@ def test_step_commands_of_a_page_run_one_after_another(
     (tmp_path / "texts.csv").write_text("text,n\nthe cat is big,1\na red car,2\nthe river,3\n")
     (tmp_path / "pairs.jsonl").write_bytes(tiny_suite.read_bytes())
     for command in commands_by_page()[name]:
-        step_name, argv = read_command(as_typed_here(command, tiny_run["run_id"]))
+        step_name, argv = read_command(as_typed_here(command, tiny_run["run_id"], tmp_path))
         if step_name == "validate":
             suites = re.search(r"\[(.*?)\]", " ".join(argv))
             keys = [f"suites.{one}" for one in suites[1].split(",")] if suites else ["suite"]
@@ -84,18 +87,21 @@ def test_step_commands_of_a_page_run_one_after_another(
         if step_name == "benchmark":
             argv += ["candidates=[torch/f32]", "repeats=1"]
         if step_name == "verify" and not (tmp_path / "embeddings").is_dir():
-            assert step("encode", f"run_id={tiny_run['run_id']}", "output=embeddings")[0] == 0
+            assert step("encode", f"run_id={tiny_run['run_id']}", f"output={tmp_path}/embeddings")[0] == 0
         code, _, err = step(step_name, *argv)
         assert code == 0, f"{command}: {err}"
 
 
 @pytest.mark.parametrize("name", [name for name in PAGES if find_page(name).blocks("python") and "recipes" not in name])
 def test_python_blocks_of_a_page_run(name, step, tiny_run, tmp_path):
-    code, _, err = step("encode", f"run_id={tiny_run['run_id']}", "output=embeddings")
+    code, _, err = step("encode", f"run_id={tiny_run['run_id']}", f"output={tmp_path}/embeddings")
     assert code == 0, err
     for block in find_page(name).blocks("python"):
         names: dict = {}
-        exec(as_typed_here(block, tiny_run["run_id"]).replace('"truncate_dim": 128', '"truncate_dim": 16'), names)
+        exec(
+            block.replace("<log_model run>", tiny_run["run_id"]).replace('"truncate_dim": 128', '"truncate_dim": 16'),
+            names,
+        )
         if "pyfunc" in names:
             assert names["pyfunc"].predict(["a"]).shape == (1, 32)
         if "vectors" in names:
@@ -114,10 +120,10 @@ def test_calls_of_the_serving_page_are_answered(step, tiny_model_folder):
     calls = [shlex.split(command) for command in commands if command.startswith("curl")]
     assert len(served) == len(calls) == 2
     for command, call in zip(served, calls):
-        uri = command.split()[command.split().index("-m") + 1].replace("<log_model run>", run_id)
-        port = command.split()[command.split().index("-p") + 1]
+        words = command.replace("<log_model run>", run_id).split()
+        uri, port = words[words.index("-m") + 1], words[words.index("-p") + 1]
         assert call[1] == f"http://127.0.0.1:{port}/invocations"
-        if "api" in uri:
+        if uri.endswith("embeddings_api"):
             uri = re.search(r'"embeddings_api": "(models:/[^"]+)"', out)[1]
         client = serving.InProcess(models.scoring_app(mlflow.pyfunc.load_model(uri)))
         body = call[call.index("-d") + 1]
