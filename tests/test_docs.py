@@ -3,10 +3,12 @@
 test_readme.py runs the commands that need a process or a server of their own.
 """
 
+import importlib
 import json
 import re
 import shlex
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -187,6 +189,56 @@ def test_the_tree_of_the_architecture_page_is_the_tree_on_disk():
         "__pycache__/"
     }
     assert folders <= on_disk | {"readers/"}
+
+
+@pytest.fixture
+def follow(monkeypatch):
+    """Make a module of the code that a recipe gives for a file, under the name it would have."""
+
+    def make(title: str, file: str) -> types.ModuleType:
+        name = file.removesuffix(".py").replace("/", ".")
+        module = types.ModuleType(name)
+        monkeypatch.setitem(sys.modules, name, module)
+        exec(compile(read_recipe(title, file), file, "exec"), module.__dict__)
+        return module
+
+    return make
+
+
+def test_the_recipe_for_a_backend_gives_one(follow, monkeypatch):
+    from steps.common.backends import kinds
+
+    recipe = follow("A new backend", "steps/common/backends/kinds/hash.py")
+    monkeypatch.setitem(kinds.registered(), recipe.KIND.name, recipe.KIND)
+    kinds.check_candidates(["hash/f32"])
+    assert importlib.import_module(recipe.KIND.module) is recipe
+    recipe.check("f32", ["cpu"])
+    with pytest.raises(Exception, match="hashes on one CPU, not on cuda"):
+        recipe.check("f32", ["cuda"])
+
+    def request(dim: int) -> types.SimpleNamespace:
+        return types.SimpleNamespace(model=types.SimpleNamespace(get_embedding_dimension=lambda: dim))
+
+    # SHA-256 of "a" begins with ca 97 81 12.
+    assert recipe.load(request(4)).encode(["a"]).tolist() == [[0xCA, 0x97, 0x81, 0x12]]
+    with pytest.raises(Exception, match="the model has 384"):
+        recipe.load(request(384))
+
+
+def test_the_recipe_for_a_kind_of_suite_gives_one(follow, monkeypatch, tmp_path):
+    from steps.common.quality import kinds
+
+    title = "A new kind of suite"
+    recipe = follow(title, "steps/common/quality/told_apart.py")
+    added = eval("{" + read_recipe(title, "steps/common/quality/kinds.py") + "}", {"__package__": kinds.__package__})
+    for name, where in added.items():
+        monkeypatch.setitem(kinds.KINDS, name, where)
+    path = tmp_path / "own.jsonl"
+    path.write_text("".join(json.dumps({"sentence1": a, "sentence2": b, "score": s}) + "\n" for a, b, s in PAIRS))
+    (suite,) = kinds.read_suites([SuiteSpec(kind="told_apart", path=str(path), **OF_A_FILE)])
+    assert isinstance(suite, recipe.ToldApart)
+    # One of four is on the wrong side.
+    assert suite.compute_metrics(np.array([0.9, 0.8, 0.7, 0.1])) == {"accuracy": 0.75}
 
 
 @pytest.mark.slow
