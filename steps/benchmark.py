@@ -13,10 +13,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from steps.common import inputs, project, summary
-from steps.common.backends import CANDIDATES, check_candidates
+from steps.common import inputs, kinds, project, summary
+from steps.common.backends.kinds import check_candidates, keys
 from steps.common.errors import UserError
 
 
@@ -40,7 +40,7 @@ def load_contenders(cfg: DictConfig, found, folder, native, stack: contextlib.Ex
     from steps.common.backends.check import Refused
     from steps.common.backends.hardware import pick_devices, why_emulated
 
-    settings = project.backend_settings(cfg.backend)
+    settings = OmegaConf.to_object(cfg.backend)
     device = pick_devices(settings.device)[0]
     stock = native if device == "cpu" else copy.deepcopy(native).to(device)
 
@@ -48,7 +48,7 @@ def load_contenders(cfg: DictConfig, found, folder, native, stack: contextlib.Ex
         return stock.encode(texts, show_progress_bar=False)
 
     contenders, left_out = [benchmark.Contender(benchmark.STOCK, "f32", encode, 0.0, 0.0)], {}
-    for name in cfg.candidates if cfg.candidates is not None else CANDIDATES:
+    for name in cfg.candidates if cfg.candidates is not None else keys():
         emulated = why_emulated(name.partition("/")[2], device)
         if emulated and cfg.candidates is None:
             left_out[name] = f"{emulated}; candidates=[{name}] times it nevertheless"
@@ -79,12 +79,14 @@ def load_contenders(cfg: DictConfig, found, folder, native, stack: contextlib.Ex
 def compare(cfg: DictConfig, found, texts: list[str], suite) -> tuple[list, str, dict]:
     """Load, time and score every contender: a row for each, the table, and all there is to know as a dict."""
     from steps.common import benchmark, scoring
+    from steps.common import found as founds
     from steps.common import model as models
     from steps.common.backends.hardware import pick_devices, usable_cores
     from steps.common.backends.tokens import make_tokenizer
     from steps.common.backends.torch import token_counter
+    from steps.common.plan import versions
 
-    folder = models.download(found)
+    folder = founds.download(found)
     native = models.load_native(folder)
     lengths = token_counter(native)(texts)
     if native.max_seq_length:
@@ -130,7 +132,7 @@ def compare(cfg: DictConfig, found, texts: list[str], suite) -> tuple[list, str,
         "texts": len(texts),
         "tokens_per_text": float(lengths.mean()),
         "repeats": cfg.repeats,
-        "versions": models.versions(),
+        "versions": versions(),
     }
     stopped = early + late
     table = benchmark.as_table(rows, stopped, left_out)
@@ -144,7 +146,7 @@ def main(cfg: DictConfig) -> None:
         corpus.path,
         corpus.format.name,
         corpus.text_column,
-        corpus.id_column,
+        None,
         delimiter=corpus.delimiter,
         quoting=corpus.quoting.name,
     )
@@ -152,14 +154,15 @@ def main(cfg: DictConfig) -> None:
         raise UserError(
             f"corpus.path={corpus.path}: all {texts.rows:,} rows are null in {corpus.text_column!r}; expected at least one text. Name the column that holds them: -P corpus.text_column=<column>."
         )
-    (suite,) = inputs.open_suites(project.suite_specs(cfg))
-    with project.run("benchmark", cfg) as run, tempfile.TemporaryDirectory() as scratch:
+    (suite,) = kinds.read_suites(inputs.find_suites([OmegaConf.to_object(cfg.suite)]))
+    with project.run("benchmark", *project.resolve(cfg)) as run, tempfile.TemporaryDirectory() as scratch:
         import mlflow
 
         from steps.common import benchmark
+        from steps.common import found as founds
         from steps.common import model as models
 
-        found = models.find_model(cfg.run_id, preceding="log_model", experiment_id=run.info.experiment_id)
+        found = founds.find_model(cfg.run_id, preceding="log_model", experiment_id=run.info.experiment_id)
         project.tag_upstream(found.run_id, found.logged.model_id)
         rows, table, report = compare(cfg, found, pick_texts(texts, cfg.rows), suite)
 
@@ -198,7 +201,7 @@ def main(cfg: DictConfig) -> None:
                 "fastest": f"{fastest.name}, {fastest.ratio:.1f} x stock",
                 "chart": f"runs:/{run.info.run_id}/benchmark.png",
             },
-            project.ui_command(),
+            project.ui_command(run),
         )
 
 

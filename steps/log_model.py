@@ -26,7 +26,7 @@ def main(cfg: DictConfig) -> None:
         weights_sha256=spec.weights_sha256,
         trust_remote_code=spec.trust_remote_code,
     )
-    with project.run("log_model", cfg) as run:
+    with project.run("log_model", *project.resolve(cfg)) as run:
         import mlflow
 
         from steps.common import model as models
@@ -43,8 +43,14 @@ def main(cfg: DictConfig) -> None:
         embeddings = models.embed_examples(model, examples)
         signature = models.build_signature(examples, embeddings)
         print(f"signature\n{signature}", flush=True)
-        known = OmegaConf.to_container(spec.known)
-        logged = models.log(model, source, signature, examples, cfg.artifact_name, known)
+        logged = models.log(
+            model,
+            source,
+            signature=signature,
+            examples=examples,
+            name=cfg.artifact_name,
+            expected_facts=OmegaConf.to_container(spec.expected_facts),
+        )
         api = (
             models.log_embeddings_api(model, logged, source.name, spec.trust_remote_code, examples[0])
             if cfg.serving.embeddings_api
@@ -63,7 +69,7 @@ def main(cfg: DictConfig) -> None:
                 "weights_sha256": source.weights_sha256,
                 **models.facts(model),
             },
-            project.next_command("validate", run_id=run.info.run_id),
+            project.next_command("validate", run, run_id=run.info.run_id),
         )
 
 

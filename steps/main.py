@@ -12,9 +12,9 @@ import shlex
 import sys
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from steps.common import arguments, inputs, project, summary
+from steps.common import arguments, inputs, kinds, project, summary
 from steps.common.errors import UserError
 
 # Overrides that are declared parameters of a step in MLproject, so that its run shows them as the user typed them.
@@ -69,11 +69,11 @@ def check_inputs(overrides: list[str]) -> None:
     """
     forwarded = arguments.check("main", overrides)[0].overrides
     configs = arguments.check_chain(list(forwarded))
-    inputs.open_suites(project.suite_specs(configs["validate"]))
+    validate = OmegaConf.to_object(configs["validate"])
+    kinds.read_suites(inputs.find_suites(validate.scored_suites))
     inputs.check_apart(configs["encode"].corpus.path, configs["encode"].output)
     project.open_corpus(configs["encode"].corpus)
     inputs.open_output(configs["encode"].output)
-    validate = configs["validate"]
     inputs.check_deployment(validate.serving, validate.fresh_environment, validate.register)
 
 
@@ -81,7 +81,7 @@ def main(cfg: DictConfig) -> None:
     shares = arguments.share_out(list(cfg.overrides))
     # `python` in MLproject is the one that runs now, whether or not its environment was activated.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    with project.run("main", cfg) as run:
+    with project.run("main", *project.resolve(cfg)) as run:
         import mlflow
 
         made: dict[str, str] = {}
@@ -100,7 +100,7 @@ def main(cfg: DictConfig) -> None:
                 "model": f"models:/{tags['model_id']}",
                 "embeddings": tags["embeddings"],
             },
-            project.ui_command(),
+            project.ui_command(run),
         )
 
 

@@ -14,10 +14,10 @@ Fails   when a check fails: exit code 1, after everything has been written.
 import contextlib
 from dataclasses import asdict
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from steps.common import inputs, project, summary
-from steps.common.backends import check_candidates
+from steps.common import inputs, kinds, project, summary
+from steps.common.backends.kinds import check_candidates
 from steps.common.errors import UserError
 
 
@@ -37,27 +37,6 @@ def find_champion(cfg: DictConfig, experiment_id: str):
         return registry.find_champion(cfg.register) if cfg.register is not None else None
     named = find_model(cfg.champion, preceding="validate", experiment_id=experiment_id)
     return registry.find_compared(named, cfg.register) if cfg.register is not None else named
-
-
-def read_rules(cfg: DictConfig):
-    """The config as plain values (gate.Rules)."""
-    from steps.common import gate, scoring
-
-    return gate.Rules(
-        specs=project.suite_specs(cfg),
-        bootstrap=scoring.Bootstrap(**cfg.bootstrap),
-        settings=project.backend_settings(cfg.backend),
-        candidates=list(cfg.candidates),
-        candidate_pairs=cfg.candidate_pairs,
-        sentences=list(cfg.sentences),
-        max_cosine=cfg.max_cosine,
-        latency_calls=cfg.latency_calls,
-        start_timeout=cfg.serving.start_timeout,
-        clients=cfg.serving.clients,
-        seconds=cfg.serving.seconds,
-        fresh_environment=cfg.fresh_environment,
-        **cfg.tolerance,
-    )
 
 
 def register(cfg: DictConfig, run, found, champion, findings, metrics: dict):
@@ -95,7 +74,7 @@ def write(found, champion, findings, run_id: str, metrics: dict, sentences: list
         run_id=run_id,
         upstream_run_id=found.run_id,
         model=found.describe(),
-        lineage=models.lineage(found),
+        lineage=models.lineage(found, run_id),
     ) | {"champion": champion and champion.describe(), "registration": registration and asdict(registration)}
     figures = report.figures(findings, sentences, models.sample_topics())
     mlflow.log_dict(summary.as_json(validation), "validation.json")
@@ -104,7 +83,7 @@ def write(found, champion, findings, run_id: str, metrics: dict, sentences: list
         mlflow.log_figure(figure.draw(), f"figures/{figure.name}.png", save_kwargs={"dpi": 150})
 
 
-def show(found, findings, run_id: str, metrics: dict, registration) -> None:
+def show(found, findings, run, metrics: dict, registration) -> None:
     """Print what was found, and the summary."""
     from steps.common import report
 
@@ -117,7 +96,7 @@ def show(found, findings, run_id: str, metrics: dict, registration) -> None:
     summary.show(
         "validate",
         {
-            "run_id": run_id,
+            "run_id": run.info.run_id,
             "model_id": found.logged.model_id,
             "validation": findings.verdict,
             "checks": len(findings.checks),
@@ -126,17 +105,18 @@ def show(found, findings, run_id: str, metrics: dict, registration) -> None:
             **({"registered": str(registration), "because": registration.reason} if registration else {}),
             **metrics,
         },
-        None if findings.failures else project.next_command("encode", run_id=run_id, corpus="sample"),
+        None if findings.failures else project.next_command("encode", run, run_id=run.info.run_id, corpus="sample"),
     )
 
 
 def main(cfg: DictConfig) -> None:
-    check_candidates(cfg.candidates)
-    suites = inputs.open_suites(project.suite_specs(cfg))
-    with project.run("validate", cfg) as run, contextlib.ExitStack() as stack:
+    conf = OmegaConf.to_object(cfg)
+    check_candidates(conf.candidates)
+    suites = kinds.read_suites(inputs.find_suites(conf.scored_suites))
+    with project.run("validate", *project.resolve(cfg)) as run, contextlib.ExitStack() as stack:
         import mlflow
 
-        from steps.common.found import download, find_model
+        from steps.common.found import VALIDATION, download, find_model
 
         run_id = run.info.run_id
         inputs.check_deployment(cfg.serving, cfg.fresh_environment, cfg.register)
@@ -150,17 +130,17 @@ def main(cfg: DictConfig) -> None:
 
         project.tag_upstream(found.run_id, found.logged.model_id)
         project.logger.info("validating %s (%s)", found.uri, found.tags.get("hub_id", found.logged.name))
-        findings = gate.examine(found, folder, suites, champion, server, read_rules(cfg))
+        findings = gate.examine(found, folder, suites, champion, server, conf)
 
         metrics = findings.metrics()
         models.tag_validation(found, findings.verdict, run_id)
         models.tag_backends(found, [] if findings.failures else findings.trials)
-        mlflow.set_tag(models.VALIDATION, findings.verdict)
+        mlflow.set_tag(VALIDATION, findings.verdict)
         shown = {score.name: score.value for score in findings.scores} | metrics
         registration = register(cfg, run, found, champion, findings, shown)
-        write(found, champion, findings, run_id, metrics, list(cfg.sentences), registration)
+        write(found, champion, findings, run_id, metrics, conf.sentences, registration)
         models.log_validation(found, metrics, findings.scores)
-        show(found, findings, run_id, shown, registration)
+        show(found, findings, run, shown, registration)
         if findings.failures:
             names = ", ".join(
                 f"{check.name} is {check.value} (expected {check.threshold})" for check in findings.failures

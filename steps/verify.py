@@ -39,24 +39,24 @@ def fetched(where: str, scratch: Path):
 
 
 def main(cfg: DictConfig) -> None:
-    from steps.common import manifest as manifests
+    from steps.common import verify
 
     where = inputs.existing_output(cfg.output)
-    with project.run("verify", cfg) as run, tempfile.TemporaryDirectory() as scratch:
+    with project.run("verify", *project.resolve(cfg)) as run, tempfile.TemporaryDirectory() as scratch:
         import mlflow
 
         output = fetched(where, Path(scratch))
         start = time.perf_counter()
-        manifest, findings = manifests.verify(output)
+        manifest, findings = verify.verify_output(output)
         metrics = {
-            "verify/parts": len(manifest["parts"]),
-            "verify/rows": manifest["rows"],
+            "verify/parts": len(manifest.parts),
+            "verify/rows": manifest.rows,
             "verify/findings": len(findings),
             "verify/seconds": time.perf_counter() - start,
         }
         mlflow.log_metrics(metrics)
         mlflow.log_dict({"output": cfg.output, "findings": findings, **metrics}, "verification.json")
-        project.tag_upstream(manifest["run_id"], manifest["model"]["model_id"])
+        project.tag_upstream(manifest.run_id, manifest.model.get("model_id", ""))
         for finding in findings:
             print(f"  {finding}")
         summary.show(
@@ -66,12 +66,12 @@ def main(cfg: DictConfig) -> None:
                 "output": cfg.output,
                 "verdict": "damaged" if findings else "whole",
                 **metrics,
-                "encoded by": manifest["run_id"],
+                "encoded by": manifest.run_id,
             },
         )
         if findings:
             raise UserError(
-                f"output {cfg.output} is not what its manifest says, {len(findings)} finding(s): {'; '.join(findings[:3])}. {manifests.remedy(findings)}"
+                f"output {cfg.output} does not match its manifest, {len(findings)} finding(s): {'; '.join(findings[:3])}. {verify.describe_remedy(findings)}"
             )
 
 

@@ -16,6 +16,7 @@ import pytest
 from pyarrow import fs
 
 from steps.common import arguments
+from steps.common.backends import Precision, Settings
 
 PROJECT = Path(__file__).resolve().parents[1]
 SHARED_DATA = Path(os.environ.get("SHARED_DATA", PROJECT.parent / "shared" / "data"))
@@ -292,13 +293,29 @@ def wait_for_server(port: int, server: subprocess.Popen) -> None:
         time.sleep(0.05)
 
 
+def backend_settings(name: str, precision: str, batch_size: int = 32, **others) -> Settings:
+    """The node `backend` of a config: with the defaults of conf/, but for what is given."""
+    keys = {"batch_tokens": None, "device": "auto", "threads": None, "streams": None}
+    return Settings(name, Precision(precision), batch_size, **keys | others)
+
+
+def spec(**given):
+    """What a config says of a suite, but for what is given."""
+    from steps.common.spec import SuiteSpec
+
+    columns = {name: name for name in ("sentence1", "sentence2", "score", "query", "relevant")}
+    named = {"kind": "sts", "split": "test", "document_id": "id", "document": "text"}
+    values = dict.fromkeys(SuiteSpec.__dataclass_fields__) | columns | named | {"references": {}, "threshold": 0.0}
+    return SuiteSpec(**(values | given))
+
+
 def needs_precision(precision: str) -> None:
     """Skip a test of OpenVINO where this CPU does not compute in a precision, with the reason."""
+    from steps.common.backends import openvino
     from steps.common.backends.check import Unsuitable
-    from steps.common.backends.openvino import check_precision
 
     try:
-        check_precision(precision)
+        openvino.check(precision, ["cpu"])
     except Unsuitable as reason:
         pytest.skip(str(reason))
 

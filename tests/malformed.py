@@ -103,7 +103,7 @@ def examine(number: int, folder: Path) -> str:
     options = {
         "id_column": rng.choice([None, "id"]),
         "keep_columns": rng.choice([[], ["n"]] + ([["tags", "n"]] if format not in ("csv", "jsonl") else [])),
-        "on_bad_row": rng.choice(["auto", "null", "error"]),
+        "on_bad_row": rng.choice(["keep_nulls", "keep_all", "refuse_all"]),
         "template": rng.choice([None, None, "{text} {id}"]),
     }
     try:

@@ -692,38 +692,3 @@ def test_a_large_file_is_streamed_not_held(tmp_path):
     path = put(tmp_path / "c.txt", "a line\n" * 50_000)
     batches = open_corpus(path).batches(100)
     assert next(batches).num_rows == 100
-
-
-# repeats
-
-
-def test_texts_that_come_again_are_counted_over_files(tmp_path):
-    put(tmp_path / "a.txt", "once\ntwice\nthrice\nthrice\n")
-    put(tmp_path / "b.txt", "thrice\ntwice\n")
-    assert open_corpus(tmp_path).repeats == {hash("twice"): 2, hash("thrice"): 3}
-
-
-@pytest.mark.parametrize("format", ["text", "csv", "tsv", "jsonl", "parquet"])
-def test_repeats_are_counted_in_every_format(tmp_path, format):
-    corpus = open_corpus(write_as(format, tmp_path / "corpus", ["a", *TEXTS, "a", TEXTS[2]]), format=format)
-    assert corpus.repeats == {hash("a"): 2, hash(TEXTS[2]): 2}
-
-
-def test_nulls_do_not_count_as_repeats(tmp_path):
-    put_jsonl(tmp_path / "a.jsonl", {"text": None}, {"text": "a"}, {"text": None})
-    put_jsonl(tmp_path / "b.jsonl", {"text": "a"}, {"text": None})
-    assert open_corpus(tmp_path).repeats == {hash("a"): 2}
-
-
-def test_a_corpus_whose_texts_all_differ_has_no_repeats(tmp_path):
-    assert open_corpus(put(tmp_path / "c.txt", "a\nb\n\n")).repeats == {}
-
-
-def test_repeats_far_apart_are_counted(tmp_path):
-    path = put(tmp_path / "c.txt", "".join(f"line {i % 9000}\n" for i in range(9001)))
-    assert open_corpus(path).repeats == {hash("line 0"): 2}
-
-
-def test_repeats_are_of_the_text_not_of_the_id(tmp_path):
-    path = put(tmp_path / "c.csv", "id,text\n1,a\n1,b\n2,b\n")
-    assert open_corpus(path, id_column="id").repeats == {hash("b"): 2}

@@ -8,11 +8,10 @@ from conftest import last_json, needs_precision
 @pytest.fixture(scope="module")
 def load(tmp_path_factory):
     """Loads a backend of all-MiniLM-L6-v2, each once."""
-    from conftest import PROJECT, FolderStore
+    from conftest import PROJECT, FolderStore, backend_settings
     from omegaconf import OmegaConf
 
     from steps.common import model as models
-    from steps.common.backends import Settings
     from steps.common.backends.load import load_backend
     from steps.common.source import find_source
 
@@ -22,10 +21,10 @@ def load(tmp_path_factory):
     store, loaded = FolderStore(tmp_path_factory.mktemp("store")), {}
 
     def load(name: str, precision: str):
-        settings = Settings(name, precision, batch_size=128)
-        if settings not in loaded:
-            loaded[settings] = load_backend(settings, model, store=store, calibration=models.calibration_texts)
-        return loaded[settings]
+        if (name, precision) not in loaded:
+            settings = backend_settings(name, precision, 128)
+            loaded[name, precision] = load_backend(settings, model, store=store, calibration=models.calibration_texts)
+        return loaded[name, precision]
 
     load.model = model
     return load
@@ -47,11 +46,13 @@ WITHIN = {"f32": 0.05, "bf16": 0.05, "int8": 0.3}
 @pytest.mark.parametrize("name, precision", BACKENDS)
 @pytest.mark.parametrize("file, published", [("stsb-test.jsonl", 82.03), ("sick-r-test.jsonl", 77.58)])
 def test_published_scores_are_reproduced(load, shared_data, file, published, name, precision):
-    from steps.common import scoring, suites
+    from conftest import spec
+
+    from steps.common import kinds, scoring
 
     if name == "openvino":
         needs_precision(precision)
-    suite = suites.read_suite(shared_data / "sts" / file, None, "sentence1", "sentence2", "score")
+    (suite,) = kinds.read_suites([spec(path=shared_data / "sts" / file)])
     found = scoring.spearman(suite, load(name, precision).encode)
     assert found == pytest.approx(published, abs=WITHIN[precision])
 
@@ -86,12 +87,12 @@ def test_neighbours_in_the_sample_corpus_are_visibly_right(minilm):
 
 
 def test_the_builtin_suite_is_what_the_readme_says():
-    from conftest import PROJECT
+    from conftest import PROJECT, spec
 
-    from steps.common import corpus, files, suites
+    from steps.common import corpus, files, kinds
 
     path = PROJECT / "data" / "suites" / "builtin.jsonl"
-    suite = suites.read_suite(path, None, "sentence1", "sentence2", "score")
+    (suite,) = kinds.read_suites([spec(path=path)])
     assert suite.name == "builtin"
     assert len(suite.scores) == 180
     assert (suite.scores.min(), suite.scores.max()) == (0, 5)

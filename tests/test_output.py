@@ -187,7 +187,7 @@ def test_a_claim_that_is_renewed_outlives_its_time(output):
 def test_whoever_lost_a_claim_hears_of_it(output):
     with Claim(output, "run") as claim:
         output.delete(claims_in(output)[0])
-        with pytest.raises(UserError, match="has been taken over by another encode"):
+        with pytest.raises(UserError, match="another encode took over because this one's heartbeat lapsed"):
             claim.check()
 
 

@@ -127,13 +127,14 @@ def test_memory_does_not_grow_with_the_corpus(tiny_model_folder, tmp_path):
 import json, sys
 from pathlib import Path
 from sentence_transformers import SentenceTransformer
-from steps.common import corpus, encoder, files, pipeline
+from steps.common import corpus, files, pipeline
+from steps.common.job import Job, Options
 from steps.common.output import Output
 from steps.common.backends import Settings
 from steps.common.backends.load import load_backend
 model = SentenceTransformer({str(tiny_model_folder)!r}, device="cpu")
-backend = load_backend(Settings("torch", "f32", 256, device="cpu"), model, store=None, calibration=list)
-options = encoder.Options(dtype="float32", truncate_dim=None, normalize=False, rows_per_part=50_000, keep_text=True)
+backend = load_backend(Settings("torch", "f32", 256, None, "cpu", None, None), model, store=None, calibration=list)
+options = Options(dtype="float32", truncate_dim=None, normalize=False, rows_per_part=50_000, keep_text=True)
 peaks = []
 for rows in (20_000, 200_000):
     path = Path({str(tmp_path)!r}) / f"{{rows}}.csv"
@@ -143,7 +144,8 @@ for rows in (20_000, 200_000):
     out = path.with_suffix(".out")
     output = Output(files.locate(out), out)
     output.make()
-    result = pipeline.encode_corpus(corpus.open_corpus(path, id_column="id"), backend, output, options)
+    job = Job(corpus.open_corpus(path, id_column="id"), options, backend.dim)
+    result = pipeline.encode_corpus(job, backend, output)
     assert result.rows == rows
     peaks.append(result.metrics()["encode/peak_rss_mb"])
 print(json.dumps(peaks))

@@ -10,9 +10,11 @@ import pytest
 
 from steps.common import report, scoring
 from steps.common.gate import Findings
+from steps.common.pairs import GradedPairs, Paraphrases
 from steps.common.quality import Check
-from steps.common.scoring import Bootstrap, Difference
-from steps.common.suites import RetrievalSuite, Suite
+from steps.common.retrieval import Retrieval
+from steps.common.scoring import Difference
+from steps.common.spec import Bootstrap
 from steps.common.trials import Trial
 
 SENTENCES = [f"sentence {i} with <markup> & more" for i in range(6)]
@@ -32,9 +34,9 @@ def findings(tmp_path) -> Findings:
     path = tmp_path / "suite.csv"
     path.write_text("x")
     texts = [f"text {i}" for i in range(40)]
-    sts = Suite("sts pairs", path, texts, texts[::-1], rng.normal(size=40))
-    same = Suite("same", path, texts, texts[::-1], rng.integers(0, 2, 40).astype(float), "paraphrase")
-    search = RetrievalSuite(
+    sts = GradedPairs("sts pairs", path, texts, texts[::-1], rng.normal(size=40))
+    same = Paraphrases("same", path, texts, texts[::-1], rng.integers(0, 2, 40).astype(float))
+    search = Retrieval(
         "search",
         path,
         path,
@@ -42,7 +44,7 @@ def findings(tmp_path) -> Findings:
         [frozenset({f"d{i}"}) for i in range(5)],
         {f"d{i}": f"t {i}" for i in range(30)},
     )
-    equal = Suite("equal", path, texts, texts[::-1], rng.normal(size=40))
+    equal = GradedPairs("equal", path, texts, texts[::-1], rng.normal(size=40))
     undefined = scoring.score(
         equal, scoring.embed(equal, lambda role: lambda texts: np.ones((len(texts), 2), np.float32))
     )

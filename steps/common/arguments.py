@@ -23,6 +23,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from steps.common.backends.kinds import registered
 from steps.common.errors import UserError
 from steps.common.schema import STEPS
 
@@ -49,6 +50,9 @@ INFO_TOPICS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchp
 
 # Parameters of MLproject whose name is not the config key they set.
 ALIASES = {step: {"corpus": "corpus.path"} for step in ("encode", "benchmark", "main")}
+
+# Keys that once had another name, which the new one does not resemble: for the line that says what to type.
+RENAMED = {"model.known": "model.expected_facts", "tolerance.spearman": "tolerance.score"}
 
 # The steps that `main` runs, in order.
 CHAIN = ("log_model", "validate", "encode")
@@ -78,9 +82,12 @@ class Arguments:
 
 
 def register_schemas() -> None:
-    """Make the dataclasses of schema.py known to Hydra as `<step>_schema`."""
+    """Tell Hydra the dataclasses of schema.py, as `<step>_schema`, and what `backend=<name>` sets."""
+    store = ConfigStore.instance()
     for step, schema in STEPS.items():
-        ConfigStore.instance().store(name=f"{step}_schema", node=schema, provider="steps.common.schema")
+        store.store(name=f"{step}_schema", node=schema)
+    for kind in registered().values():
+        store.store(group="backend", name=kind.name, node={"defaults": ["auto", "_self_"], **kind.choice})
 
 
 def translate(step: str, argv: list[str]) -> Arguments:
@@ -285,12 +292,24 @@ def parse(overrides: list[str]) -> list[Override]:
 
 
 def groups() -> dict[str, list[str]]:
-    """The folders of conf/ and the names of their files."""
-    return {
-        folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
+    """The folders of conf/, and what may be chosen of each: a file is a choice, unless its name begins with _.
+
+    Such a file holds every key with its comment, and the others what differs. The backends are choices without a file.
+    """
+    found = {
+        folder.name: {path.stem for path in folder.glob("[!_]*.yaml")}
         for folder in sorted(CONF.iterdir())
         if folder.is_dir()
     }
+    found["backend"] |= set(registered())
+    return {group: sorted(choices) for group, choices in found.items()}
+
+
+def help_template(step: str, manual: str) -> str:
+    """What --help shows, for Hydra to fill in: the step's manual, its groups with their choices, and the config."""
+    chosen = [f"{name}: {', '.join(choices)}" for name, choices in groups().items() if field_type(STEPS[step], name)]
+    lines = [manual.strip(), "", *(["== Groups: type group=choice ==", *chosen, ""] if chosen else [])]
+    return "\n".join([*lines, "== Config: type key=value ==", "$CONFIG"])
 
 
 def known_keys(schema: type, prefix: str = "") -> list[str]:
@@ -329,8 +348,7 @@ def check(step: str, overrides: list[str], multirun: bool = False, complete: boo
             config = _compose(step, choice)
             _check_values(config, STEPS[step], complete)
             _check_suites(parsed, config)
-            if step == "encode":
-                _check_effect(parsed, config)
+            _check_effect(step, parsed, config)
             configs.append(config)
     if step == "encode":
         _check_outputs(parsed, configs)
@@ -367,28 +385,41 @@ def _check_suites(parsed: list[Override], config: DictConfig) -> None:
         )
 
 
-# A key of encode, and what it is for: another key and the values with which it does something.
-NEEDED = (
-    ("corpus.chunk_pooling", "corpus.long_text", ("chunk",)),
-    ("corpus.chunk_overlap", "corpus.long_text", ("chunk",)),
-    ("corpus.text_column", "corpus.template", (None,)),
-    ("backend.streams", "backend.name", ("openvino", "auto")),
-)
+# By step: a key, and what it is for, another key and the values with which it does something.
+NEEDED: dict[str, tuple[tuple[str, str, tuple], ...]] = {
+    "encode": (
+        ("corpus.chunk_pooling", "corpus.long_text", ("chunk",)),
+        ("corpus.chunk_overlap", "corpus.long_text", ("chunk",)),
+        ("corpus.text_column", "corpus.template", (None,)),
+        ("backend.streams", "backend.name", ("openvino", "auto")),
+    ),
+    "validate": tuple(
+        (f"serving.{key}", "serving.enabled", (True,)) for key in ("port", "start_timeout", "clients", "load_seconds")
+    ),
+}
 
 
-def _check_effect(parsed: list[Override], config: DictConfig) -> None:
-    """Refuse a setting of encode that would change nothing beside the others."""
+def _check_effect(step: str, parsed: list[Override], config: DictConfig) -> None:
+    """Refuse a setting that would change nothing beside the others."""
     typed = {override.key_or_group for override in parsed if not override.is_delete()}
-    for key, other, values in NEEDED:
+    for key, other, values in NEEDED.get(step, ()):
         value = OmegaConf.select(config, other)
-        value = value.name if isinstance(value, Enum) else value
         if key in typed and value not in values:
-            expected = "null" if values[0] is None else values[0]
-            raise UserError(f"{key} changes nothing with {other}={value}; it is for {other}={expected}. Leave one out.")
-    if "accept_changes" in typed and config.accept_changes and config.output is None:
+            found, expected = _in_yaml(value), _in_yaml(values[0])
+            raise UserError(f"{key} changes nothing with {other}={found}; it is for {other}={expected}. Leave one out.")
+    if step == "encode" and "accept_changes" in typed and config.accept_changes and config.output is None:
         raise UserError(
             "accept_changes is for an output that was begun before; give -P output=<folder or URI> with it."
         )
+    chosen = typed.intersection(("backend", "backend.name", "backend.precision"))
+    if step == "benchmark" and chosen:
+        raise UserError(
+            f"{min(chosen)} changes nothing in a benchmark, which times each of `candidates`. Type candidates=[torch/f32,openvino/int8] to choose them."
+        )
+
+
+def _in_yaml(value: object) -> str:
+    return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
 
 
 def _check_outputs(parsed: list[Override], configs: list[DictConfig]) -> None:
@@ -451,7 +482,8 @@ def _check_member(group: str, member, members: list[str]) -> None:
 
 
 def _nearest(word: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    near = [word.replace(old, new) for old, new in RENAMED.items() if f"{word}.".startswith(f"{old}.")]
+    near = near or difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     if not near:
         # The right leaf under the wrong node (batch_size for backend.batch_size).
         leaf = word.rpartition(".")[2]

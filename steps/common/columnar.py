@@ -1,6 +1,7 @@
 """Rows of files that hold columns: Parquet, Arrow and Feather, ORC. Knows neither MLflow nor Hydra."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -8,18 +9,21 @@ import pyarrow.parquet as pq
 from steps.common.column_types import without_views
 from steps.common.errors import UserError
 from steps.common.files import BUFFER, Place, first_line
-from steps.common.rows import Column, Rows, position
+from steps.common.rows import BEGINNING, Column, Mark, Rows, position
 
 # Bytes of text after which rows are handed on, however few they are.
 CHUNK_BYTES = 32_000_000
 
 
-def columnar_rows(place: Place, format: str, columns: list[Column], size: int) -> Iterator[Rows]:
+def columnar_rows(
+    place: Place, format: str, columns: list[Column], size: int, first: int = 0, mark: Mark = BEGINNING
+) -> Iterator[Rows]:
+    """The rows of a file from row `first` on; `mark` is a place at or before it."""
     batches = {"parquet": _parquet_batches, "arrow": _arrow_batches, "orc": _orc_batches}[format]
     try:
-        for batch in batches(place, columns, size):
-            for slice in _slices(batch, size):
-                yield _columnar_chunk(slice, columns)
+        for batch, row, after in batches(place, columns, size, first, mark):
+            for slice, is_last in _slices(batch, size, skip=max(0, first - row)):
+                yield replace(_columnar_chunk(slice, columns), next=after if is_last else None)
     except FileNotFoundError:
         raise UserError(f"there is nothing at {place} (any more). Check its spelling, or bring it back.") from None
     except PermissionError as error:
@@ -28,15 +32,17 @@ def columnar_rows(place: Place, format: str, columns: list[Column], size: int) -
         raise UserError(f"{place} is damaged, or no file of {format}: {first_line(error)}.") from None
 
 
-def _slices(batch: pa.RecordBatch, size: int) -> Iterator[pa.RecordBatch]:
-    """Cut a batch at `size` rows, and where rows are long: a slice copies nothing, but what is made of it does."""
+def _slices(batch: pa.RecordBatch, size: int, skip: int) -> Iterator[tuple[pa.RecordBatch, bool]]:
+    """Cut a batch behind its first rows at `size` rows, and where rows are long: a slice copies nothing, but what is made
+    of it does. With each, whether it is the last."""
     # Sound, or what is read of it may be outside its memory.
     batch.validate()
+    batch = batch.slice(skip)
     while batch.num_rows:
         rows = min(size, batch.num_rows)
         while rows > 1 and batch.slice(0, rows).nbytes > CHUNK_BYTES:
             rows = (rows + 1) // 2
-        yield batch.slice(0, rows)
+        yield batch.slice(0, rows), rows == batch.num_rows
         batch = batch.slice(rows)
 
 
@@ -104,16 +110,25 @@ def _check_schema(place: Place, schema: pa.Schema, columns: list[Column]) -> Non
             raise UserError(f"{place}: column {column.name!r} is {kind}, which cannot be written into a template.")
 
 
-def _parquet_batches(place: Place, columns: list[Column], size: int) -> Iterator[pa.RecordBatch]:
+# Some rows of a file, the number of the first, and where the row after them can be read.
+Batch = tuple[pa.RecordBatch, int, Mark | None]
+
+
+def _parquet_batches(place: Place, columns: list[Column], size: int, first: int, mark: Mark) -> Iterator[Batch]:
+    """From the row group on that row `first` is in: the end of the file says where each begins, and needs no marks."""
     names = list(dict.fromkeys(column.name for column in columns))
     with place.filesystem.open_input_file(place.path) as source:
         # A buffer, or a whole column of a row group would be read at once.
         file = pq.ParquetFile(source, buffer_size=BUFFER)
         _check_schema(place, file.schema_arrow, columns)
-        rows = 0
-        for batch in file.iter_batches(batch_size=_rows_at_once(file, size), columns=names):
+        group = rows = 0
+        while group < file.num_row_groups and rows + file.metadata.row_group(group).num_rows <= first:
+            rows += file.metadata.row_group(group).num_rows
+            group += 1
+        groups = list(range(group, file.num_row_groups))
+        for batch in file.iter_batches(batch_size=_rows_at_once(file, size), row_groups=groups, columns=names):
+            yield batch, rows, None
             rows += batch.num_rows
-            yield batch
         if rows != file.metadata.num_rows:
             raise UserError(f"{place} is damaged: it holds {rows} rows, and says {file.metadata.num_rows}.")
 
@@ -129,20 +144,23 @@ def _rows_at_once(file: pq.ParquetFile, size: int) -> int:
     return max(1, min(size, int(CHUNK_BYTES / longest)))
 
 
-def _arrow_batches(place: Place, columns: list[Column], size: int) -> Iterator[pa.RecordBatch]:
-    """Both forms of Arrow's own format: the file (also Feather, version 2) and the stream."""
+def _arrow_batches(place: Place, columns: list[Column], size: int, first: int, mark: Mark) -> Iterator[Batch]:
+    """Both forms of Arrow's own format: the file (also Feather, version 2) and the stream, which has no marks."""
     names = list(dict.fromkeys(column.name for column in columns))
     with place.filesystem.open_input_file(place.path) as source:
         magic = source.read(6)
         source.seek(0)
         if magic[:4] == b"FEA1":
             raise UserError(f"{place} is of Feather version 1; save it again as version 2, or as Parquet.")
-        opened: Callable = pa.ipc.open_file if magic == b"ARROW1" else pa.ipc.open_stream
-        reader = opened(source)
+        is_file = magic == b"ARROW1"
+        reader = pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)
         _check_schema(place, reader.schema, columns)
-        batches = map(reader.get_batch, range(reader.num_record_batches)) if magic == b"ARROW1" else reader
-        for batch in batches:
-            yield batch.select(names)
+        row, start = mark.row, mark.position
+        batches = map(reader.get_batch, range(start, reader.num_record_batches)) if is_file else reader
+        for number, batch in enumerate(batches, start=start + 1):
+            end = row + batch.num_rows
+            yield batch.select(names), row, Mark(end, number) if is_file else None
+            row = end
         if magic == STREAM_BEGIN + magic[4:]:
             _check_end(place, source)
 
@@ -167,12 +185,15 @@ def _check_end(place: Place, source: pa.NativeFile) -> None:
         )
 
 
-def _orc_batches(place: Place, columns: list[Column], size: int) -> Iterator[pa.RecordBatch]:
+def _orc_batches(place: Place, columns: list[Column], size: int, first: int, mark: Mark) -> Iterator[Batch]:
     from pyarrow import orc
 
     names = list(dict.fromkeys(column.name for column in columns))
     with place.filesystem.open_input_file(place.path) as source:
         file = orc.ORCFile(source)
         _check_schema(place, file.schema, columns)
-        for stripe in range(file.nstripes):
-            yield file.read_stripe(stripe, columns=names)
+        row = mark.row
+        for stripe in range(mark.position, file.nstripes):
+            batch = file.read_stripe(stripe, columns=names)
+            yield batch, row, Mark(row + batch.num_rows, stripe + 1)
+            row += batch.num_rows

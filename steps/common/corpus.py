@@ -4,7 +4,9 @@
 corpus is reported in seconds, not after hours.
 """
 
+import base64
 import bisect
+import contextlib
 import functools
 import hashlib
 import itertools
@@ -14,7 +16,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -34,8 +36,7 @@ from steps.common.readers import (
     read_rows,
     split_name,
 )
-from steps.common.repeats import RepeatCounter
-from steps.common.rows import Column, Rows, missing, null_like
+from steps.common.rows import BEGINNING, Column, Mark, Rows, missing, null_like
 
 logger = logging.getLogger("steps")
 
@@ -66,13 +67,21 @@ class Source:
     sha256: str
     # Columns that its folders name, as in lang=en/part-0.csv.
     keys: dict[str, str | None]
+    # Places in it where reading can begin, in order.
+    marks: tuple[Mark, ...] = field(default=(), repr=False)
+
+    def find_mark(self, row: int) -> Mark:
+        """The last place at or before a row where reading can begin."""
+        index = bisect.bisect_right(self.marks, row, key=lambda mark: mark.row)
+        return self.marks[index - 1] if index else BEGINNING
 
 
 @dataclass(frozen=True)
 class Fields:
-    """Which columns of a corpus make a row, and what becomes of a row that has no text to embed.
+    """Which columns of a corpus make a row, and what happens to a row without a text to embed.
 
-    on_bad_row: "null" keeps its place, "error" refuses it, "auto" keeps the place of a null text and refuses the rest.
+    on_bad_row: keep_nulls keeps the row of a null text, with a null embedding, embeds an empty text, and refuses a row
+    that cannot be read. keep_all keeps all of these rows with a null embedding. refuse_all refuses them.
     """
 
     text_column: str
@@ -103,8 +112,6 @@ class Corpus:
     fields: Fields
     id_type: pa.DataType
     keep_types: dict[str, pa.DataType]
-    # Texts that stand in more than one row: hash of the text in this process -> rows.
-    repeats: dict[int, int] = field(default_factory=dict, repr=False)
 
     @property
     def rows(self) -> int:
@@ -164,35 +171,81 @@ class Corpus:
         """The number of each source's first row."""
         return [0, *itertools.accumulate(source.rows for source in self.sources[:-1])]
 
-    def batches(self, size: int) -> Iterator[pa.RecordBatch]:
-        """Stream the corpus in its own order, at most `size` rows at a time.
+    def batches(self, size: int, first: int = 0, end: int | None = None) -> Iterator[pa.RecordBatch]:
+        """Stream rows [first, end) in the order of the corpus, at most `size` rows at a time.
+
+        Reading begins at the last mark before `first`. Where a batch ends also depends on the files and on `first`, so
+        join batches before anything that must not depend on that.
+
+        A change of a file's size or modification time is noticed, before its rows are handed on. A change of its
+        content that leaves both as they were is noticed only where a file of lines is read as a whole: its digest is
+        compared before the last batch is handed on.
+
+        Args:
+            end: None for the end of the corpus.
 
         Raises:
             UserError: a file that can no longer be read as it was when the corpus was opened.
         """
-        first = 0
-        for source in self.sources:
-            _check_unchanged(source)
-            digest, end = hashlib.sha256(), first + source.rows
-            # The last rows of a file are handed on once the whole of it was found to be what it was.
-            last: pa.RecordBatch | None = None
-            for rows in _read(source.place, self.format, self.fields, size, source.keys, digest):
-                if first + len(rows) > end:
-                    raise _changed(source.place, f"it held {source.rows} rows")
+        end = self.rows if end is None else end
+        for source, row in zip(self.sources, self._first_rows):
+            begin, stop = max(first - row, 0), min(end - row, source.rows)
+            # A file without rows may have some by now.
+            if begin < stop or begin == stop == source.rows == 0:
+                yield from self._batches_of(source, row, size, begin, stop)
+
+    def _batches_of(self, source: Source, first_row: int, size: int, begin: int, stop: int) -> Iterator[pa.RecordBatch]:
+        """Rows [begin, stop) of a file, whose first row is `first_row` of the corpus."""
+        is_whole = begin == 0 and stop == source.rows
+        digest = hashlib.sha256() if is_whole and self.format in LINE_FORMATS else None
+        _check_unchanged(source)
+        row = begin
+        # The last batch is held back until the file is found unchanged.
+        last: pa.RecordBatch | None = None
+        stream = _read(
+            source.place, self.format, self.fields, size, source.keys, digest, None, begin, source.find_mark(begin)
+        )
+        with contextlib.closing(stream):
+            for rows in stream:
                 if source.place.local is not None:
                     # Before these rows are used: elsewhere it would be a request for each batch.
                     _check_unchanged(source)
+                if row + len(rows) > source.rows:
+                    raise _changed(source.place, f"it held {source.rows} rows")
                 if last is not None:
                     yield last
-                last = self._batch(source, rows, first)
-                first += len(rows)
-            if first != end:
-                raise _changed(source.place, f"it held {source.rows} rows")
-            if self.format in LINE_FORMATS and digest.hexdigest() != source.sha256:
-                raise _changed(source.place, "its content is another")
-            _check_unchanged(source)
-            if last is not None:
-                yield last
+                last = self._batch(source, rows, first_row + row).slice(0, stop - row)
+                row += len(rows)
+                if row >= stop < source.rows:
+                    break
+        if row < stop:
+            raise _changed(source.place, f"it held {source.rows} rows")
+        if digest is not None and digest.hexdigest() != source.sha256:
+            raise _changed(source.place, "its content is another")
+        _check_unchanged(source)
+        if last is not None:
+            yield last
+
+    def noted(self) -> dict:
+        """What was found when the corpus was read through, as JSON has it: `open_corpus` takes it in place of reading."""
+        types = pa.schema([("id", self.id_type), *self.keep_types.items()])
+        found = {
+            **_asked(self.format, self.fields),
+            "types": base64.b64encode(types.serialize()).decode(),
+            "sources": [
+                {
+                    "name": source.place.name,
+                    "keys": source.keys,
+                    "bytes": source.bytes,
+                    "rows": source.rows,
+                    "null_rows": source.null_rows,
+                    "sha256": source.sha256,
+                    "marks": [[mark.row, mark.position, mark.lines] for mark in source.marks],
+                }
+                for source in self.sources
+            ],
+        }
+        return {**found, "digest": _digest_of(found)}
 
     def _batch(self, source: Source, rows: "_TextRows", first: int) -> pa.RecordBatch:
         count = len(self.fields.value_columns) - len(self.fields.keep_columns)
@@ -217,9 +270,10 @@ def open_corpus(
     id_column: str | None = None,
     template: str | None = None,
     keep_columns: Sequence[str] = (),
-    on_bad_row: str = "auto",
+    on_bad_row: str = "keep_nulls",
     delimiter: str | None = None,
     quoting: str = "csv",
+    noted: dict | None = None,
 ) -> Corpus:
     """Find the files of a corpus and check that every row of them can be read.
 
@@ -230,6 +284,8 @@ def open_corpus(
         keep_columns: columns that go with the text.
         delimiter: what stands between the cells of CSV and TSV, a character or "tab"; None for that of the format.
         quoting: csv (a cell may stand in quotes) or none (a quote is a character like any other).
+        noted: what `Corpus.noted` has given before. Where files of the same names hold the same bytes, and are read the
+            same way, it is taken and the files are only hashed.
 
     Raises:
         UserError: no file, an unknown or mixed format, a missing column, no row at all, a file that cannot be read, a
@@ -246,8 +302,11 @@ def open_corpus(
         text_column, id_column, template, tuple(keep_columns), on_bad_row, _dialect(kind, delimiter, quoting)
     )
     _check_fields(fields, kind, places[0], partition_keys(path, places[0]))
-    counter = RepeatCounter()
-    scans = [_scan(place, kind, fields, partition_keys(path, place), counter) for place in places]
+    keys = [partition_keys(path, place) for place in places]
+    recalled = _recall(noted, kind, fields, places, keys)
+    if recalled is not None:
+        return recalled
+    scans = [_scan(place, kind, fields, held) for place, held in zip(places, keys)]
     if kind == "jsonl":
         _check_keys(fields, scans)
     types = [
@@ -268,11 +327,51 @@ def open_corpus(
         fields,
         types.pop(0) if id_column is not None else pa.int64(),
         dict(zip(fields.keep_columns, types)),
-        counter.repeats(),
     )
     if corpus.rows == 0:
         raise UserError(f"the corpus is empty: expected at least one row, found none in {path}.")
     return corpus
+
+
+def _asked(format: str, fields: Fields) -> dict:
+    """How files are read, as JSON has it."""
+    return json.loads(json.dumps({"format": format, "fields": asdict(fields)}))
+
+
+def _digest_of(found: dict) -> str:
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+
+
+def _recall(
+    noted: dict | None, format: str, fields: Fields, places: list[Place], keys: list[dict[str, str | None]]
+) -> Corpus | None:
+    """The corpus as it was noted; None where that is damaged, or of other files or another way to read them."""
+    if not isinstance(noted, dict):
+        return None
+    found = {name: value for name, value in noted.items() if name != "digest"}
+    if noted.get("digest") != _digest_of(found) or {**found, **_asked(format, fields)} != found:
+        return None
+    if [(one["name"], one["keys"]) for one in found["sources"]] != [
+        (place.name, of) for place, of in zip(places, keys)
+    ]:
+        return None
+    stamps = [files.stamp(place) for place in places]
+    if [one["bytes"] for one in found["sources"]] != [size for size, _ in stamps]:
+        return None
+    if any(files.sha256(place) != one["sha256"] for place, one in zip(places, found["sources"])):
+        return None
+    sources = [
+        Source(place, *stamp, one["rows"], one["null_rows"], one["sha256"], of, tuple(Mark(*at) for at in one["marks"]))
+        for place, stamp, of, one in zip(places, stamps, keys, found["sources"])
+    ]
+    types = pa.ipc.read_schema(pa.BufferReader(base64.b64decode(found["types"])))
+    return Corpus(
+        sources,
+        format,
+        fields,
+        types.field(0).type,
+        {name: types.field(i).type for i, name in enumerate(fields.keep_columns, start=1)},
+    )
 
 
 def _dialect(format: str, delimiter: str | None, quoting: str) -> Dialect:
@@ -385,13 +484,22 @@ class _TextRows:
     values: list[pa.Array]
     lines: pa.Array | None
     reasons: dict[int, str]
+    next: Mark | None
 
     def __len__(self) -> int:
         return len(self.texts)
 
 
 def _read(
-    place: Place, format: str, fields: Fields, size: int, keys: dict[str, str | None], digest=None, seen=None
+    place: Place,
+    format: str,
+    fields: Fields,
+    size: int,
+    keys: dict[str, str | None],
+    digest=None,
+    seen=None,
+    first: int = 0,
+    mark: Mark = BEGINNING,
 ) -> Iterator[_TextRows]:
     columns = fields.text_columns + fields.value_columns
     inside = [column for column in columns if column.name not in keys]
@@ -399,8 +507,8 @@ def _read(
         raise UserError(
             f"{place}: every column that was asked for is in the names of its folders; expected a text too."
         )
-    first, seen = 0, {} if seen is None else seen
-    for rows in read_rows(place, format, inside, size, digest, fields.dialect, seen):
+    seen = {} if seen is None else seen
+    for rows in read_rows(place, format, inside, size, digest, fields.dialect, seen, first, mark):
         held = iter(rows.arrays)
         arrays = [
             pa.array([keys[column.name]] * len(rows), pa.string()) if column.name in keys else next(held)
@@ -408,7 +516,7 @@ def _read(
         ]
         texts, values = arrays[: len(fields.text_columns)], arrays[len(fields.text_columns) :]
         text = texts[0] if fields.template is None else _fill(fields.template, fields.text_columns, texts)
-        made = _TextRows(text, values, rows.lines, dict(rows.reasons))
+        made = _TextRows(text, values, rows.lines, dict(rows.reasons), rows.next)
         try:
             judged = _judge(place, fields.on_bad_row, made, rows, first)
         except UserError:
@@ -443,23 +551,25 @@ def _judge(place: Place, on_bad_row: str, made: _TextRows, rows: Rows, first: in
     if made.texts.null_count:
         for row in pc.indices_nonzero(pc.is_null(made.texts)).to_pylist():
             reasons.setdefault(row, "null")
-    if on_bad_row != "auto":
+    if on_bad_row != "keep_nulls":
         # Lengths before and after, so that the texts themselves are not gone through one by one.
         blank = pc.equal(pc.binary_length(pc.utf8_trim_whitespace(made.texts)), 0)
         for row in pc.indices_nonzero(pc.fill_null(blank, False)).to_pylist():
             reasons.setdefault(row, "only white space" if made.texts[row].as_py() else "empty")
         for row in pc.indices_nonzero(pc.fill_null(pc.match_substring(made.texts, "\0"), False)).to_pylist():
             reasons.setdefault(row, "with a NUL character, as broken text has")
-    refused = broken if on_bad_row == "auto" else sorted(reasons) if on_bad_row == "error" else []
+    refused = {"keep_nulls": broken, "keep_all": [], "refuse_all": sorted(reasons)}[on_bad_row]
     if refused:
         raise _refusal(place, refused[0], reasons[refused[0]], rows, first)
-    return _TextRows(null_like(made.texts, reasons), made.values, made.lines, reasons) if reasons else made
+    return replace(made, texts=null_like(made.texts, reasons)) if reasons else made
 
 
 def _refusal(place: Place, row: int, reason: str, rows: Rows, first: int) -> UserError:
     where = f"line {rows.lines[row].as_py()}" if rows.lines is not None else f"row {first + row + 1}"
     what = f"the text is {reason}" if reason.startswith(("null", "empty", "only ", "with a NUL")) else reason
-    remedy = " ".join(filter(None, [advice(place, reason), "corpus.on_bad_row=null keeps the place of such rows."]))
+    remedy = " ".join(
+        filter(None, [advice(place, reason), "corpus.on_bad_row=keep_all keeps such rows, with a null embedding."])
+    )
     return UserError(f"{place} {where}: {what}. {remedy}")
 
 
@@ -474,24 +584,23 @@ class _Scan:
     seen: dict[str, None]
 
 
-def _scan(place: Place, format: str, fields: Fields, keys: dict[str, str | None], counter: RepeatCounter) -> _Scan:
-    """Read a file through: its rows, nulls and digest, and the types of each of its values.
-
-    `counter` is shown its texts.
-    """
+def _scan(place: Place, format: str, fields: Fields, keys: dict[str, str | None]) -> _Scan:
+    """Read a file through: its rows, nulls, marks and digest, and the types of each of its values."""
     size, modified = files.stamp(place)
     types: list[dict[pa.DataType, None]] = [{} for _ in fields.value_columns]
     rows = nulls = 0
-    digest, seen = hashlib.sha256(), {}
+    digest, seen, marks = hashlib.sha256(), {}, []
     for chunk in _read(place, format, fields, SCAN, keys, digest, seen):
         rows += len(chunk)
         nulls += chunk.texts.null_count
-        counter.add(chunk.texts.to_pylist())
+        if chunk.next is not None:
+            marks.append(chunk.next)
         for i, (found, values) in enumerate(zip(types, chunk.values)):
             is_id = i == 0 and fields.id_column is not None
             found[_id_type_of_strings(values) if is_id and format in DELIMITERS else _type_of(values, format)] = None
     sha256 = digest.hexdigest() if format in LINE_FORMATS else files.sha256(place)
-    return _Scan(Source(place, size, modified, rows, nulls, sha256, keys), [list(found) for found in types], seen)
+    source = Source(place, size, modified, rows, nulls, sha256, keys, tuple(marks))
+    return _Scan(source, [list(found) for found in types], seen)
 
 
 def _type_of(values: pa.Array, format: str) -> pa.DataType:

@@ -35,9 +35,6 @@ TOPICS = (
     "#5f6fd8", "#e37f5a",
 )  # fmt: skip
 
-# Most points of a scatter: more are a blot, and a page of megabytes.
-MOST_POINTS = 1500
-
 
 @dataclass(frozen=True)
 class Figure:
@@ -146,52 +143,18 @@ def suites(
 
 
 def agreement(score: Score) -> Figure:
-    """How the cosines of a suite go with what people said; for retrieval, how well each query was answered."""
+    """What a suite shows of its pairs or queries, such as how their cosines go with what people said."""
     suite = score.suite
-    names = {"sts": "gold against cosine", "paraphrase": "cosine by label", "retrieval": "nDCG@10 by query"}
-    captions = {
-        "sts": "A point is a pair: a good model's cloud rises from left to right.",
-        "paraphrase": "The less the two overlap, the better the model tells them apart.",
-        "retrieval": "Queries by how high their documents stand: 1 is at the very top, 0 is not among the first ten.",
-    }
 
     def make(ink: str, faint: str) -> Canvas:
         figure, axes = _canvas(3.3, ink, faint)
         axes.grid(color=faint, linewidth=0.6)
-        if suite.kind == "retrieval":
-            axes.hist(score.units.ravel(), bins=20, range=(0, 1), color=BLUE)
-            axes.set(xlabel="nDCG@10", ylabel="queries")
-        elif suite.kind == "paraphrase":
-            for label, colour, name in ((0, GREY, "other meaning"), (1, BLUE, "same meaning")):
-                axes.hist(
-                    score.units[suite.scores == label], bins=25, range=(-0.2, 1), color=colour, alpha=0.7, label=name
-                )
-            axes.set(xlabel="cosine", ylabel="pairs")
+        suite.draw(axes, score.units, (BLUE, GREY))
+        if axes.get_legend_handles_labels()[1]:
             _legend(figure, ink)
-        else:
-            rows = np.linspace(0, len(suite) - 1, min(len(suite), MOST_POINTS)).round().astype(int)
-            # Moved a little aside, so that equal grades do not hide each other.
-            width = 0.012 * float(np.ptp(suite.scores))
-            aside = np.random.default_rng(0).uniform(-width, width, len(rows))
-            axes.scatter(
-                suite.scores[rows] + aside,
-                score.units[rows],
-                s=9,
-                color=BLUE,
-                alpha=0.5,
-                linewidths=0,
-                rasterized=len(rows) > 400,
-            )
-            axes.set(xlabel="grade by people", ylabel="cosine")
         return figure
 
-    shown = f" {MOST_POINTS:,} of {len(suite):,} pairs." if suite.kind == "sts" and len(suite) > MOST_POINTS else ""
-    return Figure(
-        f"agreement-{suite.name.replace(' ', '-')}",
-        f"{suite.name}: {names[suite.kind]}",
-        captions[suite.kind] + shown,
-        make,
-    )
+    return Figure(f"agreement-{suite.name.replace(' ', '-')}", f"{suite.name}: {suite.figure}", suite.caption, make)
 
 
 def heatmap(embeddings: np.ndarray, sentences: Sequence[str]) -> Figure:

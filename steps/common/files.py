@@ -1,12 +1,10 @@
-"""Files wherever they are: local paths and URIs through pyarrow's filesystems, and fsspec's where pyarrow has none.
-
-Knows neither MLflow nor Hydra.
-"""
+"""Files wherever they are: local paths and URIs through pyarrow's filesystems, and fsspec's where pyarrow has none."""
 
 import bz2
 import contextlib
 import functools
 import glob
+import gzip
 import hashlib
 import io
 import lzma
@@ -17,6 +15,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Protocol
 from urllib.parse import quote, unquote_to_bytes
 
 import pyarrow as pa
@@ -39,11 +38,13 @@ BUFFER, REMOTE_BUFFER = 1 << 20, 8 << 20
 # Characters of a library's error that are shown.
 LONGEST_ERROR = 300
 
-# Seconds after which a request to Google's storage, which knows no less than 15 minutes, is given up.
+# Seconds after which a request to Google's storage is given up; its own default is 15 minutes.
 GS_PATIENCE = 60
 
-# Compressed bytes taken at a time: what is left of them is copied with every piece that comes out.
+# Compressed bytes read at a time: the decoder copies what is left of them with every piece it returns.
 PIECE = 1 << 18
+
+BREAKS_OFF = "it breaks off before its end"
 
 
 @dataclass(frozen=True)
@@ -89,10 +90,11 @@ def local_name(given: str) -> str:
     """
     if not given.lower().startswith("file:/"):
         return given
-    host, path = FILE_URI.fullmatch(given).groups(default="")
+    match = FILE_URI.fullmatch(given)
+    host, path = match.groups(default="") if match else ("", "")
     if host.lower() not in ("", "localhost") or not path:
         raise UserError(
-            f"{given} is no path on this machine; expected file:/// and an absolute path, as in file:///data/x."
+            f"{given} is not a path on this machine; expected file:/// and an absolute path, as in file:///data/x."
         )
     return os.fsdecode(unquote_to_bytes(path))
 
@@ -103,12 +105,13 @@ def locate(given: Path | str) -> Place:
     The path of a URI is taken as it is typed, as the tools of the stores do: a space is a space, and %20 three characters.
 
     Raises:
-        UserError: a scheme nobody knows, or whose library is not installed.
+        UserError: an unknown scheme, or one whose library is not installed.
     """
     text = str(given)
-    if not is_uri(text):
+    match = URI.fullmatch(text)
+    if match is None or not is_uri(text):
         return Place(fs.LocalFileSystem(), local_name(text))
-    scheme, authority, path, options = URI.fullmatch(text).groups(default="")
+    scheme, authority, path, options = match.groups(default="")
     user, at, host = authority.rpartition("@")
     account = user.partition(":")[0] + at if scheme.startswith("abfs") or ":" not in user else ""
     shown = f"{scheme}://{account}{host}{path}"
@@ -176,7 +179,7 @@ def reaching(place: Place | str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise UserError(f"there is nothing at {place} (any more). Check its spelling, or bring it back.") from None
+        raise UserError(f"{place} does not exist. Check the path, or restore the file.") from None
     except UserError:
         raise
     except Exception as error:
@@ -312,63 +315,87 @@ def _hidden(path: str) -> bool:
 
 
 def stamp(place: Place) -> tuple[int, int | None]:
-    """Size and time of change: what differs once a file was written again."""
+    """Size and modification time: they differ once a file was written again."""
     info = place.info()
     return info.size, info.mtime_ns
+
+
+class Digest(Protocol):
+    """A hash of hashlib."""
+
+    def update(self, data: bytes, /) -> None: ...
 
 
 class _Tee(io.RawIOBase):
     """A pyarrow stream as Python's, with a digest of all that is read."""
 
-    def __init__(self, stream: pa.NativeFile, digest):
-        self._stream, self._digest = stream, digest
+    def __init__(self, stream: pa.NativeFile, digest: Digest | None, start: int):
+        self._stream, self._digest, self._position = stream, digest, start
 
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer) -> int:
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
         data = self._stream.read(len(buffer))
         buffer[: len(data)] = data
+        self._position += len(data)
         if self._digest is not None:
             self._digest.update(data)
         return len(data)
 
 
 @contextlib.contextmanager
-def open_bytes(place: Place, compression: str | None = None, digest=None) -> Iterator[io.BufferedReader]:
-    """Stream a file, decompressed.
+def open_bytes(
+    place: Place,
+    compression: str | None = None,
+    digest: Digest | None = None,
+    *,
+    start: int = 0,
+    buffer: int | None = None,
+) -> Iterator[io.BufferedReader]:
+    """Stream a file, decompressed. `tell` of a stream that is not compressed is the position in the file.
 
     Args:
         compression: gz, bz2, xz or zst.
-        digest: a hashlib object that is shown the bytes of the file as it is, all of them once it was read to its end.
+        digest: updated with the bytes of the file as they are on disk; complete once the stream was read to its end.
+        start: position of the first byte to read; above 0 only without compression and digest.
+        buffer: bytes to read at a time; None for as many as suit the filesystem.
 
     Raises:
         UserError: what is compressed breaks off, or is something else.
     """
-    size = BUFFER if place.local is not None else REMOTE_BUFFER
-    with place.filesystem.open_input_stream(place.path, compression=None, buffer_size=0) as stream:
-        raw = io.BufferedReader(_Tee(stream, digest), size)
+    size = buffer or (BUFFER if place.local is not None else REMOTE_BUFFER)
+    with _open_at(place, start) as stream:
+        raw: Any = io.BufferedReader(_Tee(stream, digest, start), size)
         yield raw if compression is None else io.BufferedReader(_Decompressed(place, raw, compression), BUFFER)
-        # What was not asked for belongs to the file too.
-        while not raw.closed and raw.read(BUFFER):
+        # The digest covers the rest of the file too.
+        while digest is not None and not raw.closed and raw.read(BUFFER):
             pass
 
 
-class _Decompressed(io.RawIOBase):
-    """What is compressed in a file: all the streams that stand in it one after another, as pigz, pbzip2 or cat leave them.
+def _open_at(place: Place, start: int) -> pa.NativeFile:
+    if not start:
+        return place.filesystem.open_input_stream(place.path, compression=None, buffer_size=0)
+    stream = place.filesystem.open_input_file(place.path)
+    stream.seek(start)
+    return stream
 
-    The modules gzip, bz2 and lzma take damage behind the first stream for the end of the file, and rows would be lost.
-    """
+
+class _Decompressed(io.RawIOBase):
+    """What is compressed in a file: all the streams that stand in it one after another, as pigz, pbzip2 or cat leave them."""
 
     def __init__(self, place: Place, raw: io.BufferedReader, compression: str):
         self._place, self._compression = place, compression
-        self._pieces = self._zstd(raw) if compression == "zst" else self._streams(raw)
+        self._pieces = _decompress(raw, compression)
         self._piece = memoryview(b"")
 
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer) -> int:
+    def readinto(self, buffer: Any) -> int:
         while not self._piece:
             try:
                 piece = next(self._pieces, None)
@@ -383,45 +410,51 @@ class _Decompressed(io.RawIOBase):
         buffer[:count], self._piece = self._piece[:count], self._piece[count:]
         return count
 
-    def _streams(self, raw: io.BufferedReader) -> Iterator[bytes]:
-        new = {"gz": functools.partial(zlib.decompressobj, 31), "bz2": bz2.BZ2Decompressor, "xz": lzma.LZMADecompressor}
-        data, first = raw.read(PIECE), True
-        while data or first:
-            decoder = new[self._compression]()
-            while not decoder.eof:
-                piece = decoder.decompress(data, BUFFER)
-                if piece:
-                    yield piece
-                # zlib hands back what it has not looked at yet, the others keep it.
-                data = getattr(decoder, "unconsumed_tail", b"")
-                if not decoder.eof and not data and (not piece or getattr(decoder, "needs_input", True)):
-                    data = raw.read(PIECE)
-                    if not data and not piece:
-                        raise EOFError("it breaks off before its end")
-            data, first = decoder.unused_data, False
-            # Zeros between streams are padding.
-            while not data.lstrip(b"\0") and (data := raw.read(PIECE)):
-                pass
-            data = data.lstrip(b"\0")
 
-    def _zstd(self, raw: io.BufferedReader) -> Iterator[bytes]:
-        if not raw.peek(1):
-            raise EOFError("it breaks off before its end")
-        stream = pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd")
-        while piece := stream.read(BUFFER):
-            yield piece
+def _decompress(raw: io.BufferedReader, compression: str) -> Iterator[bytes]:
+    """Pieces of at most BUFFER bytes."""
+    if not raw.peek(1):
+        raise EOFError(BREAKS_OFF)
+    if compression in ("bz2", "xz"):
+        yield from _decompress_streams(raw, compression)
+        return
+    stream = (
+        gzip.GzipFile(fileobj=raw) if compression == "gz" else pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd")
+    )
+    while piece := stream.read(BUFFER):
+        yield piece
+
+
+def _decompress_streams(raw: io.BufferedReader, compression: str) -> Iterator[bytes]:
+    """The modules bz2 and lzma take damage behind the first stream for the end of the file, and rows would be lost
+    (test_damage_behind_the_first_stream_is_not_taken_for_the_end)."""
+    data = raw.read(PIECE)
+    while data:
+        decoder = bz2.BZ2Decompressor() if compression == "bz2" else lzma.LZMADecompressor()
+        while not decoder.eof:
+            piece = decoder.decompress(data, BUFFER)
+            if piece:
+                yield piece
+            data = b""
+            if not decoder.eof and decoder.needs_input:
+                data = raw.read(PIECE)
+                if not data and not piece:
+                    raise EOFError(BREAKS_OFF)
+        data = decoder.unused_data
+        # Zeros between streams are padding.
+        while not data.lstrip(b"\0") and (data := raw.read(PIECE)):
+            pass
+        data = data.lstrip(b"\0")
 
 
 def sha256(place: Place) -> str:
     """SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with reaching(place), open_bytes(place, digest=digest):
-        pass
-    return digest.hexdigest()
+    with reaching(place), open_bytes(place) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, without its full stop; the long ones of libraries are cut."""
+    """The first line of an error's message, without its full stop, cut to LONGEST_ERROR characters."""
     text = str(error).strip()
     line = text.splitlines()[0].rstrip(".") if text else type(error).__name__
     line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
@@ -429,5 +462,5 @@ def first_line(error: BaseException) -> str:
 
 
 def shortened(text: str) -> str:
-    """As much of a text as an error shows."""
+    """A text, cut to LONGEST_ERROR characters."""
     return text if len(text) <= LONGEST_ERROR else text[:LONGEST_ERROR] + " ..."

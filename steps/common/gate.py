@@ -1,4 +1,4 @@
-"""What validate asks of one model: groups of checks, and what they find. Knows no Hydra."""
+"""What validate asks of one model: groups of checks, and what they find."""
 
 import contextlib
 from collections.abc import Sequence
@@ -10,40 +10,15 @@ import pandas as pd
 
 from steps.common import environment, identity, openai_api, quality, sanity, scoring, serving, summary, trials
 from steps.common import model as models
-from steps.common.backends import Settings
 from steps.common.backends.check import Refused
-from steps.common.found import FoundModel
+from steps.common.found import FoundModel, download
 from steps.common.quality import Check
-from steps.common.suites import AnySuite, SuiteSpec
+from steps.common.rules import ValidateConf
+from steps.common.suite import Suite
 from steps.common.trials import Trial
 
 # Checks that say what is wrong inside a model.
 NAMES_CAUSE = ("known/", "unchanged/", "weights/", "tokenizer/")
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What is asked, and how much may be missed. The fields are explained in conf/validate.yaml."""
-
-    specs: Sequence[SuiteSpec]
-    bootstrap: scoring.Bootstrap
-    # Of the backend whose scores decide, and names of others to try: name/precision.
-    settings: Settings
-    candidates: Sequence[str]
-    candidate_pairs: int
-    sentences: Sequence[str]
-    max_cosine: float
-    latency_calls: int
-    # Tolerances.
-    parity: float
-    invariance: float
-    unit_length: float
-    spearman: float
-    # Of a server.
-    start_timeout: float
-    clients: int
-    seconds: float
-    fresh_environment: bool
 
 
 @dataclass(frozen=True)
@@ -100,7 +75,7 @@ class Findings:
     @property
     def regressed(self) -> list[str]:
         """The suites on which the champion is better, and not by noise."""
-        return scoring.regressions(self.differences)
+        return scoring.find_regressions(self.differences)
 
     def metrics(self) -> dict[str, float]:
         """What is logged beside the scores, by name."""
@@ -123,10 +98,10 @@ class Findings:
 def examine(
     found: FoundModel,
     folder: Path,
-    suites: Sequence[AnySuite],
+    suites: Sequence[Suite],
     champion: FoundModel | None,
     server: serving.Server | None,
-    rules: Rules,
+    rules: ValidateConf,
 ) -> Findings:
     """Load a model both ways and check all it claims. A check that cannot be made is a failed check.
 
@@ -138,10 +113,10 @@ def examine(
     findings = Findings()
     groups = {
         "identity": lambda: check_identity(found.tags, model.native),
-        "parity": lambda: check_loading(model, reference, rules.parity),
+        "parity": lambda: check_loading(model, reference, rules.tolerance.parity),
         # Before anything is timed: the server stops here.
         "serving": lambda: check_deployment(model, server, rules, findings),
-        "embeddings_api": lambda: check_embeddings_api(model, rules.parity),
+        "embeddings_api": lambda: check_embeddings_api(model, rules.tolerance.parity),
         "predict": lambda: check_behaviour(model, rules, findings),
         "quality": lambda: check_quality(model, suites, champion, rules, findings),
     }
@@ -182,27 +157,30 @@ def check_loading(model: Subject, reference: dict, tolerance: float) -> list[Che
     ]
 
 
-def check_deployment(model: Subject, server: serving.Server | None, rules: Rules, findings: Findings) -> list[Check]:
+def check_deployment(
+    model: Subject, server: serving.Server | None, rules: ValidateConf, findings: Findings
+) -> list[Check]:
     """A server of the model answers as it does, and it predicts in an environment of its own."""
     predict, examples = model.pyfunc.predict, models.input_example(model.folder)
+    tolerance, asked = rules.tolerance.parity, rules.serving
     if server is None:
         client = serving.InProcess(models.scoring_app(model.pyfunc))
-        checks, metrics = serving.check_protocol(client, predict, examples, model.params, rules.parity), {}
+        checks, metrics = serving.check_protocol(client, predict, examples, model.params, tolerance), {}
     else:
         checks, metrics = serving.check_server(
             server,
             predict,
             examples,
             model.params,
-            tolerance=rules.parity,
-            start_timeout=rules.start_timeout,
-            clients=rules.clients,
-            seconds=rules.seconds,
+            tolerance=tolerance,
+            start_timeout=asked.start_timeout,
+            clients=asked.clients,
+            seconds=asked.load_seconds,
         )
     findings.deployment = metrics | {"serving/ok": float(not quality.failed(checks))}
     if rules.fresh_environment:
         requirements, expected = model.folder / "requirements.txt", predict(examples)
-        checks += environment.check_fresh_environment(model.found.uri, requirements, examples, expected, rules.parity)
+        checks += environment.check_fresh_environment(model.found.uri, requirements, examples, expected, tolerance)
     return checks
 
 
@@ -219,9 +197,9 @@ def check_embeddings_api(model: Subject, tolerance: float) -> list[Check]:
     return openai_api.check_api(client, examples, model.pyfunc.predict(examples), tolerance)
 
 
-def check_behaviour(model: Subject, rules: Rules, findings: Findings) -> list[Check]:
+def check_behaviour(model: Subject, rules: ValidateConf, findings: Findings) -> list[Check]:
     """Form, invariance and robustness of what the model answers."""
-    sentences, predict = list(rules.sentences), model.pyfunc.predict
+    sentences, predict, tolerance = rules.sentences, model.pyfunc.predict, rules.tolerance
     embeddings = findings.sentences = predict(sentences)
     print("first 10 entries of each test embedding")
     summary.show_embeddings(sentences, embeddings)
@@ -234,24 +212,24 @@ def check_behaviour(model: Subject, rules: Rules, findings: Findings) -> list[Ch
         sentences,
         model.dim,
         models.normalizes(model.native),
-        unit_tolerance=rules.unit_length,
-        max_cosine=rules.max_cosine,
+        unit_tolerance=tolerance.unit_length,
+        max_cosine=tolerance.max_cosine,
     )
-    checks += sanity.check_output(embeddings, rules.max_cosine)
-    checks += quality.check_invariance(encode, sentences, rules.invariance)
-    checks += sanity.check_white_space(encode, model.native, sentences, rules.invariance)
-    checks += sanity.check_hostile(encode, sentences[0], rules.invariance)
+    checks += sanity.check_output(embeddings, tolerance.max_cosine)
+    checks += quality.check_invariance(encode, sentences, tolerance.invariance)
+    checks += sanity.check_white_space(encode, model.native, sentences, tolerance.invariance)
+    checks += sanity.check_hostile(encode, sentences[0], tolerance.invariance)
     checks += quality.check_refusals(predict, models.bad_inputs(), models.Refusal)
     findings.latency = quality.latencies_ms(predict, sentences, rules.latency_calls)
     return checks
 
 
 def check_quality(
-    model: Subject, suites: Sequence[AnySuite], champion: FoundModel | None, rules: Rules, findings: Findings
+    model: Subject, suites: Sequence[Suite], champion: FoundModel | None, rules: ValidateConf, findings: Findings
 ) -> list[Check]:
     """What the suites demand; and what became of each backend, which decides nothing."""
     with contextlib.ExitStack() as stack:
-        own = models.load_by_role(stack, model.found, model.folder, model.native, rules.settings)
+        own = models.load_by_role(stack, model.found, model.folder, model.native, rules.backend)
         findings.scores, embedded = score_all(suites, own, rules.bootstrap)
         if champion is not None:
             others = score_champion(champion, suites, rules)
@@ -260,12 +238,12 @@ def check_quality(
         findings.corpus = own(None)(models.sample_topics()[0])
     name, _ = identity.find_known(model.found.tags, models.facts(model.native))
     checks = []
-    for spec, score in zip(rules.specs, findings.scores):
-        if spec.below_champion is not None and champion is None:
+    for spec, score in zip(rules.scored_suites, findings.scores):
+        if spec.max_loss_to_champion is not None and champion is None:
             models.logger.warning(
-                "suite %s: below_champion=%g asks nothing, since there is no champion to compare with (champion=<run ID>)",
+                "suite %s: max_loss_to_champion=%g is ignored: no champion is given (champion=<run ID>)",
                 score.suite.name,
-                spec.below_champion,
+                spec.max_loss_to_champion,
             )
         findings.thresholds[score.suite.name] = spec.threshold
         if name in spec.references:
@@ -281,10 +259,12 @@ def check_quality(
     is_known = any(check.name == "known/parameters_sha256" and check.passed for check in findings.checks)
     if is_known or any(check.name.startswith(NAMES_CAUSE) for check in findings.failures):
         return checks
-    return checks + sanity.check_trained(findings.scores[0].value, rules.specs[0].threshold, score_of, model.native)
+    return checks + sanity.check_trained(
+        findings.scores[0].value, rules.scored_suites[0].threshold, score_of, model.native
+    )
 
 
-def score_all(suites: Sequence[AnySuite], encode_as, bootstrap) -> tuple[list[scoring.Score], list]:
+def score_all(suites: Sequence[Suite], encode_as, bootstrap) -> tuple[list[scoring.Score], list]:
     """A model's scores on all suites, by one backend, and the vectors they are made from."""
     scores, embedded = [], []
     for suite in suites:
@@ -294,18 +274,18 @@ def score_all(suites: Sequence[AnySuite], encode_as, bootstrap) -> tuple[list[sc
     return scores, embedded
 
 
-def score_champion(champion: FoundModel, suites: Sequence[AnySuite], rules: Rules) -> list[scoring.Score]:
+def score_champion(champion: FoundModel, suites: Sequence[Suite], rules: ValidateConf) -> list[scoring.Score]:
     """The champion's scores on the same suites, by torch in float32."""
     models.logger.info("scoring the champion %s on the same suites", champion.uri)
-    folder = models.download(champion)
+    folder = download(champion)
     native = models.load_native(folder)
     with contextlib.ExitStack() as stack:
-        encode_as = models.load_by_role(stack, champion, folder, native, rules.settings.of("torch/f32"))
+        encode_as = models.load_by_role(stack, champion, folder, native, rules.backend.of("torch/f32"))
         return score_all(suites, encode_as, rules.bootstrap)[0]
 
 
 def try_backends(
-    model: Subject, suites: Sequence[AnySuite], own: trials.ByRole, embedded: list, rules: Rules
+    model: Subject, suites: Sequence[Suite], own: trials.ByRole, embedded: list, rules: ValidateConf
 ) -> list[Trial]:
     """The backend of the config and every candidate beside torch in float32.
 
@@ -314,11 +294,11 @@ def try_backends(
     """
     samples = [suite.sample(rules.candidate_pairs) for suite in suites]
     # The rate of whole sentences, the same ones whatever the suites are.
-    pace = trials.Pace(models.sample_topics()[0], list(rules.sentences), rules.latency_calls)
+    pace = trials.Pace(models.sample_topics()[0], rules.sentences, rules.latency_calls)
     found = []
 
     def load(name: str, stack) -> trials.ByRole:
-        return models.load_by_role(stack, model.found, model.folder, model.native, rules.settings.of(name))
+        return models.load_by_role(stack, model.found, model.folder, model.native, rules.backend.of(name))
 
     with contextlib.ExitStack() as stack:
         exact = own if own.key == "torch/f32" else load("torch/f32", stack)
@@ -328,7 +308,9 @@ def try_backends(
                 with contextlib.ExitStack() as inner:
                     encode_as = {"torch/f32": exact, own.key: own}.get(name) or load(name, inner)
                     is_exact = encode_as is exact
-                    found.append(trials.judge(name, encode_as, samples, expected, rules.spearman, pace, is_exact))
+                    found.append(
+                        trials.judge(name, encode_as, samples, expected, rules.tolerance.score, pace, is_exact)
+                    )
             except Refused as refused:
                 found.append(Trial(name, False, refused.reason))
     return found

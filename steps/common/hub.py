@@ -1,4 +1,4 @@
-"""Datasets of the Hub, for suites that are read from there. Knows neither MLflow nor Hydra."""
+"""Datasets of the Hub, for suites that are read from there."""
 
 from pathlib import Path
 

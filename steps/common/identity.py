@@ -1,12 +1,9 @@
-"""Whether a model is what it was when it was logged, and what a model with its weights is known to be.
-
-Knows neither MLflow nor Hydra. What nobody has recorded cannot be checked: a model of unknown weights whose pooling or
-Normalize was changed before it was logged looks like any other model.
-"""
+"""What tells a model from a changed copy of it."""
 
 import hashlib
 import json
 from collections.abc import Iterable
+from typing import Any
 
 import tokenizers
 import torch
@@ -16,23 +13,23 @@ from sentence_transformers import SentenceTransformer
 from steps.common.arguments import CONF
 from steps.common.quality import Check, equal
 
-# Facts that a copy of a model shares with it, and a broken one does not.
+# Facts that are recorded when a model is logged, and compared when it is validated.
 COMPARED = (
     *("dimension", "max_seq_length", "pooling", "normalizes", "modules"),
     *("vocabulary", "tokenizer_sha256", "parameters_sha256"),
 )
 
-# What a tokenizer does beside its vocabulary: case, accents, punctuation, scripts, ends.
+# A text that shows what a tokenizer does beside its vocabulary: case, accents, punctuation, scripts.
 PROBE = "The Quick brown fox, naïve Ärger; 1,234.5% of state-of-the-art 東京 Привет \U0001f680!"
 
 
 def parameters_digest(model: SentenceTransformer) -> str:
-    """SHA-256 over the digests of all parameters, in the order in which the model has them, whatever they are called."""
+    """SHA-256 over the digests of all parameters, in the model's order; their names do not count."""
     digests = []
     for parameter in model.parameters():
         values = parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
         shape = f"{parameter.dtype} {tuple(parameter.shape)} ".encode()
-        digests.append(hashlib.sha256(shape + hashlib.sha256(values).digest()).hexdigest())
+        digests.append(hashlib.sha256(shape + hashlib.sha256(values.data).digest()).hexdigest())
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
@@ -42,11 +39,11 @@ def vocabulary(model: SentenceTransformer) -> dict[str, int]:
     if not hasattr(tokenizer, "get_vocab"):
         return {}
     entries = tokenizer.get_vocab()
-    # Those of word lists give the words in the order of their ids.
+    # The library's word tokenizers give a list, in the order of the ids.
     return dict(entries) if isinstance(entries, dict) else {word: i for i, word in enumerate(entries)}
 
 
-def find_tokenizer(model: SentenceTransformer):
+def find_tokenizer(model: SentenceTransformer) -> Any:
     """The tokenizer of a model's first module; None where it has none."""
     try:
         return model.tokenizer
@@ -55,7 +52,7 @@ def find_tokenizer(model: SentenceTransformer):
 
 
 def token_ids(model: SentenceTransformer, text: str) -> list[int] | None:
-    """The ids of a text, uncut; None where the model reads something else."""
+    """The ids of a text, not truncated; None for a model that reads no token ids."""
     tokenizer = find_tokenizer(model)
     if isinstance(tokenizer, tokenizers.Tokenizer):
         return tokenizer.encode(text, add_special_tokens=False).ids
@@ -65,7 +62,7 @@ def token_ids(model: SentenceTransformer, text: str) -> list[int] | None:
 
 
 def tokenizer_digest(model: SentenceTransformer) -> str:
-    """SHA-256 of the vocabulary and of what the tokenizer makes of a text; empty where there is nothing to compare."""
+    """SHA-256 of the vocabulary and of the token ids of PROBE; empty for a model without a vocabulary."""
     entries = vocabulary(model)
     if not entries:
         return ""
@@ -73,29 +70,20 @@ def tokenizer_digest(model: SentenceTransformer) -> str:
     return hashlib.sha256(known.encode()).hexdigest()
 
 
-def facts(model: SentenceTransformer) -> dict[str, str]:
-    """What tells a model from a broken copy of it, beside its modules."""
-    return {
-        "vocabulary": str(len(vocabulary(model))),
-        "tokenizer_sha256": tokenizer_digest(model),
-        "parameters_sha256": parameters_digest(model),
-    }
-
-
 def known_models() -> Iterable[tuple[str, str | None, dict[str, str]]]:
     """Name, SHA-256 of the weights file and known facts of each model in conf/model that has such facts."""
     for path in sorted((CONF / "model").glob("*.yaml")):
         spec = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if spec["known"]:
-            yield spec["name"], spec["weights_sha256"], spec["known"]
+        if spec.get("expected_facts"):
+            yield spec["name"], spec.get("weights_sha256"), spec["expected_facts"]
 
 
 def find_known(tags: dict[str, str], found: dict[str, str]) -> tuple[str, dict[str, str]]:
     """The name and known facts of the model that these tags and facts belong to: by its weights, else by its name.
 
-    A model logged with facts of its own (model.known) has those too, before the others.
+    A model logged with facts of its own (model.expected_facts) has those too, before the others.
     """
-    declared = json.loads(tags.get("known", "{}"))
+    declared = json.loads(tags.get("expected_facts", "{}"))
     for name, weights, known in known_models():
         digest = known.get("parameters_sha256")
         same_weights = (weights is not None and tags.get("weights_sha256") == weights) or (
@@ -107,12 +95,12 @@ def find_known(tags: dict[str, str], found: dict[str, str]) -> tuple[str, dict[s
 
 
 def check_unchanged(tags: dict[str, str], found: dict[str, str]) -> list[Check]:
-    """The model is what it was when it was logged. Tags that an older log_model did not write are left out."""
+    """The model's facts equal those recorded when it was logged; facts that an older log_model did not record are left out."""
     return [equal(f"unchanged/{fact}", found.get(fact), tags[fact]) for fact in COMPARED if fact in tags]
 
 
 def check_known(name: str, known: dict[str, str], found: dict[str, str]) -> list[Check]:
-    """The model is what a model of this name or these weights is known to be."""
+    """The model's facts equal those that a model of this name or these weights is known to have."""
     checks = []
     for fact, expected in known.items():
         check = equal(f"known/{fact}", found.get(fact), expected)

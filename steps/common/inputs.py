@@ -9,10 +9,13 @@ import re
 import shlex
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from steps.common import kinds
 from steps.common.arguments import ALIASES, PROJECT
 from steps.common.errors import UserError
+from steps.common.spec import SuiteSpec
 
 SAMPLE_CORPUS = PROJECT / "data" / "sample_corpus.csv"
 
@@ -36,16 +39,17 @@ def open_corpus(
     id_column: str | None,
     template: str | None = None,
     keep_columns: Sequence[str] = (),
-    on_bad_row: str = "auto",
+    on_bad_row: str = "keep_nulls",
     delimiter: str | None = None,
     quoting: str = "csv",
+    noted: dict | None = None,
 ):
     """The corpus.Corpus a user named, found readable; `sample` is the one that ships with the project."""
     from steps.common import corpus
 
     where = corpus_place(path)
     return corpus.open_corpus(
-        where, format, text_column, id_column, template, keep_columns, on_bad_row, delimiter, quoting
+        where, format, text_column, id_column, template, keep_columns, on_bad_row, delimiter, quoting, noted
     )
 
 
@@ -63,23 +67,17 @@ def corpus_place(path: str) -> Path | str:
     return path if files.is_uri(path) else local_path(path, "corpus.path")
 
 
-def open_suites(specs: list):
-    """The suites that suites.SuiteSpec describe, read and checked.
+def find_suites(specs: Sequence[SuiteSpec]) -> list[SuiteSpec]:
+    """These specs of suites, with the paths of their files on this machine: where a spec says, or else from the Hub.
 
     Raises:
-        UserError: a file or dataset that cannot be used, or two suites of one name.
+        UserError: a kind of suite that there is not, or a file or dataset that cannot be found.
     """
-    opened = [open_suite(spec) for spec in specs]
-    for position, suite in enumerate(opened):
-        if suite.name in [other.name for other in opened[:position]]:
-            raise UserError(f"two suites are named {suite.name!r}; expected different names. Set suites.<suite>.name.")
-    return opened
+    return [_find_suite(spec) for spec in specs]
 
 
-def open_suite(spec):
-    """The suite that a suites.SuiteSpec describes: from this machine if it says where, else from the Hub."""
-    from steps.common import suites
-
+def _find_suite(spec: SuiteSpec) -> SuiteSpec:
+    kinds.check_kind(spec.kind)
     if spec.path is not None:
         path = local_path(spec.path, "suite.path")
     elif spec.hub_id is not None:
@@ -88,12 +86,8 @@ def open_suite(spec):
         path, _ = hub.download_split(spec.hub_id, spec.revision, spec.split)
     else:
         raise UserError("suite.path and suite.hub_id are both null; expected a file or a dataset of the Hub.")
-    if spec.kind != "retrieval":
-        return suites.read_suite(path, spec.name, spec.sentence1, spec.sentence2, spec.score, spec.kind)
-    if spec.documents is None:
-        raise UserError("suite.documents is null; a suite of kind retrieval needs the file of its documents.")
-    documents = local_path(spec.documents, "suite.documents")
-    return suites.read_retrieval(path, documents, spec.name, spec.query, spec.relevant, spec.document_id, spec.document)
+    documents = spec.documents and str(local_path(spec.documents, "suite.documents"))
+    return replace(spec, path=str(path), documents=documents)
 
 
 def open_output(given: str | None):
@@ -102,12 +96,17 @@ def open_output(given: str | None):
     Raises:
         UserError: a file, a folder that holds what encode has not written, or one that cannot be written.
     """
-    from steps.common import manifest as manifests
+    from steps.common import verify
 
-    return manifests.check_output(_output_place(given)) if given else None
+    return verify.check_output(output_place(given)) if given else None
 
 
-def _output_place(given: str):
+def output_place(given: str):
+    """The files.Place of the output a user named, which may not be there yet.
+
+    Raises:
+        UserError: a URI of something that is no output.
+    """
     from steps.common import files
 
     check_scheme(given, "output")
@@ -124,7 +123,7 @@ def check_apart(corpus: str, output: str | None) -> None:
 
     if not output:
         return
-    where, place = corpus_place(corpus), _output_place(output)
+    where, place = corpus_place(corpus), output_place(output)
     if files.lies_in(where, place):
         raise UserError(f"the corpus {corpus} lies in the output {place}. Give an output outside of it.")
     if files.would_find(where, place, WRITTEN):
@@ -195,9 +194,10 @@ def check_deployment(serving, fresh_environment: bool, register: str | None) -> 
 
         check_uv()
     if register is not None:
-        from steps.common.registry import check_available
+        from steps.common import registry, server
 
-        check_available(register)
+        registry.check_name(register)
+        server.check_registry()
 
 
 def local_path(given: str, key: str, first: Path | None = None) -> Path:

@@ -9,29 +9,37 @@ import logging
 import shutil
 import tempfile
 import warnings
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import mlflow
 import numpy as np
+import pandas as pd
+from fastapi import FastAPI
+from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.data.dataset_source import DatasetSource
+from mlflow.data.dataset_source_registry import resolve_dataset_source
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.data.pandas_dataset import from_pandas
 from mlflow.entities import LoggedModel
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature, infer_signature
 from mlflow.models.model import ModelInfo
+from mlflow.pyfunc import PyFuncModel, scoring_server
 from mlflow.types import ParamSchema, ParamSpec
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 
-from steps.common import corpus, files, identity, quality, sanity
+from steps.common import corpus, embeddings_api, files, identity, quality, sanity
 from steps.common.backends import Backend, Settings, load
 from steps.common.backends.torch import find_tasks
 from steps.common.errors import UserError
 from steps.common.found import ANSWERS_FOR, BACKENDS, VALIDATION, FoundModel
-from steps.common.found import digest as digest
-from steps.common.found import download as download
-from steps.common.found import find_model as find_model
 from steps.common.inputs import SAMPLE_CORPUS
-from steps.common.plan import versions as versions
+from steps.common.pipeline import Result
+from steps.common.plan import versions
+from steps.common.scoring import Score
 from steps.common.source import Source
 from steps.common.trials import ByRole, Trial
 
@@ -66,7 +74,6 @@ def load_source(
     Raises:
         UserError: files that do not make a model, or code in it that nobody allowed to run.
     """
-    _quiet_progress_bars()
     try:
         model = SentenceTransformer(
             str(source.folder),
@@ -103,14 +110,8 @@ def embed_examples(model: SentenceTransformer, examples: list[str]) -> np.ndarra
         ) from error
 
 
-def _quiet_progress_bars() -> None:
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()
-
-
 def facts(model: SentenceTransformer) -> dict[str, str]:
-    """What identifies a model's form: dimension, longest input, pooling, similarity and size."""
+    """What identifies a model: dimension, longest input, pooling, modules, and digests of its tokenizer and parameters."""
     pooling = [module.pooling_mode for module in model if isinstance(module, Pooling)]
     return {
         "dimension": str(model.get_embedding_dimension()),
@@ -119,7 +120,9 @@ def facts(model: SentenceTransformer) -> dict[str, str]:
         "normalizes": str(normalizes(model)).lower(),
         "modules": " > ".join(type(module).__name__ for module in model),
         "parameters": str(sum(parameter.numel() for parameter in model.parameters())),
-        **identity.facts(model),
+        "vocabulary": str(len(identity.vocabulary(model))),
+        "tokenizer_sha256": identity.tokenizer_digest(model),
+        "parameters_sha256": identity.parameters_digest(model),
     }
 
 
@@ -129,7 +132,11 @@ def normalizes(model: SentenceTransformer) -> bool:
 
 
 def build_signature(examples: list[str], embeddings: np.ndarray) -> ModelSignature:
-    """Infer string in, float32 [-1, dim] out, and add the inference params that encode() obeys."""
+    """String in, float32 [-1, dim] out, and the inference params that encode() obeys.
+
+    Args:
+        embeddings: those of the examples, float32 [n, dim].
+    """
     signature = infer_signature(examples, embeddings, params=PARAMS)
     optional = [ParamSpec(name, kind, None) for name, kind in OPTIONAL_PARAMS.items()]
     return ModelSignature(signature.inputs, signature.outputs, ParamSchema(signature.params.params + optional))
@@ -143,17 +150,22 @@ def requirements() -> list[str]:
 def log(
     model: SentenceTransformer,
     source: Source,
+    *,
     signature: ModelSignature,
     examples: list[str],
     name: str,
-    known: dict[str, str],
+    expected_facts: dict[str, str],
 ) -> LoggedModel:
-    """Log a model to the active run, with its facts, those it is known to have, and where it came from as tags."""
+    """Log a model to the active run, with its source and its facts as tags.
+
+    Args:
+        expected_facts: those that validate requires of the model.
+    """
     tags = {
         "hub_id": source.name,
         "revision": source.revision or "",
         "weights_sha256": source.weights_sha256,
-        "known": json.dumps(known),
+        "expected_facts": json.dumps(expected_facts),
         **facts(model),
     }
     # The flavor records this attribute as source_model_name; a folder of this machine would mean nothing elsewhere.
@@ -174,21 +186,21 @@ def log(
 def log_embeddings_api(
     model: SentenceTransformer, logged: LoggedModel, name: str, trust_remote_code: bool, example: str
 ) -> ModelInfo:
-    """Log, beside a logged model and in its run, the model that answers OpenAI's embeddings call with it.
+    """Log, in the run of a logged model, a second model that answers OpenAI's embeddings call with it.
 
-    The run's tag `model_id`, which every later step follows, stays that of the first. It comes second, and no metric is
-    logged with a model_id in a run of log_model: such a metric would also be attached to a model that is logged later.
+    The run's tag `model_id`, which every later step follows, stays that of the first. No metric is logged with a model_id
+    in a run of log_model: mlflow would attach it to the second model too.
+
+    Args:
+        name: what the answers call the model. example: a text for the input example.
     """
-    # Here, because it sets itself as the model of the code that imports it.
-    from steps.common import embeddings_api
-
     info = embeddings_api.log(
         model,
         name,
-        {ANSWERS_FOR: logged.model_id, "hub_id": name},
-        requirements(),
-        trust_remote_code,
-        example,
+        tags={ANSWERS_FOR: logged.model_id, "hub_id": name},
+        requirements=requirements(),
+        trust_remote_code=trust_remote_code,
+        example=example,
     )
     mlflow.set_tag(EMBEDDINGS_API, info.model_id)
     return info
@@ -196,19 +208,17 @@ def log_embeddings_api(
 
 def load_native(folder: Path) -> SentenceTransformer:
     """Load a logged model as SentenceTransformer, on the CPU; a backend moves it to where it computes."""
-    _quiet_progress_bars()
     return mlflow.sentence_transformers.load_model(str(folder)).to("cpu")
 
 
-def load_pyfunc(folder: Path) -> mlflow.pyfunc.PyFuncModel:
+def load_pyfunc(folder: Path) -> PyFuncModel:
     """Load a logged model as pyfunc, on the CPU too, so that both can be compared number by number."""
-    _quiet_progress_bars()
     pyfunc = mlflow.pyfunc.load_model(str(folder))
     pyfunc.get_raw_model().to("cpu")
     return pyfunc
 
 
-def load_embeddings_api(found: FoundModel) -> mlflow.pyfunc.PyFuncModel | None:
+def load_embeddings_api(found: FoundModel) -> PyFuncModel | None:
     """The model that was logged beside this one to answer OpenAI's embeddings call; None where there is none."""
     client = mlflow.MlflowClient()
     tags = client.get_run(found.run_id).data.tags if found.run_id else {}
@@ -218,10 +228,8 @@ def load_embeddings_api(found: FoundModel) -> mlflow.pyfunc.PyFuncModel | None:
     return mlflow.pyfunc.load_model(f"models:/{tags[EMBEDDINGS_API]}")
 
 
-def scoring_app(pyfunc: mlflow.pyfunc.PyFuncModel):
+def scoring_app(pyfunc: PyFuncModel) -> FastAPI:
     """What `mlflow models serve` runs: an ASGI app."""
-    from mlflow.pyfunc import scoring_server
-
     return scoring_server.init(pyfunc)
 
 
@@ -233,6 +241,7 @@ class ConvertedStore:
         self._found, self._folder = found, folder / CONVERTED
 
     def find(self, name: str) -> Path | None:
+        """The folder that was kept under this name; None where there is none."""
         folder = self._folder / name
         return folder if folder.is_dir() else None
 
@@ -242,9 +251,7 @@ class ConvertedStore:
         try:
             mlflow.MlflowClient().log_model_artifacts(model_id, str(folder), f"{CONVERTED}/{name}")
         except (MlflowException, OSError) as error:
-            logger.warning(
-                "%s could not be kept with model %s, so it is made again next time: %s", name, model_id, error
-            )
+            logger.warning("%s is not kept with model %s and will be converted again: %s", name, model_id, error)
         kept = self._folder / name
         if not _same_files(folder, kept):
             # The model was downloaded, or the store has taken nothing.
@@ -267,10 +274,11 @@ def load_backend(
     folder: Path,
     model: SentenceTransformer,
     settings: Settings,
+    *,
     prompt_name: str | None = None,
     task: str | None = None,
 ) -> Backend:
-    """Load a backend for a logged model, with what the model has kept for it.
+    """Load a backend for a logged model; what was converted for it before is taken from the model's files.
 
     Args:
         folder: where the model was downloaded to. model: the model in it.
@@ -292,17 +300,19 @@ def load_backend(
 def load_by_role(
     stack: contextlib.ExitStack, found: FoundModel, folder: Path, model: SentenceTransformer, settings: Settings
 ) -> ByRole:
-    """As `load_backend`, for texts in any role; the stack closes what is loaded."""
+    """A backend for texts in any role (as load_backend); the stack closes what is loaded."""
 
     def load(prompt_name: str | None, task: str | None) -> Backend:
-        return stack.enter_context(contextlib.closing(load_backend(found, folder, model, settings, prompt_name, task)))
+        backend = load_backend(found, folder, model, settings, prompt_name=prompt_name, task=task)
+        return stack.enter_context(contextlib.closing(backend))
 
     return ByRole(load, model.prompts, model.default_prompt_name, find_tasks(model))
 
 
 def sample_topics() -> tuple[list[str], list[str]]:
     """The texts of the sample corpus, and the topic of each."""
-    texts, topics = [], []
+    texts: list[str] = []
+    topics: list[str] = []
     for columns in corpus.read_columns(files.locate(SAMPLE_CORPUS), "csv", ["text", "topic"], 1000):
         texts += columns[0].to_pylist()
         topics += columns[1].to_pylist()
@@ -315,17 +325,17 @@ def calibration_texts() -> list[str]:
     return texts + [" ".join(texts[i : i + 4]) for i in range(0, len(texts), 4)]
 
 
-def lineage(found: FoundModel) -> dict[str, str]:
-    """Where a model and its validation come from: runs, commit, digests, libraries."""
-    active, client = mlflow.active_run(), mlflow.MlflowClient()
+def lineage(found: FoundModel, run_id: str) -> dict[str, str]:
+    """Where a model and its validation come from: runs, commits, digests, versions of libraries."""
+    client = mlflow.MlflowClient()
     made = client.get_run(found.logged.source_run_id) if found.logged.source_run_id else None
     commit = "mlflow.source.git.commit"
     known = {
         "validated": datetime.now(UTC).isoformat(timespec="seconds"),
-        "validate run": active.info.run_id,
+        "validate run": run_id,
         "log_model run": found.logged.source_run_id or "",
         "upstream run": found.run_id,
-        "code (validate)": client.get_run(active.info.run_id).data.tags.get(commit, ""),
+        "code (validate)": client.get_run(run_id).data.tags.get(commit, ""),
         "code (log_model)": made.data.tags.get(commit, "") if made else "",
         **found.describe(),
         "parameters_sha256": found.tags.get("parameters_sha256", ""),
@@ -336,10 +346,10 @@ def lineage(found: FoundModel) -> dict[str, str]:
 
 
 def reference(found: FoundModel) -> dict:
-    """The input examples and what the source model made of them when log_model ran.
+    """The input examples, and their embeddings by the source model when log_model ran.
 
     Returns:
-        {"sentences": [...], "embeddings": [[...], ...]}
+        {"sentences": [n texts], "embeddings": [n lists of dim numbers]}
 
     Raises:
         UserError: the run that logged the model has no reference.json (it was not made by log_model).
@@ -348,7 +358,7 @@ def reference(found: FoundModel) -> dict:
         return mlflow.artifacts.load_dict(f"runs:/{found.logged.source_run_id}/reference.json")
     except MlflowException:
         raise UserError(
-            f"run {found.logged.source_run_id} has no reference.json, so the model cannot be compared with its source. Log it with mlflow run . -e log_model."
+            f"run {found.logged.source_run_id} has no reference.json, the embeddings to compare the model with. Log the model with mlflow run . -e log_model."
         ) from None
 
 
@@ -359,8 +369,6 @@ def input_example(folder: Path) -> list[str]:
 
 def bad_inputs() -> dict[str, object]:
     """Inputs that `string` in the signature rules out, by name."""
-    import pandas as pd
-
     return {
         "number": 3,
         "list_of_numbers": [1, 2],
@@ -387,65 +395,56 @@ def tag_backends(found: FoundModel, trials: list[Trial]) -> None:
     mlflow.MlflowClient().set_logged_model_tags(found.logged.model_id, {BACKENDS: json.dumps(passed)})
 
 
-def log_validation(found: FoundModel, metrics: dict[str, float], scores) -> None:
-    """Log the metrics of validate, linked to the model, and those of each scoring.Score, linked to its suite as well."""
-    import pandas as pd
-
-    from steps.common import suites
-
+def log_validation(found: FoundModel, metrics: dict[str, float], scores: Sequence[Score]) -> None:
+    """Log the metrics of validate, linked to the model; those of a suite are linked to the suite as well."""
     mlflow.log_metrics(metrics, model_id=found.logged.model_id)
     for score in scores:
         suite = score.suite
-        dataset = mlflow.data.from_pandas(
+        dataset = from_pandas(
             pd.DataFrame(suite.columns),
             source=dataset_source(str(suite.path)),
             name=suite.name,
-            digest=suites.digest(suite)[:36],
+            digest=suite.digest[:36],
         )
         mlflow.log_input(dataset, context="validation")
         mlflow.log_metrics(score.as_metrics(), model_id=found.logged.model_id, dataset=dataset)
 
 
-def log_corpus(texts) -> None:
-    """Link a corpus.Corpus to the active run as a dataset."""
-    from mlflow.data.meta_dataset import MetaDataset
-
+def log_corpus(texts: corpus.Corpus) -> None:
+    """Link a corpus to the active run as a dataset."""
     first = texts.sources[0].place
     where = str(first) if len(texts.sources) == 1 else str(first).rpartition("/")[0]
     name = where.rstrip("/").rpartition("/")[2]
-    dataset = MetaDataset(dataset_source(where), name=name, digest=_joint_digest(texts.sources))
-    mlflow.log_input(dataset, context="corpus")
+    _log_dataset(where, name, _joint_digest(texts.sources), "corpus")
 
 
-def log_data(texts, result, where: str, found: FoundModel) -> None:
+def log_data(texts: corpus.Corpus, result: Result, where: str, found: FoundModel) -> None:
     """Link the corpus and the embeddings to the active run as datasets, and its metrics to the model.
 
     Args:
-        texts: a corpus.Corpus. result: a pipeline.Result.
-        where: folder or runs:/ URI of the embeddings.
+        where: folder or URI of the embeddings.
     """
-    from mlflow.data.meta_dataset import MetaDataset
-
     log_corpus(texts)
-    embeddings = MetaDataset(dataset_source(where), name="embeddings", digest=_joint_digest(result.parts))
-    mlflow.log_input(embeddings, context="embeddings")
+    _log_dataset(where, "embeddings", _joint_digest(result.parts), "embeddings")
     mlflow.log_metrics(result.metrics(), model_id=found.logged.model_id)
 
 
-def _joint_digest(parts) -> str:
+def _log_dataset(where: str, name: str, digest: str, context: str) -> None:
+    dataset = MetaDataset(dataset_source(where), name=name, digest=digest)
+    mlflow.log_input(dataset, context=context)
+
+
+def _joint_digest(parts: Sequence) -> str:
     """One digest for several files that each have a `sha256`; mlflow takes at most 36 characters."""
     return hashlib.sha256("".join(part.sha256 for part in parts).encode()).hexdigest()[:36]
 
 
-def dataset_source(where: str):
-    """mlflow's name for where data is: a path or URI, or, for what a run holds, the run that made it."""
-    from mlflow.data.code_dataset_source import CodeDatasetSource
-    from mlflow.data.dataset_source_registry import resolve_dataset_source
-
-    # Of most object stores mlflow knows nothing without their own libraries.
+def dataset_source(where: str) -> DatasetSource:
+    """The source of a dataset, as mlflow records it, from its path or URI."""
+    # Most object stores mlflow resolves with their own libraries only, which the project does not need.
     if "://" in where or where.startswith("runs:/"):
         return CodeDatasetSource(tags={"uri": where})
-    # It knows local paths under two types of the same name, and warns.
+    # Local paths match two of mlflow's types, and it warns.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The specified dataset source can be interpreted")
         return resolve_dataset_source(where)

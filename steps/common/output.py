@@ -1,7 +1,7 @@
 """Where embeddings go: a folder of this machine or of an object store, written to by one encode at a time.
 
 Until the output is whole its folder `.encode` holds what a later encode needs to go on (the plan, a record of each
-finished part), and the claim of whoever writes. Knows neither MLflow nor Hydra.
+finished part), and the claim of the process that writes.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 from pyarrow import fs
@@ -29,8 +30,10 @@ logger = logging.getLogger("steps")
 WORK = ".encode"
 DONE = f"{WORK}/done"
 PLAN = f"{DONE}/plan.json"
+# What was found when the corpus was read through.
+CORPUS = f"{DONE}/corpus.json"
 
-# Seconds after its last sign of life in which the encode of another machine counts as alive, and between two signs.
+# Seconds after its last heartbeat for which the encode of another machine counts as alive, and between two heartbeats.
 LEASE = 60.0
 BEAT = 10.0
 
@@ -39,7 +42,7 @@ class Output:
     """Named files in a folder; each appears whole, under its name, or not at all."""
 
     def __init__(self, place: Place, scratch: Path):
-        """`scratch` is a folder of this machine, for what is not whole yet and where the output is elsewhere."""
+        """`scratch`: a folder of this machine for unfinished files, used where the output is not on this machine."""
         self.place = place
         self.workspace = scratch if place.local is None else place.local / WORK
 
@@ -102,8 +105,8 @@ class Output:
         with files.reaching(place), files.open_bytes(place) as stream:
             return stream.read()
 
-    def read_json(self, name: str):
-        """The content of a JSON file; None where there is none, or what is there is none."""
+    def read_json(self, name: str) -> Any:
+        """The content of a JSON file; None where it does not exist or is not JSON."""
         try:
             return json.loads(self.read_bytes(name))
         except (UserError, ValueError, RecursionError):
@@ -115,12 +118,12 @@ class Output:
         return info.size if info.type == fs.FileType.File else None
 
     def facts(self, name: str) -> tuple[int, str] | None:
-        """Bytes and SHA-256 of a file, as it is there now; None where it is not."""
+        """Bytes and SHA-256 of a file, as it is now; None where it is not there."""
         size = self.size(name)
         return None if size is None else (size, files.sha256(self.place.joined(name)))
 
     def flush(self) -> None:
-        """Wait until all that was put is there."""
+        """Wait until every file that was put is there."""
 
     @contextlib.contextmanager
     def fetched(self, name: str) -> Iterator[Path]:
@@ -146,7 +149,7 @@ class Output:
                 raise UserError(f"{place} cannot be deleted.") from None
 
     def clear_work(self) -> None:
-        """Remove what was there for going on; the output is whole. Claims stay, each is its owner's."""
+        """Remove what only an interrupted output needs. Claims stay: each is removed by its owner."""
         folder = self.place.joined(DONE)
         with contextlib.suppress(OSError):
             folder.filesystem.delete_dir(folder.path)
@@ -161,7 +164,7 @@ class Output:
                 folder.filesystem.delete_dir(folder.path)
 
     def make(self) -> None:
-        """Make the workspace, and remove what a killed encode had not finished. To be called by whoever has the claim."""
+        """Make the workspace, and remove what a killed encode had not finished. The caller holds the claim."""
         with self._reaching():
             self.workspace.mkdir(parents=True, exist_ok=True)
             for left in self.workspace.glob("part-*.tmp"):
@@ -174,12 +177,12 @@ class Output:
         except OSError as error:
             reason = error.strerror or files.first_line(error)
             raise UserError(
-                f"output {self} cannot be written: {reason}. What was finished is kept there. Mend that and run the same command again to go on, or give another output."
+                f"output {self} cannot be written: {reason}. The finished parts are kept. Correct that and run the same command again to go on, or give another output."
             ) from None
 
 
 def _sync_folder(folder: Path) -> None:
-    """A rename survives a power cut once its folder is synced; not every filesystem knows that of folders."""
+    """A rename survives a power cut once its folder is synced; not every filesystem can sync a folder."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -191,9 +194,9 @@ def _sync_folder(folder: Path) -> None:
 class Claim:
     """The right to write to an output, held by one process and shown by a file that is renewed while it lives.
 
-    Whoever comes writes a claim of their own first and looks for others then, so that of two who come at once at least
-    one sees the other (object stores list what was written before). A claim counts as long as its process lives, or,
-    where it is another machine's, for LEASE seconds after its last sign of life, by the clock of the store.
+    Each writer publishes its claim before listing others, so of two that start together at least one sees the other
+    (object stores list what was written before). A claim counts as long as its process lives or, where that is on another
+    machine, for LEASE seconds after its last heartbeat, by the clock of the store.
     """
 
     def __init__(self, output: Output, run_id: str, lease: float = LEASE, beat: float = BEAT):
@@ -206,7 +209,7 @@ class Claim:
         self._thread = threading.Thread(target=self._renew, name="claim", daemon=True)
 
     def __enter__(self) -> "Claim":
-        """Raises UserError where somebody else holds one."""
+        """Raises UserError where another process holds one."""
         self._output.write_text(self._name, self._content)
         try:
             self._look_for_others()
@@ -216,7 +219,7 @@ class Claim:
         self._thread.start()
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         self._stop.set()
         self._thread.join()
         with contextlib.suppress(UserError):
@@ -224,10 +227,10 @@ class Claim:
         self._output.tidy()
 
     def check(self) -> None:
-        """Raises UserError where the claim was taken away: this process has seemed dead to somebody else."""
+        """Raises UserError where another process took over, because this one seemed dead."""
         if self._output.size(self._name) is None:
             raise UserError(
-                f"output {self._output} has been taken over by another encode, since this one gave no sign of life. Let that one finish."
+                f"output {self._output}: another encode took over because this one's heartbeat lapsed. Wait for that one."
             )
 
     def _look_for_others(self) -> None:
@@ -238,7 +241,7 @@ class Claim:
             held = self._output.read_json(name) or {}
             if self._is_alive(held, age):
                 raise UserError(
-                    f"output {self._output} is being written by another encode (run {held.get('run_id', 'unknown')}, process {held.get('pid')} on {held.get('host')}, last sign of life {age:.0f} s ago). Wait for it or stop it, or give another output. One that died on another machine is forgotten after {self._lease:.0f} s."
+                    f"output {self._output} is being written by another encode (run {held.get('run_id', 'unknown')}, process {held.get('pid')} on {held.get('host')}, last heartbeat {age:.0f} s ago). Wait for it or stop it, or give another output. A claim left by a dead process on another machine expires after {self._lease:.0f} s."
                 )
             with contextlib.suppress(UserError):
                 self._output.delete(name)
@@ -269,11 +272,11 @@ class Claim:
                 self.check()
                 self._output.write_text(self._name, self._content)
             except UserError as error:
-                logger.warning("no sign of life could be given to the output: %s", error)
+                logger.warning("the claim on the output could not be renewed: %s", error)
 
 
 def _machine() -> str:
-    """This machine since it was started, and this process's own numbering of processes: where a pid means something."""
+    """This machine since its last boot and this process's pid namespace: where a pid names one process."""
     parts = [socket.gethostname()]
     with contextlib.suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())

@@ -16,24 +16,24 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from steps.common import arguments, inputs
 from steps.common.arguments import CONF, PROJECT
-from steps.common.backends import Settings
 from steps.common.errors import UserError
 from steps.common.plan import flatten
 
+if TYPE_CHECKING:
+    from steps.common.run import StepRun
+
 EXPERIMENT = "Introduction to Sentence Transformers"
 
-# mlflow cuts longer values without a word, and takes 100 params in a batch.
+# mlflow cuts longer values silently, and takes 100 params in a batch.
 MAX_PARAM_LENGTH = 6000
 MAX_PARAM_BATCH = 100
-
-# Seconds to wait for the first answer of a tracking server.
-SERVER_TIMEOUT = 10.0
 
 logger = logging.getLogger("steps")
 
@@ -98,32 +98,25 @@ def _run_hydra(step: str, main: Callable[[DictConfig], None], given: arguments.A
             "hydra.output_subdir": "null",
             "hydra/job_logging": "none",
             "hydra/hydra_logging": "none",
-            "hydra.help.header": arguments.quote((sys.modules["__main__"].__doc__ or step).strip()),
-            "hydra.help.footer": "''",
+            "hydra.help.template": arguments.quote(
+                arguments.help_template(step, sys.modules["__main__"].__doc__ or step)
+            ),
         }
         sys.argv[1:] = given.flags + [f"{key}={value}" for key, value in settings.items()] + given.overrides
-        task = _Task(step, main, given.multirun)
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name=step)(task.run)()
-        task.finish()
+        jobs = _Jobs(step, main, given.multirun)
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=step)(jobs.run)()
+        jobs.finish()
 
 
 def _exit_with(error: BaseException):
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         raise error
     print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
-    _tag_waiting_run(one_line(error))
+    if os.environ.get("MLFLOW_RUN_ID"):
+        from steps.common import run
+
+        run.tag_waiting_run(one_line(error))
     sys.exit(1)
-
-
-def _tag_waiting_run(reason: str) -> None:
-    """Write the reason on the run that `mlflow run` made for us, where the step failed before it took it over."""
-    run_id = os.environ.get("MLFLOW_RUN_ID")
-    if run_id:
-        import mlflow
-
-        with contextlib.suppress(mlflow.MlflowException, UserError):
-            _reach_tracking_server(mlflow.get_tracking_uri())
-            mlflow.MlflowClient().set_tag(run_id, "error", reason[:MAX_PARAM_LENGTH])
 
 
 def _interrupted(what: str, code: int):
@@ -147,54 +140,47 @@ def _stop(signum, frame):
     raise Stopped
 
 
-class _Task:
+class _Jobs:
     """What Hydra calls: once for a plain run, once for each job of a sweep."""
 
-    def __init__(self, step: str, main: Callable[[DictConfig], None], multirun: bool):
-        self.step, self.main, self.multirun = step, main, multirun
-        self.parent = contextlib.ExitStack()
-        self.failures = 0
+    def __init__(self, step: str, main: Callable[[DictConfig], None], sweep: bool):
+        self._step, self._main, self._sweep = step, main, sweep
+        self._started, self._failed = False, 0
 
     def run(self, cfg: DictConfig) -> None:
         try:
-            if self.multirun:
-                self._open_parent()
-            self.main(cfg)
+            if self._sweep and not self._started:
+                self._start_sweep()
+            self._main(cfg)
         except (KeyboardInterrupt, Stopped):
-            if self.multirun:
-                self._close_parent("KILLED")
+            self._end_sweep("KILLED")
             raise
         except Exception as error:
-            if not self.multirun:
+            if not self._started:
                 _exit_with(error)
             print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
-            self.failures += 1
-
-    def _open_parent(self) -> None:
-        import mlflow
-
-        if mlflow.active_run() is None:
-            _set_experiment()
-            self.parent.enter_context(mlflow.start_run())
-            mlflow.set_tag("step", f"{self.step}_sweep")
-
-    def _close_parent(self, status: str) -> None:
-        import mlflow
-
-        self.parent.pop_all()
-        mlflow.end_run(status)
+            self._failed += 1
 
     def finish(self) -> None:
-        """Close the parent of a sweep, as failed if one of its jobs did."""
-        if not self.failures:
-            self.parent.close()
+        """End the run of a sweep, as failed if one of its jobs did."""
+        if not self._failed:
+            self._end_sweep("FINISHED")
             return
-        import mlflow
+        error = UserError(f"{self._failed} job(s) of the sweep failed; their own messages are above.")
+        self._end_sweep("FAILED", one_line(error))
+        raise error
 
-        error = UserError(f"{self.failures} job(s) of the sweep failed; their own messages are above.")
-        mlflow.set_tag("error", one_line(error))
-        self._close_parent("FAILED")
-        _exit_with(error)
+    def _start_sweep(self) -> None:
+        from steps.common import run
+
+        run.start_sweep(self._step)
+        self._started = True
+
+    def _end_sweep(self, status: str, reason: str | None = None) -> None:
+        if self._started:
+            from steps.common import run
+
+            run.end_sweep(status, reason)
 
 
 def _quiet_libraries() -> None:
@@ -223,83 +209,63 @@ def _set_experiment() -> None:
 
 
 @contextlib.contextmanager
-def run(step: str, cfg: DictConfig) -> Iterator:
-    """Start or resume the step's MLflow run; log its resolved config, and its log when it ends.
+def run(step: str, config: dict[str, Any], as_yaml: str) -> Iterator["StepRun"]:
+    """Start or take over the step's MLflow run; log its config (of `resolve`) now, and its log when it ends.
 
     The run ends FINISHED, or with the reason in the tag `error` FAILED or KILLED. (After Ctrl-C the launcher of
     mlflow 3.17.2 writes FAILED over KILLED; the tag stays.)
+
+    Raises:
+        UserError: the tracking server cannot be reached.
     """
     import mlflow
 
-    _reach_tracking_server(mlflow.get_tracking_uri())
+    from steps.common import server
+    from steps.common.run import StepRun
+
+    server.check_reachable()
     _set_experiment()
-    with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        log = logging.FileHandler(folder / f"{step}.log", encoding="utf-8")
-        log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        logger.addHandler(log)
+    with server.patience(), _log_file(step) as log:
         # The name holds for a run we create; one that `mlflow run` created has its name already.
         active = mlflow.start_run(run_name=step, nested=mlflow.active_run() is not None)
-        status = "FINISHED"
+        status, why = "FINISHED", None
         try:
             mlflow.set_tag("step", step)
-            log_config(cfg, active.info.run_id)
-            logger.info(
-                "%s: run %s of experiment %s on %s",
-                step,
-                active.info.run_id,
-                active.info.experiment_id,
-                _without_password(mlflow.get_tracking_uri()),
-            )
-            yield active
+            log_config(config, as_yaml, active.info.run_id)
+            where = f"{active.info.experiment_id} on {server.without_password(mlflow.get_tracking_uri())}"
+            logger.info("%s: run %s of experiment %s", step, active.info.run_id, where)
+            yield StepRun(active)
         except (KeyboardInterrupt, Stopped) as stop:
             # After Ctrl-C `mlflow run` sends SIGTERM as well; what follows is to be finished.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            server.give_up()
             status = "KILLED"
-            # Nobody who has stopped a step waits ten minutes for a server that is away.
-            os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "1"
-            with contextlib.suppress(mlflow.MlflowException):
-                mlflow.set_tag("error", "stopped (SIGTERM)" if isinstance(stop, Stopped) else "interrupted (Ctrl-C)")
+            why = "stopped (SIGTERM)" if isinstance(stop, Stopped) else "interrupted (Ctrl-C)"
             raise
         except BaseException as error:
-            status = "FAILED"
+            if server.is_away(error):
+                server.give_up()
+            status, why = "FAILED", one_line(error)
             if not isinstance(error, UserError):
                 _write_line(log, traceback.format_exc())
-            _write_line(log, f"error: {one_line(error)}")
-            with contextlib.suppress(mlflow.MlflowException):
-                mlflow.set_tag("error", one_line(error)[:MAX_PARAM_LENGTH])
+            _write_line(log, f"error: {why}")
             raise
+        finally:
+            _end_run(status, why, log)
+
+
+@contextlib.contextmanager
+def _log_file(step: str) -> Iterator[logging.FileHandler]:
+    """The log of a step, in a file that is kept until the run has it."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = logging.FileHandler(Path(folder) / f"{step}.log", encoding="utf-8")
+        log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger.addHandler(log)
+        try:
+            yield log
         finally:
             logger.removeHandler(log)
             log.close()
-            with contextlib.suppress(mlflow.MlflowException):
-                mlflow.log_artifact(str(folder / f"{step}.log"))
-            _end_run(status)
-
-
-def _end_run(status: str) -> None:
-    """End the run; where it has failed already and cannot be ended, its own reason is what the user has to hear of."""
-    import mlflow
-
-    try:
-        mlflow.end_run(status)
-    except mlflow.MlflowException:
-        if status == "FINISHED":
-            raise
-        logger.warning("the tracking server does not answer, so the run is not marked %s", status)
-
-
-def _reach_tracking_server(uri: str) -> None:
-    """Fail at once where mlflow's client would retry for minutes. Any answer will do."""
-    if uri.startswith(("http://", "https://")):
-        import httpx
-
-        try:
-            httpx.get(f"{uri.rstrip('/')}/health", timeout=SERVER_TIMEOUT)
-        except httpx.HTTPError as error:
-            raise UserError(
-                f"the tracking server at {_without_password(uri)} cannot be reached ({error or type(error).__name__}). Start it, or set MLFLOW_TRACKING_URI to one that runs."
-            ) from None
 
 
 def _write_line(handler: logging.Handler, text: str) -> None:
@@ -307,36 +273,52 @@ def _write_line(handler: logging.Handler, text: str) -> None:
     handler.emit(logging.LogRecord("steps", logging.ERROR, __file__, 0, text, None, None))
 
 
-def _without_password(uri: str) -> str:
-    return re.sub(r"//[^/@]*@", "//", uri)
+def _end_run(status: str, why: str | None, log: logging.FileHandler) -> None:
+    """Log the reason and the log, and end the run; of a step that failed, the user has to hear of its own failure only."""
+    import mlflow
+
+    from steps.common import server
+
+    with server.optional("the run does not have its log"):
+        mlflow.log_artifact(log.baseFilename)
+    if why is None:
+        mlflow.end_run(status)
+        return
+    with server.optional(f"the run is not marked {status}"):
+        mlflow.set_tag("error", why[:MAX_PARAM_LENGTH])
+        mlflow.end_run(status)
 
 
-def log_config(cfg: DictConfig, run_id: str) -> None:
-    """Log the resolved config as `config.yaml`, the truth, and flattened as params, for comparing runs.
+def resolve(cfg: DictConfig) -> tuple[dict[str, Any], str]:
+    """A config with its interpolations resolved, as plain values and as YAML."""
+    return OmegaConf.to_container(cfg, resolve=True, enum_to_str=True), OmegaConf.to_yaml(cfg, resolve=True)
 
-    `mlflow run` has logged the parameters it was given, in the shell's quotes; a param cannot be changed,
-    so a key the run holds already is left alone.
+
+def log_config(config: dict[str, Any], as_yaml: str, run_id: str) -> None:
+    """Log a config as `config.yaml`, the truth, and flattened as params, for comparing runs.
+
+    `mlflow run` has logged the parameters it was given, quoted for the shell, and a param cannot be changed: keys that
+    the run has already are left alone.
     """
     import mlflow
     from mlflow.entities import Param
 
-    mlflow.log_text(OmegaConf.to_yaml(cfg, resolve=True), "config.yaml")
+    mlflow.log_text(as_yaml, "config.yaml")
     client = mlflow.MlflowClient()
     held = client.get_run(run_id).data.params
-    flat = flatten(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
-    params = [Param(key, shorten(str(value))) for key, value in flat.items() if key not in held]
+    params = [Param(key, shorten(str(value))) for key, value in flatten(config).items() if key not in held]
     for start in range(0, len(params), MAX_PARAM_BATCH):
         client.log_batch(run_id, params=params[start : start + MAX_PARAM_BATCH])
 
 
 def shorten(text: str, limit: int = MAX_PARAM_LENGTH) -> str:
-    """Cut a param that mlflow would cut without a word, and say so in it."""
+    """A param's value cut to the length that mlflow takes, with a note that it was cut."""
     mark = "... (cut, see config.yaml)"
     return text if len(text) <= limit else text[: limit - len(mark)] + mark
 
 
 def tag_upstream(upstream_run_id: str, model_id: str) -> None:
-    """Tag the active run with what it builds on, and link the model to it as an input."""
+    """Tag the active run with the run and the model it uses, and link the model to it as an input."""
     import mlflow
     from mlflow.entities import LoggedModelInput
 
@@ -345,11 +327,14 @@ def tag_upstream(upstream_run_id: str, model_id: str) -> None:
     mlflow.MlflowClient().log_inputs(run_id, models=[LoggedModelInput(model_id)])
 
 
-def next_command(step: str, **parameters: str) -> str:
-    """The line that goes on from here, typed the way this step was: same project, version, environment, experiment."""
-    active = _active_run()
-    tags = active.data.tags if active else {}
-    if "mlflow.project.entryPoint" not in tags:
+def next_command(step: str, run: "StepRun | None", **parameters: str) -> str:
+    """The command for the next step, in the form in which this one was typed: same project, version, environment and experiment.
+
+    Args:
+        run: of this step; None where it has none yet.
+    """
+    tags = run.data.tags if run else {}
+    if run is None or "mlflow.project.entryPoint" not in tags:
         rest = shlex.split(parameters.pop("overrides", ""))
         keys = arguments.ALIASES.get(step, {})
         words = [f"{keys.get(name, name)}={_as_typed(value)}" for name, value in parameters.items()]
@@ -362,31 +347,32 @@ def next_command(step: str, **parameters: str) -> str:
     manager = tags.get("mlflow.project.env", "local")
     if manager != "conda":
         words += ["--env-manager", manager]
-    import mlflow
-
-    experiment = mlflow.get_experiment(active.info.experiment_id)
-    if experiment.experiment_id != "0":
-        words += ["--experiment-name", experiment.name]
+    if run.info.experiment_id != "0":
+        words += ["--experiment-name", run.experiment]
     return shlex.join(words)
 
 
 @contextlib.contextmanager
-def resumable(run_id: str, output: str | None) -> Iterator[None]:
-    """When the step is stopped in here, say how it goes on; where one of these is in another, the inner one does."""
+def resumable(run: "StepRun | None", run_id: str, output: str | None) -> Iterator[None]:
+    """When an encode is stopped in here, print the command that resumes it; of nested ones, the innermost prints.
+
+    Args:
+        run: of this step; None where it has none yet. run_id: the parameter of that name, for the command.
+    """
     try:
         yield
     except (KeyboardInterrupt, Stopped) as stop:
         if not hasattr(stop, "go_on"):
-            stop.go_on = resume_command("encode", run_id=run_id, output=output) if output else None
+            stop.go_on = resume_command("encode", run, run_id=run_id, output=output) if output else None
             shown = f"to go on: {stop.go_on}" if output else NOT_RESUMABLE
             print(shown, file=sys.stderr, flush=True)
         raise
 
 
-def resume_command(step: str, **fixed: str) -> str:
-    """The line that runs this step again, as it was typed but for `fixed`; a sweep as a whole."""
-    if _launched.by_mlflow and (_launched.sweep or _active_run() is None):
-        # What it takes to write the line is in a run that is over, or not taken over yet.
+def resume_command(step: str, run: "StepRun | None", **fixed: str) -> str:
+    """The command that runs this step again, as it was typed but for `fixed`; a sweep as a whole."""
+    if _launched.by_mlflow and (_launched.sweep or run is None):
+        # The run that holds what the command needs is over, or not taken over yet.
         return "type the same mlflow run command again."
     if _launched.sweep:
         return shlex.join(["python", "-m", f"steps.{step}", "--multirun", *_launched.typed])
@@ -397,13 +383,7 @@ def resume_command(step: str, **fixed: str) -> str:
             declared["corpus"] = override.value()
         elif name not in fixed:
             kept.append(text)
-    return next_command(step, **declared, **({"overrides": shlex.join(kept)} if kept else {}))
-
-
-def _active_run():
-    """The active run; None where there is none, as in a step that was stopped before it imported mlflow."""
-    mlflow = sys.modules.get("mlflow")
-    return mlflow.active_run() if hasattr(mlflow, "active_run") else None
+    return next_command(step, run, **declared, **({"overrides": shlex.join(kept)} if kept else {}))
 
 
 def _as_typed(value: str) -> str:
@@ -411,14 +391,11 @@ def _as_typed(value: str) -> str:
     return value if re.fullmatch(r"[\w./:-]+", value) else arguments.quote(value)
 
 
-def ui_command() -> str:
-    """The line that shows the runs in a browser."""
-    import mlflow
-
-    uri = mlflow.get_tracking_uri()
-    if uri.startswith(("http://", "https://")):
-        return f"open {_without_password(uri)} in a browser"
-    return f"mlflow ui --backend-store-uri {uri}"
+def ui_command(run: "StepRun") -> str:
+    """The command that shows the runs in a browser."""
+    if run.server.startswith(("http://", "https://")):
+        return f"open {run.server} in a browser"
+    return f"mlflow ui --backend-store-uri {run.server}"
 
 
 def _project_uri(tags: dict[str, str]) -> str:
@@ -428,13 +405,8 @@ def _project_uri(tags: dict[str, str]) -> str:
     return tags.get("mlflow.source.git.repoURL", str(PROJECT)) if inputs.is_temporary_clone() else str(PROJECT)
 
 
-def backend_settings(backend: DictConfig) -> Settings:
-    """The node `backend` of a config as plain values."""
-    return Settings(**OmegaConf.to_container(backend, enum_to_str=True))
-
-
-def open_corpus(corpus: DictConfig):
-    """The corpus.Corpus that the node `corpus` of encode's config names."""
+def open_corpus(corpus: DictConfig, noted: dict | None = None):
+    """The corpus.Corpus that the node `corpus` of encode's config names; `noted` is what Corpus.noted has given before."""
     return inputs.open_corpus(
         corpus.path,
         corpus.format.name,
@@ -442,15 +414,8 @@ def open_corpus(corpus: DictConfig):
         corpus.id_column,
         corpus.template,
         list(corpus.keep_columns),
-        corpus.on_bad_row.name if corpus.on_bad_row is not None else "null",
+        corpus.on_bad_row.name,
         corpus.delimiter,
         corpus.quoting.name,
+        noted,
     )
-
-
-def suite_specs(cfg: DictConfig) -> list:
-    """The suites of a config as plain values (suites.SuiteSpec): those of `suites`, or where there are none `suite`."""
-    from steps.common.suites import SuiteSpec
-
-    nodes = list(cfg.suites.values()) if "suites" in cfg and cfg.suites else [cfg.suite]
-    return [SuiteSpec(**OmegaConf.to_container(node, enum_to_str=True)) for node in nodes]

@@ -7,13 +7,16 @@ Parquet page) raises.
 """
 
 import codecs
+import contextlib
 import csv
+import io
+import itertools
 import json
 import re
 import shlex
 import unicodedata
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -21,7 +24,7 @@ from steps.common.column_types import EXACT_INTEGER
 from steps.common.columnar import columnar_rows
 from steps.common.errors import UserError
 from steps.common.files import Place, first_line, open_bytes, reaching
-from steps.common.rows import RENAME, Column, Rows, missing, position
+from steps.common.rows import BEGINNING, RENAME, Column, Mark, Rows, missing, position
 
 # File name ending -> format.
 FORMATS = {
@@ -105,42 +108,65 @@ def read_rows(
     digest=None,
     dialect: Dialect = Dialect(),
     keys: dict[str, None] | None = None,
+    first: int = 0,
+    mark: Mark = BEGINNING,
 ) -> Iterator[Rows]:
     """Stream columns of a file, at most `size` rows at a time. A text file has one column, the line.
 
     Args:
-        digest: a hashlib object that is shown the file's bytes, in formats of lines.
+        digest: a hashlib object that is shown the file's bytes, in formats of lines; only where all of it is read.
         keys: takes the keys of the objects of JSON Lines, those asked for and some others. Without it a key that none
             of a file's objects has is an error.
+        first: number of the first row that is asked for, from 0.
+        mark: a place of this file at or before it, as the rows of an earlier reading have brought them.
 
     Raises:
         UserError: a file that cannot be read, with the line where there is one.
     """
     if format not in LINE_FORMATS:
-        yield from columnar_rows(place, format, columns, size)
+        yield from columnar_rows(place, format, columns, size, first, mark)
         return
-    with reaching(place), open_bytes(place, split_name(place.name)[1], digest) as stream:
+    compression = split_name(place.name)[1]
+    dialect = Dialect(dialect.delimiter or DELIMITERS.get(format), dialect.quoted)
+    with reaching(place), contextlib.ExitStack() as opened:
+        stream = opened.enter_context(open_bytes(place, compression, digest, buffer=HEAD if mark.position else None))
         _check_head(place, format, stream.peek(1))
-        if format == "jsonl" and stream.peek(1)[:1] == b"[":
-            raise UserError(
-                f"{place} holds one JSON array; expected one JSON object a line. Convert it first: {_command(place, JQ, 'lines')}"
-            )
-        lines = _lines(place, stream, 0 in stream.peek(1)[:HEAD])
-        if format == "text":
-            records = _text_records(lines)
+        has_nul = 0 in stream.peek(1)[:HEAD]
+        lines = _Lines(place, stream, has_nul)
+        cells = _Cells(lines, dialect) if format in DELIMITERS else None
+        header = _csv_header(place, cells, columns, dialect.delimiter) if cells else None
+        if mark.position:
+            stream = opened.enter_context(open_bytes(place, start=mark.position))
+            lines = _Lines(place, stream, has_nul, mark.lines)
+            cells = _Cells(lines, dialect) if cells else None
+        if cells:
+            records = _csv_records(place, cells, header, columns, format == "tsv")
         elif format == "jsonl":
             records = _json_records(place, lines, columns, keys)
         else:
-            delimiter = dialect.delimiter or DELIMITERS[format]
-            records = _csv_records(place, lines, columns, delimiter, format == "tsv", dialect.quoted)
-        yield from _chunks(place, records, columns, size, format)
+            records = _text_records(lines)
+
+        def find_mark(row: int) -> Mark | None:
+            return Mark(row, stream.tell(), lines.number) if compression is None else None
+
+        # Rows before the first are read, since only their reader knows where each ends.
+        records = itertools.islice(records, first - mark.row, None)
+        yield from _chunks(place, records, columns, size, format, first, find_mark)
 
 
 # Formats of lines. A record is (line, values, reason); without a reason the values are good.
 Record = tuple[int, list, str | None]
 
 
-def _chunks(place: Place, records: Iterable[Record], columns: list[Column], size: int, format: str) -> Iterator[Rows]:
+def _chunks(
+    place: Place,
+    records: Iterable[Record],
+    columns: list[Column],
+    size: int,
+    format: str,
+    row: int,
+    find_mark: Callable[[int], Mark | None],
+) -> Iterator[Rows]:
     values: list[list] = [[] for _ in columns]
     lines, reasons, characters = [], {}, 0
     for line, record, reason in records:
@@ -151,7 +177,8 @@ def _chunks(place: Place, records: Iterable[Record], columns: list[Column], size
             reasons[len(lines)] = reason
         lines.append(line)
         if len(lines) == size or characters >= CHUNK_CHARACTERS:
-            yield _to_arrow(place, columns, values, lines, reasons, format)
+            row += len(lines)
+            yield replace(_to_arrow(place, columns, values, lines, reasons, format), next=find_mark(row))
             values, lines, reasons, characters = [[] for _ in columns], [], {}, 0
     if lines:
         yield _to_arrow(place, columns, values, lines, reasons, format)
@@ -203,23 +230,34 @@ def _json_type(values: list, is_id: bool = False) -> pa.DataType:
     return {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}[kinds.pop()]
 
 
-def _lines(place: Place, stream, has_nul: bool) -> Iterator[tuple[int, str, str | None]]:
-    """Number and text of every line, without its end, and what is wrong with it. A byte order mark is dropped.
+class _Lines:
+    """Number and text of every line, with its end, and what is wrong with it. A byte order mark is dropped.
 
-    Bytes that are not UTF-8 become surrogates, so that the line can still be cut into cells. has_nul: whether the file
-    begins with bytes of which some are NUL.
+    Bytes that are not UTF-8 become surrogates, so that the line can still be cut into cells. `number` is that of the
+    line that was handed out last.
     """
-    for number, raw in enumerate(stream, start=1):
-        if number == 1:
-            raw = raw.removeprefix(b"\xef\xbb\xbf")
-        try:
-            yield number, raw.decode("utf-8"), None
-        except UnicodeDecodeError as error:
-            if number == 1:
-                _check_beginning(place, raw)
-            found = f"byte 0x{raw[error.start]:02x} at position {error.start + 1} of line {number}"
-            reason = f"expected UTF-8, found {found}{WITH_NUL if has_nul else ''}"
-            yield number, raw.decode("utf-8", "surrogateescape"), reason
+
+    def __init__(self, place: Place, stream: io.BufferedReader, has_nul: bool, before: int = 0):
+        """
+        Args:
+            has_nul: whether the file begins with bytes of which some are NUL.
+            before: lines of the file before those of the stream.
+        """
+        self._place, self._stream, self._has_nul, self.number = place, stream, has_nul, before
+
+    def __iter__(self) -> Iterator[tuple[int, str, str | None]]:
+        for raw in self._stream:
+            self.number += 1
+            if self.number == 1:
+                raw = raw.removeprefix(b"\xef\xbb\xbf")
+            try:
+                yield self.number, raw.decode("utf-8"), None
+            except UnicodeDecodeError as error:
+                if self.number == 1:
+                    _check_beginning(self._place, raw)
+                found = f"byte 0x{raw[error.start]:02x} at position {error.start + 1} of line {self.number}"
+                reason = f"expected UTF-8, found {found}{WITH_NUL if self._has_nul else ''}"
+                yield self.number, raw.decode("utf-8", "surrogateescape"), reason
 
 
 def _check_beginning(place: Place, raw: bytes) -> None:
@@ -235,7 +273,7 @@ def _check_head(place: Place, format: str, head: bytes) -> None:
     """Look at the bytes that a file begins with, before they are cut into lines.
 
     Raises:
-        UserError: a file of UTF-16 or UTF-32, or one whose lines end in a carriage return alone.
+        UserError: a file of UTF-16 or UTF-32, one whose lines end in a carriage return alone, or a JSON array.
     """
     encoding = wide_encoding(head[:HEAD])
     if encoding is not None:
@@ -248,6 +286,10 @@ def _check_head(place: Place, format: str, head: bytes) -> None:
     if b"\n" not in head and ends > 0:
         raise UserError(
             f"{place} line 1: expected lines that end in \\n, found \\r alone. Convert the file first: {_command(place, TR, 'lf')}"
+        )
+    if format == "jsonl" and head[:1] == b"[":
+        raise UserError(
+            f"{place} holds one JSON array; expected one JSON object a line. Convert it first: {_command(place, JQ, 'lines')}"
         )
 
 
@@ -331,49 +373,69 @@ def _text_records(lines: Iterable) -> Iterator[Record]:
         yield number, [None if reason else line.removesuffix("\n").removesuffix("\r")], reason
 
 
-def _csv_records(
-    place: Place, lines: Iterable, columns: list[Column], delimiter: str, is_tsv: bool, quoted: bool
-) -> Iterator[Record]:
-    undecodable: list[str] = []
-    beginning: list[str] = []
+class _Cells:
+    """The cells of the records of CSV. Which lines one came from, and what of them is not UTF-8, is here after it."""
 
-    def texts() -> Iterator[str]:
-        for _, line, reason in lines:
-            if not beginning and line.strip():
-                beginning.append(line)
+    def __init__(self, lines: _Lines, dialect: Dialect):
+        self.lines, self.beginning = lines, ""
+        self.undecodable: list[str] = []
+        quoting = {} if dialect.quoted else {"quoting": csv.QUOTE_NONE, "quotechar": None}
+        self._reader = csv.reader(self._texts(), delimiter=dialect.delimiter, strict=True, **quoting)
+
+    def _texts(self) -> Iterator[str]:
+        for _, line, reason in self.lines:
+            if not self.beginning and line.strip():
+                self.beginning = line
             if reason:
-                undecodable.append(reason)
+                self.undecodable.append(reason)
             yield line
 
-    quoting = {} if quoted else {"quoting": csv.QUOTE_NONE, "quotechar": None}
-    reader = csv.reader(texts(), delimiter=delimiter, strict=True, **quoting)
+    def __iter__(self) -> "_Cells":
+        return self
+
+    def __next__(self) -> list[str]:
+        """Raises csv.Error for a record that cannot be told apart."""
+        self.undecodable.clear()
+        return next(self._reader)
+
+
+def _csv_header(place: Place, cells: _Cells, columns: list[Column], delimiter: str) -> list[str]:
+    """The names in the first line that is not blank.
+
+    Raises:
+        UserError: there is none, or it has not all of the columns.
+    """
     try:
-        header = next(filter(None, reader), None)
+        header = next(filter(None, cells), None)
     except csv.Error as error:
-        guess = _other_delimiter("".join(beginning), delimiter, columns)
+        guess = _other_delimiter(cells.beginning, delimiter, columns)
         raise UserError(
-            f"{place} line {reader.line_num}: this is not valid CSV: {str(error).partition(' - ')[0]}. {guess or UNQUOTED + '.'}"
+            f"{place} line {cells.lines.number}: this is not valid CSV: {str(error).partition(' - ')[0]}. {guess or UNQUOTED + '.'}"
         ) from None
     if header is None:
         raise UserError(f"{place} is empty: expected a header line that names its columns.")
-    if undecodable:
-        raise UserError(f"{place} line 1: {undecodable[0]}. {advice(place, undecodable[0])}")
+    if cells.undecodable:
+        raise UserError(f"{place} line 1: {cells.undecodable[0]}. {advice(place, cells.undecodable[0])}")
     for column in columns:
         if column.name not in header:
-            raise missing(
-                place, header, column.name, _other_delimiter("".join(beginning), delimiter, columns) or RENAME
-            )
+            raise missing(place, header, column.name, _other_delimiter(cells.beginning, delimiter, columns) or RENAME)
+    return header
+
+
+def _csv_records(
+    place: Place, cells: _Cells, header: list[str], columns: list[Column], is_tsv: bool
+) -> Iterator[Record]:
     picked = [position(place, header, column.name) for column in columns]
-    last_line = reader.line_num
     nothing = [None] * len(columns)
+    last_line = cells.lines.number
     while True:
         try:
-            row, broken = next(reader, None), None
+            row, broken = next(cells, None), None
         except csv.Error as error:
             row, broken = nothing, f"this is not valid CSV: {error}"
         if row is None:
             return
-        first, last_line = last_line + 1, reader.line_num
+        first, last_line = last_line + 1, cells.lines.number
         if broken and last_line > first:
             # A quote that is closed too late has swallowed rows: nobody can say which.
             raise UserError(
@@ -384,12 +446,10 @@ def _csv_records(
             raise UserError(
                 f"{place} line {first}: a cell that starts with a quote runs over several lines, which TSV does not have. {UNQUOTED}, or save the file as CSV."
             )
-        bytes_of_row = undecodable[0] if undecodable else None
-        undecodable.clear()
         if broken:
             yield first, nothing, broken
         elif len(row) == len(header):
-            yield first, *_csv_values([row[i] for i in picked], bytes_of_row)
+            yield first, *_csv_values([row[i] for i in picked], cells.undecodable[0] if cells.undecodable else None)
         elif row:  # a blank line between records is no record, as in every CSV reader
             yield first, nothing, f"expected {len(header)} columns ({_shown(header)}), found {len(row)}"
 

@@ -9,7 +9,6 @@ from prettytable import PrettyTable, TableStyle
 
 from steps.common.quality import Check, finite
 from steps.common.scoring import Difference, Score
-from steps.common.suites import digest
 from steps.common.trials import Trial
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
@@ -57,7 +56,7 @@ def _suite(score: Score, findings) -> dict:
         "name": name,
         "kind": suite.kind,
         "path": str(suite.path),
-        "sha256": digest(suite),
+        "sha256": suite.digest,
         "size": len(suite),
         "unit": suite.unit,
         "metric": suite.metric,

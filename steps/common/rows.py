@@ -23,6 +23,23 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """A place in a file where reading can begin.
+
+    row: number of the first row there, from 0. position: bytes before it in a file of lines, else its record batches or
+    stripes. lines: lines before it, in a file of lines.
+    """
+
+    row: int
+    position: int
+    lines: int = 0
+
+
+# Where every file can be read from.
+BEGINNING = Mark(0, 0)
+
+
+@dataclass(frozen=True)
 class Rows:
     """Some rows of a file, an array for each column asked for. A bad row has null for what could not be read."""
 
@@ -31,6 +48,8 @@ class Rows:
     lines: pa.Array | None = None
     # Position -> what is wrong with the row.
     reasons: dict[int, str] = field(default_factory=dict)
+    # Where the row after these can be read; None where reading has to begin before it.
+    next: Mark | None = None
 
     def __len__(self) -> int:
         return len(self.arrays[0])

@@ -1,4 +1,4 @@
-"""Where a model's files come from: a folder, an installed package or the Hub. Knows neither MLflow nor Hydra."""
+"""Where a model's files come from: a folder, an installed package or the Hub."""
 
 import hashlib
 import importlib.util
@@ -53,8 +53,7 @@ def find_source(
     digest = weights_digest(folder)
     if weights_sha256 is not None and digest != weights_sha256:
         raise UserError(
-            f"the weights in {folder} are not the ones expected: SHA-256 is {digest}, model.weights_sha256 says {weights_sha256}. "
-            "Do not use them: install or download the model again, or set model.weights_sha256 if you changed the weights yourself."
+            f"the weights in {folder} have SHA-256 {digest}, but model.weights_sha256 is {weights_sha256}. Install or download the model again; if you changed the weights yourself, set model.weights_sha256."
         )
     return Source(folder, name, revision, digest)
 
@@ -69,7 +68,7 @@ def _package_folder(package: str) -> Path | None:
 
 
 def weights_digest(folder: Path) -> str:
-    """SHA-256 of the model's one safetensors file; of several (shards, Dense modules), of their names and digests.
+    """SHA-256 of a model's safetensors file; if it has several (shards, Dense modules), of their names and digests.
 
     Raises:
         UserError: the folder holds no model, or weights that are not safetensors.
@@ -81,7 +80,7 @@ def weights_digest(folder: Path) -> str:
     for pickled in sorted(folder.rglob("pytorch_model*.bin")):
         if not any(pickled.parent.glob("*.safetensors")):
             raise UserError(
-                f"{pickled} is a pickle, which can run code when it is loaded; expected safetensors. Load the model where you trust it and save it with model.save(<folder>)."
+                f"{pickled} is a pickle, which can run code when it is loaded; expected safetensors. Convert it where you trust it: load the model and call model.save(<folder>)."
             )
     files = sorted(folder.rglob("*.safetensors"))
     if not files:

@@ -11,10 +11,10 @@ import numpy as np
 
 from steps.common import scoring
 from steps.common.backends import Backend
+from steps.common.columns import Role
 from steps.common.embedding import pair_cosine
 from steps.common.quality import finite, latencies_ms, rows_per_second
-from steps.common.scoring import Vectors
-from steps.common.suites import AnySuite, Role
+from steps.common.suite import Suite, Vectors
 
 # Names of the prompts that models have for a role; the library's encode_query and encode_document take the same.
 PROMPTS = {"query": ("query",), "document": ("document", "passage", "corpus")}
@@ -105,7 +105,7 @@ class Pace:
 def judge(
     name: str,
     encode_as: ByRole,
-    suites: Sequence[AnySuite],
+    suites: Sequence[Suite],
     expected: Sequence[Vectors],
     tolerance: float,
     pace: Pace,

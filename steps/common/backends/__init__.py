@@ -1,21 +1,25 @@
-"""Texts -> float32 vectors. Knows neither MLflow nor Hydra."""
+"""Texts -> float32 vectors."""
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from steps.common.backends.kinds import registered
 from steps.common.errors import UserError
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+    from steps.common.backends.tokens import Tokenizer
 
 # OpenVINO and NNCF report their use to their makers if this module can be imported, and do without if not. Here, because
 # it has to come before the first import of either.
 sys.modules.setdefault("openvino_telemetry", None)
-
-NAMES = ("auto", "torch", "openvino")
-CANDIDATES = ("torch/f32", "torch/bf16", "torch/fp16", "openvino/f32", "openvino/bf16", "openvino/int8")
 
 # Told how many texts were embedded since it was last called.
 OnRows = Callable[[int], None]
@@ -60,33 +64,33 @@ class Backend(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+class Precision(StrEnum):
+    """Numbers a backend computes in; auto lets it choose."""
+
+    auto = "auto"
+    f32 = "f32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+    int8 = "int8"
+
+
+@dataclass
 class Settings:
-    """What conf/backend says; None is chosen from the machine."""
+    """The node `backend` of a config, explained in conf/backend/auto.yaml; None is chosen from the machine."""
 
     name: str
-    precision: str
-    batch_size: int
-    batch_tokens: int | None = None
-    device: str = "auto"
-    threads: int | None = None
-    streams: int | None = None
+    precision: Precision
+    batch_size: int = field(metadata={"min": 1})
+    batch_tokens: int | None = field(metadata={"min": 1})
+    device: str
+    threads: int | None = field(metadata={"min": 1})
+    streams: int | None = field(metadata={"min": 1})
 
     def of(self, candidate: str) -> "Settings":
-        """These settings for another backend, name/precision. OpenVINO has the CPU only."""
+        """These settings for another backend, name/precision; one that has the CPU only gets that."""
         name, precision = candidate.split("/")
-        return replace(self, name=name, precision=precision, device="cpu" if name == "openvino" else self.device)
-
-
-def check_candidates(candidates: Sequence[str]) -> None:
-    """Check a list of backends, each name/precision.
-
-    Raises:
-        UserError: one that is none.
-    """
-    for candidate in candidates:
-        if candidate not in CANDIDATES:
-            raise UserError(f"candidates: there is no backend {candidate!r}; expected some of {', '.join(CANDIDATES)}.")
+        device = "cpu" if registered()[name].devices == ("cpu",) else self.device
+        return replace(self, name=name, precision=Precision(precision), device=device)
 
 
 def choose_prompt(prompts: dict[str, str], default: str | None, name: str | None) -> str | None:
@@ -122,3 +126,23 @@ class Store(Protocol):
     def keep(self, name: str, folder: Path) -> Path:
         """Keep a folder; returns where it is from now on."""
         ...
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a backend is loaded with."""
+
+    settings: Settings
+    # On the CPU, in float32; it stays as it is.
+    model: "SentenceTransformer"
+    # None where the model needs the library's own batches: it reads more than token ids of a fast tokenizer, its vectors
+    # depend on the texts beside them, or the texts follow a route.
+    tokenizer: "Tokenizer | None"
+    prompt: str | None
+    # The route through the model's Router; None takes its default.
+    task: str | None
+    # Of torch; at least one.
+    devices: list[str]
+    store: Store
+    # Texts that int8 is calibrated on.
+    calibration: Callable[[], Sequence[str]]

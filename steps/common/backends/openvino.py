@@ -7,10 +7,11 @@ import numpy as np
 import openvino as ov
 from sentence_transformers import SentenceTransformer
 
-from steps.common.backends import OnRows, Settings
+from steps.common.backends import Backend, OnRows, Request, Settings
 from steps.common.backends.base import BatchedBackend
 from steps.common.backends.batches import rounded_widths
 from steps.common.backends.check import Unsuitable
+from steps.common.backends.convert import converted
 from steps.common.backends.hardware import ruled_out, usable_cores
 from steps.common.backends.tokens import Tokenizer, Tokens
 
@@ -30,6 +31,42 @@ def core() -> ov.Core:
     unmapped, and its next signal, such as Ctrl-C, ends the process with a segmentation fault.
     """
     return ov.Core()
+
+
+def check(precision: str, devices: list[str]) -> None:
+    """Find out whether this CPU computes in a precision; OpenVINO would quietly take float32 in its place.
+
+    Raises:
+        Unsuitable: it does not, or the CPU is not what was asked for.
+    """
+    if devices != ["cpu"]:
+        raise Unsuitable(f"OpenVINO computes on the CPU, not on {','.join(devices)}")
+    capabilities = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if precision == "bf16" and "BF16" not in capabilities:
+        raise Unsuitable(f"this CPU has no bfloat16 instructions (OpenVINO finds {', '.join(capabilities)})")
+    if precision == "bf16" and (variable := ruled_out(precision)):
+        raise Unsuitable(f"{variable} rules out the instructions for bf16")
+
+
+def load(request: Request) -> Backend:
+    """The model as OpenVINO computes it: converted, or as it was kept when it was.
+
+    Raises:
+        Unsuitable: the model needs the library's own batches, or cannot be converted.
+    """
+    if request.tokenizer is None:
+        raise Unsuitable(
+            "the model needs the library's own batches: it reads more than token ids of a fast tokenizer, or its vectors depend on the texts beside them"
+        )
+    path, digest = converted(
+        request.model,
+        request.tokenizer,
+        request.prompt,
+        int8=request.settings.precision == "int8",
+        calibration=request.calibration,
+        store=request.store,
+    )
+    return OpenVinoBackend(path, digest, request.model, request.tokenizer, request.settings)
 
 
 class OpenVinoBackend(BatchedBackend):
@@ -109,18 +146,3 @@ class OpenVinoBackend(BatchedBackend):
     def close(self) -> None:
         self._requests.clear()
         del self._compiled
-
-
-def check_precision(precision: str) -> None:
-    """Find out whether this CPU computes in a precision; OpenVINO would quietly take float32 in its place.
-
-    Raises:
-        Unsuitable: it does not.
-    """
-    if precision not in ("f32", "bf16", "int8"):
-        raise Unsuitable(f"OpenVINO on a CPU computes in f32, bf16 or int8, not in {precision}")
-    capabilities = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    if precision == "bf16" and "BF16" not in capabilities:
-        raise Unsuitable(f"this CPU has no bfloat16 instructions (OpenVINO finds {', '.join(capabilities)})")
-    if precision == "bf16" and (variable := ruled_out(precision)):
-        raise Unsuitable(f"{variable} rules instructions for bf16 out")

@@ -4,6 +4,7 @@ import copy
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import tokenizers
@@ -11,11 +12,12 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import InputModule, Router
 
-from steps.common.backends import OnRows, Settings, choose_prompt
+from steps.common.backends import Backend, OnRows, Request, Settings, choose_prompt
 from steps.common.backends.base import BatchedBackend
-from steps.common.backends.check import PROBES
+from steps.common.backends.check import PROBES, Unsuitable
 from steps.common.backends.hardware import cpu_quota, usable_cores
-from steps.common.backends.tokens import Tokenizer, Tokens
+from steps.common.backends.tokens import Tokenizer, Tokens, without_limits
+from steps.common.backends.workers import WorkersBackend
 from steps.common.errors import UserError
 
 logger = logging.getLogger("steps")
@@ -30,6 +32,43 @@ GPU_BATCH_ROWS = 8_192
 
 # Texts the library sorts by length together, and embeds between two signs of life.
 LIBRARY_ROWS = 512
+
+
+def check(precision: str, devices: list[str]) -> None:
+    """Raises Unsuitable for float16 on a CPU."""
+    if precision == "fp16" and "cpu" in devices:
+        raise Unsuitable("fp16 is for a GPU; a CPU computes it more slowly than f32")
+
+
+def load(request: Request) -> Backend:
+    """The model on one device, or on several with a process each."""
+    given = {
+        "model": request.model,
+        "tokenizer": request.tokenizer,
+        "settings": request.settings,
+        "prompt": request.prompt,
+        "task": request.task,
+    }
+    if len(request.devices) == 1:
+        return load_on(request.devices[0], **given)
+    # On the CPU: only for what it says of itself and how it tokenises.
+    first = load_on("cpu", **given)
+    return WorkersBackend(partial(load_on, **given), request.devices, first.tokenize, first)
+
+
+def load_on(
+    device: str,
+    *,
+    model: SentenceTransformer,
+    tokenizer: Tokenizer | None,
+    settings: Settings,
+    prompt: str | None,
+    task: str | None,
+) -> Backend:
+    """The backend of one device: in our batches, or in the library's where there is no tokenizer."""
+    if tokenizer is None:
+        return LibraryBackend(model, settings, device, prompt, task)
+    return TorchBackend(model, tokenizer, settings, device, prompt)
 
 
 class TorchBackend(BatchedBackend):
@@ -227,9 +266,7 @@ def token_counter(model: SentenceTransformer, task: str | None = None) -> Callab
     special = hasattr(tokenizer, "backend_tokenizer")
     fast = tokenizer.backend_tokenizer if special else tokenizer
     if isinstance(fast, tokenizers.Tokenizer):
-        fast = tokenizers.Tokenizer.from_str(fast.to_str())
-        fast.no_truncation()
-        fast.no_padding()
+        fast = without_limits(fast)
         return lambda texts: np.fromiter(
             map(len, fast.encode_batch_fast(texts, add_special_tokens=special)), np.int64, len(texts)
         )

@@ -1,0 +1,51 @@
+# move: common/quality/columns.py
+"""Columns of the file of a suite."""
+
+import math
+import re
+from pathlib import Path
+
+from steps.common import corpus
+from steps.common.errors import UserError
+
+# What a text is to a model that has prompts for it: nothing special (None), a query, or a document.
+Role = str | None
+
+
+def read_columns(path: Path, columns: list[str], key: str = "suite.path") -> tuple[Path, list[list]]:
+    """The file that a path names, and the values of its columns, whole.
+
+    Args:
+        key: the config key that names the file.
+
+    Raises:
+        UserError: several files, a text file, or a missing column.
+    """
+    place, *others = corpus.find_files(path)
+    file = place.local
+    if others:
+        raise UserError(f"{path} names {len(others) + 1} files; expected one suite. Give one of them, such as {file}.")
+    kind = corpus.detect_format(place)
+    if kind == "text":
+        raise UserError(
+            f"{key}: {file} is a text file; expected a suite with the columns {', '.join(columns[:-1])} and {columns[-1]}."
+        )
+    values: list[list] = [[] for _ in columns]
+    for arrays in corpus.read_columns(place, kind, columns, 8192):
+        for column, array in zip(values, arrays):
+            column += array.to_pylist()
+    return file, values
+
+
+def read_number(value: object) -> float | None:
+    """A value of a column as a finite number; None if it is none."""
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def name_suite(given: str | None, file: Path) -> str:
+    """The name of a suite, its file's where none is given, in characters that mlflow takes in the name of a metric."""
+    return re.sub(r"[^A-Za-z0-9_.\- ]", "_", given or file.stem)
