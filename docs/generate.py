@@ -8,6 +8,8 @@ A test fails when the page is not what this writes.
 
 import dataclasses
 import enum
+import importlib
+import re
 import types
 import typing
 from dataclasses import dataclass
@@ -15,6 +17,8 @@ from pathlib import Path
 
 import yaml
 
+from steps.common.arguments import groups
+from steps.common.backends import kinds
 from steps.common.schema import STEPS
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -22,8 +26,8 @@ CONF = PROJECT / "conf"
 PAGE = PROJECT / "docs" / "configuration.md"
 BEGIN, END = "<!-- begin: written by docs/generate.py -->\n", "<!-- end: written by docs/generate.py -->\n"
 
-# Groups of conf/: the file that explains the keys all of its files have, and the key of a step's config they fill.
-GROUPS = {"model": "hub", "suite": "file", "backend": "auto"}
+# Groups of conf/, and the file of each that explains the keys of all its choices.
+GROUPS = {"model": "_base", "suite": "_base", "backend": "auto"}
 
 
 @dataclass(frozen=True)
@@ -51,12 +55,22 @@ def read_keys(path: Path) -> list[Key]:
             value = _value_at(values, parents)
             is_node = isinstance(value, dict) and value
             if parents[0] != "defaults" and not is_node:
-                keys.append(Key(".".join(parents), value, " ".join(comment)))
+                keys.append(Key(".".join(parents), value, join_lines(comment)))
             elif is_node and comment:
                 # The comment of a node says what all of its keys are about.
-                keys.append(Key(".".join(parents), None, " ".join(comment)))
+                keys.append(Key(".".join(parents), None, join_lines(comment)))
         comment = []
     return keys
+
+
+def join_lines(comment: list[str]) -> str:
+    """A comment on one line; what begins with `value: ` begins a line of its own on the page."""
+    return re.sub(r"\n(?=[a-z_]+: )", "<br>", "\n".join(comment)).replace("\n", " ")
+
+
+def escape(text: str) -> str:
+    """Text for a cell of a Markdown table."""
+    return re.sub(r"<(?!br>)", "&lt;", text).replace("|", "\\|")
 
 
 def _value_at(values: dict, parents: list[str]) -> object:
@@ -117,7 +131,7 @@ def table(keys: list[Key], schema: type, prefix: str = "") -> list[str]:
         if field is None:
             continue
         kind = _type_of(schema, key.path)
-        meaning = key.comment.replace("|", "\\|")
+        meaning = escape(key.comment)
         if dataclasses.is_dataclass(kind):
             rows.append(f"| `{prefix}{key.path}` | | | {meaning} |")
         else:
@@ -147,17 +161,21 @@ def write_step(step: str) -> list[str]:
 
 
 def write_group(group: str, base: str) -> list[str]:
-    """The section of a group: the keys of its base file, then its files with what each is."""
+    """The section of a group: the keys that all of its choices have, then the choices."""
     owner = next(schema for schema in STEPS.values() if group in typing.get_type_hints(schema))
-    lines = [
-        f"### {group}",
-        "",
-        *table(read_keys(CONF / group / f"{base}.yaml"), typing.get_type_hints(owner)[group], f"{group}."),
-    ]
+    path = CONF / group / f"{base}.yaml"
+    lines = [f"### {group}", "", *table(read_keys(path), typing.get_type_hints(owner)[group], f"{group}.")]
     lines += ["", f"| `-P {group}=` | what |", "|---|---|"]
-    for path in sorted((CONF / group).glob("*.yaml"), key=lambda one: one.stem.lower()):
-        lines.append(f"| `{path.stem}` | {read_header(path).replace('|', chr(92) + '|')} |")
-    return [*lines, ""]
+    return [*lines, *(f"| `{name}` | {escape(describe_choice(group, name))} |" for name in groups()[group]), ""]
+
+
+def describe_choice(group: str, name: str) -> str:
+    """What a choice of a group is: the comment its file begins with, or the first line of a backend's module."""
+    path = CONF / group / f"{name}.yaml"
+    if path.is_file():
+        return read_header(path)
+    manual = importlib.import_module(f"{kinds.__name__}.{name}").__doc__ or ""
+    return manual.partition("\n")[0].partition(": ")[2]
 
 
 def reference() -> str:
