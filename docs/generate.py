@@ -18,7 +18,6 @@ from pathlib import Path
 import yaml
 
 from steps.common.arguments import groups
-from steps.common.backends import kinds
 from steps.common.schema import STEPS
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -174,7 +173,7 @@ def describe_choice(group: str, name: str) -> str:
     path = CONF / group / f"{name}.yaml"
     if path.is_file():
         return read_header(path)
-    manual = importlib.import_module(f"{kinds.__name__}.{name}").__doc__ or ""
+    manual = importlib.import_module(f"steps.common.backends.kinds.{name}").__doc__ or ""
     return manual.partition("\n")[0].partition(": ")[2]
 
 
