@@ -41,8 +41,11 @@ def find_page(name: str) -> Page:
     return Page(PROJECT / name)
 
 
-def read_recipe(title: str, file: str) -> str:
+def read_recipe(title: str, file: str, part: str = "") -> str:
     """The code that a recipe of docs/recipes.md gives for a file: the block below the line that names the file.
+
+    Args:
+        part: how that line goes on, where the recipe gives several blocks for the file.
 
     Raises:
         LookupError: the recipe or its file is not there.
@@ -50,7 +53,7 @@ def read_recipe(title: str, file: str) -> str:
     section = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", find_page("docs/recipes.md").text, re.M | re.S)
     if section is None:
         raise LookupError(f"docs/recipes.md has no recipe {title!r}")
-    block = re.search(rf"^`{re.escape(file)}`[^\n]*:\n+```\w+\n(.*?)```", section[1], re.M | re.S)
+    block = re.search(rf"^`{re.escape(file)}`{re.escape(part)}[^\n]*:\n+```\w+\n(.*?)```", section[1], re.M | re.S)
     if block is None:
         raise LookupError(f"recipe {title!r} has no block for {file}")
     return block[1]

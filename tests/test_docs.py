@@ -11,18 +11,29 @@ import sys
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
+from mlflow.projects._project_spec import load_project
 from pages import PROJECT, Page, all_pages, find_page, read_command, read_recipe
 
 from docs import generate
 from steps.common import model as models
 from steps.common import serving
+from steps.common.backends import kinds as backend_kinds
+from steps.common.spec import SuiteSpec
 
 PAGES = [page.name for page in all_pages()]
 README = find_page("README.md")
 
 # Commands that other tests run: test_readme.py, .ci/run itself, or the test below that their word names.
-ELSEWHERE = ("pip install mlflow", "mlflow ui", "mlflow models serve", "curl ", "mlflow run . -e test", "mlflow run . -e check")
+ELSEWHERE = (
+    "pip install mlflow",
+    "mlflow ui",
+    "mlflow models serve",
+    "curl ",
+    "mlflow run . -e test",
+    "mlflow run . -e check",
+)
 
 
 def is_step(command: str) -> bool:
@@ -191,6 +202,13 @@ def test_the_tree_of_the_architecture_page_is_the_tree_on_disk():
     assert folders <= on_disk | {"readers/"}
 
 
+# Two sentences, and whether they mean the same.
+PAIRS = [("a", "a", 1), ("b", "b", 1), ("c", "c", 1), ("d", "d", 0)]
+OF_A_FILE = dict.fromkeys(("name", "hub_id", "revision", "documents", "max_loss_to_published", "max_loss_to_champion"))
+OF_A_FILE |= {name: name for name in ("split", "sentence1", "sentence2", "score", "query", "relevant")}
+OF_A_FILE |= {"document_id": "id", "document": "text", "threshold": 50.0, "references": {}}
+
+
 @pytest.fixture
 def follow(monkeypatch):
     """Make a module of the code that a recipe gives for a file, under the name it would have."""
@@ -206,11 +224,9 @@ def follow(monkeypatch):
 
 
 def test_the_recipe_for_a_backend_gives_one(follow, monkeypatch):
-    from steps.common.backends import kinds
-
     recipe = follow("A new backend", "steps/common/backends/kinds/hash.py")
-    monkeypatch.setitem(kinds.registered(), recipe.KIND.name, recipe.KIND)
-    kinds.check_candidates(["hash/f32"])
+    monkeypatch.setitem(backend_kinds.registered(), recipe.KIND.name, recipe.KIND)
+    backend_kinds.check_candidates(["hash/f32"])
     assert importlib.import_module(recipe.KIND.module) is recipe
     recipe.check("f32", ["cpu"])
     with pytest.raises(Exception, match="hashes on one CPU, not on cuda"):
@@ -226,8 +242,7 @@ def test_the_recipe_for_a_backend_gives_one(follow, monkeypatch):
 
 
 def test_the_recipe_for_a_kind_of_suite_gives_one(follow, monkeypatch, tmp_path):
-    from steps.common.quality import kinds
-
+    kinds = importlib.import_module("steps.common.quality.kinds")
     title = "A new kind of suite"
     recipe = follow(title, "steps/common/quality/told_apart.py")
     added = eval("{" + read_recipe(title, "steps/common/quality/kinds.py") + "}", {"__package__": kinds.__package__})
@@ -238,27 +253,34 @@ def test_the_recipe_for_a_kind_of_suite_gives_one(follow, monkeypatch, tmp_path)
     (suite,) = kinds.read_suites([SuiteSpec(kind="told_apart", path=str(path), **OF_A_FILE)])
     assert isinstance(suite, recipe.ToldApart)
     # One of four is on the wrong side.
-    assert suite.compute_metrics(np.array([0.9, 0.8, 0.7, 0.1])) == {"accuracy": 0.75}
+    assert suite.compute_metrics(np.array([0.9, 0.8, 0.1, 0.1])) == {"accuracy": 0.75}
 
 
 @pytest.mark.slow
 def test_the_recipe_for_an_entry_point_gives_one(clone, shell):
-    """In a copy of the project: its own process, since the config of a step is read where the step starts."""
-    title = "A new entry point"
+    """In a copy of the project, as a process: its config is read where a step starts."""
+    title, schema = "A new entry point", "steps/common/launch/config.py"
     for file in ("conf/lengths.yaml", "steps/lengths.py"):
         (clone / file).write_text(read_recipe(title, file), encoding="utf-8")
-    for file, mark in (("MLproject", "  test:\n"), (SCHEMA, "STEPS: dict[str, type] = {\n")):
-        path = clone / file
-        text, added = path.read_text(encoding="utf-8"), read_recipe(title, file)
-        assert mark in text
-        path.write_text(text.replace(mark, added + mark if file == "MLproject" else mark + added), encoding="utf-8")
-    from mlflow.projects.utils import load_project
+    steps = "STEPS: dict[str, type] = {\n"
+    types_of_keys, line = (read_recipe(title, schema, part) for part in (", the types", ", the line"))
+    insert(clone / schema, steps, f"{types_of_keys}\n\n{steps}{line}")
+    insert(clone / "MLproject", "  test:\n", read_recipe(title, "MLproject") + "  test:\n")
 
     entry = load_project(str(clone)).get_entry_point("lengths")
-    (shell.folder / "texts.txt").write_text("one two\nthree\n")
-    command = entry.compute_command({"corpus": str(shell.folder / "texts.txt")}, None)
-    done = shell(*shlex.split(command.replace("python", sys.executable, 1)), cwd=clone)
+    (shell.folder / "texts.csv").write_text("text\none two\nthree\n")
+    command = entry.compute_command({"corpus": str(shell.folder / "texts.csv")}, None)
+    done = shell(
+        *shlex.split(f"{command} --long 5"), cwd=clone, MLFLOW_TRACKING_URI=f"sqlite:///{shell.folder}/mlflow.db"
+    )
     assert done.returncode == 0, done.stderr
-    assert '"longest": 7' in done.stdout
-    wrong = shell(sys.executable, "-m", "steps.lengths", "corpus.path=x", "longst=3", cwd=clone)
-    assert wrong.returncode == 1 and "longst" in wrong.stderr
+    assert '"longest": 7, "long": 1,' in done.stdout
+    wrong = shell("python", "-m", "steps.lengths", "corpus=x", "longst=3", cwd=clone)
+    assert (wrong.returncode, "Did you mean 'long'" in wrong.stderr) == (1, True), wrong.stderr
+
+
+def insert(path: Path, mark: str, text: str) -> None:
+    """Put text in place of a mark that a file holds once."""
+    before = path.read_text(encoding="utf-8")
+    assert before.count(mark) == 1, mark
+    path.write_text(before.replace(mark, text), encoding="utf-8")
