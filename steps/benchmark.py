@@ -7,32 +7,76 @@ Writes  a table on the screen; benchmark.json, benchmark.png and the same number
     python -m steps.benchmark run_id=latest corpus.path=/data/texts.parquet rows=2000 repeats=7
 """
 
+import logging
+
+from steps.common.backends.check import Refused
+from steps.common.backends.hardware import pick_devices, usable_cores, why_emulated
+from steps.common.backends.kinds import check_candidates, keys
+from steps.common.backends.machine import matrix_flops, matrix_peak, processor, rss_mb
+from steps.common.backends.tokens import make_tokenizer
+from steps.common.backends.torch import token_counter
+from steps.common.corpus import opening
+from steps.common.corpus.corpus import Corpus
+from steps.common.embeddings.plan import versions
+from steps.common.errors import UserError
+from steps.common.launch import summary
+from steps.common.launch.call import Call
+from steps.common.launch.commands import ui_command
+from steps.common.launch.config import BenchmarkConf
+from steps.common.launch.paths import corpus_place, find_suites
+from steps.common.launch.process import launch
+from steps.common.model import load as models
+from steps.common.model.find import FoundModel, download, find_model
+from steps.common.model.load import load_backend
+from steps.common.quality import benchmark, kinds, scoring
+from steps.common.quality.benchmark import Contender, Rounds, Row, Stopped
+from steps.common.quality.suite import Suite
+from steps.common.tracking import run as runs
+from steps.common.tracking.datasets import log_corpus
+from steps.common.tracking.run import tag_upstream
+
+
+def open_inputs(call: Call[BenchmarkConf]) -> tuple[Corpus, Suite]:
+    """The corpus and the suite.
+
+    Raises:
+        UserError: one cannot be read, a candidate does not exist, or the corpus holds no text.
+    """
+    check_candidates(call.conf.candidates or [])
+    corpus = call.conf.corpus
+    texts = opening.open_corpus(corpus_place(corpus.path), corpus)
+    if texts.null_rows == texts.rows:
+        raise UserError(
+            f"corpus.path={corpus.path}: all {texts.rows:,} rows are null in {corpus.text_column!r}; expected at least one text. Name the column that holds them: -P corpus.text_column=<column>."
+        )
+    (suite,) = kinds.read_suites(find_suites([call.conf.suite]))
+    return texts, suite
+
+
+if __name__ == "__main__":
+    launch("benchmark", open_inputs, manual=__doc__)
+
+# The second half: what computes.
+
 import contextlib
 import copy
-import logging
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import DictConfig
-
-from steps.common.backends import CANDIDATES, check_candidates
-from steps.common.errors import UserError
-from steps.common.launch import inputs, summary
-from steps.common.launch.commands import ui_command
-from steps.common.launch.config import backend_settings, suite_specs
-from steps.common.launch.process import launch
-from steps.common.tracking import run as runs
-from steps.common.tracking.run import tag_upstream
+import mlflow
+from sentence_transformers import SentenceTransformer
 
 logger = logging.getLogger("steps")
 
 
-def pick_texts(corpus, rows: int) -> list[str]:
-    """Texts from evenly over a corpus.Corpus, those that are null left out; all of them where there are fewer."""
+def pick_texts(corpus: Corpus, rows: int) -> list[str]:
+    """Texts from evenly over a corpus, those that are null left out; all of them where there are fewer."""
     present = corpus.rows - corpus.null_rows
     step = max(1, present // rows)
-    texts, seen = [], 0
+    texts: list[str] = []
+    seen = 0
     for batch in corpus.batches(8192):
         for text in batch.column("text").drop_null().to_pylist():
             if seen % step == 0 and len(texts) < rows:
@@ -41,95 +85,86 @@ def pick_texts(corpus, rows: int) -> list[str]:
     return texts
 
 
-def load_contenders(cfg: DictConfig, found, folder, native, stack: contextlib.ExitStack) -> tuple[list, dict]:
-    """The library itself and every candidate that can run here, loaded; and why the others are not there."""
-    from steps.common.backends.check import Refused
-    from steps.common.backends.hardware import pick_devices, why_emulated
-    from steps.common.backends.machine import rss_mb
-    from steps.common.model.load import load_backend
-    from steps.common.quality import benchmark
+@dataclass(frozen=True)
+class Loaded:
+    """The library itself and every candidate that can run here; why the others cannot; and memory before they came."""
 
-    settings = backend_settings(cfg.backend)
-    device = pick_devices(settings.device)[0]
+    contenders: list[Contender]
+    left_out: dict[str, str]
+    base_mb: float
+
+
+def load_contenders(
+    conf: BenchmarkConf, found: FoundModel, folder: Path, native: SentenceTransformer, stack: contextlib.ExitStack
+) -> Loaded:
+    """Load everything that is compared; the stack closes it."""
+    device, base_mb = pick_devices(conf.backend.device)[0], rss_mb()
     stock = native if device == "cpu" else copy.deepcopy(native).to(device)
-
-    def encode(texts: list[str]):
-        return stock.encode(texts, show_progress_bar=False)
-
-    contenders, left_out = [benchmark.Contender(benchmark.STOCK, "f32", encode, 0.0, 0.0)], {}
-    for name in cfg.candidates if cfg.candidates is not None else CANDIDATES:
+    contenders = [
+        Contender(benchmark.STOCK, "f32", lambda texts: stock.encode(texts, show_progress_bar=False), 0.0, 0.0)
+    ]
+    left_out = {}
+    for name in conf.candidates if conf.candidates is not None else keys():
         emulated = why_emulated(name.partition("/")[2], device)
-        if emulated and cfg.candidates is None:
+        if emulated and conf.candidates is None:
             left_out[name] = f"{emulated}; candidates=[{name}] times it nevertheless"
+        else:
+            try:
+                contenders.append(load_contender(name, conf, found, folder, native, stack=stack))
+            except Refused as refused:
+                left_out[name] = refused.reason
+        if name in left_out:
             logger.warning("%s is left out: %s", name, left_out[name])
-            continue
-        before, start = rss_mb(), time.perf_counter()
-        try:
-            backend = stack.enter_context(contextlib.closing(load_backend(found, folder, native, settings.of(name))))
-        except Refused as refused:
-            logger.warning("%s is left out: %s", name, refused.reason)
-            left_out[name] = refused.reason
-            continue
-        contenders.append(
-            benchmark.Contender(
-                name,
-                backend.precision,
-                backend.encode,
-                time.perf_counter() - start,
-                max(0.0, rss_mb() - before),
-                lambda backend=backend: backend.padding_share,
-            )
-        )
-    return contenders, left_out
+    return Loaded(contenders, left_out, base_mb)
 
 
-def compare(cfg: DictConfig, found, texts: list[str], suite) -> tuple[list, str, dict]:
-    """Load, time and score every contender: a row for each, the table, and all there is to know as a dict."""
-    from steps.common.backends.hardware import pick_devices, usable_cores
-    from steps.common.backends.machine import matrix_flops, matrix_peak, processor, rss_mb
-    from steps.common.backends.tokens import make_tokenizer
-    from steps.common.backends.torch import token_counter
-    from steps.common.embeddings.plan import versions
-    from steps.common.model import load as models
-    from steps.common.model.find import download
-    from steps.common.quality import benchmark, scoring
+def load_contender(
+    name: str,
+    conf: BenchmarkConf,
+    found: FoundModel,
+    folder: Path,
+    native: SentenceTransformer,
+    *,
+    stack: contextlib.ExitStack,
+) -> Contender:
+    """Load a backend, name/precision, and measure what that takes.
 
+    Raises:
+        Refused: it cannot compute with this model or on this machine.
+    """
+    before, start = rss_mb(), time.perf_counter()
+    backend = load_backend(found, folder, native, conf.backend.of(name))
+    stack.enter_context(contextlib.closing(backend))
+    return Contender(
+        name,
+        backend.precision,
+        backend.encode,
+        load_seconds=time.perf_counter() - start,
+        load_mb=max(0.0, rss_mb() - before),
+        padding_share=lambda: backend.padding_share,
+    )
+
+
+def compare(conf: BenchmarkConf, found: FoundModel, texts: list[str], suite: Suite) -> tuple[list[Row], str, dict]:
+    """Load, time and score every contender: a row for each, the table, and the content of benchmark.json."""
     folder = download(found)
     native = models.load_native(folder)
     lengths = token_counter(native)(texts)
     if native.max_seq_length:
         lengths = lengths.clip(max=native.max_seq_length)
-    device = pick_devices(cfg.backend.device)[0]
-    base_mb = rss_mb()
+    device = pick_devices(conf.backend.device)[0]
     with contextlib.ExitStack() as stack:
-        contenders, left_out = load_contenders(cfg, found, folder, native, stack)
-        early = benchmark.warm_up(contenders, texts, cfg.stop_below)
-        for one in early:
-            logger.warning("%s is stopped: %s", one.name, one)
-        contenders = [one for one in contenders if one.name not in [slow.name for slow in early]]
-        peaks = {contender.precision: None for contender in contenders}
-
-        def before_round(number: int) -> None:
-            logger.info("round %d of %d, %d texts", number + 1, cfg.repeats, len(texts))
-            # In every round, as the contenders: whatever slows the machine down slows both.
-            for precision, best in peaks.items():
-                found = matrix_peak(precision, device)
-                peaks[precision] = found if best is None else max(best, found)
-
-        rounds, late = benchmark.run_rounds(contenders, texts, cfg.repeats, before_round, cfg.stop_below)
-        for one in late:
-            logger.warning("%s is stopped: %s", one.name, one)
-        contenders = [one for one in contenders if one.name in rounds]
-        spearman = {contender.name: scoring.spearman(suite, contender.encode) for contender in contenders}
+        loaded = load_contenders(conf, found, folder, native, stack)
+        contenders, rounds, stopped, peaks = time_contenders(conf, loaded.contenders, texts, device)
         rows = benchmark.summarize(
             contenders,
             rounds,
-            spearman,
+            {contender.name: scoring.spearman(suite, contender.encode) for contender in contenders},
             tokens=int(lengths.sum()),
-            # Of what reads no token ids, such as a bag of words, nobody knows the products.
+            # The number of operations is unknown for models without token ids, such as a bag of words.
             flops=matrix_flops(native, lengths) if make_tokenizer(native, None) else None,
             peaks=peaks,
-            base_mb=base_mb,
+            base_mb=loaded.base_mb,
         )
     facts = {
         "processor": processor(),
@@ -139,64 +174,63 @@ def compare(cfg: DictConfig, found, texts: list[str], suite) -> tuple[list, str,
         "suite": suite.name,
         "texts": len(texts),
         "tokens_per_text": float(lengths.mean()),
-        "repeats": cfg.repeats,
+        "repeats": conf.repeats,
         "versions": versions(),
     }
-    stopped = early + late
-    table = benchmark.as_table(rows, stopped, left_out)
-    return rows, table, benchmark.as_dict(rows, stopped, left_out, peaks, **facts)
+    table = benchmark.as_table(rows, stopped, loaded.left_out)
+    return rows, table, benchmark.as_dict(rows, stopped, loaded.left_out, peaks, **facts)
 
 
-def main(cfg: DictConfig) -> None:
-    check_candidates(cfg.candidates or [])
-    corpus = cfg.corpus
-    texts = inputs.open_corpus(
-        corpus.path,
-        corpus.format.name,
-        corpus.text_column,
-        corpus.id_column,
-        delimiter=corpus.delimiter,
-        quoting=corpus.quoting.name,
-    )
-    if texts.null_rows == texts.rows:
-        raise UserError(
-            f"corpus.path={corpus.path}: all {texts.rows:,} rows are null in {corpus.text_column!r}; expected at least one text. Name the column that holds them: -P corpus.text_column=<column>."
-        )
-    (suite,) = inputs.open_suites(suite_specs(cfg))
-    with runs.run("benchmark", cfg) as run, tempfile.TemporaryDirectory() as scratch:
-        import mlflow
+def time_contenders(
+    conf: BenchmarkConf, contenders: list[Contender], texts: list[str], device: str
+) -> tuple[list[Contender], dict[str, Rounds], list[Stopped], dict[str, float | None]]:
+    """Warm up and time: the contenders that were not too slow, their rounds, those that were, and peaks by precision."""
+    early = benchmark.warm_up(contenders, texts, conf.stop_below)
+    contenders = [one for one in contenders if one.name not in [slow.name for slow in early]]
+    peaks: dict[str, float | None] = {contender.precision: None for contender in contenders}
 
-        from steps.common.model.find import find_model
-        from steps.common.quality import benchmark
-        from steps.common.tracking.datasets import log_corpus
+    def before_round(number: int) -> None:
+        logger.info("round %d of %d, %d texts", number + 1, conf.repeats, len(texts))
+        # In every round, as the contenders: whatever slows the machine down slows both.
+        for precision, best in peaks.items():
+            measured = matrix_peak(precision, device)
+            peaks[precision] = measured if best is None or measured is None else max(best, measured)
 
-        found = find_model(cfg.run_id, preceding="log_model", experiment_id=run.info.experiment_id)
-        tag_upstream(found.run_id, found.logged.model_id)
-        rows, table, report = compare(cfg, found, pick_texts(texts, cfg.rows), suite)
+    rounds, late = benchmark.run_rounds(contenders, texts, conf.repeats, before_round, conf.stop_below)
+    for one in early + late:
+        logger.warning("%s is stopped: %s", one.name, one)
+    return [one for one in contenders if one.name in rounds], rounds, early + late, peaks
 
-        mlflow.log_dict(summary.as_json(report | {"corpus": texts.describe()}), "benchmark.json")
-        source = texts.sources[0].place.name if len(texts.sources) == 1 else f"{len(texts.sources)} files"
+
+METRICS = ("ratio", "sentences_per_second", "tokens_per_second", "peak_share", "peak_mb", "cosine_min", "spearman")
+
+
+def log(found: FoundModel, texts: Corpus, rows: list[Row], report: dict) -> None:
+    """Log the report, its chart, and its numbers as metrics of the model."""
+    mlflow.log_dict(summary.as_json(report | {"corpus": texts.describe()}), "benchmark.json")
+    source = texts.sources[0].place.name if len(texts.sources) == 1 else f"{len(texts.sources)} files"
+    title = f"{found.describe()['hub_id'] or found.logged.name}, {report['texts']:,} texts of {source}\n{report['processor']}, {report['cores']} cores"
+    with tempfile.TemporaryDirectory() as scratch:
         chart = Path(scratch) / "benchmark.png"
-        title = f"{found.describe()['hub_id'] or found.logged.name}, {report['texts']:,} texts of {source}\n{report['processor']}, {report['cores']} cores"
         benchmark.plot(rows, title, chart)
         mlflow.log_artifact(str(chart))
-        names = (
-            "ratio",
-            "sentences_per_second",
-            "tokens_per_second",
-            "peak_share",
-            "peak_mb",
-            "cosine_min",
-            "spearman",
-        )
-        metrics = {
-            f"benchmark/{row.name.replace('/', '-')}/{name}": getattr(row, name)
-            for row in rows
-            for name in names
-            if getattr(row, name) is not None
-        }
-        log_corpus(texts)
-        mlflow.log_metrics(metrics, model_id=found.logged.model_id)
+    metrics = {
+        f"benchmark/{row.name.replace('/', '-')}/{name}": getattr(row, name)
+        for row in rows
+        for name in METRICS
+        if getattr(row, name) is not None
+    }
+    log_corpus(texts)
+    mlflow.log_metrics(metrics, model_id=found.logged.model_id)
+
+
+def main(call: Call[BenchmarkConf], opened: tuple[Corpus, Suite]) -> None:
+    conf, (texts, suite) = call.conf, opened
+    with runs.run("benchmark", call.config, call.as_yaml) as run:
+        found = find_model(conf.run_id, preceding="log_model", experiment_id=run.info.experiment_id)
+        tag_upstream(found.run_id, found.logged.model_id)
+        rows, table, report = compare(conf, found, pick_texts(texts, conf.rows), suite)
+        log(found, texts, rows, report)
         print(table)
         fastest = max(rows, key=lambda row: row.ratio)
         summary.show(
@@ -209,9 +243,5 @@ def main(cfg: DictConfig) -> None:
                 "fastest": f"{fastest.name}, {fastest.ratio:.1f} x stock",
                 "chart": f"runs:/{run.info.run_id}/benchmark.png",
             },
-            ui_command(),
+            ui_command(run),
         )
-
-
-if __name__ == "__main__":
-    launch("benchmark", main)

@@ -11,35 +11,104 @@ Refuses a model whose validation failed, an output of another model, corpus or o
     python -m steps.encode run_id=latest corpus.path=s3://bucket/texts/ output=s3://bucket/embeddings
 """
 
-import contextlib
-import json
 import logging
-import os
 import tempfile
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
+from steps.common.backends import Backend, check_task, choose_prompt
+from steps.common.backends.load import check_asked
+from steps.common.backends.tokens import without_limits
+from steps.common.backends.torch import find_input, find_prompt, find_tasks
+from steps.common.corpus import opening
+from steps.common.corpus.corpus import Corpus
+from steps.common.embeddings import encoder, pipeline, resume, verify
+from steps.common.embeddings import manifest as manifests
+from steps.common.embeddings.chunks import Chunker, chunk_room
+from steps.common.embeddings.job import Job, Options
+from steps.common.embeddings.pipeline import Result
+from steps.common.embeddings.plan import complete_plan, plan_of
 from steps.common.errors import UserError
 from steps.common.launch import inputs, summary
+from steps.common.launch.call import Call
 from steps.common.launch.commands import next_command, resumable
-from steps.common.launch.config import backend_settings
-from steps.common.launch.inputs import open_encoded_corpus
-from steps.common.launch.paths import check_apart
+from steps.common.launch.config import EncodeConf
+from steps.common.launch.paths import check_apart, corpus_place, output_place
 from steps.common.launch.process import launch
+from steps.common.model import load as models
+from steps.common.model.facts import normalizes
+from steps.common.model.find import (
+    FoundModel,
+    digest,
+    download,
+    find_model,
+    saved_modules,
+    saved_prompts,
+    saved_tokenizer,
+)
+from steps.common.model.load import load_backend
 from steps.common.project import PROJECT
+from steps.common.storage.output import CORPUS, Output
+from steps.common.storage.place import Place
 from steps.common.tracking import run as runs
-from steps.common.tracking.run import tag_upstream
+from steps.common.tracking.datasets import log_data
+from steps.common.tracking.live import LiveMetrics, RunOutput, close_lost_runs, recording
+from steps.common.tracking.run import StepRun, tag_upstream
+from steps.common.vectors import check_dim
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The corpus, the place of the output (None: in the run), and the plan as far as it is known without the model."""
+
+    texts: Corpus
+    place: Place | None
+    plan: dict[str, Any]
+
+
+def read_corpus_note(output: str | None) -> dict | None:
+    """What an encode that was stopped noted of its corpus, so that only the digest of its files is computed again."""
+    if not output:
+        return None
+    with tempfile.TemporaryDirectory() as scratch:
+        return Output(output_place(output), Path(scratch)).read_json(CORPUS)
+
+
+def open_inputs(call: Call[EncodeConf]) -> Opened:
+    """Read the corpus through, and see that the output may be written.
+
+    Raises:
+        UserError: one of them cannot be used, or the output was begun with another plan.
+    """
+    conf = call.conf
+    resume.check_accepted(conf.accept_changes)
+    check_apart(conf.corpus.path, conf.output)
+    texts = opening.open_corpus(corpus_place(conf.corpus.path), conf.corpus, read_corpus_note(conf.output))
+    place = inputs.open_output(conf.output)
+    plan = plan_of(call.config, {"format": texts.format.name, **texts.decisive()}, PROJECT / "steps")
+    resume.check_plan(place, plan, conf.accept_changes)
+    return Opened(texts, place, plan)
+
+
+if __name__ == "__main__":
+    launch("encode", open_inputs, manual=__doc__, resumes=True)
+
+# The second half: what computes.
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import mlflow
+import numpy as np
+import tokenizers
 
 logger = logging.getLogger("steps")
 
 
-# What of a plan may differ, where accept_changes names it.
-ACCEPTABLE = ("code", "versions")
-
-
-def check_validated(found, logger) -> None:
+def check_validated(found: FoundModel) -> None:
     """Obey the verdict that validate has written on the model.
 
     Raises:
@@ -56,67 +125,50 @@ def check_validated(found, logger) -> None:
         )
 
 
-def look_at(cfg: DictConfig, found) -> tuple[Path, dict]:
-    """What the files of a found model say before it is loaded: where they are, and their share of the plan.
+def check_model_files(conf: EncodeConf, found: FoundModel) -> tuple[Path, dict]:
+    """Check the files of a found model before it is loaded: returns their folder, and their share of the plan.
 
     Raises:
         UserError: an embedding or chunks that the model does not have.
     """
-    from steps.common.backends import check_task, choose_prompt
-    from steps.common.model.find import digest, download, saved_modules, saved_prompts, saved_tokenizer
-    from steps.common.vectors import check_dim
-
     dim, longest = found.tags.get("dimension", ""), found.tags.get("max_seq_length", "")
     if dim.isdecimal():
-        check_dim(cfg.embedding.truncate_dim, int(dim))
+        check_dim(conf.embedding.truncate_dim, int(dim))
     folder = download(found)
-    facts, saved = {"files": digest(folder)}, saved_prompts(folder)
+    facts: dict[str, str | None] = {"files": digest(folder)}
+    saved = saved_prompts(folder)
     if saved is not None:
-        facts["prompt"] = choose_prompt(*saved, cfg.embedding.prompt_name)
+        facts["prompt"] = choose_prompt(*saved, conf.embedding.prompt_name)
     modules = saved_modules(folder)
     if modules is not None and not {"Router", "Asym"} & set(modules):
-        check_task([], cfg.embedding.task)
+        check_task([], conf.embedding.task)
     tokenizer = saved_tokenizer(folder)
-    if cfg.corpus.long_text.name == "chunk" and tokenizer is not None and saved is not None and longest.isdecimal():
-        import tokenizers
-
-        from steps.common.embeddings.chunks import chunk_room, without_limits
-
+    if conf.corpus.long_text == "chunk" and tokenizer is not None and saved is not None and longest.isdecimal():
         fast = without_limits(tokenizers.Tokenizer.from_file(str(tokenizer)))
-        chunk_room(fast, facts["prompt"] or "", int(longest), cfg.corpus.chunk_overlap)
+        chunk_room(fast, facts["prompt"] or "", int(longest), conf.corpus.chunk_overlap)
     return folder, {"model": facts}
 
 
-def load(cfg: DictConfig, found, folder: Path) -> tuple:
+def load(conf: EncodeConf, found: FoundModel, folder: Path) -> tuple[Backend, Chunker | None, Options, dict]:
     """What computes with a found model: the backend, the chunker, what is done with the vectors, and the plan's share."""
-    from steps.common.backends import check_task
-    from steps.common.backends.load import check_asked
-    from steps.common.backends.torch import find_input, find_prompt, find_tasks
-    from steps.common.embeddings import encoder
-    from steps.common.embeddings.chunks import Chunker
-    from steps.common.model import load as models
-    from steps.common.model.facts import normalizes
-    from steps.common.model.find import digest
-    from steps.common.model.load import load_backend
-
-    settings, embedding = backend_settings(cfg.backend), cfg.embedding
+    settings, embedding = conf.backend, conf.embedding
     check_asked(settings)
     native = models.load_native(folder)
     prompt, task = find_prompt(native, embedding.prompt_name), embedding.task
     check_task(find_tasks(native), task)
-    chunks = cfg.corpus.long_text.name == "chunk"
-    chunker = Chunker(find_input(native, task), prompt, cfg.corpus.chunk_overlap) if chunks else None
-    backend = load_backend(found, folder, native, settings, embedding.prompt_name, task)
+    chunks = conf.corpus.long_text == "chunk"
+    chunker = Chunker(find_input(native, task), prompt, conf.corpus.chunk_overlap) if chunks else None
+    backend = load_backend(found, folder, native, settings, prompt_name=embedding.prompt_name, task=task)
     cut = embedding.truncate_dim is not None
-    options = encoder.Options(
-        dtype=embedding.dtype.name,
+    options = Options(
+        dtype=embedding.dtype,
         truncate_dim=embedding.truncate_dim,
         # The model's own Normalize comes before the cut.
         normalize=embedding.normalize or (cut and normalizes(native)),
-        rows_per_part=cfg.rows_per_part,
-        keep_text=cfg.keep_text,
-        format=cfg.output_format.name,
-        row_per_chunk=chunks and cfg.corpus.chunk_pooling.name == "none",
+        rows_per_part=conf.rows_per_part,
+        keep_text=conf.keep_text,
+        format=conf.output_format,
+        row_per_chunk=chunks and conf.corpus.chunk_pooling == "none",
         normalize_mean=normalizes(native),
     )
     plan = {
@@ -129,229 +181,87 @@ def load(cfg: DictConfig, found, folder: Path) -> tuple:
     return backend, chunker, options, plan
 
 
-def plan_before(cfg: DictConfig, texts) -> dict:
-    """What of a plan is known before the model is: all but the model, and what of the backend is not asked for by name."""
-    from steps.common.embeddings import plan as plans
-
-    given = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
-    corpus = {key: value for key, value in given["corpus"].items() if key not in ("path", "format")}
-    corpus |= {"format": texts.format, **texts.decisive()}
-    options = {key: given[key] for key in ("output_format", "rows_per_part", "keep_text", "embedding")}
-    backend = given["backend"]
-    asked = {key: backend[key] for key in ("name", "precision", "device") if backend[key] != "auto"}
-    if "device" in asked:
-        asked["device"] = asked["device"].partition(":")[0]
-    sizes = {key: backend[key] for key in ("batch_size", "batch_tokens")}
-    plan = {"backend": asked | sizes, "corpus": corpus, **options, "versions": plans.versions()}
-    plan["code"] = plans.code_digest(PROJECT / "steps")
-    # As it is read back.
-    return json.loads(json.dumps(plan))
-
-
-def whole_plan(before: dict, computed: dict) -> dict:
-    """All that decides the result: two encodes of one plan write the same."""
-    return {**computed, **before, "backend": {**computed["backend"], **_sizes(before["backend"])}}
-
-
-def _sizes(backend: dict) -> dict:
-    return {key: backend[key] for key in ("batch_size", "batch_tokens")}
-
-
-def check_begun(place, known: dict, accepted: list[str]) -> None:
-    """Compare the part of a plan that is known with that of an output; `begin` compares the whole, and holds the claim.
-
-    Raises:
-        UserError: the output was begun with another.
-    """
-    from steps.common.embeddings import manifest as manifests
-    from steps.common.storage.output import PLAN, Output
-
-    if place is None:
-        return
-    with tempfile.TemporaryDirectory() as scratch:
-        output = Output(place, Path(scratch))
-        state = manifests.held(output)
-        noted = manifests.known_manifest(output) if state == "whole" else output.read_json(PLAN)
-        before = noted.get("plan") if state in ("whole", "interrupted") and isinstance(noted, dict) else None
-        if not isinstance(before, dict):
-            return
-        # Of these more is in a plan than is known.
-        open_nodes = {key: before.get(key) for key in ("model", "backend") if key in known}
-        if not all(isinstance(node, dict) for node in open_nodes.values()):
-            return
-        shared = {key: before.get(key) for key in known}
-        shared |= {
-            key: {name: value for name, value in node.items() if name in known[key]} for key, node in open_nodes.items()
-        }
-        refuse_differences(output, shared, known, accepted)
-
-
-def refuse_differences(output, before: dict, plan: dict, accepted: list[str]) -> None:
-    """Raises UserError where an output was begun with another plan."""
-    from steps.common.embeddings import plan as plans
-
-    different = plans.differences(before, plan, tuple(accepted))
-    if not different:
-        return
-    only = {line.partition(":")[0].partition(".")[0] for line in different}
-    remedy = f", or accept that with -P accept_changes=[{','.join(sorted(only))}]" if only <= set(ACCEPTABLE) else ""
-    raise UserError(
-        f"output {output} was begun with something else: {plans.shown(different)}. Go on with what it was begun with, or give another output{remedy}."
-    )
-
-
 @contextlib.contextmanager
-def opened(place, scratch: Path, run_id: str) -> Iterator[tuple]:
-    """The output and what is to be called before each of its parts; nobody else writes to it meanwhile."""
-    from steps.common.storage.claim import Claim
-    from steps.common.storage.output import Output
-    from steps.common.tracking.live import RunOutput
-
-    if place is None:
-        output = RunOutput(run_id, scratch)
-        with contextlib.closing(output):
-            output.make()
-            yield output, lambda: None
+def open_output(place: Place | None, scratch: Path, run_id: str) -> Iterator[tuple[Output, Callable[[], None]]]:
+    """The output, in its place or in the run, and what is to be called before each of its parts."""
+    if place is not None:
+        with resume.claim_output(place, scratch, run_id) as claimed:
+            yield claimed
         return
-    output = Output(place, scratch)
-    with Claim(output, run_id) as claim:
+    output = RunOutput(run_id, scratch)
+    with contextlib.closing(output):
         output.make()
-        try:
-            yield output, claim.check
-        except BaseException:
-            with contextlib.suppress(UserError):
-                claim.check()
-                forget_restored(output)
-            raise
+        yield output, lambda: None
 
 
-def forget_restored(output) -> None:
-    """Remove what was restored of an output that is whole, or was: its manifest says the same, and more."""
-    from steps.common.embeddings import manifest as manifests
-
-    if manifests.held(output) == "whole" and manifests.known_manifest(output) is not None:
-        output.clear_work()
-
-
-def begin(output, plan: dict, run_id: str, accepted: list[str], make_ranges):
-    """Note the plan in an output, or go on with one that has the same: the ranges of int8, and the runs so far.
-
-    Raises:
-        UserError: the output was begun with another plan.
-    """
-    import numpy as np
-
-    from steps.common.embeddings import manifest as manifests
-    from steps.common.storage.output import PLAN
-
-    state = manifests.held(output)
-    before = manifests.restore(output) if state == "whole" else output.read_json(PLAN)
-    is_lost = state != "new" and not manifests.is_plan(before)
-    if is_lost:
-        logger.warning("what output %s was made of cannot be read, so all of its parts are made again", output)
-        output.clear_work()
-    if state == "new" or is_lost:
-        before = {"plan": plan, "runs": before["runs"] if manifests.is_plan(before) else [], "ranges": None}
-    refuse_differences(output, before["plan"], plan, accepted)
-    ranges = np.array(before["ranges"], np.float32) if before["ranges"] else make_ranges()
-    runs = [*before["runs"], run_id]
-    noted = {"plan": plan, "runs": runs, "ranges": None if ranges is None else ranges.tolist()}
-    output.write_text(PLAN, json.dumps(noted, allow_nan=False))
-    if is_lost:
-        # From here on it is an output that was stopped.
-        for name in (manifests.MANIFEST, manifests.COPY):
-            if output.size(name) is not None:
-                output.delete(name)
-    return ranges, runs
-
-
-def encode(cfg: DictConfig, run, found, folder: Path, before: dict, texts, place, scratch: Path) -> tuple:
+def encode(
+    call: Call[EncodeConf], opened: Opened, run: StepRun, found: FoundModel, folder: Path
+) -> tuple[Result, str, str, str]:
     """Compute and write, up to the manifest: the result, the manifest, what computed it, and where it is."""
-    from steps.common.embeddings import encoder, pipeline
-    from steps.common.embeddings import manifest as manifests
-    from steps.common.tracking.live import LiveMetrics, close_lost_runs
+    conf, texts = call.conf, opened.texts
+    backend, chunker, options, computed = load(conf, found, folder)
+    plan, run_id = complete_plan(opened.plan, computed), run.info.run_id
+    with (
+        contextlib.closing(backend),
+        tempfile.TemporaryDirectory() as scratch,
+        open_output(opened.place, Path(scratch), run_id) as (output, check),
+    ):
+        job = Job(texts, options, backend.dim, chunker)
+        if conf.corpus.long_text == "error":
+            encoder.refuse_long(job, backend)
 
-    backend, chunker, options, computed = load(cfg, found, folder)
-    plan, run_id = whole_plan(before, computed), run.info.run_id
-    with contextlib.closing(backend), opened(place, scratch, run_id) as (output, check):
-        if cfg.corpus.long_text.name == "error":
-            encoder.refuse_long(texts, backend)
+        def ranges_of_int8() -> np.ndarray | None:
+            return encoder.sample_ranges(job, backend) if options.dtype == "int8" else None
 
-        def ranges_of_int8():
-            return encoder.sample_ranges(texts, backend, options, chunker) if options.dtype == "int8" else None
-
-        ranges, runs = begin(output, plan, run_id, list(cfg.accept_changes), ranges_of_int8)
+        ranges, runs = resume.begin(output, plan, run_id, conf.accept_changes, ranges_of_int8)
+        job = replace(job, ranges=ranges)
+        if opened.place is not None:
+            # After the plan: an output without one is none of encode's.
+            output.write_text(CORPUS, json.dumps(texts.noted()))
         close_lost_runs(runs, by=run_id)
         logger.info("encoding %d rows with %s", texts.rows, found.tags.get("hub_id", found.logged.name))
         with LiveMetrics(run_id) as live:
-            result = pipeline.encode_corpus(
-                texts, backend, output, options, chunker=chunker, ranges=ranges, before_part=check, on_rows=live.rows
-            )
-        facts = {
-            "run_id": run_id,
-            "upstream_run_id": found.run_id,
-            "validation": found.validation,
-            "model": found.describe(),
-            "corpus": texts.describe(),
-            "backend": {name: getattr(backend, name) for name in ("name", "precision", "device", "digest")},
-            "options": OmegaConf.to_container(cfg, resolve=True, enum_to_str=True),
-            "versions": plan["versions"],
-            "code_commit": run.data.tags.get("mlflow.source.git.commit"),
-            "normalized": options.normalize,
-            "plan": plan,
-            "runs": runs,
+            result = pipeline.encode_corpus(job, backend, output, before_part=check, on_rows=live.rows)
+        manifest = manifests.Manifest(
+            run_id=run_id,
+            upstream_run_id=found.run_id,
+            validation=found.validation,
+            model=found.describe(),
+            corpus=texts.describe(),
+            backend={name: getattr(backend, name) for name in ("name", "precision", "device", "digest")},
+            options=call.config,
+            versions=plan["versions"],
+            code_commit=run.data.tags.get("mlflow.source.git.commit"),
+            normalized=options.normalize,
+            plan=plan,
+            runs=runs,
+            parts=result.parts,
             **result.manifest(),
-        }
-        manifests.remove_strays(output, result.files())
-        manifest = manifests.write_manifest(output, result.parts, facts)
+        )
+        verify.remove_strays(output, result.files())
+        text = manifests.write_manifest(output, manifest)
         output.flush()
         output.clear_work()
-        return result, manifest, f"{backend.name} {backend.precision} on {backend.device}", str(output)
+        return result, text, f"{backend.name} {backend.precision} on {backend.device}", str(output)
 
 
-def check_accepted(names: list[str]) -> None:
-    """Raises UserError for a name that accept_changes does not know."""
-    for name in names:
-        if name not in ACCEPTABLE:
-            raise UserError(f"accept_changes: there is no {name!r}; expected some of {', '.join(ACCEPTABLE)}.")
-
-
-def main(cfg: DictConfig) -> None:
-    with resumable(cfg.run_id, cfg.output):
-        run_encode(cfg)
-
-
-def run_encode(cfg: DictConfig) -> None:
-    accepted = list(cfg.accept_changes)
-    check_accepted(accepted)
-    check_apart(cfg.corpus.path, cfg.output)
-    texts = open_encoded_corpus(cfg.corpus)
-    place = inputs.open_output(cfg.output)
-    before = plan_before(cfg, texts)
-    check_begun(place, before, accepted)
-    with runs.run("encode", cfg) as run, tempfile.TemporaryDirectory() as scratch:
-        from steps.common.model.find import find_model
-        from steps.common.tracking.live import PATIENT, RETRIES, recording
-
-        os.environ.setdefault(RETRIES, PATIENT)
-        found = find_model(cfg.run_id, preceding="validate", experiment_id=run.info.experiment_id)
+def main(call: Call[EncodeConf], opened: Opened) -> None:
+    conf = call.conf
+    with runs.run("encode", call.config, call.as_yaml) as run:
+        found = find_model(conf.run_id, preceding="validate", experiment_id=run.info.experiment_id)
         tag_upstream(found.run_id, found.logged.model_id)
-        check_validated(found, logger)
-        with resumable(found.run_id, cfg.output):
-            folder, of_model = look_at(cfg, found)
-            check_begun(place, of_model, accepted)
-
-            import mlflow
-
-            from steps.common.tracking.datasets import log_data
-
-            result, manifest, backend, where = encode(cfg, run, found, folder, before, texts, place, Path(scratch))
+        check_validated(found)
+        with resumable(call, run, found.run_id):
+            folder, of_model = check_model_files(conf, found)
+            resume.check_plan(opened.place, of_model, conf.accept_changes)
+            result, manifest, backend, where = encode(call, opened, run, found, folder)
         with recording(where):
             mlflow.log_text(manifest, "manifest.json")
-            log_data(texts, result, where, found)
+            log_data(opened.texts, result, where, found)
             mlflow.set_tag("embeddings", where)
-        print("sample embeddings")
-        summary.show_embeddings(result.sample_texts, result.sample_embeddings)
+        if result.samples:
+            print("sample embeddings")
+            summary.show_embeddings([text for text, _ in result.samples], [vector for _, vector in result.samples])
         summary.show(
             "encode",
             {
@@ -362,9 +272,5 @@ def run_encode(cfg: DictConfig) -> None:
                 "parts": len(result.parts),
                 "embeddings": where,
             },
-            next_command("verify", output=where),
+            next_command("verify", run, output=where),
         )
-
-
-if __name__ == "__main__":
-    launch("encode", main)

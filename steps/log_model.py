@@ -11,16 +11,20 @@ Writes  a LoggedModel (native flavor, signature, input example, pinned requireme
 
 import logging
 
+import mlflow
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
 from sentence_transformers import SentenceTransformer
 
 from steps.common.errors import UserError
 from steps.common.launch import summary
+from steps.common.launch.call import Call
 from steps.common.launch.commands import next_command
+from steps.common.launch.config import LogModelConf
 from steps.common.launch.paths import local_path
 from steps.common.launch.process import launch
-from steps.common.model.source import find_source
+from steps.common.model.facts import facts
+from steps.common.model.log import build_signature, load_source, log, log_embeddings_api
+from steps.common.model.source import Source, find_source
 from steps.common.tracking import run as runs
 from steps.common.validation.checks import failed
 from steps.common.validation.weights import check_weights
@@ -28,61 +32,58 @@ from steps.common.validation.weights import check_weights
 logger = logging.getLogger("steps")
 
 
-def main(cfg: DictConfig) -> None:
-    spec = cfg.model
-    path = local_path(spec.path, "model.path") if spec.path is not None else None
-    source = find_source(
+def open_inputs(call: Call[LogModelConf]) -> Source:
+    """The folder of the model.
+
+    Raises:
+        UserError: it is not there, or its weights are not those of the config.
+    """
+    spec = call.conf.model
+    return find_source(
         name=spec.name,
         revision=spec.revision,
-        path=path,
+        path=local_path(spec.path, "model.path") if spec.path is not None else None,
         package=spec.package,
         weights_sha256=spec.weights_sha256,
         trust_remote_code=spec.trust_remote_code,
     )
-    with runs.run("log_model", cfg) as run:
-        import mlflow
-
-        from steps.common.model.facts import facts
-        from steps.common.model.log import build_signature, load_source, log, log_embeddings_api
-
-        logger.info("loading %s from %s", source.name, source.folder)
-        prompts = OmegaConf.to_container(spec.prompts)
-        model = load_source(
-            source,
-            trust_remote_code=spec.trust_remote_code,
-            prompts=prompts,
-            default_prompt_name=spec.default_prompt_name,
-        )
-        examples = list(cfg.examples)
-        embeddings = embed_examples(model, examples)
-        signature = build_signature(examples, embeddings)
-        print(f"signature\n{signature}", flush=True)
-        known = OmegaConf.to_container(spec.known)
-        logged = log(model, source, signature, examples, cfg.artifact_name, known)
-        api = (
-            log_embeddings_api(model, logged, source.name, spec.trust_remote_code, examples[0])
-            if cfg.serving.embeddings_api
-            else None
-        )
-        reference = {"sentences": examples, "embeddings": summary.as_json(embeddings.tolist())}
-        mlflow.log_dict(reference, "reference.json")
-        summary.show(
-            "log_model",
-            {
-                "run_id": run.info.run_id,
-                "model_id": logged.model_id,
-                "model_uri": f"runs:/{run.info.run_id}/{cfg.artifact_name}",
-                **({"embeddings_api": f"models:/{api.model_id}"} if api else {}),
-                "source": f"{source.name}@{source.revision or 'local'}",
-                "weights_sha256": source.weights_sha256,
-                **facts(model),
-            },
-            next_command("validate", run_id=run.info.run_id),
-        )
 
 
 if __name__ == "__main__":
-    launch("log_model", main)
+    launch("log_model", open_inputs, manual=__doc__)
+
+
+def main(call: Call[LogModelConf], source: Source) -> None:
+    conf, spec = call.conf, call.conf.model
+    with runs.run("log_model", call.config, call.as_yaml) as run:
+        logger.info("loading %s from %s", source.name, source.folder)
+        model = load_source(
+            source,
+            trust_remote_code=spec.trust_remote_code,
+            prompts=spec.prompts,
+            default_prompt_name=spec.default_prompt_name,
+        )
+        embeddings = embed_examples(model, conf.examples)
+        signature = build_signature(conf.examples, embeddings)
+        print(f"signature\n{signature}", flush=True)
+        logged = log(
+            model,
+            source,
+            signature=signature,
+            examples=conf.examples,
+            name=conf.artifact_name,
+            expected_facts=spec.expected_facts,
+        )
+        shown = {"run_id": run.info.run_id, "model_id": logged.model_id}
+        shown["model_uri"] = f"runs:/{run.info.run_id}/{conf.artifact_name}"
+        if conf.serving.embeddings_api:
+            api = log_embeddings_api(model, logged, source.name, spec.trust_remote_code, conf.examples[0])
+            shown["embeddings_api"] = f"models:/{api.model_id}"
+        shown |= {"source": f"{source.name}@{source.revision or 'local'}", "weights_sha256": source.weights_sha256}
+        reference = {"sentences": conf.examples, "embeddings": summary.as_json(embeddings.tolist())}
+        mlflow.log_dict(reference, "reference.json")
+        following = next_command("validate", run, run_id=run.info.run_id)
+        summary.show("log_model", shown | facts(model), following)
 
 
 def embed_examples(model: SentenceTransformer, examples: list[str]) -> np.ndarray:

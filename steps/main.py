@@ -12,20 +12,48 @@ import shlex
 import sys
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import OmegaConf
 
+from steps.common.corpus import opening
 from steps.common.errors import UserError
 from steps.common.launch import inputs, summary
-from steps.common.launch.check import check, check_chain, share_out
+from steps.common.launch.call import Call
+from steps.common.launch.check import check_chain, share_out
 from steps.common.launch.commands import ui_command
-from steps.common.launch.config import suite_specs
-from steps.common.launch.inputs import open_encoded_corpus
+from steps.common.launch.config import EncodeConf, MainConf
 from steps.common.launch.overrides import parse
-from steps.common.launch.paths import check_apart
+from steps.common.launch.paths import check_apart, corpus_place, find_suites
 from steps.common.launch.process import launch
 from steps.common.project import PROJECT
+from steps.common.quality import kinds
 from steps.common.tracking import run as runs
 from steps.common.validation.preflight import check_deployment
+from steps.common.validation.rules import ValidateConf
+
+
+def open_inputs(call: Call[MainConf]) -> ValidateConf:
+    """The config of validate, once it is seen in seconds that encode and validate will find what they need.
+
+    Raises:
+        UserError: a corpus, suite or output that cannot be used.
+    """
+    configs = check_chain(call.conf.overrides)
+    validate: ValidateConf = OmegaConf.to_object(configs["validate"])  # type: ignore[assignment]
+    encode: EncodeConf = OmegaConf.to_object(configs["encode"])  # type: ignore[assignment]
+    kinds.read_suites(find_suites(validate.scored_suites))
+    check_apart(encode.corpus.path, encode.output)
+    opening.open_corpus(corpus_place(encode.corpus.path), encode.corpus)
+    inputs.open_output(encode.output)
+    return validate
+
+
+if __name__ == "__main__":
+    launch("main", open_inputs, manual=__doc__)
+
+# The second half: what computes.
+
+import mlflow
+from mlflow.exceptions import ExecutionException
 
 # Overrides that are declared parameters of a step in MLproject, so that its run shows them as the user typed them.
 DECLARED = {
@@ -54,9 +82,6 @@ def run_step(step: str, parameters: dict[str, str], experiment_id: str) -> str:
     Raises:
         UserError: the step failed; it has said why.
     """
-    import mlflow
-    from mlflow.exceptions import ExecutionException
-
     try:
         submitted = mlflow.projects.run(
             str(PROJECT),
@@ -71,32 +96,14 @@ def run_step(step: str, parameters: dict[str, str], experiment_id: str) -> str:
     return submitted.run_id
 
 
-def check_inputs(overrides: list[str]) -> None:
-    """Find in seconds what encode or validate would find after the steps before them.
-
-    Raises:
-        UserError: a corpus, suite, output, port or registry that cannot be used.
-    """
-    forwarded = check("main", overrides)[0].overrides
-    configs = check_chain(list(forwarded))
-    inputs.open_suites(suite_specs(configs["validate"]))
-    check_apart(configs["encode"].corpus.path, configs["encode"].output)
-    open_encoded_corpus(configs["encode"].corpus)
-    inputs.open_output(configs["encode"].output)
-    validate = configs["validate"]
+def main(call: Call[MainConf], validate: ValidateConf) -> None:
     check_deployment(validate.serving, validate.fresh_environment, validate.register)
-
-
-def main(cfg: DictConfig) -> None:
-    shares = share_out(list(cfg.overrides))
     # `python` in MLproject is the one that runs now, whether or not its environment was activated.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    with runs.run("main", cfg) as run:
-        import mlflow
-
+    with runs.run("main", call.config, call.as_yaml) as run:
         made: dict[str, str] = {}
-        previous = None
-        for step, overrides in shares.items():
+        previous = ""
+        for step, overrides in share_out(call.conf.overrides).items():
             parameters = step_parameters(step, overrides) | ({"run_id": previous} if previous else {})
             previous = run_step(step, parameters, run.info.experiment_id)
             made[f"{step}_run_id"] = previous
@@ -110,9 +117,5 @@ def main(cfg: DictConfig) -> None:
                 "model": f"models:/{tags['model_id']}",
                 "embeddings": tags["embeddings"],
             },
-            ui_command(),
+            ui_command(run),
         )
-
-
-if __name__ == "__main__":
-    launch("main", main, before=check_inputs)

@@ -9,18 +9,21 @@ A test whose process crashes or hangs fails alone: what was not run because of i
 import argparse
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+import pytest
+
 from steps.common.project import PROJECT
 
-# Most of the time goes into importing torch and mlflow in processes of their own, on one core each. Files stay
-# together, so that each process pays for its imports once. `-P pytest_args="-n 0"` turns it off. A process that crashes
-# ends the round: pytest-xdist 3.8.0 would start another and then wait for ever (its issue 1323).
-PARALLEL = ("-n", "2", "--dist", "loadfile", "--max-worker-restart", "0")
+# Each process begins with a half of the tests, in their order, and takes over from the other when it is done.
+# `-P pytest_args="-n 0"` turns it off. A process that crashes ends the round: pytest-xdist 3.8.0 would start another and
+# then wait for ever (its issue 1323).
+PARALLEL = ("-n", "2", "--dist", "worksteal", "--max-worker-restart", "0")
 
 # File that pytest, given `-p steps.test`, notes every test in, a line each: what became of it, and its name.
 JOURNAL = "TESTS_JOURNAL"
@@ -44,19 +47,35 @@ def read_journal(lines: Iterable[str]) -> tuple[set[str], set[str]]:
     return noted["ended"] | crashed, crashed
 
 
+def make_environment(folder: Path) -> dict[str, str]:
+    """The environment of the tests' processes, of which there are more than cores.
+
+    Args:
+        folder: for files of this run.
+    """
+    # A thread of torch that waits for another gives its core away, which that other may be waiting for.
+    env = {"OMP_WAIT_POLICY": "passive"} | os.environ
+    if env.pop("PYTHONDONTWRITEBYTECODE", ""):
+        # Else every process compiles torch and mlflow again, which is half the time that importing them takes.
+        env |= {"PYTHONPYCACHEPREFIX": str(folder / "bytecode")}
+    return env
+
+
 def run_tests(words: list[str], folder: Path) -> int:
     """Run pytest until every test was run or pytest stopped of its own will; returns its exit code, 1 after a crash.
 
     Args:
         folder: for files of this run.
     """
-    done, crashed, codes = set(), set(), []
+    done: set[str] = set()
+    crashed: set[str] = set()
+    codes: list[int] = []
     while True:
         journal, names = folder / f"journal-{len(codes)}", folder / "done"
         journal.touch()
         names.write_text("\n".join(done), encoding="utf-8")
         command = [sys.executable, "-m", "pytest", *PARALLEL, "-p", "steps.test", *words]
-        env = os.environ | {JOURNAL: str(journal), DONE: str(names)}
+        env = make_environment(folder) | {JOURNAL: str(journal), DONE: str(names)}
         code = subprocess.run(command, cwd=PROJECT, env=env).returncode
         codes.append(0 if codes and code == NO_TESTS else code)
         ended, fallen = read_journal(journal.read_text(encoding="utf-8").splitlines())
@@ -83,7 +102,7 @@ class Journal:
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self._note("started", nodeid)
 
-    def pytest_runtest_logreport(self, report) -> None:
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         # pytest-xdist reports the test during which a worker went away with a `when` of its own.
         if report.when == "???":
             self._note("crashed", report.nodeid)
@@ -94,13 +113,13 @@ class Journal:
         self._note("finished")
 
 
-def pytest_configure(config) -> None:
+def pytest_configure(config: pytest.Config) -> None:
     # pytest-xdist's workers tell the process that started them, which notes it.
     if JOURNAL in os.environ and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Journal(Path(os.environ[JOURNAL])))
 
 
-def pytest_collection_modifyitems(config, items: list) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if DONE in os.environ:
         done = set(Path(os.environ[DONE]).read_text(encoding="utf-8").split("\n"))
         config.hook.pytest_deselected(items=[item for item in items if item.nodeid in done])
@@ -120,4 +139,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     main()

@@ -11,77 +11,79 @@ Fails   when a check fails: exit code 1, after everything has been written.
     python -m steps.validate run_id=latest suite=file suite.path=pairs.jsonl suite.threshold=80
 """
 
-import contextlib
 import logging
+
+from steps.common.backends.kinds import check_candidates
+from steps.common.corpus.sample import sample_topics
+from steps.common.errors import UserError
+from steps.common.launch import summary
+from steps.common.launch.call import Call
+from steps.common.launch.commands import next_command
+from steps.common.launch.paths import find_suites
+from steps.common.launch.process import launch
+from steps.common.model import registry
+from steps.common.model.find import VALIDATION, FoundModel, download, find_model
+from steps.common.model.registry import Registration
+from steps.common.quality import kinds
+from steps.common.quality.suite import Suite
+from steps.common.tracking import run as runs
+from steps.common.tracking.datasets import log_validation
+from steps.common.tracking.run import StepRun, tag_upstream
+from steps.common.tracking.verdict import lineage, tag_backends, tag_validation
+from steps.common.validation import gate, report, serving
+from steps.common.validation.gate import Findings
+from steps.common.validation.preflight import check_deployment
+from steps.common.validation.rules import ValidateConf
+
+
+def open_inputs(call: Call[ValidateConf]) -> list[Suite]:
+    """The suites.
+
+    Raises:
+        UserError: one cannot be read, or a candidate does not exist.
+    """
+    check_candidates(call.conf.candidates)
+    return kinds.read_suites(find_suites(call.conf.scored_suites))
+
+
+if __name__ == "__main__":
+    launch("validate", open_inputs, manual=__doc__)
+
+# The second half: what computes.
+
+import contextlib
 from dataclasses import asdict
 
-from omegaconf import DictConfig
-
-from steps.common.backends import check_candidates
-from steps.common.errors import UserError
-from steps.common.launch import inputs, summary
-from steps.common.launch.commands import next_command
-from steps.common.launch.config import backend_settings, suite_specs
-from steps.common.launch.process import launch
-from steps.common.tracking import run as runs
-from steps.common.tracking.run import tag_upstream
-from steps.common.validation.preflight import check_deployment
+import mlflow
+import numpy as np
 
 logger = logging.getLogger("steps")
 
 
-def start_server(cfg: DictConfig, folder, stack):
-    """Start serving the model, before the heavy imports, so that both import at once; None where it is switched off."""
-    from steps.common.validation import serving
-
-    return stack.enter_context(serving.serve(folder, cfg.serving.port)) if cfg.serving.enabled else None
-
-
-def find_champion(cfg: DictConfig, experiment_id: str):
-    """The model that this one would replace: what `champion` names, else the champion of `register`; None if there is none."""
-    from steps.common.model import registry
-    from steps.common.model.find import find_model
-
-    if cfg.champion is None:
-        return registry.find_champion(cfg.register) if cfg.register is not None else None
-    named = find_model(cfg.champion, preceding="validate", experiment_id=experiment_id)
-    return registry.find_compared(named, cfg.register) if cfg.register is not None else named
+def find_champion(conf: ValidateConf, experiment_id: str) -> FoundModel | None:
+    """The model that this one would replace: what `champion` names, else the champion of `register`."""
+    if conf.champion is None:
+        return registry.find_champion(conf.register) if conf.register is not None else None
+    named = find_model(conf.champion, preceding="validate", experiment_id=experiment_id)
+    return registry.find_compared(named, conf.register) if conf.register is not None else named
 
 
-def read_rules(cfg: DictConfig):
-    """The config as plain values (gate.Rules)."""
-    from steps.common.quality.bootstrap import Bootstrap
-    from steps.common.validation import gate
-
-    return gate.Rules(
-        specs=suite_specs(cfg),
-        bootstrap=Bootstrap(**cfg.bootstrap),
-        settings=backend_settings(cfg.backend),
-        candidates=list(cfg.candidates),
-        candidate_pairs=cfg.candidate_pairs,
-        sentences=list(cfg.sentences),
-        max_cosine=cfg.max_cosine,
-        latency_calls=cfg.latency_calls,
-        start_timeout=cfg.serving.start_timeout,
-        clients=cfg.serving.clients,
-        seconds=cfg.serving.seconds,
-        fresh_environment=cfg.fresh_environment,
-        **cfg.tolerance,
-    )
-
-
-def register(cfg: DictConfig, run, found, champion, findings, metrics: dict):
-    """Make the model a version of `register` and the champion or the challenger; None where nothing is registered."""
-    import mlflow
-
-    from steps.common.model import registry
-
-    if cfg.register is None:
+def register(
+    name: str | None,
+    run: StepRun,
+    found: FoundModel,
+    champion: FoundModel | None,
+    findings: Findings,
+    *,
+    metrics: dict[str, float],
+) -> Registration | None:
+    """Make the model a version of `name` and the champion or the challenger; None where nothing is registered."""
+    if name is None:
         return None
     commit = run.data.tags.get("mlflow.source.git.commit")
     registration = registry.register(
         found,
-        cfg.register,
+        name,
         passed=not findings.failures,
         regressions=findings.regressed,
         compared=champion,
@@ -91,22 +93,24 @@ def register(cfg: DictConfig, run, found, champion, findings, metrics: dict):
     return registration
 
 
-def write(found, champion, findings, run_id: str, metrics: dict, sentences: list[str], registration) -> None:
+def write(
+    found: FoundModel,
+    champion: FoundModel | None,
+    findings: Findings,
+    registration: Registration | None,
+    *,
+    run_id: str,
+    sentences: list[str],
+) -> None:
     """Log the verdict as data and as a page, and the figures of the page."""
-    import mlflow
-
-    from steps.common.corpus.sample import sample_topics
-    from steps.common.tracking.verdict import lineage
-    from steps.common.validation import report
-
     validation = report.as_dict(
         findings.verdict,
         findings,
-        metrics,
+        findings.metrics(),
         run_id=run_id,
         upstream_run_id=found.run_id,
         model=found.describe(),
-        lineage=lineage(found),
+        lineage=lineage(found, run_id),
     ) | {"champion": champion and champion.describe(), "registration": registration and asdict(registration)}
     figures = report.figures(findings, sentences, sample_topics())
     mlflow.log_dict(summary.as_json(validation), "validation.json")
@@ -115,10 +119,18 @@ def write(found, champion, findings, run_id: str, metrics: dict, sentences: list
         mlflow.log_figure(figure.draw(), f"figures/{figure.name}.png", save_kwargs={"dpi": 150})
 
 
-def show(found, findings, run_id: str, metrics: dict, registration) -> None:
-    """Print what was found, and the summary."""
-    from steps.common.validation import report
-
+def show(
+    found: FoundModel,
+    findings: Findings,
+    run: StepRun,
+    metrics: dict[str, float],
+    sentences: list[str],
+    registration: Registration | None,
+) -> None:
+    """Print the findings, and the summary."""
+    if np.ndim(findings.sentences) == 2:
+        print("first 10 entries of each test embedding")
+        summary.show_embeddings(sentences, findings.sentences)
     for table in (
         report.as_table(findings.checks),
         report.suites_table(findings),
@@ -128,7 +140,7 @@ def show(found, findings, run_id: str, metrics: dict, registration) -> None:
     summary.show(
         "validate",
         {
-            "run_id": run_id,
+            "run_id": run.info.run_id,
             "model_id": found.logged.model_id,
             "validation": findings.verdict,
             "checks": len(findings.checks),
@@ -137,53 +149,42 @@ def show(found, findings, run_id: str, metrics: dict, registration) -> None:
             **({"registered": str(registration), "because": registration.reason} if registration else {}),
             **metrics,
         },
-        None if findings.failures else next_command("encode", run_id=run_id, corpus="sample"),
+        None if findings.failures else next_command("encode", run, run_id=run.info.run_id, corpus="sample"),
     )
 
 
-def main(cfg: DictConfig) -> None:
-    check_candidates(cfg.candidates)
-    suites = inputs.open_suites(suite_specs(cfg))
-    with runs.run("validate", cfg) as run, contextlib.ExitStack() as stack:
-        import mlflow
+def check_verdict(findings: Findings, registration: Registration | None, run_id: str) -> None:
+    """Raises UserError where the model failed, or could not be registered."""
+    if findings.failures:
+        names = ", ".join(f"{check.name} is {check.value} (expected {check.threshold})" for check in findings.failures)
+        raise UserError(
+            f"validation failed, {len(findings.failures)} of {len(findings.checks)} checks: {names}. See report.html of run {run_id}."
+        )
+    if registration and registration.version is None:
+        raise UserError(f"the model passed, but register={registration.name} did not work: {registration.reason}")
 
-        from steps.common.model.find import download, find_model
 
-        run_id = run.info.run_id
-        check_deployment(cfg.serving, cfg.fresh_environment, cfg.register)
-        found = find_model(cfg.run_id, preceding="log_model", experiment_id=run.info.experiment_id)
-        champion = find_champion(cfg, run.info.experiment_id)
+def main(call: Call[ValidateConf], suites: list[Suite]) -> None:
+    conf = call.conf
+    with runs.run("validate", call.config, call.as_yaml) as run, contextlib.ExitStack() as stack:
+        run_id, experiment_id = run.info.run_id, run.info.experiment_id
+        check_deployment(conf.serving, conf.fresh_environment, conf.register)
+        found = find_model(conf.run_id, preceding="log_model", experiment_id=experiment_id)
+        champion = find_champion(conf, experiment_id)
         folder = download(found)
-        server = start_server(cfg, folder, stack)
-
-        from steps.common.model.find import VALIDATION
-        from steps.common.tracking.datasets import log_validation
-        from steps.common.tracking.verdict import tag_backends, tag_validation
-        from steps.common.validation import gate
-
+        # The server loads the model while this process does.
+        server = stack.enter_context(serving.serve(folder, conf.serving.port)) if conf.serving.enabled else None
         tag_upstream(found.run_id, found.logged.model_id)
         logger.info("validating %s (%s)", found.uri, found.tags.get("hub_id", found.logged.name))
-        findings = gate.examine(found, folder, suites, champion, server, read_rules(cfg))
+        findings = gate.examine(found, folder, suites, rules=conf, champion=champion, server=server)
 
-        metrics = findings.metrics()
         tag_validation(found, findings.verdict, run_id)
         tag_backends(found, [] if findings.failures else findings.trials)
         mlflow.set_tag(VALIDATION, findings.verdict)
+        metrics = findings.metrics()
         shown = {score.name: score.value for score in findings.scores} | metrics
-        registration = register(cfg, run, found, champion, findings, shown)
-        write(found, champion, findings, run_id, metrics, list(cfg.sentences), registration)
+        registration = register(conf.register, run, found, champion=champion, findings=findings, metrics=shown)
+        write(found, champion, findings, registration, run_id=run_id, sentences=conf.sentences)
         log_validation(found, metrics, findings.scores)
-        show(found, findings, run_id, shown, registration)
-        if findings.failures:
-            names = ", ".join(
-                f"{check.name} is {check.value} (expected {check.threshold})" for check in findings.failures
-            )
-            raise UserError(
-                f"validation failed, {len(findings.failures)} of {len(findings.checks)} checks: {names}. See report.html of run {run_id}."
-            )
-        if registration and registration.version is None:
-            raise UserError(f"the model passed, but register={cfg.register} did not work: {registration.reason}")
-
-
-if __name__ == "__main__":
-    launch("validate", main)
+        show(found, findings, run, shown, sentences=conf.sentences, registration=registration)
+        check_verdict(findings, registration, run_id)

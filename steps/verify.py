@@ -9,32 +9,43 @@ Fails   when one of it is not so: exit code 1, with every finding.
     python -m steps.verify output=runs:/<run of encode>/embeddings
 """
 
-import tempfile
-import time
-from pathlib import Path
-
-from omegaconf import DictConfig
-
-from steps.common.errors import UserError
+from steps.common.embeddings import verify
+from steps.common.errors import UserError, first_line
 from steps.common.launch import summary
+from steps.common.launch.call import Call
+from steps.common.launch.config import VerifyConf
 from steps.common.launch.paths import OF_MLFLOW, existing_output
 from steps.common.launch.process import launch
+from steps.common.storage.output import Output
+from steps.common.storage.place import locate
 from steps.common.tracking import run as runs
 from steps.common.tracking.run import tag_upstream
 
 
-def fetched(where: str, scratch: Path):
-    """The output.Output at a place; one that a run holds is downloaded.
+def open_inputs(call: Call[VerifyConf]) -> str:
+    """The path or URI of the output; raises UserError for a local path that does not exist."""
+    return existing_output(call.conf.output)
+
+
+if __name__ == "__main__":
+    launch("verify", open_inputs, manual=__doc__)
+
+# The second half: what computes.
+
+import tempfile
+import time
+from pathlib import Path
+
+import mlflow
+
+
+def open_output(where: str, scratch: Path) -> Output:
+    """The output at a place; one that a run holds is downloaded.
 
     Raises:
         UserError: the run does not hold it.
     """
-    from steps.common.storage.output import Output
-    from steps.common.storage.place import first_line, locate
-
     if where.partition(":/")[0] in OF_MLFLOW:
-        import mlflow
-
         try:
             where = mlflow.artifacts.download_artifacts(where, dst_path=str(scratch))
         except (mlflow.MlflowException, OSError) as error:
@@ -42,42 +53,33 @@ def fetched(where: str, scratch: Path):
     return Output(locate(where), scratch)
 
 
-def main(cfg: DictConfig) -> None:
-    from steps.common.embeddings import manifest as manifests
-
-    where = existing_output(cfg.output)
-    with runs.run("verify", cfg) as run, tempfile.TemporaryDirectory() as scratch:
-        import mlflow
-
-        output = fetched(where, Path(scratch))
+def main(call: Call[VerifyConf], where: str) -> None:
+    with runs.run("verify", call.config, call.as_yaml) as run, tempfile.TemporaryDirectory() as scratch:
+        output = open_output(where, Path(scratch))
         start = time.perf_counter()
-        manifest, findings = manifests.verify(output)
+        manifest, findings = verify.verify_output(output)
         metrics = {
-            "verify/parts": len(manifest["parts"]),
-            "verify/rows": manifest["rows"],
+            "verify/parts": len(manifest.parts),
+            "verify/rows": manifest.rows,
             "verify/findings": len(findings),
             "verify/seconds": time.perf_counter() - start,
         }
         mlflow.log_metrics(metrics)
-        mlflow.log_dict({"output": cfg.output, "findings": findings, **metrics}, "verification.json")
-        tag_upstream(manifest["run_id"], manifest["model"]["model_id"])
+        mlflow.log_dict({"output": call.conf.output, "findings": findings, **metrics}, "verification.json")
+        tag_upstream(manifest.run_id, manifest.model.get("model_id", ""))
         for finding in findings:
             print(f"  {finding}")
         summary.show(
             "verify",
             {
                 "run_id": run.info.run_id,
-                "output": cfg.output,
+                "output": call.conf.output,
                 "verdict": "damaged" if findings else "whole",
                 **metrics,
-                "encoded by": manifest["run_id"],
+                "encoded by": manifest.run_id,
             },
         )
         if findings:
             raise UserError(
-                f"output {cfg.output} is not what its manifest says, {len(findings)} finding(s): {'; '.join(findings[:3])}. {manifests.remedy(findings)}"
+                f"output {call.conf.output} does not match its manifest, {len(findings)} finding(s): {'; '.join(findings[:3])}. {verify.describe_remedy(findings)}"
             )
-
-
-if __name__ == "__main__":
-    launch("verify", main)

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -13,8 +14,10 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers.forks import Forks
 from pyarrow import fs
 
+from steps.common.backends import Precision, Settings
 from steps.common.launch import arguments
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -179,6 +182,10 @@ def tiny_suite(tmp_path_factory) -> Path:
     return path
 
 
+# A server of its own, and backends that are converted, cost validate ten seconds each; the tests about them ask for them.
+LEFT_OUT = {"serving.": "serving.enabled=false", "candidates": "candidates=[]"}
+
+
 def run_step(name: str, *argv: str) -> int:
     """Run a step in this process, as `python -m steps.<step> ...` would; returns its exit code.
 
@@ -186,15 +193,13 @@ def run_step(name: str, *argv: str) -> int:
     """
     import logging
     import runpy
-    import signal
 
     from steps.common.launch import process as project
 
     handlers, on_term = list(project.logger.handlers), signal.getsignal(signal.SIGTERM)
     level = logging.getLogger().level
-    if name == "validate" and not any("serving." in word for word in argv):
-        # A server of its own costs ten seconds; the tests about it ask for it.
-        argv = (*argv, "serving.enabled=false")
+    if name == "validate":
+        argv = (*argv, *(word for key, word in LEFT_OUT.items() if not any(key in given for given in argv)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [f"steps.{name}", *argv])
         try:
@@ -292,13 +297,29 @@ def wait_for_server(port: int, server: subprocess.Popen) -> None:
         time.sleep(0.05)
 
 
+def backend_settings(name: str, precision: str, batch_size: int = 32, **others) -> Settings:
+    """The node `backend` of a config: with the defaults of conf/, but for what is given."""
+    keys = {"batch_tokens": None, "device": "auto", "threads": None, "streams": None}
+    return Settings(name, Precision(precision), batch_size, **keys | others)
+
+
+def spec(**given):
+    """What a config says of a suite, but for what is given."""
+    from steps.common.quality.spec import SuiteSpec
+
+    columns = {name: name for name in ("sentence1", "sentence2", "score", "query", "relevant")}
+    named = {"kind": "sts", "split": "test", "document_id": "id", "document": "text"}
+    values = dict.fromkeys(SuiteSpec.__dataclass_fields__) | columns | named | {"references": {}, "threshold": 0.0}
+    return SuiteSpec(**(values | given))
+
+
 def needs_precision(precision: str) -> None:
     """Skip a test of OpenVINO where this CPU does not compute in a precision, with the reason."""
+    from steps.common.backends import openvino
     from steps.common.backends.check import Unsuitable
-    from steps.common.backends.openvino import check_precision
 
     try:
-        check_precision(precision)
+        openvino.check(precision, ["cpu"])
     except Unsuitable as reason:
         pytest.skip(str(reason))
 
@@ -323,6 +344,20 @@ def shared_data() -> Path:
     return SHARED_DATA
 
 
+@pytest.fixture(scope="session")
+def all_forks(tmp_path_factory):
+    forks = Forks(tmp_path_factory.mktemp("forks"))
+    yield forks
+    forks.close()
+
+
+@pytest.fixture
+def forks(all_forks) -> Forks:
+    """Begins `python ...` in a process of its own that has torch and mlflow imported already; ends what a test leaves."""
+    yield all_forks
+    all_forks.end_all()
+
+
 @pytest.fixture
 def shell(tmp_path):
     """Run a command line in a new folder, with this environment's programs first; returns the CompletedProcess."""
@@ -337,6 +372,30 @@ def shell(tmp_path):
     run.folder = folder
     run.env = env
     return run
+
+
+@pytest.fixture
+def start(shell):
+    """Start a server that is stopped, with its children, when the test ends."""
+    running = []
+
+    def run(*command: str) -> subprocess.Popen:
+        log = shell.folder.parent / f"server-{len(running)}.log"
+        with log.open("w") as stream:
+            process = subprocess.Popen(
+                command, cwd=shell.folder.parent, env=shell.env, stdout=stream, stderr=stream, start_new_session=True
+            )
+        running.append(process)
+        return process
+
+    yield run
+    for process in running:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.fixture

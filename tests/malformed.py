@@ -16,8 +16,8 @@ from pyarrow import orc
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from steps.common.corpus.corpus import open_corpus
 from steps.common.errors import UserError
+from tests.corpora import open_corpus
 
 FORMATS = ("csv", "jsonl", "parquet", "arrow", "arrows", "orc")
 WORDS = ["cat", "dog", 'a "quoted" word', "comma, here", "two\nlines", "", " ", "Grüße", "東京 🚀", "x" * 300]
@@ -103,7 +103,7 @@ def examine(number: int, folder: Path) -> str:
     options = {
         "id_column": rng.choice([None, "id"]),
         "keep_columns": rng.choice([[], ["n"]] + ([["tags", "n"]] if format not in ("csv", "jsonl") else [])),
-        "on_bad_row": rng.choice(["auto", "null", "error"]),
+        "on_bad_row": rng.choice(["keep_nulls", "keep_all", "refuse_all"]),
         "template": rng.choice([None, None, "{text} {id}"]),
     }
     try:

@@ -401,7 +401,7 @@ def test_numbers_switches_and_lists_take_the_grammar_of_hydra():
         "--corpus.format",
         "jsonl",
     )
-    assert (config.backend.batch_size, config.keep_text, config.embedding.truncate_dim, config.corpus.format.name) == (
+    assert (config.backend.batch_size, config.keep_text, config.embedding.truncate_dim, config.corpus.format) == (
         64,
         False,
         None,
@@ -482,7 +482,7 @@ def test_an_entry_of_a_mapping_can_be_removed():
         (
             "encode",
             "corpus.format=xml",
-            "corpus.format takes one of auto, text, csv, tsv, jsonl, parquet, arrow, orc, not xml",
+            "corpus.format takes one of auto, arrow, csv, jsonl, orc, parquet, text, tsv, not xml",
         ),
         ("encode", "backend.precision=int4", "backend.precision takes one of auto, f32, bf16, fp16, int8, not int4"),
         ("log_model", "examples=one", "examples takes a list such as [a, b], not one"),
@@ -552,7 +552,7 @@ def test_a_required_key_that_is_missing_says_what_to_type(step, words, key):
 
 @pytest.mark.parametrize(
     "word",
-    ["word", "a b=c", "rows_per_part=$(ls)", "keep_text='open", "corpus.keep_columns={a", "-x", "corpus.format=a]"],
+    ["word", "a b=c", "rows_per_part=$(ls)", "keep_text='open", "corpus.keep_columns={a", "-x", "corpus.quoting=a]"],
 )
 def test_an_override_that_cannot_be_read_is_shown_and_explained(word):
     message = refusal("encode", word)
@@ -697,16 +697,25 @@ def test_the_defaults_of_main_in_mlproject_are_those_of_the_steps():
         assert plain(config) == plain(composed(step))
 
 
-def test_every_step_is_an_entry_point_and_the_tests_are_one_too():
-    assert set(MLPROJECT["entry_points"]) == {*STEPS, "test"}
+def test_every_step_is_an_entry_point_and_the_tests_and_the_checks_are_one_too():
+    assert set(MLPROJECT["entry_points"]) == {*STEPS, "test", "check"}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_is_a_script_a_config_and_an_entry_point(step):
+    """With its entry in STEPS, that is all there is to one; a script has two halves."""
+    assert (CONF / f"{step}.yaml").is_file() and step in MLPROJECT["entry_points"]
+    text = (PROJECT / "steps" / f"{step}.py").read_text(encoding="utf-8")
+    first, launch, second = text.partition(f'launch("{step}", open_inputs, manual=__doc__')
+    assert "def open_inputs(call: Call[" in first and launch and "def main(call: Call[" in second
 
 
 @pytest.mark.parametrize("entry_point", MLPROJECT["entry_points"])
 def test_an_entry_point_passes_each_parameter_on_under_its_own_name(entry_point):
     entry = MLPROJECT["entry_points"][entry_point]
     pairs = re.findall(r"--(\w+)[ =]\{(\w+)\}", entry["command"])
-    assert pairs == [(name, name) for name in entry["parameters"]]
-    assert all(parameter["type"] == "string" for parameter in entry["parameters"].values())
+    assert pairs == [(name, name) for name in entry.get("parameters", {})]
+    assert all(parameter["type"] == "string" for parameter in entry.get("parameters", {}).values())
 
 
 CONF_FILES = [path.relative_to(CONF).as_posix() for path in sorted(CONF.rglob("*.yaml"))]
@@ -716,26 +725,73 @@ def step_with(group: str) -> str:
     return next(step for step, schema in STEPS.items() if field_type(schema, group) is not None)
 
 
-@pytest.mark.parametrize("file", CONF_FILES)
-def test_a_config_file_composes(file):
-    group, _, name = file.removesuffix(".yaml").rpartition("/")
-    required = [
-        key for key, value in yaml.safe_load((CONF / file).read_text(encoding="utf-8")).items() if value == MISSING
-    ]
-    if not group:
-        check(name, [f"{key}=x" for key in required])
-        return
-    (config,) = check(step_with(group), [f"{group}={name}", *(f"{group}.{key}=1" for key in required)])
+CHOICES = [(group, choice) for group, choices in groups().items() for choice in choices]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_the_config_of_a_step_composes(step):
+    text = yaml.safe_load((CONF / f"{step}.yaml").read_text(encoding="utf-8"))
+    check(step, [f"{key}=x" for key, value in text.items() if value == MISSING])
+
+
+@pytest.mark.parametrize("group, choice", CHOICES)
+def test_every_choice_of_a_group_composes(group, choice):
+    step = step_with(group)
+    (config,) = check(step, [f"{group}={choice}"], complete=False)
+    missing = [key for key in OmegaConf.missing_keys(config) if key.startswith(f"{group}.")]
+    (config,) = check(step, [f"{group}={choice}", *(f"{key}=1" for key in missing)])
     assert not OmegaConf.missing_keys(config)
 
 
 @pytest.mark.parametrize("file", [file for file in CONF_FILES if "/" in file])
-def test_a_file_of_a_group_gives_every_key_of_its_node_and_no_other(file):
-    group = Path(file).parent.name
-    node = field_type(STEPS[step_with(group)], group)
-    assert list(yaml.safe_load((CONF / file).read_text(encoding="utf-8"))) == [
-        field.name for field in dataclasses.fields(node)
-    ]
+def test_a_file_of_a_group_gives_every_key_of_its_node_or_what_differs_from_the_file_that_does(file):
+    node = field_type(STEPS[step_with(Path(file).parent.name)], Path(file).parent.name)
+    text = yaml.safe_load((CONF / file).read_text(encoding="utf-8"))
+    keys = [field.name for field in dataclasses.fields(node)]
+    if "defaults" not in text:
+        assert list(text) == keys
+        return
+    base, itself = text.pop("defaults")
+    assert itself == "_self_"
+    inherited = yaml.safe_load((CONF / file).with_name(f"{base}.yaml").read_text(encoding="utf-8"))
+    assert list(text) == [key for key in keys if key in text and text[key] != inherited[key]]
+
+
+def test_a_file_that_others_build_on_is_no_choice():
+    assert "_base" not in groups()["model"]
+    assert "there is no model '_base' in conf/model/" in refusal("log_model", "model=_base")
+
+
+def test_the_backends_are_choices_without_a_file():
+    assert groups()["backend"] == ["auto", "openvino", "torch"]
+    assert plain(composed("encode", "backend=openvino"))["backend"] == plain(composed("encode"))["backend"] | {
+        "name": "openvino",
+        "precision": "f32",
+        "device": "cpu",
+    }
+
+
+COMMENTED = [*(file for file in CONF_FILES if "/" not in file), "model/_base.yaml", "backend/auto.yaml"]
+
+
+@pytest.mark.parametrize("file", COMMENTED)
+def test_every_key_has_a_comment_above_it(file):
+    lines = (CONF / file).read_text(encoding="utf-8").splitlines()
+    keys = [number for number, line in enumerate(lines) if re.match(r" *\w+:", line) and line != "defaults:"]
+    assert keys and all(lines[number - 1].lstrip().startswith("#") for number in keys)
+
+
+@pytest.mark.parametrize(
+    ("step", "old", "new"),
+    [
+        ("log_model", "+model.known.pooling", "model.expected_facts.pooling"),
+        ("validate", "tolerance.spearman", "tolerance.score"),
+        ("validate", "max_cosine", "tolerance.max_cosine"),
+        ("validate", "serving.seconds", "serving.load_seconds"),
+    ],
+)
+def test_a_key_that_was_renamed_leads_to_its_new_name(step, old, new):
+    assert f"Did you mean {new!r}?" in refusal(step, f"{old}=1")
 
 
 def leaves(tree: dict, prefix: str = ""):
@@ -776,9 +832,9 @@ NODES = list(dict.fromkeys(node for schema in STEPS.values() for node in nodes_o
 def test_a_dataclass_of_the_schema_holds_no_default(schema):
     for field in dataclasses.fields(schema):
         if dataclasses.is_dataclass(field.type):
-            assert field.default_factory is field.type
+            assert field.default_factory in (field.type, dataclasses.MISSING)
         else:
-            assert field.default == MISSING, f"{schema.__name__}.{field.name}"
+            assert field.default in (MISSING, dataclasses.MISSING), f"{schema.__name__}.{field.name}"
 
 
 def test_every_group_of_the_schema_is_a_folder_of_conf_and_the_other_way_round():
@@ -844,6 +900,19 @@ def test_the_type_of_a_dotted_key(step, key, kind):
 )  # fmt: skip
 def test_a_setting_of_encode_without_effect_is_refused(words, expected):
     assert expected in refusal("encode", *words)
+
+
+@pytest.mark.parametrize(
+    "step, words, expected",
+    [
+        ("validate", ["serving.enabled=false", "serving.port=5001"], "serving.port changes nothing with serving.enabled=false; it is for serving.enabled=true."),
+        ("benchmark", ["backend=torch"], "backend changes nothing in a benchmark, which times each of `candidates`."),
+        ("benchmark", ["backend.precision=bf16"], "backend.precision changes nothing in a benchmark"),
+        ("benchmark", ["corpus.id_column=id"], "benchmark has no config key 'corpus.id_column'."),
+    ],
+)  # fmt: skip
+def test_a_setting_of_another_step_without_effect_is_refused(step, words, expected):
+    assert expected in refusal(step, *words)
 
 
 def test_a_setting_of_encode_is_accepted_with_what_it_is_for():

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import PROJECT, TINY_WORDS, FolderStore, needs_precision
+from conftest import PROJECT, TINY_WORDS, FolderStore, backend_settings, needs_precision, spec
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize, Router, Transformer
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
@@ -34,16 +34,17 @@ from sentence_transformers.sentence_transformer.modules.tokenizer import Whitesp
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from steps.common.backends import Settings, check_candidates, load
+from steps.common.backends import Passed, load
 from steps.common.backends.check import PROBES, TOLERANCE, Unsuitable, check_against_torch, relative_errors
 from steps.common.backends.convert import converted, products_of_activations, traceable
-from steps.common.backends.load import Candidate, Passed, candidates, load_backend
+from steps.common.backends.kinds import check_candidates
+from steps.common.backends.load import Candidate, candidates, load_backend
 from steps.common.backends.openvino import OpenVinoBackend, core
 from steps.common.backends.tokens import Tokens, make_tokenizer
 from steps.common.backends.torch import LibraryBackend, TorchBackend, find_tasks
 from steps.common.errors import UserError
 from steps.common.quality import scoring
-from steps.common.quality.retrieval import read_retrieval
+from steps.common.quality.kinds import read_suites
 from steps.common.quality.roles import ByRole
 
 LETTERS = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
@@ -296,7 +297,7 @@ class Tiny:
 
     def load(self, name, backend="torch", precision="auto", *, store=None, calibration=list, passed=None, **settings):
         return load_backend(
-            Settings(backend, precision, **({"batch_size": 32, "device": "cpu"} | settings)),
+            backend_settings(backend, precision, **({"device": "cpu"} | settings)),
             self.model(name),
             store=store or self.store(name),
             calibration=calibration,
@@ -424,7 +425,9 @@ def test_loading_leaves_the_model_as_it_is(tiny):
 def test_converting_leaves_the_model_to_compute_as_before(tiny, tmp_path, name):
     model = copy.deepcopy(tiny.model(name))
     before = model[0].auto_model.config.to_dict() | {"attention": model[0].auto_model.config._attn_implementation}
-    load_backend(Settings("openvino", "f32", 32, device="cpu"), model, store=FolderStore(tmp_path), calibration=list)
+    load_backend(
+        backend_settings("openvino", "f32", 32, device="cpu"), model, store=FolderStore(tmp_path), calibration=list
+    )
     config = model[0].auto_model.config
     assert config.to_dict() | {"attention": config._attn_implementation} == before
     np.testing.assert_array_equal(model.encode(TEXTS, show_progress_bar=False), tiny.expected(name))
@@ -445,7 +448,11 @@ def test_a_configuration_within_another_gets_its_own_attention_back(tiny):
 
 def test_the_padding_share_is_that_of_the_batches(tiny):
     """Texts of 5, 3 and 3 tokens: one batch of 3 x 5 for torch; OpenVINO shares 11 tokens out, as 2 x 5 and 1 x 3."""
-    texts, model, settings = ["the", "the cat the", "a"], tiny.model("mean"), Settings("", "f32", 32, threads=1)
+    texts, model, settings = (
+        ["the", "the cat the", "a"],
+        tiny.model("mean"),
+        backend_settings("torch", "f32", 32, threads=1),
+    )
     tokenizer = make_tokenizer(model, None)
     ours = TorchBackend(model, tokenizer, settings, "cpu", None)
     assert ours.padding_share == 0
@@ -464,7 +471,9 @@ def test_the_padding_share_is_that_of_the_batches(tiny):
 
 def test_a_prompt_the_model_does_not_have_is_one_line(tiny):
     asked = {"store": tiny.store("mean"), "calibration": list, "prompt_name": "passage"}
-    message = refusal(load_backend, Settings("torch", "f32", 32, device="cpu"), tiny.model("prompt by name"), **asked)
+    message = refusal(
+        load_backend, backend_settings("torch", "f32", 32, device="cpu"), tiny.model("prompt by name"), **asked
+    )
     assert message == "the model has no prompt 'passage'; embedding.prompt_name is one of query, document."
 
 
@@ -473,7 +482,7 @@ def test_a_prompt_the_model_does_not_have_is_one_line(tiny):
 
 def routed(tiny, task, backend="torch"):
     asked = {"store": tiny.store("Router"), "calibration": list, "task": task}
-    return load_backend(Settings(backend, "f32", 32, device="cpu"), tiny.model("Router"), **asked)
+    return load_backend(backend_settings(backend, "f32", 32, device="cpu"), tiny.model("Router"), **asked)
 
 
 def test_a_task_takes_its_route(tiny):
@@ -488,7 +497,7 @@ def test_a_task_without_a_route_is_one_line(tiny):
     message = refusal(routed, tiny, "image")
     assert message == "the model has no route 'image'; embedding.task is one of query, document."
     asked = {"store": tiny.store("mean"), "calibration": list, "task": "query"}
-    message = refusal(load_backend, Settings("torch", "f32", 32, device="cpu"), tiny.model("mean"), **asked)
+    message = refusal(load_backend, backend_settings("torch", "f32", 32, device="cpu"), tiny.model("mean"), **asked)
     assert message == "the model has no route 'query'; embedding.task is null."
 
 
@@ -498,7 +507,7 @@ def test_tokens_are_counted_and_cut_by_the_route(tiny):
     short.max_seq_length, long.max_seq_length = 8, 32
     asked = {"store": tiny.store("Router"), "calibration": list}
     for task, limit in (("query", 8), ("document", 32), (None, 32)):
-        backend = load_backend(Settings("torch", "f32", 32, device="cpu"), model, task=task, **asked)
+        backend = load_backend(backend_settings("torch", "f32", 32, device="cpu"), model, task=task, **asked)
         assert backend.max_tokens == limit
         assert backend.tokenize(["the cat is red"]).lengths.tolist() == [6]
 
@@ -513,14 +522,9 @@ def test_retrieval_takes_the_routes_that_the_library_takes(tiny):
     assert_same(encode_as(None)(TEXTS), model.encode(TEXTS, show_progress_bar=False))
     assert encode_as.key == "torch/f32"
 
-    suite = read_retrieval(
-        PROJECT / "steps/data/suites/retrieval.jsonl",
-        PROJECT / "steps/data/sample_corpus.csv",
-        None,
-        "query",
-        "relevant",
-        "id",
-        "text",
+    documents = PROJECT / "steps/data/sample_corpus.csv"
+    (suite,) = read_suites(
+        [spec(kind="retrieval", path=PROJECT / "steps/data/suites/retrieval.jsonl", documents=documents)]
     )
     evaluator = InformationRetrievalEvaluator(
         {str(i): query for i, query in enumerate(suite.queries)},
@@ -584,7 +588,7 @@ def test_a_tokenizer_that_does_not_give_what_the_model_reads_is_not_used(tiny):
         model = assemble(first, Pooling(32))
         assert make_tokenizer(model, None) is None
         backend = load_backend(
-            Settings("torch", "f32", 32, device="cpu"), model, store=tiny.store("mean"), calibration=list
+            backend_settings("torch", "f32", 32, device="cpu"), model, store=tiny.store("mean"), calibration=list
         )
         assert_same(backend.encode(TEXTS), model.encode(TEXTS, show_progress_bar=False))
 
@@ -652,7 +656,7 @@ def test_embeddings_of_another_shape_are_found():
 def store_of_another(tiny, tmp_path):
     """A store that holds the conversion of another model with the same shapes."""
     store = FolderStore(tmp_path)
-    another, settings = tiny.model("mean", seed=1), Settings("openvino", "f32", 32, device="cpu")
+    another, settings = tiny.model("mean", seed=1), backend_settings("openvino", "f32", 32, device="cpu")
     load_backend(settings, another, store=store, calibration=list)
     return store
 
@@ -820,12 +824,12 @@ ON_A_GPU = ["torch/fp16", "torch/bf16", "torch/f32"]
     ],
 )
 def test_backends_are_tried_in_this_order(name, precision, on_gpu, passed, expected):
-    found = candidates(Settings(name, precision, 32), on_gpu=on_gpu, passed=passed)
+    found = candidates(backend_settings(name, precision, 32), on_gpu=on_gpu, passed=passed)
     assert [candidate.key for candidate in found] == expected
 
 
 def test_a_candidate_has_to_be_what_was_validated():
-    found = candidates(Settings("auto", "auto", 32), on_gpu=False, passed=PASSED)
+    found = candidates(backend_settings("auto", "auto", 32), on_gpu=False, passed=PASSED)
     assert [candidate.digest for candidate in found] == ["digest", None, None, None]
     assert found[0] == Candidate(
         "openvino", "int8", "the fastest that validate has passed for this model", digest="digest"
@@ -842,7 +846,7 @@ def test_a_candidate_has_to_be_what_was_validated():
     ],
 )
 def test_a_backend_there_is_not_is_one_line(name, precision, on_gpu, message):
-    found = refusal(candidates, Settings(name, precision, 32), on_gpu=on_gpu, passed={})
+    found = refusal(candidates, backend_settings(name, precision, 32), on_gpu=on_gpu, passed={})
     assert found.startswith(message)
 
 
@@ -854,7 +858,7 @@ def test_a_list_of_backends_is_checked():
 
 
 def test_settings_for_openvino_are_those_for_the_cpu():
-    settings = Settings("auto", "auto", 32, batch_tokens=100, device="cuda", threads=2)
+    settings = backend_settings("auto", "auto", 32, batch_tokens=100, device="cuda", threads=2)
     ours = dataclasses.replace(settings, name="torch", precision="fp16")
     assert settings.of("torch/fp16") == ours
     assert settings.of("openvino/int8") == dataclasses.replace(ours, name="openvino", precision="int8", device="cpu")
@@ -979,7 +983,7 @@ def test_bfloat16_is_near_the_model_and_not_the_model(tiny, backend):
     [
         ("torch", "int8", "backend=torch computes in f32, bf16, fp16, not in int8"),
         ("torch", "fp16", "fp16 is for a GPU; a CPU computes it more slowly than f32"),
-        ("openvino", "fp16", "OpenVINO on a CPU computes in f32, bf16 or int8, not in fp16"),
+        ("openvino", "fp16", "backend=openvino computes in f32, bf16, int8, not in fp16; backend=torch does"),
     ],
 )
 def test_a_precision_a_backend_does_not_have_is_refused(tiny, backend, precision, reason):

@@ -204,7 +204,7 @@ def test_the_peak_of_memory_is_that_of_the_call(benchmark):
 
 def test_texts_are_taken_evenly_and_nulls_are_not(tmp_path):
     from steps.benchmark import pick_texts
-    from steps.common.corpus.corpus import open_corpus
+    from tests.corpora import open_corpus
 
     path = tmp_path / "texts.jsonl"
     path.write_text("".join(json.dumps({"text": None if i % 10 == 9 else f"t{i}"}) + "\n" for i in range(100)))
@@ -258,7 +258,7 @@ def test_an_emulated_precision_is_left_out_unless_it_is_asked_for(step, tiny_run
     found, out = report()
     assert [row["name"] for row in found["rows"]] == ["stock", "torch/f32", "openvino/f32"]
     assert list(found["left_out"]) == ["torch/bf16", "torch/fp16", "openvino/bf16", "openvino/int8"]
-    reason = "ONEDNN_MAX_CPU_ISA=AVX2 rules instructions for bf16 out, so it is emulated; candidates=[torch/bf16] times it nevertheless"
+    reason = "ONEDNN_MAX_CPU_ISA=AVX2 rules out the instructions for bf16, so it is emulated; candidates=[torch/bf16] times it nevertheless"
     assert found["left_out"]["torch/bf16"] == reason
     assert f"torch/bf16 is left out: {reason}" in out
 

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from steps.common.corpus.corpus import open_corpus
 from steps.common.corpus.types import merge, why_not_parquet
 from steps.common.errors import UserError
+from tests.corpora import open_corpus
 
 
 def corpus_of(folder, *arrays):

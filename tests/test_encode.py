@@ -118,12 +118,12 @@ def test_the_same_command_on_a_whole_output_computes_nothing(encode, corpus, tmp
 @pytest.mark.parametrize(
     "change, difference",
     [
-        (["embedding.normalize=true"], "embedding.normalize: False there, True here"),
-        (["rows_per_part=11"], "rows_per_part: 10 there, 11 here"),
-        (["corpus.long_text=chunk"], "corpus.long_text: truncate there, chunk here"),
-        (["embedding.prompt_name=query"], "embedding.prompt_name: None there, query here"),
-        (["backend=openvino"], "backend.name: torch there, openvino here"),
-        (["corpus.id_column=text"], "corpus.id_column: None there, text here"),
+        (["embedding.normalize=true"], "embedding.normalize was False, is now True"),
+        (["rows_per_part=11"], "rows_per_part was 10, is now 11"),
+        (["corpus.long_text=chunk"], "corpus.long_text was truncate, is now chunk"),
+        (["embedding.prompt_name=query"], "embedding.prompt_name was None, is now query"),
+        (["backend=openvino"], "backend.name was torch, is now openvino"),
+        (["corpus.id_column=text"], "corpus.id_column was None, is now text"),
     ],
 )
 def test_an_output_that_was_begun_with_something_else_is_refused(encode, corpus, tmp_path, change, difference):
@@ -131,7 +131,7 @@ def test_an_output_that_was_begun_with_something_else_is_refused(encode, corpus,
     before = content(tmp_path / "out")
     code, _, err = encode(corpus, *change)
     assert code == 1
-    assert "was begun with something else" in err and difference in err
+    assert "with other settings" in err and difference in err
     assert content(tmp_path / "out") == before
     assert manifest_of(tmp_path / "out")["rows"] == 35
 
@@ -152,15 +152,42 @@ def test_a_plan_that_no_part_was_made_by_gives_way_to_another(encode, corpus, tm
     assert len(manifest_of(tmp_path / "out")["runs"]) == 2
 
 
+def test_an_encode_that_goes_on_reads_the_missing_parts_of_its_corpus_and_no_more(
+    encode, corpus, tmp_path, monkeypatch
+):
+    from steps.common.corpus.readers import jsonl
+    from steps.common.embeddings import pipeline
+    from steps.common.errors import UserError
+
+    def stop_after_one(job, backend, output, **more):
+        pipeline.make_part(job, 0, backend, output)
+        raise UserError("stopped")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "encode_corpus", stop_after_one)
+        assert encode(corpus)[0] == 1
+    rows, read = [], jsonl.FORMAT.read
+
+    def counting(request):
+        for chunk in read(request):
+            rows.append(len(chunk))
+            yield chunk
+
+    monkeypatch.setattr(jsonl.FORMAT, "read", counting)
+    code, out, err = encode(corpus)
+    assert code == 0, err
+    assert last_json(out)["encode/resumed_rows"] == 10
+    assert sum(rows) == 25
+
+
 def interrupt(folder):
     """Make a whole output one that was stopped before its manifest was written."""
     from steps.common.embeddings import manifest as manifests
-    from steps.common.storage.output import PLAN
 
     output = Output(files.locate(folder), folder / ".encode")
-    noted = manifests.restore(output)
+    record = manifests.restore(output)
     (folder / "manifest.json").unlink()
-    output.write_text(PLAN, json.dumps(noted))
+    manifests.write_plan(output, record)
 
 
 @pytest.fixture
@@ -183,16 +210,16 @@ def test_what_an_output_was_begun_with_is_compared_before_the_run_begins(
         interrupt(tmp_path / "out")
     without_models()
     for change, difference in (
-        ("embedding.dtype=int8", "embedding.dtype: float32 there, int8 here"),
-        ("corpus.on_bad_row=null", "corpus.on_bad_row: auto there, None here"),
-        ("backend=openvino", "backend.name: torch there, openvino here"),
-        ("backend.precision=bf16", "backend.precision: f32 there, bf16 here"),
-        ("backend.batch_tokens=99", "backend.batch_tokens: None there, 99 here"),
-        ("keep_text=false", "keep_text: True there, False here"),
+        ("embedding.dtype=int8", "embedding.dtype was float32, is now int8"),
+        ("corpus.on_bad_row=keep_all", "corpus.on_bad_row was keep_nulls, is now keep_all"),
+        ("backend=openvino", "backend.name was torch, is now openvino"),
+        ("backend.precision=bf16", "backend.precision was f32, is now bf16"),
+        ("backend.batch_tokens=99", "backend.batch_tokens was None, is now 99"),
+        ("keep_text=false", "keep_text was True, is now False"),
     ):
         code, _, err = encode(corpus, change)
         assert code == 1
-        assert "was begun with something else" in err and difference in err
+        assert "with other settings" in err and difference in err
         assert "encode: run" not in err
 
 
@@ -209,7 +236,7 @@ def test_what_an_output_was_begun_with_is_compared_before_the_run_begins(
         ),
         (["backend.precision=fp16"], "backend=torch backend.precision=fp16 cannot be used: fp16 is for a GPU"),
         (["backend=auto", "backend.precision=fp16", "backend.device=cpu"], "no backend can compute with this model here"),
-        (["backend=openvino", "backend.precision=fp16"], "OpenVINO on a CPU computes in f32, bf16 or int8, not in fp16"),
+        (["backend=openvino", "backend.precision=fp16"], "backend=openvino computes in f32, bf16, int8, not in fp16"),
         (["backend.device=cuda:7"], "backend.device=cuda:7 is not on this machine"),
     ],
 )  # fmt: skip
@@ -247,7 +274,7 @@ def test_a_partition_that_was_renamed_is_another_corpus(step, encode, tmp_path):
     (folder / "lang=en").rename(folder / "lang=fr")
     code, _, err = encode(*words)
     assert code == 1
-    assert 'corpus.partitions.00001 part.jsonl.lang: "en" there, "fr" here' in err
+    assert 'corpus.partitions.00001 part.jsonl.lang was "en", is now "fr"' in err
     assert "encode: run" not in err
     (folder / "lang=fr").rename(folder / "lang=en")
     assert encode(*words)[0] == 0
@@ -262,7 +289,7 @@ def test_a_partition_value_in_an_id_or_a_text_is_in_the_plan(encode, tmp_path, w
     assert encode(folder, *words)[0] == 0
     (folder / "lang=de").rename(folder / "lang=__HIVE_DEFAULT_PARTITION__")
     code, _, err = encode(folder, *words)
-    assert code == 1 and 'corpus.partitions.00000 part.jsonl.lang: "de" there, null here' in err
+    assert code == 1 and 'corpus.partitions.00000 part.jsonl.lang was "de", is now null' in err
 
 
 def test_a_partition_value_that_nothing_uses_may_change(encode, tmp_path):
@@ -329,6 +356,7 @@ def test_a_sweep_with_an_output_for_each_job_goes_on_too(step, tiny_run, corpus,
     ],
 )
 def test_a_stop_at_any_time_says_how_to_go_on(step, tiny_run, corpus, tmp_path, monkeypatch, moment):
+    from steps.common.corpus import opening
     from steps.common.launch import inputs
     from steps.common.model import find as found
     from steps.common.model import load as model
@@ -339,7 +367,7 @@ def test_a_stop_at_any_time_says_how_to_go_on(step, tiny_run, corpus, tmp_path, 
         raise KeyboardInterrupt
 
     target, name = {
-        "the corpus is read": (inputs, "open_corpus"),
+        "the corpus is read": (opening, "open_corpus"),
         "the output is looked at": (inputs, "open_output"),
         "the run begins": (tracking, "log_config"),
         "the model is found": (found, "find_model"),
@@ -378,26 +406,26 @@ def test_a_sweep_that_was_stopped_goes_on_as_a_whole(step, tiny_run, corpus, tmp
 def test_a_stop_before_mlflows_run_is_taken_over_says_to_type_the_same(step, tiny_run, corpus, tmp_path, monkeypatch):
     import mlflow
 
-    from steps.common.launch import inputs
+    from steps.common.corpus import opening
 
     def stop(*arguments, **named):
         raise KeyboardInterrupt
 
     run = mlflow.MlflowClient().create_run("0")
     monkeypatch.setenv("MLFLOW_RUN_ID", run.info.run_id)
-    monkeypatch.setattr(inputs, "open_corpus", stop)
+    monkeypatch.setattr(opening, "open_corpus", stop)
     code, _, err = step("encode", f"--corpus={corpus}", f"--output={tmp_path / 'out'}")
     assert code == 130
     assert "to go on: type the same mlflow run command again." in err
 
 
 def test_a_stop_without_an_output_says_what_it_takes(encode, corpus, monkeypatch):
-    from steps.common.launch import inputs
+    from steps.common.corpus import opening
 
     def stop(*arguments, **named):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(inputs, "open_corpus", stop)
+    monkeypatch.setattr(opening, "open_corpus", stop)
     code, _, err = encode(corpus, output=None)
     assert code == 130 and "only an encode with an output can go on: -P output=<folder>" in err
 
@@ -407,7 +435,7 @@ def test_a_changed_corpus_is_refused_with_the_file(encode, corpus):
     write_jsonl(corpus, some_texts(36))
     code, _, err = encode(corpus)
     assert code == 1
-    assert "corpus.sources.00000 corpus.jsonl: " in err and "(35 rows) there, " in err
+    assert "corpus.sources.00000 corpus.jsonl was " in err and "(35 rows), is now " in err
 
 
 def test_a_corpus_that_moved_is_the_same_corpus(encode, corpus, tmp_path):
@@ -435,7 +463,7 @@ def test_another_model_is_refused(step, encode, corpus, tiny_model_folder, tmp_p
         f"--output={tmp_path / 'out'}",
     )
     assert code == 1
-    assert "model.files: " in err
+    assert "model.files was " in err
 
 
 def test_the_same_model_logged_again_is_the_same_model(step, encode, corpus, tiny_model_folder, tmp_path):
@@ -459,7 +487,7 @@ def test_other_versions_are_refused_unless_they_are_accepted(encode, corpus, mon
     monkeypatch.setattr(plans, "versions", lambda: {"torch": "9"})
     code, _, err = encode(corpus)
     assert code == 1
-    assert "versions.torch: " in err and "-P accept_changes=[versions]" in err
+    assert "versions.torch was " in err and "-P accept_changes=[versions]" in err
     code, _, err = encode(corpus, "accept_changes=[versions]")
     assert code == 0, err
 
@@ -477,19 +505,19 @@ def test_an_output_that_another_encode_writes_to_is_refused(encode, corpus, tmp_
 def test_a_run_that_died_without_a_word_is_marked_by_the_one_that_goes_on(encode, corpus, tmp_path):
     import mlflow
 
-    from steps.common.storage.output import PLAN
+    from steps.common.embeddings import manifest as manifests
 
     _, out, _ = encode(corpus)
     plan = manifest_of(tmp_path / "out")["plan"]
     lost = mlflow.MlflowClient().create_run("0").info.run_id
     output = Output(files.locate(tmp_path / "out"), tmp_path)
     (tmp_path / "out" / "manifest.json").unlink()
-    output.write_text(PLAN, json.dumps({"plan": plan, "runs": [lost], "ranges": None}))
+    manifests.write_plan(output, manifests.PlanRecord(plan, [lost], None))
     code, out, err = encode(corpus)
     assert code == 0, err
     run = mlflow.get_run(lost)
     assert run.info.status == "KILLED"
-    assert run.data.tags["error"] == f"ended without a word; run {last_json(out)['run_id']} went on with its output"
+    assert run.data.tags["error"] == f"ended without a final status; run {last_json(out)['run_id']} resumed its output"
     assert manifest_of(tmp_path / "out")["runs"] == [lost, last_json(out)["run_id"]]
 
 
@@ -540,7 +568,7 @@ def test_bad_rows_keep_their_place_and_their_reason(encode, tmp_path):
     path = write_jsonl(tmp_path / "c.jsonl", ODD, key=list("abcdef"))
     with path.open("ab") as stream:
         stream.write(b'{"key": "g", "text": "\xff"}\nnot json\n{"key": "i", "text": "\\ud800"}\n')
-    code, out, err = encode(path, "corpus.on_bad_row=null", "corpus.id_column=key")
+    code, out, err = encode(path, "corpus.on_bad_row=keep_all", "corpus.id_column=key")
     assert code == 0, err
     rows = pq.read_table(tmp_path / "out" / "part-00000.parquet").to_pylist()
     assert [row["id"] for row in rows] == [*"abcdef", None, None, "i"]
@@ -564,7 +592,7 @@ def test_bad_rows_keep_their_place_and_their_reason(encode, tmp_path):
 @pytest.mark.parametrize("damage", ["gone", "a byte", "other rows"])
 def test_rejects_that_are_damaged_are_made_again(step, encode, tmp_path, damage):
     path = write_jsonl(tmp_path / "c.jsonl", ["the cat", "a dog", *ODD], key=list("abcdefgh"))
-    words = (path, "corpus.on_bad_row=null", "corpus.id_column=key", "rows_per_part=2")
+    words = (path, "corpus.on_bad_row=keep_all", "corpus.id_column=key", "rows_per_part=2")
     assert encode(*words)[0] == 0
     before, rejects = content(tmp_path / "out"), tmp_path / "out" / "rejects.parquet"
     whole = rejects.read_bytes()
@@ -589,9 +617,9 @@ def test_rejects_that_are_damaged_are_made_again(step, encode, tmp_path, damage)
 )
 def test_bad_rows_can_stop_the_run_before_anything_is_computed(encode, tmp_path, bad, reason):
     path = write_jsonl(tmp_path / "c.jsonl", ["the cat", bad])
-    code, _, err = encode(path, "corpus.on_bad_row=error")
+    code, _, err = encode(path, "corpus.on_bad_row=refuse_all")
     assert code == 1
-    assert f"{path} line 2: {reason}" in err and "corpus.on_bad_row=null keeps the place of such rows" in err
+    assert f"{path} line 2: {reason}" in err and "corpus.on_bad_row=keep_all keeps such rows" in err
     assert not (tmp_path / "out").exists()
 
 
@@ -915,14 +943,14 @@ def test_parts_that_nothing_is_known_of_any_more_are_computed_again_with_a_warni
     code, out, err = encode(corpus)
     assert code == 0, err
     assert last_json(out)["encode/resumed_rows"] == 0
-    assert "cannot be read, so all of its parts are made again" in err
+    assert "the plan of output" in err and "cannot be read, so all of its parts are made again" in err
 
 
 def test_an_encode_that_is_refused_leaves_a_whole_output_as_it_was(encode, whole):
     output, corpus = whole
     before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
     code, _, err = encode(corpus, "keep_text=false")
-    assert code == 1 and "was begun with something else" in err
+    assert code == 1 and "with other settings" in err
     assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
     assert not (output / ".encode").exists()
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from conftest import PROJECT, last_json
-from test_readme import free_port, start, wait_for  # noqa: F401 - start is a fixture
+from helpers.servers import free_port, wait_for
 
 KILLS = int(os.environ.get("KILLS", 2))
 FILLS = int(os.environ.get("FILLS", 3))
@@ -64,21 +64,18 @@ def finished(output: Path) -> dict[str, int]:
 class Encoding:
     """A process of encode."""
 
-    def __init__(self, run_id: str, corpus: Path, output: Path | None, *more: str, counts: Path, **env: str):
-        script = str(PROJECT / "tests" / "counted_encode.py")
-        command = [sys.executable, script, f"run_id={run_id}", f"corpus.path={corpus}", *more]
+    def __init__(self, forks, run_id: str, corpus: Path, output: Path | None, *more: str, counts: Path, **env: str):
         self.counts = counts
         counts.touch()
         self._before = counts.stat().st_size
-        self.process = subprocess.Popen(
-            [*command, *([f"output={output}"] if output else []), "backend=torch"],
-            cwd=PROJECT,
-            env=os.environ | {"COUNTS": str(counts), "PYTHONPATH": str(PROJECT)} | env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            # As in a terminal: a shell that starts the tests in the background has SIGINT ignored, and children inherit it.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        self.process = forks.start(
+            PROJECT / "tests" / "counted_encode.py",
+            f"run_id={run_id}",
+            f"corpus.path={corpus}",
+            *more,
+            *([f"output={output}"] if output else []),
+            "backend=torch",
+            env=os.environ | {"COUNTS": str(counts)} | env,
         )
 
     def computes(self) -> bool:
@@ -96,13 +93,13 @@ class Encoding:
 
 
 @pytest.mark.slow
-def test_kill_9_at_random_moments_changes_no_byte(tiny_run, tmp_path):
+def test_kill_9_at_random_moments_changes_no_byte(forks, tiny_run, tmp_path):
     # Parts of several windows where many moments are tried, as in practice; few rows where it has to be quick.
     parts, rows = 24, 2_000 if KILLS < 10 else 10_000
     corpus = write_corpus(tmp_path / "corpus.txt", parts * rows)
     given = (f"rows_per_part={rows}",)
     whole_counts, counts = tmp_path / "whole.counts", tmp_path / "counts"
-    encoding = Encoding(tiny_run["run_id"], corpus, tmp_path / "whole", *given, counts=whole_counts)
+    encoding = Encoding(forks, tiny_run["run_id"], corpus, tmp_path / "whole", *given, counts=whole_counts)
     begun = time.time()
     encoding.wait_until_it_computes()
     start_seconds, begun = time.time() - begun, time.time()
@@ -114,7 +111,7 @@ def test_kill_9_at_random_moments_changes_no_byte(tiny_run, tmp_path):
     while killed < KILLS:
         output = outputs[-1]
         before = finished(output)
-        encoding = Encoding(tiny_run["run_id"], corpus, output, *given, counts=counts)
+        encoding = Encoding(forks, tiny_run["run_id"], corpus, output, *given, counts=counts)
         if killed % 5 == 4:
             time.sleep(rng.uniform(0, start_seconds))
         else:
@@ -128,7 +125,7 @@ def test_kill_9_at_random_moments_changes_no_byte(tiny_run, tmp_path):
         if (output / "manifest.json").exists():
             outputs.append(tmp_path / f"out{len(outputs)}")
     last = len(finished(outputs[-1]))
-    code, out, err = Encoding(tiny_run["run_id"], corpus, outputs[-1], *given, counts=counts).ended()
+    code, out, err = Encoding(forks, tiny_run["run_id"], corpus, outputs[-1], *given, counts=counts).ended()
     assert code == 0, err
     for output in outputs:
         assert content(output) == content(tmp_path / "whole")
@@ -146,12 +143,13 @@ def test_kill_9_at_random_moments_changes_no_byte(tiny_run, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sent, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_encode_says_how_it_goes_on_and_does(sent, code, tiny_run, tmp_path):
+def test_a_stopped_encode_says_how_it_goes_on_and_does(forks, sent, code, tiny_run, tmp_path):
     import mlflow
 
     corpus = write_corpus(tmp_path / "my corpus, 100 %.txt", 40_000)
     output = tmp_path / "out put"
     encoding = Encoding(
+        forks,
         tiny_run["run_id"],
         f"'{corpus}'",
         f"'{output}'",
@@ -177,7 +175,7 @@ def test_a_stopped_encode_says_how_it_goes_on_and_does(sent, code, tiny_run, tmp
     (line,) = [line for line in err.splitlines() if line.startswith("to go on: ")]
     words = shlex.split(line.removeprefix("to go on: "))
     assert words[:3] == ["python", "-m", "steps.encode"]
-    done = subprocess.run([sys.executable, *words[1:]], cwd=PROJECT, capture_output=True, text=True, timeout=300)
+    done = forks.run(*words[1:])
     assert done.returncode == 0, done.stderr
     assert last_json(done.stdout)["encode/resumed_rows"] == 3000 * len(before)
     assert before.items() <= {path.name: path.stat().st_mtime_ns for path in output.glob("part-*")}.items()
@@ -241,7 +239,7 @@ def test_a_disk_that_cannot_be_written_is_found_before_anything_is_loaded(step, 
 
 
 @pytest.fixture
-def server(start, shell, tmp_path, tiny_run):  # noqa: F811
+def server(start, shell, tmp_path, tiny_run):
     """A tracking server over the store of this test, that can be stopped and started again."""
 
     class Server:
@@ -274,11 +272,17 @@ def encode_runs(server) -> list:
 
 
 @pytest.mark.slow
-def test_a_tracking_server_may_be_away_while_embeddings_are_made(server, tiny_run, tmp_path):
+def test_a_tracking_server_may_be_away_while_embeddings_are_made(forks, server, tiny_run, tmp_path):
     corpus = write_corpus(tmp_path / "corpus.txt", 40_000)
     patience = {"MLFLOW_TRACKING_URI": server.url, "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1"}
     encoding = Encoding(
-        tiny_run["run_id"], corpus, tmp_path / "out", "rows_per_part=4000", counts=tmp_path / "counts", **patience
+        forks,
+        tiny_run["run_id"],
+        corpus,
+        tmp_path / "out",
+        "rows_per_part=4000",
+        counts=tmp_path / "counts",
+        **patience,
     )
     encoding.wait_until_it_computes()
     server.stop()
@@ -295,11 +299,17 @@ def test_a_tracking_server_may_be_away_while_embeddings_are_made(server, tiny_ru
 
 
 @pytest.mark.slow
-def test_what_a_tracking_server_has_not_taken_is_recorded_by_the_same_command(server, tiny_run, tmp_path):
+def test_what_a_tracking_server_has_not_taken_is_recorded_by_the_same_command(forks, server, tiny_run, tmp_path):
     corpus = write_corpus(tmp_path / "corpus.txt", 40_000)
     impatience = {"MLFLOW_TRACKING_URI": server.url, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
     again = Encoding(
-        tiny_run["run_id"], corpus, tmp_path / "second", "rows_per_part=4000", counts=tmp_path / "counts", **impatience
+        forks,
+        tiny_run["run_id"],
+        corpus,
+        tmp_path / "second",
+        "rows_per_part=4000",
+        counts=tmp_path / "counts",
+        **impatience,
     )
     again.wait_until_it_computes()
     server.stop()
@@ -314,7 +324,13 @@ def test_what_a_tracking_server_has_not_taken_is_recorded_by_the_same_command(se
     (lost,) = encode_runs(server)
     assert lost.info.status == "RUNNING"
     code, out, err = Encoding(
-        tiny_run["run_id"], corpus, tmp_path / "second", "rows_per_part=4000", counts=tmp_path / "counts", **impatience
+        forks,
+        tiny_run["run_id"],
+        corpus,
+        tmp_path / "second",
+        "rows_per_part=4000",
+        counts=tmp_path / "counts",
+        **impatience,
     ).ended()
     assert code == 0, err
     assert last_json(out)["encode/resumed_rows"] == 40_000

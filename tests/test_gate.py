@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from broken_models import BROKEN, save_broken
-from conftest import PROJECT, TINY_WORDS, last_json
+from conftest import PROJECT, TINY_WORDS, last_json, spec
 from sentence_transformers import SentenceTransformer
 
 from steps.common.model import facts as identity
-from steps.common.quality import scoring
-from steps.common.quality.pairs import read_suite
+from steps.common.model.facts import facts
+from steps.common.quality import kinds, scoring
 from steps.common.validation import checks as quality
 from steps.common.validation import gate
 from steps.common.validation import weights as sanity
@@ -35,9 +35,8 @@ def encoder(model):
 def looked_into(model, tags) -> list[Check]:
     """What the gate says of a model without MLflow and the checks that the step's own tests run."""
     checks = gate.check_identity(tags, model) + check_output(encoder(model)(SENTENCES), 0.999)
-    suite = read_suite(PROJECT / "data" / "suites" / "builtin.jsonl", None, "sentence1", "sentence2", "score").sample(
-        90
-    )
+    (builtin,) = kinds.read_suites([spec(path=PROJECT / "data" / "suites" / "builtin.jsonl")])
+    suite = builtin.sample(90)
     score = scoring.spearman(suite, encoder(model))
     if any(check.name.startswith(gate.NAMES_CAUSE) for check in quality.failed(checks)):
         return checks
@@ -125,7 +124,9 @@ def test_a_model_that_is_stored_in_half_precision_is_logged_in_float32_and_passe
 
 
 def test_facts_that_the_user_declares_are_required(step, tiny_model_folder, tiny_suite):
-    code, _, err = step("log_model", "model=local", f"model.path={tiny_model_folder}", "+model.known.pooling=cls")
+    code, _, err = step(
+        "log_model", "model=local", f"model.path={tiny_model_folder}", "+model.expected_facts.pooling=cls"
+    )
     assert code == 0, err
     code, _, err = step("validate", f"suite.path={tiny_suite}", "candidates=[]", "latency_calls=2")
     assert code == 1
@@ -158,8 +159,8 @@ def tiny(tiny_model_folder) -> SentenceTransformer:
 def test_the_same_model_saved_again_has_the_same_facts(tiny, tmp_path):
     tiny.save(str(tmp_path / "again"), create_model_card=False)
     again = SentenceTransformer(str(tmp_path / "again"), device="cpu")
-    assert identity.fingerprint(again) == identity.fingerprint(tiny)
-    assert all(identity.fingerprint(tiny).values())
+    assert facts(again) == facts(tiny)
+    assert all(facts(tiny).values())
 
 
 def test_another_number_in_one_weight_is_another_digest(tiny):
@@ -189,7 +190,7 @@ def test_known_models_are_found_by_their_weights_before_their_name():
     assert find_known({"hub_id": "mine"}, {}) == ("mine", {})
     assert find_known({"hub_id": "mine", "weights_sha256": weights}, {}) == (name, known)
     assert find_known({"hub_id": "mine"}, {"parameters_sha256": known["parameters_sha256"]}) == (name, known)
-    declared = {"hub_id": name, "known": '{"pooling": "cls"}'}
+    declared = {"hub_id": name, "expected_facts": '{"pooling": "cls"}'}
     assert find_known(declared, {})[1]["pooling"] == "cls"
 
 
@@ -318,7 +319,7 @@ def test_a_worse_model_regresses_beside_the_champion(step, tiny_run, tiny_model_
     assert content["regressed"] == ["own"]
     assert content["suites"][0]["champion"]["reading"] == "worse"
     assert "own" in out and "(worse)" in out
-    code, _, err = step("validate", *words, f"champion={tiny_run['run_id']}", "suite.below_champion=0.5")
+    code, _, err = step("validate", *words, f"champion={tiny_run['run_id']}", "suite.max_loss_to_champion=0.5")
     assert code == 1
     assert "quality/own/beside_champion" in err
 

@@ -1,12 +1,12 @@
 """Cores and devices: quotas from files, counts and devices that are said to be there."""
 
 import os
-import sys
 from types import SimpleNamespace
 
 import psutil
 import pytest
 
+from steps.common.backends import hardware
 from steps.common.backends.hardware import cpu_quota, pick_devices, usable_cores, why_emulated
 from steps.common.errors import UserError
 
@@ -51,7 +51,7 @@ def devices(monkeypatch):
             cuda=SimpleNamespace(is_available=lambda: cuda > 0, device_count=lambda: cuda),
             backends=SimpleNamespace(mps=SimpleNamespace(is_available=lambda: mps)),
         )
-        monkeypatch.setitem(sys.modules, "torch", torch)
+        monkeypatch.setattr(hardware, "torch", torch)
 
     return describe
 
@@ -280,7 +280,9 @@ def test_a_cpu_without_instructions_for_int8_is_known(cpu, monkeypatch, flags, e
     assert bool(why_emulated("int8", "cpu")) == emulated
     assert why_emulated("int8", "cuda:0") is None
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
-    assert why_emulated("int8", "cpu") == "ONEDNN_MAX_CPU_ISA=AVX2 rules instructions for int8 out, so it is emulated"
+    assert (
+        why_emulated("int8", "cpu") == "ONEDNN_MAX_CPU_ISA=AVX2 rules out the instructions for int8, so it is emulated"
+    )
 
 
 @pytest.mark.parametrize(
@@ -299,4 +301,4 @@ def test_a_cpu_passes_for_a_lesser_one(cpu, monkeypatch, name, value, emulated):
     cpu(True, architecture="x86_64", avx512_bf16=True)
     monkeypatch.setenv(name, value)
     reason = why_emulated("bf16", "cpu")
-    assert (reason and reason.startswith(f"{name}={value} rules instructions for bf16 out")) == (emulated or None)
+    assert (reason and reason.startswith(f"{name}={value} rules out the instructions for bf16")) == (emulated or None)

@@ -166,7 +166,7 @@ def test_a_claim_nobody_can_read_counts_for_its_time(tmp_path, held):
 
 def test_a_claim_of_another_machine_counts_until_its_time_is_over(output):
     foreign_claim(output)
-    with pytest.raises(UserError, match="on elsewhere, last sign of life"), Claim(output, "run"):
+    with pytest.raises(UserError, match="on elsewhere, last heartbeat"), Claim(output, "run"):
         pass
     # The clock of an object store shows whole seconds.
     time.sleep(2.1)
@@ -188,7 +188,7 @@ def test_a_claim_that_is_renewed_outlives_its_time(output):
 def test_whoever_lost_a_claim_hears_of_it(output):
     with Claim(output, "run") as claim:
         output.delete(claims_in(output)[0])
-        with pytest.raises(UserError, match="has been taken over by another encode"):
+        with pytest.raises(UserError, match="another encode took over because this one's heartbeat lapsed"):
             claim.check()
 
 

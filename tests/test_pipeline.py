@@ -15,15 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from steps.common.corpus.corpus import open_corpus
-from steps.common.embeddings import encoder, pipeline, progress
-from steps.common.embeddings.encoder import Encoder, Options, prepare_all
+from steps.common.embeddings import pipeline, progress
+from steps.common.embeddings.job import Job, Limits, Options
 from steps.common.embeddings.pipeline import Result, peak_rss_mb
-from steps.common.embeddings.repeats import KeptVectors
 from steps.common.embeddings.windows import Counts
 from steps.common.errors import UserError
 from steps.common.storage import place as files
 from steps.common.storage.output import Output
+from tests.corpora import open_corpus
 
 # Seconds after which a test that waits for another thread has failed.
 PATIENCE = 20
@@ -112,10 +111,11 @@ class HearingOutput(Output):
             self.on_part(self.place.local / name)
 
 
-def encode_corpus(corpus, backend, folder, options, on_part=lambda path: None, **more):
+def encode_corpus(corpus, backend, folder, options, on_part=lambda path: None, **limits):
     output = HearingOutput(folder, on_part)
     output.make()
-    return pipeline.encode_corpus(corpus, backend, output, options, **more)
+    job = Job(corpus, options, backend.dim, limits=Limits(**limits))
+    return pipeline.encode_corpus(job, backend, output)
 
 
 def options(**given):
@@ -165,10 +165,9 @@ def test_every_row_gets_its_own_embedding_beside_its_id_and_text(tmp_path, folde
     }
 
 
-def test_rows_keep_their_order_over_windows_and_parts(tmp_path, folder, monkeypatch):
-    monkeypatch.setattr(encoder, "WINDOW", 4)
+def test_rows_keep_their_order_over_windows_and_parts(tmp_path, folder):
     texts = ["x" * ((7 * i) % 11 + 1) for i in range(25)]
-    result = encode_corpus(corpus_of(tmp_path, *texts), CountingBackend(), folder, options(rows_per_part=3))
+    result = encode_corpus(corpus_of(tmp_path, *texts), CountingBackend(), folder, options(rows_per_part=3), rows=4)
     assert read(folder).column("text").to_pylist() == texts
     assert [row[0] for row in embeddings_in(folder)] == [len(text) for text in texts]
     assert [part.rows for part in result.parts] == [3] * 8 + [1]
@@ -190,9 +189,8 @@ def test_a_null_text_is_never_embedded_and_gets_a_null_embedding(tmp_path, folde
     assert (result.rows, result.null_rows) == (3, 1)
 
 
-def test_a_null_in_a_later_window_is_still_null(tmp_path, folder, monkeypatch):
-    monkeypatch.setattr(encoder, "WINDOW", 2)
-    encode_corpus(corpus_of(tmp_path, "a", "b", "c", None), CountingBackend(), folder, options(rows_per_part=1))
+def test_a_null_in_a_later_window_is_still_null(tmp_path, folder):
+    encode_corpus(corpus_of(tmp_path, "a", "b", "c", None), CountingBackend(), folder, options(rows_per_part=1), rows=2)
     assert [row is None for row in embeddings_in(folder)] == [False, False, False, True]
 
 
@@ -203,7 +201,7 @@ def test_a_corpus_of_nothing_but_null_is_written(tmp_path, folder):
     assert embeddings_in(folder) == [None, None]
     assert (result.rows, result.null_rows, result.computed_rows) == (2, 2, 0)
     assert (result.tokens, result.truncated_rows) == (0, 0)
-    assert result.sample_texts == []
+    assert result.samples == []
 
 
 def test_the_embeddings_are_of_fixed_size_where_no_text_is_null(tmp_path, folder):
@@ -227,10 +225,13 @@ def test_a_model_without_a_limit_cuts_nothing(tmp_path, folder):
     assert (result.tokens, result.truncated_rows) == (7, 0)
 
 
-def test_counts_add_up_over_windows(tmp_path, folder, monkeypatch):
-    monkeypatch.setattr(encoder, "WINDOW", 2)
+def test_counts_add_up_over_windows(tmp_path, folder):
     result = encode_corpus(
-        corpus_of(tmp_path, "a b c", None, "", "a b c", None, "a"), CountingBackend(max_tokens=4), folder, options()
+        corpus_of(tmp_path, "a b c", None, "", "a b c", None, "a"),
+        CountingBackend(max_tokens=4),
+        folder,
+        options(),
+        rows=2,
     )
     assert (result.rows, result.null_rows, result.empty_rows, result.truncated_rows, result.tokens) == (
         6,
@@ -271,13 +272,13 @@ def test_float16_is_written_and_recorded(tmp_path, folder):
     assert result.dtype == "float16"
 
 
-def test_samples_are_the_first_texts_with_their_embeddings(tmp_path, folder, monkeypatch):
-    monkeypatch.setattr(encoder, "WINDOW", 2)
+def test_samples_are_the_first_texts_with_their_embeddings(tmp_path, folder):
     result = encode_corpus(
-        corpus_of(tmp_path, None, "one", "three", "seven", "nine"), CountingBackend(), folder, options()
+        corpus_of(tmp_path, None, "one", "three", "seven", "nine"), CountingBackend(), folder, options(), rows=2
     )
-    assert result.sample_texts == ["one", "three", "seven"]
-    np.testing.assert_array_equal(result.sample_embeddings, [[3, 1, 12], [5, 1, 12], [5, 1, 12]])
+    texts, embeddings = zip(*result.samples)
+    assert texts == ("one", "three", "seven")
+    np.testing.assert_array_equal(embeddings, [[3, 1, 12], [5, 1, 12], [5, 1, 12]])
 
 
 def test_on_part_hears_of_every_part_in_order(tmp_path, folder):
@@ -299,39 +300,54 @@ def test_on_part_hears_of_every_part_in_order(tmp_path, folder):
 # repeats
 
 
-def test_a_text_that_comes_again_is_computed_once_over_windows_and_parts(tmp_path, folder, monkeypatch):
-    monkeypatch.setattr(encoder, "WINDOW", 2)
+def test_a_text_that_comes_again_is_computed_once_in_its_part(tmp_path, folder):
     backend = CountingBackend()
     texts = ["a", "b b", "a", "c", "a", "b b", "ccc", "ccc"]
-    result = encode_corpus(corpus_of(tmp_path, *texts), backend, folder, options(rows_per_part=3))
-    assert backend.embedded == [["a", "b b"], [], ["c"], [], ["ccc"]]
+    result = encode_corpus(corpus_of(tmp_path, *texts), backend, folder, options(rows_per_part=6), rows=2)
+    assert backend.embedded == [["a", "b b"], ["c"], [], ["ccc"]]
     assert backend.tokenized == backend.embedded
     assert embeddings_in(folder) == [vector_of(text) for text in texts]
     assert (result.rows, result.computed_rows) == (8, 4)
 
 
-def test_a_repeat_has_the_very_vector_of_the_first(tmp_path, folder, monkeypatch):
-    monkeypatch.setattr(encoder, "WINDOW", 2)
-    encode_corpus(corpus_of(tmp_path, "a", "b", "b", "c", "c", "a"), NumberingBackend(), folder, options())
+def test_a_text_that_comes_again_in_another_part_is_computed_again(tmp_path, folder):
+    backend = CountingBackend()
+    texts = ["a", "b", "a", "a", "b", "c", "a", "c"]
+    result = encode_corpus(corpus_of(tmp_path, *texts), backend, folder, options(rows_per_part=3), rows=2)
+    assert backend.embedded == [["a", "b"], [], ["a", "b"], ["c"], ["a", "c"]]
+    assert embeddings_in(folder) == [vector_of(text) for text in texts]
+    assert result.metrics()["encode/computed_rows"] == 7
+
+
+def test_a_text_that_comes_again_after_what_is_read_ahead_is_computed_again(tmp_path, folder):
+    backend = CountingBackend()
+    texts = ["aaaa", "bbbb", "aaaa", "bbbb", "aaaa", "bbbb", "aaaa"]
+    # A row has 16 bytes beside its text: its id and its line.
+    encode_corpus(corpus_of(tmp_path, *texts), backend, folder, options(), rows=1, ahead=3 * 20)
+    assert backend.embedded == [["aaaa"], ["bbbb"], [], ["bbbb"], ["aaaa"], [], ["aaaa"]]
+    assert embeddings_in(folder) == [vector_of(text) for text in texts]
+
+
+def test_a_repeat_has_the_very_vector_of_the_first(tmp_path, folder):
+    encode_corpus(corpus_of(tmp_path, "a", "b", "b", "c", "c", "a"), NumberingBackend(), folder, options(), rows=2)
     a, b, c = [1, 0, 12], [1, 1, 12], [2, 0, 12]
     assert embeddings_in(folder) == [a, b, b, c, c, a]
 
 
-def test_repeats_that_cannot_be_kept_are_computed_again(tmp_path, folder, monkeypatch):
-    monkeypatch.setattr(encoder, "WINDOW", 2)
-    monkeypatch.setattr(encoder, "MAX_KEPT", 4 * CountingBackend.dim)
+def test_repeats_that_cannot_be_kept_are_computed_again(tmp_path, folder):
     backend = CountingBackend()
     texts = ["a", "bb", "a", "bb", "a", "bb"]
-    result = encode_corpus(corpus_of(tmp_path, *texts), backend, folder, options())
+    result = encode_corpus(
+        corpus_of(tmp_path, *texts), backend, folder, options(), rows=2, kept=4 * CountingBackend.dim
+    )
     assert backend.embedded == [["a", "bb"], ["bb"], ["bb"]]
     assert embeddings_in(folder) == [vector_of(text) for text in texts]
     assert result.computed_rows == 4
 
 
-def test_repeats_count_like_every_other_row(tmp_path, folder, monkeypatch):
-    monkeypatch.setattr(encoder, "WINDOW", 2)
+def test_repeats_count_like_every_other_row(tmp_path, folder):
     texts = ["a b c", "", "a b c", "a", "a b c", "", "a b c", None]
-    result = encode_corpus(corpus_of(tmp_path, *texts), CountingBackend(max_tokens=4), folder, options())
+    result = encode_corpus(corpus_of(tmp_path, *texts), CountingBackend(max_tokens=4), folder, options(), rows=2)
     assert (result.tokens, result.truncated_rows) == (4 * 4 + 2 * 2 + 3, 4)
     assert (result.rows, result.empty_rows, result.null_rows, result.computed_rows) == (8, 2, 1, 3)
 
@@ -340,51 +356,25 @@ def test_repeats_are_found_over_the_files_of_a_corpus(tmp_path, folder):
     for name, texts in (("a", ["one", "two words"]), ("b", ["two words", None, "one"])):
         put(tmp_path / f"{name}.jsonl", texts)
     backend = CountingBackend()
-    encode_corpus(open_corpus(f"{tmp_path}/*.jsonl"), backend, folder, options(rows_per_part=1))
+    encode_corpus(open_corpus(f"{tmp_path}/*.jsonl"), backend, folder, options(), rows=1)
     assert backend.seen == ["one", "two words"]
     assert embeddings_in(folder) == [[3, 1, 12], [9, 2, 12], [9, 2, 12], None, [3, 1, 12]]
 
 
-def test_vectors_are_kept_until_their_last_row(tmp_path, monkeypatch):
-    monkeypatch.setattr(encoder, "WINDOW", 2)
-    corpus = corpus_of(tmp_path, "b", "a", "a", None, "a")
-    own = Encoder(CountingBackend(), options(), None, None, 3)
-    held = []
-    for window in prepare_all(corpus, own, options(), ["part-00000"], {}):
-        own.embed(window, lambda rows: None)
-        held.append(len(own.kept))
-        for key in window.plan.keep.values():
-            vectors, lengths = own.kept.get([key])
-            assert (vectors.tolist(), lengths.tolist()) == ([[1, 1, 12]], [3])
-    assert held == [1, 1, 0]
-
-
-def test_room_of_a_forgotten_vector_is_used_again():
-    kept = KeptVectors(2, 1)
-    kept.put(7, np.array([7.0]), 1)
-    kept.put(8, np.array([8.0]), 2)
-    kept.forget(7)
-    kept.put(9, np.array([9.0]), 3)
-    vectors, lengths = kept.get([9, 8])
-    assert (vectors.ravel().tolist(), lengths.tolist(), len(kept)) == ([9, 8], [3, 2], 2)
-
-
-def test_repeats_are_cut_and_normalised_once(tmp_path, folder, monkeypatch):
-    monkeypatch.setattr(encoder, "WINDOW", 1)
+def test_repeats_are_cut_and_normalised_once(tmp_path, folder):
     encode_corpus(
-        corpus_of(tmp_path, *["a b "] * 3), CountingBackend(), folder, options(truncate_dim=2, normalize=True)
+        corpus_of(tmp_path, *["a b "] * 3), CountingBackend(), folder, options(truncate_dim=2, normalize=True), rows=1
     )
     np.testing.assert_allclose(embeddings_in(folder), [[4 / np.sqrt(20), 2 / np.sqrt(20)]] * 3, rtol=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(24))
-def test_any_corpus_comes_back_in_order_whatever_its_windows(tmp_path, folder, monkeypatch, seed):
+def test_any_corpus_comes_back_in_order_whatever_its_windows(tmp_path, folder, seed):
     rng = random.Random(seed)
-    for name, most in (("WINDOW", 9), ("WINDOW_BYTES", 60), ("READ", 9)):
-        monkeypatch.setattr(encoder, name, rng.randint(1, most))
+    limits = {name: rng.randint(1, most) for name, most in (("rows", 9), ("bytes", 60), ("read", 9))}
     all_kept = seed % 2 == 0
     if not all_kept:
-        monkeypatch.setattr(encoder, "MAX_KEPT", 4 * CountingBackend.dim * rng.randint(0, 3))
+        limits |= {"kept": 4 * CountingBackend.dim * rng.randint(0, 3), "ahead": rng.randint(1, 900)}
     known = [None, "", "  ", "\n", *("x" * i for i in range(1, 13))][: rng.randint(1, 16)]
     texts = [rng.choice(known) for _ in range(rng.randint(1, 60))]
     cuts = sorted(rng.choices(range(len(texts) + 1), k=2))
@@ -392,8 +382,9 @@ def test_any_corpus_comes_back_in_order_whatever_its_windows(tmp_path, folder, m
         put(tmp_path / f"{name}.jsonl", texts[first:end])
     backend = CountingBackend(max_tokens=2)
 
+    rows_per_part = rng.randint(3, 20)
     result = encode_corpus(
-        open_corpus(f"{tmp_path}/*.jsonl"), backend, folder, options(rows_per_part=rng.randint(3, 20))
+        open_corpus(f"{tmp_path}/*.jsonl"), backend, folder, options(rows_per_part=rows_per_part), **limits
     )
     table = read(folder)
     assert table.column("id").to_pylist() == list(range(len(texts)))
@@ -406,26 +397,23 @@ def test_any_corpus_comes_back_in_order_whatever_its_windows(tmp_path, folder, m
     assert result.tokens == 2 * len(present)
     assert result.computed_rows == len(backend.seen)
     if all_kept:
-        assert backend.seen == list(dict.fromkeys(present))
+        parts = [texts[first : first + rows_per_part] for first in range(0, len(texts), rows_per_part)]
+        assert backend.seen == [text for part in parts for text in dict.fromkeys(part) if text is not None]
 
 
-def test_a_window_that_is_computed_belongs_to_one_part(tmp_path, folder, monkeypatch):
-    monkeypatch.setattr(encoder, "WINDOW", 4)
+def test_a_window_that_is_computed_belongs_to_one_part(tmp_path, folder):
     backend = CountingBackend()
-    encode_corpus(corpus_of(tmp_path, *"abcdefghij"), backend, folder, options(rows_per_part=6))
+    encode_corpus(corpus_of(tmp_path, *"abcdefghij"), backend, folder, options(rows_per_part=6), rows=4)
     assert ["".join(window) for window in backend.embedded] == ["abcd", "ef", "ghij"]
 
 
-def test_long_texts_make_small_windows(tmp_path, folder, monkeypatch):
-    monkeypatch.setattr(encoder, "READ", 1)
-    monkeypatch.setattr(encoder, "WINDOW_BYTES", 10)
+def test_long_texts_make_small_windows(tmp_path, folder):
     backend = CountingBackend()
-    encode_corpus(corpus_of(tmp_path, "x" * 11, "a", "b", "x" * 8, "c"), backend, folder, options())
+    encode_corpus(corpus_of(tmp_path, "x" * 11, "a", "b", "x" * 8, "c"), backend, folder, options(), read=1, bytes=10)
     assert [len(window) for window in backend.embedded] == [1, 3, 1]
 
 
-def test_the_next_window_is_tokenised_while_this_one_is_computed(tmp_path, folder, monkeypatch):
-    monkeypatch.setattr(encoder, "WINDOW", 1)
+def test_the_next_window_is_tokenised_while_this_one_is_computed(tmp_path, folder):
     texts = ["a", "b", "c"]
     tokenized = {text: threading.Event() for text in texts}
 
@@ -440,7 +428,7 @@ def test_the_next_window_is_tokenised_while_this_one_is_computed(tmp_path, folde
             assert len(self.tokenized) <= len(upcoming)
             return super().embed(tokens, on_rows)
 
-    encode_corpus(corpus_of(tmp_path, *texts), Backend(), folder, options())
+    encode_corpus(corpus_of(tmp_path, *texts), Backend(), folder, options(), rows=1)
     assert read(folder).column("text").to_pylist() == texts
 
 
@@ -469,11 +457,10 @@ def test_the_next_window_is_computed_while_this_one_is_written(tmp_path, folder,
 
 @pytest.mark.parametrize("method", ["tokenize", "embed"])
 @pytest.mark.parametrize("error", [RuntimeError("out of memory"), UserError("a worker died"), KeyboardInterrupt()])
-def test_an_error_in_the_backend_leaves_the_whole_parts_and_nothing_else(tmp_path, folder, monkeypatch, method, error):
-    monkeypatch.setattr(encoder, "WINDOW", 2)
+def test_an_error_in_the_backend_leaves_the_whole_parts_and_nothing_else(tmp_path, folder, method, error):
     backend = FailingBackend(method, "g", error)
     with pytest.raises(type(error)) as caught:
-        encode_corpus(corpus_of(tmp_path, *"abcdefgh"), backend, folder, options(rows_per_part=4))
+        encode_corpus(corpus_of(tmp_path, *"abcdefgh"), backend, folder, options(rows_per_part=4), rows=2)
     assert caught.value is error
     assert backend.seen == list("abcdef")
     assert names_in(folder) == ["part-00000.parquet"]
@@ -495,9 +482,7 @@ def test_a_corpus_that_changed_makes_no_part(tmp_path, folder, texts):
     assert names_in(folder) == []
 
 
-def test_a_corpus_that_changes_meanwhile_makes_no_part_of_its_last_rows(tmp_path, folder, monkeypatch):
-    monkeypatch.setattr(encoder, "READ", 1)
-    monkeypatch.setattr(encoder, "WINDOW", 1)
+def test_a_corpus_that_changes_meanwhile_makes_no_part_of_its_last_rows(tmp_path, folder):
     corpus = corpus_of(tmp_path, *"abcdefg")
     with pytest.raises(UserError, match="corpus.jsonl has changed"):
         encode_corpus(
@@ -506,6 +491,8 @@ def test_a_corpus_that_changes_meanwhile_makes_no_part_of_its_last_rows(tmp_path
             folder,
             options(rows_per_part=2),
             lambda path: put(tmp_path / "corpus.jsonl", "abcdefgh"),
+            read=1,
+            rows=1,
         )
     assert read(folder).column("text").to_pylist()[:2] == ["a", "b"]
     assert len(names_in(folder)) <= 3
@@ -513,8 +500,7 @@ def test_a_corpus_that_changes_meanwhile_makes_no_part_of_its_last_rows(tmp_path
 
 @pytest.mark.parametrize("part", range(4))
 @pytest.mark.parametrize("rows", [8, 7])
-def test_an_error_in_on_part_ends_the_run_as_itself(tmp_path, folder, monkeypatch, part, rows):
-    monkeypatch.setattr(encoder, "WINDOW", 2)
+def test_an_error_in_on_part_ends_the_run_as_itself(tmp_path, folder, part, rows):
     error, heard = RuntimeError("the store is gone"), []
 
     def on_part(path):
@@ -524,7 +510,12 @@ def test_an_error_in_on_part_ends_the_run_as_itself(tmp_path, folder, monkeypatc
 
     with pytest.raises(RuntimeError) as caught:
         encode_corpus(
-            corpus_of(tmp_path, *"abcdefgh"[:rows]), CountingBackend(), folder, options(rows_per_part=2), on_part
+            corpus_of(tmp_path, *"abcdefgh"[:rows]),
+            CountingBackend(),
+            folder,
+            options(rows_per_part=2),
+            on_part,
+            rows=2,
         )
     assert caught.value is error
     assert heard == names_in(folder) == [f"part-{i:05d}.parquet" for i in range(part + 1)]
@@ -604,7 +595,7 @@ def test_metrics_of_no_time_at_all_are_finite():
     assert all(np.isfinite(value) for value in Result(rows=1).metrics().values())
 
 
-def test_the_result_measures_its_time_and_describes_itself_as_json(tmp_path, folder):
+def test_the_result_measures_its_time_and_describes_itself_for_the_manifest(tmp_path, folder):
     result = encode_corpus(
         corpus_of(tmp_path, "a b c", None),
         CountingBackend(max_tokens=4),
@@ -624,8 +615,8 @@ def test_the_result_measures_its_time_and_describes_itself_as_json(tmp_path, fol
         "dtype": "float16",
         "ranges": None,
     }
-    manifest = json.loads(json.dumps(result.manifest()))
-    assert manifest.pop("rejects")["name"] == "rejects.parquet"
+    manifest = result.manifest()
+    assert manifest.pop("rejects").name == "rejects.parquet"
     assert manifest == expected
 
 
@@ -643,10 +634,9 @@ def shown(monkeypatch, caplog):
     return lambda: [(int(done), int(total)) for done, total in re.findall(r"(\d+) of (\d+) rows", caplog.text)]
 
 
-def test_progress_of_a_corpus_counts_every_row_once(tmp_path, folder, monkeypatch, shown):
-    monkeypatch.setattr(encoder, "WINDOW", 3)
+def test_progress_of_a_corpus_counts_every_row_once(tmp_path, folder, shown):
     texts = ["a", None, "b", "a", "a", "a", None, None, None, "b", "c"]
-    encode_corpus(corpus_of(tmp_path, *texts), CountingBackend(), folder, options())
+    encode_corpus(corpus_of(tmp_path, *texts), CountingBackend(), folder, options(), rows=3)
     # Texts that are computed one by one, then the window they are in.
     assert [done for done, _ in shown()] == [1, 2, 3, 6, 9, 10, 11]
     assert {total for _, total in shown()} == {11}

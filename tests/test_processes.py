@@ -55,23 +55,22 @@ def test_a_config_error_answers_at_once():
     assert heavy == []
 
 
-def test_nothing_heavy_is_imported_before_the_config_is_accepted():
-    code = (
-        "import sys; sys.argv = ['encode', 'backend.batch_size=abc']\n"
-        "import runpy\n"
-        "try: runpy.run_module('steps.encode', run_name='__main__')\n"
-        "except SystemExit: pass\n"
-        "print(sorted({'mlflow', 'torch', 'transformers', 'sentence_transformers', 'pandas', 'pyarrow'} & set(sys.modules)))"
-    )
-    done = python("-c", code)
-    assert done.stdout.strip() == "[]"
-
-
-def test_a_missing_corpus_is_found_before_anything_heavy_is_imported():
-    done, heavy = imports("encode", "--corpus", "nothing.csv")
+@pytest.mark.parametrize(
+    "step, words, typed",
+    [
+        ("encode", ["--corpus", "nothing.csv"], "-P corpus="),
+        ("benchmark", ["--corpus", "nothing.csv"], "-P corpus="),
+        ("main", ["--corpus", "nothing.csv"], "-P corpus="),
+        ("log_model", ["--model", "local", "--model.path", "nothing.csv"], "-P model.path="),
+        ("validate", ["--suite.path", "nothing.csv"], "-P suite.path="),
+        ("verify", ["--output", "nothing.csv"], "-P output="),
+    ],
+)
+def test_a_missing_file_is_found_before_anything_heavy_is_imported(step, words, typed):
+    done, heavy = imports(step, *words)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
-    assert f"-P corpus={PROJECT / 'nothing.csv'}" in done.stderr
+    assert f"{typed}{PROJECT / 'nothing.csv'}" in done.stderr
     assert heavy == []
 
 
@@ -121,19 +120,21 @@ def test_an_unreachable_hub_fails_in_time_and_says_what_works_offline(tmp_path):
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_with_the_corpus(tiny_model_folder, tmp_path):
+def test_memory_does_not_grow_with_the_corpus(forks, tiny_model_folder, tmp_path):
     """Peak memory for 200,000 rows is within 10 % of that for 20,000."""
     code = f"""
 import json, sys
 from pathlib import Path
 from sentence_transformers import SentenceTransformer
-from steps.common.corpus.corpus import corpus; from steps.common.embeddings import encoder, pipeline; from steps.common.storage import place as files
+from steps.common.storage import place as files; from steps.common.embeddings import pipeline
+from tests.corpora import open_corpus
+from steps.common.embeddings.job import Job, Options
 from steps.common.storage.output import Output
 from steps.common.backends import Settings
 from steps.common.backends.load import load_backend
 model = SentenceTransformer({str(tiny_model_folder)!r}, device="cpu")
-backend = load_backend(Settings("torch", "f32", 256, device="cpu"), model, store=None, calibration=list)
-options = encoder.Options(dtype="float32", truncate_dim=None, normalize=False, rows_per_part=50_000, keep_text=True)
+backend = load_backend(Settings("torch", "f32", 256, None, "cpu", None, None), model, store=None, calibration=list)
+options = Options(dtype="float32", truncate_dim=None, normalize=False, rows_per_part=50_000, keep_text=True)
 peaks = []
 for rows in (20_000, 200_000):
     path = Path({str(tmp_path)!r}) / f"{{rows}}.csv"
@@ -143,12 +144,13 @@ for rows in (20_000, 200_000):
     out = path.with_suffix(".out")
     output = Output(files.locate(out), out)
     output.make()
-    result = pipeline.encode_corpus(corpus.open_corpus(path, id_column="id"), backend, output, options)
+    job = Job(open_corpus(path, id_column="id"), options, backend.dim)
+    result = pipeline.encode_corpus(job, backend, output)
     assert result.rows == rows
     peaks.append(result.metrics()["encode/peak_rss_mb"])
 print(json.dumps(peaks))
 """
-    done = python("-c", code, timeout=1500)
+    done = forks.run("-c", code, timeout=1500)
     assert done.returncode == 0, done.stderr
     small, large = json.loads(done.stdout)
     assert large <= 1.1 * small, (small, large)

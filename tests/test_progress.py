@@ -12,21 +12,21 @@ import time
 import pytest
 
 from steps.common.embeddings import progress as module
-from steps.common.embeddings.progress import Behind, Progress, ahead
+from steps.common.embeddings.progress import BackgroundWriter, Progress, prefetch
 
-# ahead and behind
+# before and behind the one that computes
 
 # Seconds after which a test that waits for another thread has failed.
 PATIENCE = 20
 
 
 def test_items_made_ahead_come_in_their_order():
-    assert list(ahead(iter(range(100)))) == list(range(100))
-    assert list(ahead(iter([]))) == []
+    assert list(prefetch(iter(range(100)))) == list(range(100))
+    assert list(prefetch(iter([]))) == []
 
 
 def test_an_item_may_be_none_or_false():
-    assert list(ahead(iter([None, 0, None, ""]))) == [None, 0, None, ""]
+    assert list(prefetch(iter([None, 0, None, ""]))) == [None, 0, None, ""]
 
 
 def test_the_next_item_is_made_while_this_one_is_used():
@@ -37,13 +37,13 @@ def test_the_next_item_is_made_while_this_one_is_used():
             event.set()
             yield number
 
-    for number in ahead(items()):
+    for number in prefetch(items()):
         assert all(event.wait(PATIENCE) for event in made[: number + 2])
 
 
 def test_no_more_than_the_next_item_is_made():
     made = []
-    for number in ahead(made.append(i) or i for i in range(50)):
+    for number in prefetch(made.append(i) or i for i in range(50)):
         assert len(made) <= number + 2
 
 
@@ -55,7 +55,7 @@ def test_an_error_in_making_an_item_comes_after_the_items_before_it():
         raise error
 
     with pytest.raises(ValueError) as caught:
-        for item in ahead(items()):
+        for item in prefetch(items()):
             got.append(item)
     assert caught.value is error
     assert got == [1, 2]
@@ -71,7 +71,7 @@ def test_leaving_early_stops_the_thread_and_closes_what_makes_the_items():
             closed.set()
 
     before = threading.active_count()
-    for item in ahead(items()):
+    for item in prefetch(items()):
         if item == 3:
             break
     assert threading.active_count() == before
@@ -81,7 +81,7 @@ def test_leaving_early_stops_the_thread_and_closes_what_makes_the_items():
 def test_an_error_in_using_an_item_stops_the_thread():
     before = threading.active_count()
     with pytest.raises(KeyError):
-        for item in ahead(itertools.count()):
+        for item in prefetch(itertools.count()):
             raise KeyError(item)
     assert threading.active_count() == before
 
@@ -92,62 +92,62 @@ def fail(error):
 
 def test_things_are_done_behind_in_their_order():
     done = []
-    with Behind() as behind:
+    with BackgroundWriter() as background:
         for i in range(100):
-            behind.do(done.append, i)
+            background.do(done.append, i)
     assert done == list(range(100))
 
 
 def test_whoever_brings_the_next_thing_waits_until_the_last_is_done():
     go, done = threading.Event(), []
     timer = threading.Timer(0.05, go.set)
-    with Behind() as behind:
-        behind.do(lambda: done.append(go.wait(PATIENCE)))
+    with BackgroundWriter() as background:
+        background.do(lambda: done.append(go.wait(PATIENCE)))
         timer.start()
-        behind.do(done.append, "second")
+        background.do(done.append, "second")
         assert done[0] is True
     timer.join()
 
 
 def test_an_error_behind_meets_whoever_brings_the_next_thing_which_is_not_done():
     error, done = OSError("no space left on device"), []
-    with pytest.raises(OSError) as caught, Behind() as behind:
-        behind.do(fail, error)
-        behind.do(done.append, 1)
+    with pytest.raises(OSError) as caught, BackgroundWriter() as background:
+        background.do(fail, error)
+        background.do(done.append, 1)
     assert caught.value is error
     assert done == []
 
 
 def test_an_error_behind_is_met_again_by_whoever_goes_on():
     error = OSError("no space left on device")
-    with pytest.raises(OSError) as last, Behind() as behind:
-        behind.do(fail, error)
+    with pytest.raises(OSError) as last, BackgroundWriter() as background:
+        background.do(fail, error)
         for _ in range(2):
             with pytest.raises(OSError) as caught:
-                behind.do(print)
+                background.do(print)
             assert caught.value is error
     assert last.value is error
 
 
 def test_an_error_in_the_last_thing_is_met_when_leaving():
     error = OSError("no space left on device")
-    with pytest.raises(OSError) as caught, Behind() as behind:
-        behind.do(fail, error)
+    with pytest.raises(OSError) as caught, BackgroundWriter() as background:
+        background.do(fail, error)
     assert caught.value is error
 
 
 @pytest.mark.parametrize("error", [KeyError("first"), KeyboardInterrupt()])
 def test_leaving_because_of_an_error_does_not_hide_it(error):
-    with pytest.raises(type(error)) as caught, Behind() as behind:
-        behind.do(fail, OSError("no space left on device"))
+    with pytest.raises(type(error)) as caught, BackgroundWriter() as background:
+        background.do(fail, OSError("no space left on device"))
         raise error
     assert caught.value is error
 
 
 def test_leaving_because_of_an_error_waits_for_what_was_begun():
     done = []
-    with pytest.raises(KeyError), Behind() as behind:
-        behind.do(lambda: done.append(threading.Event().wait(0.05)))
+    with pytest.raises(KeyError), BackgroundWriter() as background:
+        background.do(lambda: done.append(threading.Event().wait(0.05)))
         raise KeyError
     assert done == [False]
 
@@ -169,8 +169,8 @@ def test_ctrl_c_while_leaving_waits_for_what_was_begun(ctrl_c):
         pause.wait(0.05)
         done.append(True)
 
-    with pytest.raises(KeyboardInterrupt), Behind() as behind:
-        behind.do(interrupted)
+    with pytest.raises(KeyboardInterrupt), BackgroundWriter() as background:
+        background.do(interrupted)
     assert done == [True]
 
 
@@ -240,16 +240,14 @@ def test_progress_from_several_threads_is_added_up(shown):
 
 
 def test_rows_that_were_there_count_as_done_and_not_in_the_rate(monkeypatch, caplog):
-    clock = iter([0.0, 1000.0, 1010.0, 1020.0, 2020.0, 2030.0])
+    clock = iter([1000.0, 1010.0, 1020.0, 1030.0])
     monkeypatch.setattr(sys, "stderr", io.StringIO())
+    monkeypatch.setattr(module, "PROGRESS_SECONDS", 5.0)
     monkeypatch.setattr(module.logger, "propagate", True)
     monkeypatch.setattr(module.time, "perf_counter", lambda: next(clock))
     with caplog.at_level(logging.INFO, logger="steps"), Progress(1000, there=800) as progress:
-        # 1,000 seconds go by over what was there, then ten rows take ten seconds.
-        progress.window_passed()
         progress.advance(10)
         progress.window_done(20)
-        progress.window_passed()
         assert progress.done == 820
         progress.window_done(30)
     lines = [record.getMessage() for record in caplog.records]

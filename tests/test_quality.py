@@ -87,8 +87,8 @@ def test_a_tolerance_grows_with_numbers_beyond_1():
     assert quality.scaled(1e-5, np.array([[3.0, -40.0, np.nan]])) == pytest.approx(4e-4)
     assert quality.scaled(1e-5, np.empty((0, 3))) == 1e-5
     large = np.array([[40.0, 1.0]])
-    assert quality.same("x", large + 3e-4, large, 1e-5).passed
-    assert not quality.same("x", large / 40 + 3e-4, large / 40, 1e-5).passed
+    assert quality.check_close("x", large + 3e-4, large, 1e-5).passed
+    assert not quality.check_close("x", large / 40 + 3e-4, large / 40, 1e-5).passed
 
 
 def test_max_abs_diff_of_nothing_is_zero():

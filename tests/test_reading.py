@@ -16,9 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import feather, orc
 
-from steps.common.corpus.corpus import find_files, open_corpus
-from steps.common.corpus.texts import LINE, REASON, template_columns
+from steps.common.corpus.conf import template_columns
+from steps.common.corpus.opening import find_files
+from steps.common.corpus.texts import LINE, REASON
 from steps.common.errors import UserError
+from tests.corpora import open_corpus
 
 STEADY = settings(deadline=None, derandomize=True, max_examples=40, suppress_health_check=list(HealthCheck))
 
@@ -42,7 +44,7 @@ def texts_of(path, **options):
 
 def faults(path, **options) -> list[tuple]:
     """Text, line and reason of every row; where bad rows may be kept, they are."""
-    table = table_of(path, on_bad_row="null", **options)
+    table = table_of(path, on_bad_row="keep_all", **options)
     return list(zip(table["text"].to_pylist(), table[LINE].to_pylist(), table[REASON].to_pylist()))
 
 
@@ -204,7 +206,7 @@ def test_every_fault_of_csv_keeps_its_row_its_line_and_its_reason(tmp_path):
         ("found 1", "not valid CSV", "0xe9", "empty", "found 3", "NUL", "line 11"), reasons[1:2] + reasons[3:9]
     ):
         assert part in reason
-    assert table_of(tmp_path / "c.csv", on_bad_row="null", id_column="id")["id"].to_pylist() == [
+    assert table_of(tmp_path / "c.csv", on_bad_row="keep_all", id_column="id")["id"].to_pylist() == [
         1, None, 3, None, 5, 6, None, 8, 9, 10,
     ]  # fmt: skip
 
@@ -216,7 +218,7 @@ def test_a_bad_byte_in_a_column_nobody_asked_for_is_no_fault(tmp_path):
 
 def test_a_quote_that_swallows_rows_stops_the_run_whatever_is_asked(tmp_path):
     path = put(tmp_path / "c.csv", 'id,text\n1,"a\n2,b\n3,"c"\n')
-    assert "line 2" in refusal(path, on_bad_row="null")
+    assert "line 2" in refusal(path, on_bad_row="keep_all")
 
 
 @pytest.mark.parametrize("ending", ["parquet", "arrow", "arrows"])
@@ -237,8 +239,8 @@ def test_strings_that_are_not_utf8_keep_their_rows(tmp_path, ending):
 def test_auto_embeds_an_empty_text_and_error_refuses_it(tmp_path, text, reason):
     path = put(tmp_path / "c.jsonl", f'{{"text": "a"}}\n{{"text": {text}}}\n')
     assert texts_of(path) == ["a", json.loads(text)]
-    message = refusal(path, on_bad_row="error")
-    assert f"{path} line 2" in message and reason in message and "corpus.on_bad_row=null" in message
+    message = refusal(path, on_bad_row="refuse_all")
+    assert f"{path} line 2" in message and reason in message and "corpus.on_bad_row=keep_all" in message
 
 
 def test_a_json_array_is_told_from_json_lines(tmp_path):
@@ -262,7 +264,7 @@ def test_folders_name_columns_for_ids_templates_and_kept_ones(tmp_path):
 def test_folders_name_columns_of_text_files_too(tmp_path):
     put(tmp_path / "lang=en" / "c.txt", "a\n")
     assert table_of(tmp_path, keep_columns=["lang"])["lang"].to_pylist() == ["en"]
-    assert "corpus.keep_columns=['other']" in refusal(tmp_path, keep_columns=["lang", "other"])
+    assert "corpus.keep_columns=other" in refusal(tmp_path, keep_columns=["lang", "other"])
 
 
 def test_a_folder_that_starts_with_an_underscore_may_name_a_column(tmp_path):
@@ -369,7 +371,7 @@ def test_content_that_changed_under_the_same_size_and_time_is_noticed(tmp_path):
     corpus, times = open_corpus(path), path.stat()
     put(path, "a\nc\n")
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-    with pytest.raises(UserError, match="its content is another"):
+    with pytest.raises(UserError, match="its content differs"):
         list(corpus.batches(10))
 
 
@@ -417,7 +419,7 @@ def test_wide_encodings_are_refused_with_the_command_that_converts_them(tmp_path
     for texts in SCRIPTS.values():
         content = of_format(ending, texts).encode(encoding)
         path = put(tmp_path / f"c.{ending}{squeezed}", gzip.compress(content) if squeezed else content)
-        for on_bad_row in ("auto", "null"):
+        for on_bad_row in ("keep_nulls", "keep_all"):
             message = refusal(path, on_bad_row=on_bad_row)
             assert f"{path} line 1: expected UTF-8, found {encoding.upper()[:6]}. Convert the file first: " in message
             command = f"iconv -f {encoding} -t utf-8"
@@ -440,7 +442,7 @@ def test_a_text_with_nul_characters_is_still_a_text(tmp_path, line):
 def test_carriage_returns_alone_are_refused_with_the_command_that_mends_them(tmp_path, ending, squeezed):
     content = of_format(ending, ["a", "b", "c"]).replace("\n", "\r").encode()
     path = put(tmp_path / f"c.{ending}{squeezed}", gzip.compress(content) if squeezed else content)
-    for on_bad_row in ("auto", "null"):
+    for on_bad_row in ("keep_nulls", "keep_all"):
         message = refusal(path, on_bad_row=on_bad_row)
         assert f"{path} line 1: expected lines that end in \\n, found \\r alone." in message
         given = f"gzip -dc c.{ending}.gz | tr '\\r' '\\n'" if squeezed else f"tr '\\r' '\\n' < c.{ending}"
@@ -485,7 +487,9 @@ def test_a_key_that_no_object_has_is_a_wrong_name(tmp_path):
         {"template": "{body}{n}"},
     ):
         # A template that lacks one of its columns may have no text in some row, which "error" refuses.
-        for on_bad_row in ("auto", "null") if "template" in options else ("auto", "null", "error"):
+        for on_bad_row in (
+            ("keep_nulls", "keep_all") if "template" in options else ("keep_nulls", "keep_all", "refuse_all")
+        ):
             message = refusal(path, on_bad_row=on_bad_row, **options)
             assert f"{path} has no column 'body'; its columns are 'text', 'n'" in message
 
@@ -529,7 +533,7 @@ def test_a_delimiter_that_is_none_is_refused(tmp_path, delimiter):
 
 @pytest.mark.parametrize("options", [{"delimiter": ";"}, {"quoting": "none"}])
 def test_formats_without_cells_have_no_delimiter_and_no_quotes(tmp_path, options):
-    assert "is of CSV and TSV, but the corpus is text" in refusal(put(tmp_path / "c.txt", "a\n"), **options)
+    assert "is for CSV and TSV, but the corpus is text" in refusal(put(tmp_path / "c.txt", "a\n"), **options)
 
 
 def test_tsv_whose_cells_hold_quotes_is_read_without_quoting_as_pandas_and_duckdb_read_it(tmp_path):

@@ -1,77 +1,27 @@
-"""The commands of the README, read from it and run: from a clone, from a git URL, against a real server."""
+"""The commands of the README, read from it and run: from a clone, from a git URL, against a real server.
 
+test_docs.py runs those that need no process of their own.
+"""
+
+import json
+import os
 import re
 import shutil
-import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
-import requests
 import yaml
-from conftest import PROJECT
+from helpers.servers import free_port, wait_for
+from pages import PROJECT, find_page
 
 from steps.common.model.find import find_model
 
-README = (PROJECT / "README.md").read_text(encoding="utf-8")
-
-
-def bash_blocks() -> list[list[str]]:
-    return [block.strip().splitlines() for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)]
-
-
-def commands() -> list[str]:
-    return [line for block in bash_blocks() for line in block]
-
-
-SETUP, CHAIN = bash_blocks()[0], bash_blocks()[1]
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
-
-
-def wait_for(url: str, process: subprocess.Popen, seconds: float = 120) -> None:
-    end = time.time() + seconds
-    while time.time() < end:
-        assert process.poll() is None, f"the server ended with {process.returncode}"
-        try:
-            if requests.get(url, timeout=2).status_code == 200:
-                return
-        except requests.RequestException:
-            pass
-        time.sleep(0.5)
-    raise AssertionError(f"{url} did not answer in {seconds} s")
-
-
-@pytest.fixture
-def start(shell):
-    """Start a server that is stopped, with its children, when the test ends."""
-    running = []
-
-    def run(*command: str) -> subprocess.Popen:
-        log = shell.folder.parent / f"server-{len(running)}.log"
-        with log.open("w") as stream:
-            process = subprocess.Popen(
-                command, cwd=shell.folder.parent, env=shell.env, stdout=stream, stderr=stream, start_new_session=True
-            )
-        running.append(process)
-        return process
-
-    yield run
-    import os
-
-    for process in running:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
+README = find_page("README.md")
+SETUP = [command for command in README.commands() if command.startswith("pip install")]
+CHAIN = README.blocks("bash")[1].splitlines()
+SERVING = find_page("docs/serving-and-registry.md").commands()
 
 
 @pytest.fixture
@@ -154,7 +104,7 @@ def test_the_chain_runs_from_a_git_url_at_a_branch_and_a_commit(shell, git_url, 
         assert f"mlflow run {git_url} -e" in done.stdout or step == "encode"
         assert f"-v {commit}" in done.stdout or step == "encode"
 
-    assert sorted(path.name for path in shell.folder.iterdir()) == ["mlflow.db", "mlruns", "texts.csv"]
+    assert sorted(path.name for path in shell.folder.iterdir()) == ["embeddings", "mlflow.db", "mlruns", "texts.csv"]
     assert (
         sorted(
             path.relative_to(clone)
@@ -170,8 +120,10 @@ def test_the_chain_runs_from_a_git_url_at_a_branch_and_a_commit(shell, git_url, 
     assert runs["validate"].data.tags["upstream_run_id"] == ids["log_model"]
     assert runs["encode"].data.tags["upstream_run_id"] == ids["validate"]
     assert runs["encode"].data.metrics["encode/rows"] == 2
-    parts = list((shell.folder / "mlruns").rglob("part-00000.parquet"))
-    assert len(parts) == 1
+    assert sorted(path.name for path in (shell.folder / "embeddings").iterdir()) == [
+        "manifest.json",
+        "part-00000.parquet",
+    ]
     assert (
         runs["log_model"].data.tags["weights_sha256"]
         == "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -180,7 +132,7 @@ def test_the_chain_runs_from_a_git_url_at_a_branch_and_a_commit(shell, git_url, 
 
 @pytest.mark.slow
 def test_main_lands_on_a_real_server_and_the_model_serves(shell, clone, start, monkeypatch):
-    """The first line of the README, with MLFLOW_TRACKING_URI set; then the README's lines for serving."""
+    """The first line of the README, with MLFLOW_TRACKING_URI set; then the lines of docs/ for serving."""
     import mlflow
 
     port = free_port()
@@ -239,7 +191,7 @@ def test_main_lands_on_a_real_server_and_the_model_serves(shell, clone, start, m
     files = {file.path for file in client.list_artifacts(by_step["encode"].info.run_id, "embeddings")}
     assert files == {"embeddings/manifest.json", *(f"embeddings/part-0000{i}.parquet" for i in range(3))}
 
-    serve = next(command for command in commands() if command.startswith("mlflow models serve"))
+    serve = next(command for command in SERVING if command.startswith("mlflow models serve"))
     port = free_port()
     words = (
         serve.replace("<log_model run>", by_step["log_model"].info.run_id)
@@ -250,19 +202,15 @@ def test_main_lands_on_a_real_server_and_the_model_serves(shell, clone, start, m
     shell.env["MLFLOW_TRACKING_URI"] = uri
     model = start(*words)
     wait_for(f"http://127.0.0.1:{port}/ping", model)
-    curl = next(command for command in commands() if command.startswith("curl"))
+    curl = next(command for command in SERVING if command.startswith("curl"))
     answer = shell("bash", "-c", curl.replace("5001", str(port)))
-    import json
-
     assert len(json.loads(answer.stdout)["predictions"][0]) == 384
 
 
 @pytest.mark.slow
 def test_ui_command_of_the_readme_shows_the_runs(shell, start, step, tiny_run):
-    import os
-
     port = free_port()
-    command = next(command for command in commands() if command.startswith("mlflow ui")).replace(
+    command = next(command for command in README.commands() if command.startswith("mlflow ui")).replace(
         "sqlite:///mlflow.db", os.environ["MLFLOW_TRACKING_URI"]
     )
     ui = start(*command.split(), "--port", str(port), "--workers", "1")
@@ -270,50 +218,3 @@ def test_ui_command_of_the_readme_shows_the_runs(shell, start, step, tiny_run):
     import mlflow
 
     assert mlflow.MlflowClient(f"http://127.0.0.1:{port}").get_run(tiny_run["run_id"]).info.status == "FINISHED"
-
-
-def test_the_other_step_commands_of_the_readme_run(
-    step, tiny_run, tiny_model_folder, tiny_suite, tmp_path, monkeypatch
-):
-    """Those that are not in the chain, in this process, on the tiny model and its own pairs, one after another."""
-    others = [
-        command for block in bash_blocks()[2:] for command in block if command.startswith(("mlflow run", "python -m"))
-    ]
-    assert len(others) == 10
-    for command in others:
-        command = command.replace("<log_model run>", tiny_run["run_id"]).replace("<validate run>", tiny_run["run_id"])
-        command = command.replace("corpus=texts.csv", "corpus=sample").replace(
-            "output=embeddings", f"output={tmp_path}/embeddings"
-        )
-        words = command.replace("pairs.jsonl", str(tiny_suite)).replace("truncate_dim=128", "truncate_dim=16").split()
-        name, argv = step_and_arguments(words)
-        if name == "validate" and "suite=file" not in argv:
-            argv += [f"suite.path={tiny_suite}", "candidates=[]"]
-        if name == "log_model":
-            argv += ["model=local", f"model.path={tiny_model_folder}"]
-        code, _, err = step(name, *argv)
-        assert code == 0, f"{command}: {err}"
-    readers = next(block for block in python_blocks() if "duckdb" in block)
-    monkeypatch.chdir(tmp_path)
-    exec(readers, {})
-
-
-def step_and_arguments(words: list[str]) -> tuple[str, list[str]]:
-    """The step that a README command runs, and its arguments as MLproject hands them on."""
-    if words[0] == "python":
-        return words[2].removeprefix("steps."), words[3:]
-    given = [value.partition("=") for word, value in zip(words, words[1:]) if word == "-P"]
-    return words[words.index("-e") + 1], [part for key, _, value in given for part in (f"--{key}", value)]
-
-
-def python_blocks() -> list[str]:
-    return re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-
-
-def test_python_block_of_the_readme_runs(tiny_run):
-    (block,) = [block for block in python_blocks() if "pyfunc" in block]
-    names: dict = {}
-    exec(
-        block.replace("<log_model run>", tiny_run["run_id"]).replace('"truncate_dim": 128', '"truncate_dim": 16'), names
-    )
-    assert names["pyfunc"].predict(["a"]).shape == (1, 32)

@@ -17,9 +17,9 @@ import pytest
 from pyarrow import fs
 from test_source import closed_port, use_endpoint
 
-from steps.common.corpus.corpus import open_corpus
 from steps.common.errors import UserError
 from steps.common.storage import place as files
+from tests.corpora import open_corpus
 
 CSV = 'id,text\n1,"one\nline and another"\n2,Grüße\n'.encode()
 

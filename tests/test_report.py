@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from steps.common.quality import scoring
-from steps.common.quality.bootstrap import Bootstrap
-from steps.common.quality.pairs import Suite
-from steps.common.quality.retrieval import RetrievalSuite
+from steps.common.quality.pairs import GradedPairs, Paraphrases
+from steps.common.quality.retrieval import Retrieval
 from steps.common.quality.scoring import Difference
+from steps.common.quality.spec import Bootstrap
 from steps.common.quality.trials import Trial
 from steps.common.validation import report
 from steps.common.validation.checks import Check
@@ -35,9 +35,9 @@ def findings(tmp_path) -> Findings:
     path = tmp_path / "suite.csv"
     path.write_text("x")
     texts = [f"text {i}" for i in range(40)]
-    sts = Suite("sts pairs", path, texts, texts[::-1], rng.normal(size=40))
-    same = Suite("same", path, texts, texts[::-1], rng.integers(0, 2, 40).astype(float), "paraphrase")
-    search = RetrievalSuite(
+    sts = GradedPairs("sts pairs", path, texts, texts[::-1], rng.normal(size=40))
+    same = Paraphrases("same", path, texts, texts[::-1], rng.integers(0, 2, 40).astype(float))
+    search = Retrieval(
         "search",
         path,
         path,
@@ -45,7 +45,7 @@ def findings(tmp_path) -> Findings:
         [frozenset({f"d{i}"}) for i in range(5)],
         {f"d{i}": f"t {i}" for i in range(30)},
     )
-    equal = Suite("equal", path, texts, texts[::-1], rng.normal(size=40))
+    equal = GradedPairs("equal", path, texts, texts[::-1], rng.normal(size=40))
     undefined = scoring.score(
         equal, scoring.embed(equal, lambda role: lambda texts: np.ones((len(texts), 2), np.float32))
     )
@@ -97,7 +97,7 @@ def test_the_verdict_comes_first_with_what_failed_and_why(page):
     ]
     assert places == sorted(places)
     assert "2 &lt;tensors&gt;" in body and "<tensors>" not in body
-    assert "Worse than the champion, and not by noise: sts pairs, equal" in body
+    assert "Worse than the champion, beyond noise: sts pairs, equal" in body
     assert "undefined: every cosine is 1" in body
 
 

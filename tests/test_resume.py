@@ -1,5 +1,6 @@
 """An encode that was stopped goes on, and its result is that of one that was not."""
 
+import dataclasses
 import datetime
 import decimal
 import json
@@ -10,16 +11,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from outputs import make_manifest
 from test_pipeline import CountingBackend, Words, put
 
-from steps.common.corpus.corpus import open_corpus
 from steps.common.embeddings import encoder, pipeline
 from steps.common.embeddings import manifest as manifests
-from steps.common.embeddings.encoder import Options
-from steps.common.embeddings.plan import code_digest, differences, shown
+from steps.common.embeddings.job import Job, Limits, Options
+from steps.common.embeddings.plan import code_digest, find_differences, shown
 from steps.common.errors import UserError
 from steps.common.storage import place as files
 from steps.common.storage.output import Output
+from tests.corpora import open_corpus
 
 
 class WindowBackend(CountingBackend):
@@ -70,8 +72,12 @@ def output_of(folder):
     return output
 
 
-def encode(corpus, backend, folder, options, **more):
-    return pipeline.encode_corpus(corpus, backend, output_of(folder), options, **more)
+def job_of(corpus, options, *, chunker=None, ranges=None, **limits):
+    return Job(corpus, options, CountingBackend.dim, chunker, ranges, Limits(**limits))
+
+
+def encode(corpus, backend, folder, options, *, on_rows=lambda rows: None, **more):
+    return pipeline.encode_corpus(job_of(corpus, options, **more), backend, output_of(folder), on_rows=on_rows)
 
 
 def content(folder):
@@ -84,13 +90,13 @@ def some_texts(rng, count):
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_stops_anywhere_change_no_byte_and_cost_no_finished_part(tmp_path, monkeypatch, seed):
+def test_stops_anywhere_change_no_byte_and_cost_no_finished_part(tmp_path, seed):
     rng = random.Random(seed)
-    monkeypatch.setattr(encoder, "WINDOW", rng.randint(1, 7))
-    monkeypatch.setattr(encoder, "WINDOW_BYTES", rng.randint(5, 60))
-    monkeypatch.setattr(encoder, "READ", rng.randint(1, 9))
+    limits = {"rows": rng.randint(1, 7), "bytes": rng.randint(5, 60), "read": rng.randint(1, 9)}
     if rng.random() < 0.3:
-        monkeypatch.setattr(encoder, "MAX_KEPT", 4 * 3 * rng.randint(0, 3))
+        limits["kept"] = 4 * 3 * rng.randint(0, 3)
+    if rng.random() < 0.3:
+        limits["ahead"] = rng.randint(1, 900)
     corpus = open_corpus(put(tmp_path / "corpus.jsonl", some_texts(rng, rng.randint(20, 80))))
     given = options(
         dtype=rng.choice(["float32", "float16", "int8", "binary"]),
@@ -98,7 +104,7 @@ def test_stops_anywhere_change_no_byte_and_cost_no_finished_part(tmp_path, monke
         format=rng.choice(["parquet", "npy"]),
         row_per_chunk=(chunks := rng.random() < 0.3) and rng.random() < 0.5,
     )
-    more = {"ranges": np.array([[-1] * 3, [40] * 3], np.float32), "chunker": Letters() if chunks else None}
+    more = {"ranges": np.array([[-1] * 3, [40] * 3], np.float32), "chunker": Letters() if chunks else None, **limits}
     whole = encode(corpus, WindowBackend(), tmp_path / "whole", given, **more)
 
     for _ in range(200):
@@ -114,7 +120,6 @@ def test_stops_anywhere_change_no_byte_and_cost_no_finished_part(tmp_path, monke
     assert content(tmp_path / "out") == content(tmp_path / "whole")
     assert result.parts == whole.parts
     assert result.manifest() == whole.manifest()
-    assert result.sample_texts == whole.sample_texts or given.row_per_chunk
     assert result.resumed_rows == sum(part.rows for part in result.parts if part.name in before)
 
 
@@ -167,8 +172,8 @@ def test_a_part_whose_counts_are_others_is_encoded_again(tmp_path, counts):
     encode(corpus, WindowBackend(), tmp_path / "out", options(rows_per_part=2))
     output = output_of(tmp_path / "out")
     record = manifests.read_record(output, "part-00000")
-    part = manifests.part_from(record["part"] | {"counts": counts})
-    manifests.write_record(output, part, manifests.read_rejects(record, corpus.id_type))
+    part = dataclasses.replace(record.part, counts=counts)
+    manifests.write_record(output, part, record.read_rejects(corpus.id_type))
     result = encode(corpus, WindowBackend(), tmp_path / "out", options(rows_per_part=2))
     assert (result.resumed_rows, result.null_rows) == (2, 1)
 
@@ -266,30 +271,30 @@ def test_long_rows_are_counted_and_not_cut_where_they_are_chunked(tmp_path):
 
 def test_ranges_are_those_of_texts_taken_evenly(tmp_path, monkeypatch):
     monkeypatch.setattr(encoder, "RANGE_TEXTS", 4)
-    monkeypatch.setattr(encoder, "READ", 3)
     corpus = open_corpus(put(tmp_path / "corpus.jsonl", [None if i == 2 else "x" * (i + 1) for i in range(8)]))
     backend = CountingBackend()
-    ranges = encoder.sample_ranges(corpus, backend, options(dtype="int8"))
+    ranges = encoder.sample_ranges(job_of(corpus, options(dtype="int8"), read=3), backend)
     assert backend.seen == ["x", "x" * 5, "x" * 7]
     assert ranges.tolist() == [[1, 1, 12], [7, 1, 12]]
 
 
 @pytest.mark.parametrize("row_per_chunk", [True, False])
-def test_ranges_of_chunked_texts_are_those_of_what_is_stored(tmp_path, monkeypatch, row_per_chunk):
+def test_ranges_of_chunked_texts_are_those_of_what_is_stored(tmp_path, row_per_chunk):
     # Every text is a group of its own.
-    monkeypatch.setattr(encoder, "WINDOW_BYTES", 1)
     corpus = open_corpus(put(tmp_path / "corpus.jsonl", ["a b c d e f", None, "a", "abcdefgh"]))
     chunked = {"chunker": Letters()}
     encode(corpus, CountingBackend(), tmp_path / "f", options(row_per_chunk=row_per_chunk), **chunked)
     column = pq.read_table(tmp_path / "f" / "part-00000.parquet").column("embedding").drop_null()
     stored = np.array(column.to_pylist())
-    ranges = encoder.sample_ranges(corpus, CountingBackend(), options(row_per_chunk=row_per_chunk), Letters())
+    ranges = encoder.sample_ranges(
+        job_of(corpus, options(row_per_chunk=row_per_chunk), bytes=1, **chunked), CountingBackend()
+    )
     assert ranges.tolist() == [stored.min(axis=0).tolist(), stored.max(axis=0).tolist()]
 
 
 def test_a_corpus_without_a_text_has_ranges_of_nothing(tmp_path):
     corpus = open_corpus(put(tmp_path / "corpus.jsonl", [None]))
-    assert encoder.sample_ranges(corpus, CountingBackend(), options(dtype="int8")).tolist() == [[0] * 3] * 2
+    assert encoder.sample_ranges(job_of(corpus, options(dtype="int8")), CountingBackend()).tolist() == [[0] * 3] * 2
 
 
 def test_ranges_that_are_not_finite_are_refused(tmp_path):
@@ -299,7 +304,7 @@ def test_ranges_that_are_not_finite_are_refused(tmp_path):
 
     corpus = open_corpus(put(tmp_path / "corpus.jsonl", ["a", "b"]))
     with pytest.raises(UserError, match="some embeddings of this model are not finite"):
-        encoder.sample_ranges(corpus, Broken(), options(dtype="int8"))
+        encoder.sample_ranges(job_of(corpus, options(dtype="int8")), Broken())
 
 
 def test_int8_and_binary_are_those_of_the_library(tmp_path):
@@ -316,14 +321,14 @@ def test_int8_and_binary_are_those_of_the_library(tmp_path):
 
 def test_plans_differ_where_a_leaf_does():
     before = {"model": {"files": "a"}, "corpus": {"sources": {"0 c": "x"}}, "code": "1"}
-    assert differences(before, json.loads(json.dumps(before))) == []
+    assert find_differences(before, json.loads(json.dumps(before))) == {}
     now = {"model": {"files": "b"}, "corpus": {"sources": {"0 c": "x", "1 d": "y"}}, "code": "2"}
-    assert differences(before, now) == [
-        "model.files: a there, b here",
-        "code: 1 there, 2 here",
-        "corpus.sources.1 d: None there, y here",
-    ]
-    assert differences(before, now, ("code", "corpus")) == ["model.files: a there, b here"]
+    assert find_differences(before, now) == {
+        "model.files": "model.files was a, is now b",
+        "code": "code was 1, is now 2",
+        "corpus.sources.1 d": "corpus.sources.1 d was None, is now y",
+    }
+    assert find_differences(before, now, ("code", "corpus")).keys() == {"model.files"}
 
 
 def test_many_differences_are_counted():
@@ -344,8 +349,7 @@ def test_the_code_is_known_by_its_files(tmp_path):
 # what a resumed run says of itself
 
 
-def test_a_run_that_goes_on_counts_what_it_has_computed_itself(tmp_path, monkeypatch):
-    monkeypatch.setattr(encoder, "WINDOW", 5)
+def test_a_run_that_goes_on_counts_what_it_has_computed_itself(tmp_path):
     corpus = open_corpus(put(tmp_path / "corpus.jsonl", [f"text {i}" for i in range(20)]))
     with pytest.raises(KeyboardInterrupt):
         encode(corpus, StoppingBackend(3), tmp_path / "out", options())
@@ -435,7 +439,7 @@ def test_rows_without_an_embedding_keep_an_id_of_any_type(tmp_path, name):
 
     # A whole output that is damaged has its records made again, from rejects.parquet.
     output = output_of(out)
-    manifests.write_manifest(output, result.parts, {"plan": {}, "runs": [], **result.manifest()})
+    manifests.write_manifest(output, make_manifest(result.parts, **result.manifest()))
     output.clear_work()
     (out / "part-00001.parquet").unlink()
     manifests.restore(output)
@@ -446,5 +450,5 @@ def test_rows_without_an_embedding_keep_an_id_of_any_type(tmp_path, name):
 
 
 def test_long_values_of_a_plan_are_shown_from_where_they_differ():
-    (line,) = differences({"a": "x" * 200 + "old"}, {"a": "x" * 200 + "new"})
-    assert line == f"a: ...{'x' * 20}old there, ...{'x' * 20}new here"
+    (line,) = find_differences({"a": "x" * 200 + "old"}, {"a": "x" * 200 + "new"}).values()
+    assert line == f"a was ...{'x' * 20}old, is now ...{'x' * 20}new"

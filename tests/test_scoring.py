@@ -1,17 +1,22 @@
 """Scores, their intervals and their comparison, on vectors whose answers are known."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import spearmanr
+from sentence_transformers.sentence_transformer import evaluation
+from sentence_transformers.util import cos_sim
 from sklearn.metrics import average_precision_score
 
 from steps.common.quality import scoring
-from steps.common.quality.bootstrap import Bootstrap
-from steps.common.quality.pairs import Suite
-from steps.common.quality.retrieval import RetrievalSuite
+from steps.common.quality.bootstrap import find_interval, resample
+from steps.common.quality.pairs import GradedPairs, Paraphrases
+from steps.common.quality.retrieval import Retrieval
 from steps.common.quality.scoring import Difference, Score
+from steps.common.quality.spec import Bootstrap
 from steps.common.validation.gate import check_scores
 
 # spearman
@@ -27,7 +32,7 @@ def by_angle(texts):
 
 
 def suite_of(scores, second=("x5", "x20", "x60", "x90", "x170")):
-    return Suite("s", None, ["x"] * len(second), list(second), np.array(scores, float))
+    return GradedPairs("s", None, ["x"] * len(second), list(second), np.array(scores, float))
 
 
 def test_spearman_of_the_same_order_is_100():
@@ -101,7 +106,7 @@ def table(**vectors):
 
 def test_average_precision_by_hand():
     # By cosine: same, other, same: precision 1 at the first, 2/3 at the third.
-    suite = Suite("p", None, ["x"] * 3, ["a", "b", "c"], np.array([1.0, 0.0, 1.0]), "paraphrase")
+    suite = Paraphrases("p", None, ["x"] * 3, ["a", "b", "c"], np.array([1.0, 0.0, 1.0]))
     found = scoring.score(suite, scoring.embed(suite, table(x=[1, 0], a=[1, 0.1], b=[1, 0.5], c=[1, 1])))
     assert found.value == pytest.approx((1 + 2 / 3) / 2 * 100)
     assert found.name == "quality/p/average_precision"
@@ -109,7 +114,7 @@ def test_average_precision_by_hand():
 
 def retrieval_suite():
     documents = {"d1": "one", "d2": "two", "d3": "three"}
-    return RetrievalSuite("r", None, None, ["q", "p"], [frozenset({"d1"}), frozenset({"d2", "d3"})], documents)
+    return Retrieval("r", None, None, ["q", "p"], [frozenset({"d1"}), frozenset({"d2", "d3"})], documents)
 
 
 def test_retrieval_by_hand():
@@ -137,62 +142,130 @@ def test_queries_and_documents_are_embedded_in_their_roles():
     assert asked == {"query": ["q", "p"], "document": ["one", "two", "three"]}
 
 
-def test_the_mean_of_the_queries_is_what_the_evaluator_reports():
-    rng = np.random.default_rng(3)
+def random_retrieval(rng):
     documents = {f"d{i}": f"text {i}" for i in range(60)}
     queries = [f"q{i}" for i in range(20)]
     relevant = [frozenset(rng.choice(list(documents), size=rng.integers(1, 13), replace=False)) for _ in queries]
-    suite = RetrievalSuite("r", None, None, queries, relevant, documents)
+    return Retrieval("r", None, None, queries, relevant, documents)
+
+
+class Embedded:
+    """Embeddings that are there already, as the evaluators of the library ask a model for them."""
+
+    similarity_fn_name = "cosine"
+
+    def __init__(self, vectors):
+        self._vectors = vectors
+        self.model_card_data = SimpleNamespace(set_evaluation_metrics=lambda *given: None)
+
+    def encode(self, texts, **options):
+        return self._vectors.of(None, texts)
+
+    def encode_query(self, texts, **options):
+        return torch.from_numpy(self._vectors.of("query", texts))
+
+    def encode_document(self, texts, **options):
+        return torch.from_numpy(self._vectors.of("document", texts))
+
+
+def test_retrieval_is_scored_as_the_evaluator_of_the_library_scores_it():
+    rng = np.random.default_rng(3)
+    suite = random_retrieval(rng)
     vectors = scoring.embed(suite, lambda role: lambda texts: rng.normal(size=(len(texts), 8)).astype(np.float32))
     found = scoring.score(suite, vectors)
     assert found.units.mean() * 100 == pytest.approx(found.value)
+    theirs = evaluation.InformationRetrievalEvaluator(
+        dict(zip(suite.queries, suite.queries)),
+        suite.documents,
+        {query: set(ids) for query, ids in zip(suite.queries, suite.relevant)},
+        accuracy_at_k=[1],
+        precision_recall_at_k=[10],
+        score_functions={"cosine": cos_sim},
+        write_csv=False,
+    )(Embedded(vectors))
+    assert found.metrics == pytest.approx(
+        {name: theirs[f"cosine_{name.replace('_at_', '@')}"] * 100 for name in found.metrics}
+    )
+
+
+def test_paraphrases_are_scored_as_the_evaluator_of_the_library_scores_them():
+    rng = np.random.default_rng(5)
+    first, second = ([f"{side}{i}" for i in range(80)] for side in "ab")
+    suite = Paraphrases("p", None, first, second, rng.integers(0, 2, 80).astype(float))
+    means = {text: rng.normal(size=8) for text in first}
+    # Pairs of the same meaning are a little nearer to each other.
+    means |= {
+        b: means[a] * (0.5 + label) + rng.normal(size=8) * 1.5 for a, b, label in zip(first, second, suite.scores)
+    }
+    vectors = scoring.embed(suite, table(**means))
+    found = scoring.score(suite, vectors)
+    theirs = evaluation.BinaryClassificationEvaluator(
+        first, second, suite.scores.astype(int).tolist(), similarity_fn_names=["cosine"], write_csv=False
+    )(Embedded(vectors))
+    names = {"average_precision": "cosine_ap", "f1": "cosine_f1", "accuracy": "cosine_accuracy"}
+    assert found.metrics == pytest.approx({name: theirs[other] * 100 for name, other in names.items()}, abs=1e-3)
 
 
 # intervals
 
 
-ROWS = Bootstrap(60, 0.95, 0)
+ROWS = Bootstrap(120, 0.95, 0)
 
 
-def resampled_rows(size):
-    return [np.repeat(np.arange(size), counts) for chunk in ROWS.counts(size) for counts in chunk]
+def drawn(compute_score, *samples, settings=ROWS):
+    """The statistics of all resamples, and the rows that each has drawn."""
+    kept = []
+
+    def statistic(rows, *others, axis):
+        kept.append(rows)
+        return compute_score(*others, axis=axis)
+
+    found = resample(statistic, [np.arange(len(samples[0])), *samples], settings)
+    return found, np.concatenate(kept)
 
 
-def test_resamples_are_ranked_as_scipy_ranks_them():
+def test_resamples_have_the_rank_correlation_of_scipy():
     rng = np.random.default_rng(0)
     values = np.round(rng.normal(size=200), 1)  # with ties
     grades = np.round(values + rng.normal(size=200))
-    suite = Suite("s", None, [], [], grades)
-    (found,) = scoring._resample(suite, [values], ROWS)
-    np.testing.assert_allclose(found, [spearmanr(values[r], grades[r]).statistic * 100 for r in resampled_rows(200)])
+    found, rows = drawn(GradedPairs.compute_score, values, grades)
+    np.testing.assert_allclose(found, [spearmanr(values[r], grades[r]).statistic for r in rows])
 
 
 def test_resamples_have_the_average_precision_of_scikit_learn():
     rng = np.random.default_rng(0)
     values, labels = np.round(rng.normal(size=150), 1), rng.integers(0, 2, 150).astype(float)
-    suite = Suite("s", None, [], [], labels, "paraphrase")
-    (found,) = scoring._resample(suite, [values], ROWS)
-    np.testing.assert_allclose(
-        found, [average_precision_score(labels[r], values[r]) * 100 for r in resampled_rows(150)]
-    )
+    found, rows = drawn(Paraphrases.compute_score, values, labels)
+    np.testing.assert_allclose(found, [average_precision_score(labels[r], values[r]) for r in rows])
 
 
 def test_every_resample_has_the_size_of_the_suite_and_the_seed_decides_them():
-    first, again, other = (np.concatenate(list(Bootstrap(120, 0.9, seed).counts(30))) for seed in (1, 1, 2))
-    assert first.shape == (120, 30)
-    assert (first.sum(axis=1) == 30).all()
+    (_, first), (_, again), (_, other) = (
+        drawn(Retrieval.compute_score, np.arange(30.0), settings=Bootstrap(120, 0.9, seed)) for seed in (1, 1, 2)
+    )
+    assert first.shape == (120, 30) and first.min() == 0 and first.max() == 29
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
+
+
+def test_resamples_without_a_score_are_left_out_of_the_interval():
+    # Of two pairs, half of the resamples draw one of them twice.
+    found = resample(GradedPairs.compute_score, [np.array([0.1, 0.9]), np.array([1.0, 2.0])], ROWS)
+    assert np.isnan(found).any() and find_interval(found, 0.95) == (1.0, 1.0)
+    found = resample(Paraphrases.compute_score, [np.array([0.1, 0.9]), np.array([0.0, 1.0])], ROWS)
+    assert np.isnan(found).any() and find_interval(found, 0.95)[1] == 1.0
+    assert all(map(math.isnan, find_interval(np.full(3, math.nan), 0.95)))
 
 
 def correlated(size, noise, seed=0):
     """A score of pairs whose cosine follows the grade up to noise."""
     rng = np.random.default_rng(seed)
     grades = rng.normal(size=size)
-    suite = Suite("s", None, [], [], grades)
+    suite = GradedPairs("s", None, [], [], grades)
     cosines = grades + noise * np.random.default_rng(seed + 1).normal(size=size)
     value = spearmanr(cosines, grades).statistic * 100
-    low, high = Bootstrap(500, 0.95, 0).interval(scoring._resample(suite, [cosines], Bootstrap(500, 0.95, 0))[0])
+    found = resample(suite.compute_score, [cosines, grades], Bootstrap(500, 0.95, 0))
+    low, high = find_interval(found * 100, 0.95)
     return Score(suite, value, low, high, None, {"spearman": value}, cosines)
 
 
@@ -226,14 +299,14 @@ def test_a_small_difference_is_noise_and_a_large_one_is_a_loss():
     loss = scoring.compare(worse, one, bootstrap)
     assert loss.is_loss() and loss.high < 0
     assert scoring.compare(one, worse, bootstrap).low > 0
-    assert scoring.regressions(scoring.compare_all([worse], [one], bootstrap)) == ["s"]
-    assert scoring.regressions(scoring.compare_all([nearly], [one], bootstrap)) == []
+    assert scoring.find_regressions(scoring.compare_all([worse], [one], bootstrap)) == ["s"]
+    assert scoring.find_regressions(scoring.compare_all([nearly], [one], bootstrap)) == []
 
 
 def test_a_score_that_became_undefined_is_a_loss():
     one = correlated(50, 0.75)
     lost = Score(one.suite, math.nan, math.nan, math.nan, "every cosine is 1", {}, one.units)
-    assert scoring.regressions(scoring.compare_all([lost], [one], Bootstrap(100, 0.95, 0))) == ["s"]
+    assert scoring.find_regressions(scoring.compare_all([lost], [one], Bootstrap(100, 0.95, 0))) == ["s"]
 
 
 # thresholds
@@ -242,8 +315,12 @@ def test_a_score_that_became_undefined_is_a_loss():
 class demand:
     """The thresholds of a suite."""
 
-    def __init__(self, threshold=0.0, below_reference=None, below_champion=None):
-        self.threshold, self.below_reference, self.below_champion = threshold, below_reference, below_champion
+    def __init__(self, threshold=0.0, max_loss_to_published=None, max_loss_to_champion=None):
+        self.threshold, self.max_loss_to_published, self.max_loss_to_champion = (
+            threshold,
+            max_loss_to_published,
+            max_loss_to_champion,
+        )
 
 
 def score_of(value):
@@ -257,14 +334,16 @@ def verdicts(*given):
 def test_a_threshold_is_absolute_or_relative_to_a_published_score():
     assert verdicts(score_of(82.0), demand(80), None, None) == {"quality/s/spearman": True}
     assert verdicts(score_of(79.9), demand(80), 82.03, None) == {"quality/s/spearman": False}
-    assert verdicts(score_of(81.6), demand(0, below_reference=0.5), 82.03, None)["quality/s/beside_published"]
-    assert not verdicts(score_of(81.5), demand(0, below_reference=0.5), 82.03, None)["quality/s/beside_published"]
-    assert "quality/s/beside_published" not in verdicts(score_of(10.0), demand(0, below_reference=0.5), None, None)
+    assert verdicts(score_of(81.6), demand(0, max_loss_to_published=0.5), 82.03, None)["quality/s/beside_published"]
+    assert not verdicts(score_of(81.5), demand(0, max_loss_to_published=0.5), 82.03, None)["quality/s/beside_published"]
+    assert "quality/s/beside_published" not in verdicts(
+        score_of(10.0), demand(0, max_loss_to_published=0.5), None, None
+    )
 
 
 def test_a_threshold_relative_to_the_champion_forgives_noise_and_what_is_allowed():
     def beside(difference, allowed):
-        return verdicts(score_of(80.0), demand(0, below_champion=allowed), None, difference).get(
+        return verdicts(score_of(80.0), demand(0, max_loss_to_champion=allowed), None, difference).get(
             "quality/s/beside_champion"
         )
 

@@ -188,7 +188,7 @@ def test_validate_serves_the_model_and_leaves_nothing_running(step, tiny_run, ti
         f"suite.path={tiny_suite}",
         "candidates=[]",
         f"serving.port={port}",
-        "serving.seconds=1",
+        "serving.load_seconds=1",
         "serving.clients=3",
     ]
     code, out, err = step("validate", f"run_id={tiny_run['run_id']}", *words)

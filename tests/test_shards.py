@@ -1,16 +1,23 @@
 """Vectors -> parts and a manifest, what is noted of them meanwhile, and the check of it all."""
 
+import dataclasses
 import hashlib
 import json
 import os
+import re
+import shutil
+import types
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from outputs import make_manifest
 
 from steps.common.embeddings import manifest as manifests
 from steps.common.embeddings import parts as shards
+from steps.common.embeddings import pipeline, resume, verify
 from steps.common.embeddings.parts import File, NpyPart, ParquetPart, Part, embedding_column, embedding_schema
 from steps.common.errors import UserError
 from steps.common.storage import place as files
@@ -70,10 +77,7 @@ def names_in(output):
 
 
 def finish(output, *parts, **facts):
-    rows = sum(part.rows for part in parts)
-    whole = {"rows": rows, "written_rows": sum(part.written_rows for part in parts), "dim": 2, "dtype": "float32"}
-    whole |= dict.fromkeys(manifests.TOTALS, 0) | {"rejects": None, "plan": {"a": 1}, "runs": ["r"], "ranges": None}
-    manifests.write_manifest(output, parts, whole | facts)
+    manifests.write_manifest(output, make_manifest(parts, **facts))
 
 
 # schema and column
@@ -257,21 +261,6 @@ def test_part_names_are_in_the_order_of_the_rows_however_many_there_are():
     assert shards.part_stem(0, 1) == "part-00000"
 
 
-@pytest.mark.parametrize("kind", [ParquetPart, NpyPart])
-def test_vectors_of_a_finished_part_are_read_by_row(output, kind, monkeypatch):
-    monkeypatch.setattr(shards, "ROW_GROUP", 4)
-    part = put_part(output, 0, *(table_of(i, 3) for i in (0, 3, 6, 9)), kind=kind)
-    reader = shards.VectorReader(output, part, 2)
-    assert [reader.row(row).tolist() for row in (0, 2, 3, 3, 8, 11)] == [
-        [0, 0],
-        [2, -2],
-        [3, -3],
-        [3, -3],
-        [8, -8],
-        [11, -11],
-    ]
-
-
 # records, rejects, manifest
 
 
@@ -279,9 +268,9 @@ def test_a_record_says_what_is_needed_to_go_on(output):
     rejects = [{"row": 8, "reason": "null"}]
     part = put_part(output, 7, table_of(0, 3), rejects=rejects)
     record = manifests.read_record(output, "part-00000")
-    assert manifests.part_from(record["part"]) == part
-    assert manifests.read_rejects(record, pa.int64()) == rejects_of(rejects)
-    assert manifests.read_rejects({"rejects": None}, pa.string()) == rejects_of([], pa.string())
+    assert record.part == part
+    assert record.read_rejects(pa.int64()) == rejects_of(rejects)
+    assert manifests.PartRecord(part, None).read_rejects(pa.string()) == rejects_of([], pa.string())
     assert manifests.read_record(output, "part-00001") is None
 
 
@@ -362,14 +351,14 @@ def test_without_rejects_there_is_no_file_of_them(output):
 
 
 def test_the_manifest_is_readable_text_whatever_the_letters(output):
-    text = manifests.write_manifest(output, [], {"corpus": "Grüße/東京.csv"})
+    text = manifests.write_manifest(output, make_manifest([], corpus={"path": "Grüße/東京.csv"}))
     assert "Grüße/東京.csv" in text
     assert (output.place.local / "manifest.json").read_text(encoding="utf-8") == text
 
 
 def test_a_manifest_that_cannot_be_written_leaves_no_manifest(output):
     with pytest.raises(TypeError):
-        manifests.write_manifest(output, [], {"model": object()})
+        manifests.write_manifest(output, make_manifest([], model={"name": object()}))
     assert output.names() == []
 
 
@@ -379,11 +368,11 @@ def test_the_records_of_a_whole_output_can_be_written_again(output):
         put_part(output, 0, table_of(0, 3), rejects=rejects),
         put_part(output, 3, table_of(3, 2), stem="part-00001"),
     ]
-    finish(output, *parts, rejects=vars(manifests.write_rejects(output, pa.int64(), [rejects_of(rejects)])))
+    finish(output, *parts, rejects=manifests.write_rejects(output, pa.int64(), [rejects_of(rejects)]))
     before = [manifests.read_record(output, f"part-0000{i}") for i in range(2)]
     output.clear_work()
     assert manifests.read_record(output, "part-00000") is None
-    assert manifests.restore(output) == {"plan": {"a": 1}, "runs": ["r"], "ranges": None}
+    assert manifests.restore(output) == manifests.PlanRecord({"a": 1}, ["r"], None, 3)
     assert [manifests.read_record(output, f"part-0000{i}") for i in range(2)] == before
 
 
@@ -393,8 +382,8 @@ def test_the_records_of_a_whole_output_can_be_written_again(output):
 def test_a_whole_output_has_no_findings(output):
     parts = [put_part(output, 0, table_of(0, 3)), put_part(output, 3, table_of(3, 2), stem="part-00001", kind=NpyPart)]
     finish(output, *parts)
-    manifest, findings = manifests.verify(output)
-    assert (manifest["rows"], findings) == (5, [])
+    manifest, findings = verify.verify_output(output)
+    assert (manifest.rows, findings) == (5, [])
 
 
 def flip_a_byte(path):
@@ -423,20 +412,20 @@ def test_any_damage_is_found(output, damage, expected):
     parts = [put_part(output, 3 * i, table_of(3 * i, 3), stem=f"part-0000{i}") for i in range(2)]
     finish(output, *parts)
     damage(output.place.local / "part-00001.parquet")
-    _, findings = manifests.verify(output)
+    _, findings = verify.verify_output(output)
     assert len(findings) == 1 and findings[0].startswith(expected)
 
 
 def test_parts_that_leave_out_rows_are_found(output):
     parts = [put_part(output, 0, table_of(0, 3)), put_part(output, 4, table_of(4, 2), stem="part-00001")]
     finish(output, *parts, rows=6)
-    assert manifests.verify(output)[1] == ["part-00001.parquet begins at row 4 of the corpus, expected 3"]
+    assert verify.verify_output(output)[1] == ["part-00001.parquet begins at row 4 of the corpus, expected 3"]
 
 
 def test_a_part_with_other_rows_than_it_says_is_found(output):
     part = put_part(output, 0, table_of(0, 3))
     finish(output, Part(**{**vars(part), "written_rows": 4}))
-    assert manifests.verify(output)[1] == ["part-00000.parquet has 3 rows, expected 4"]
+    assert verify.verify_output(output)[1] == ["part-00000.parquet has 3 rows, expected 4"]
 
 
 @pytest.mark.parametrize(
@@ -444,11 +433,10 @@ def test_a_part_with_other_rows_than_it_says_is_found(output):
     [
         ({"dim": 3}, "part-00000.parquet holds vectors of 2 float32, expected 3 float32"),
         ({"dtype": "float16"}, "part-00000.parquet holds vectors of 2 float32, expected 2 float16"),
-        ({"dim": "two"}, "part-00000.parquet holds vectors of 2 float32, expected two float32"),
-        ({"dtype": None}, "the manifest says dim 2 and dtype None, which are none"),
+        ({"dtype": "float8"}, "the manifest says dtype float8, expected one of float32, float16, int8, binary"),
         ({"tokens": 9}, "the parts have tokens 0, the manifest says 9"),
         ({"written_rows": 9}, "the parts have written_rows 5, the manifest says 9"),
-        ({"rows": None}, "the parts hold 5 rows of the corpus, the manifest says None"),
+        ({"rows": 6}, "the parts hold 5 rows of the corpus, the manifest says 6"),
         ({"plan": {"embedding": {"truncate_dim": 4}}}, "the manifest says dim 2, its plan 4"),
         (
             {"plan": {"keep_text": False, "corpus": {"keep_columns": ["year"]}}},
@@ -459,15 +447,15 @@ def test_a_part_with_other_rows_than_it_says_is_found(output):
 def test_a_manifest_that_does_not_fit_its_parts_is_found(output, change, expected):
     parts = [put_part(output, 3 * i, table_of(3 * i, 3 - i), stem=f"part-0000{i}") for i in range(2)]
     finish(output, *parts, **change)
-    assert expected in manifests.verify(output)[1]
+    assert expected in verify.verify_output(output)[1]
 
 
 def test_parts_in_another_order_or_twice_are_found(output):
     parts = [put_part(output, 3 * i, table_of(3 * i, 3), stem=f"part-0000{i}") for i in range(2)]
     finish(output, *reversed(parts))
-    assert "part-00001.parquet is part 0 in the manifest, expected part-00000" in manifests.verify(output)[1]
+    assert "part-00001.parquet is part 0 in the manifest, expected part-00000" in verify.verify_output(output)[1]
     finish(output, *parts, parts[1], rows=6)
-    assert "part-00001.parquet is part 2 in the manifest, expected part-00002" in manifests.verify(output)[1]
+    assert "part-00001.parquet is part 2 in the manifest, expected part-00002" in verify.verify_output(output)[1]
 
 
 def change_manifest(output, change):
@@ -477,34 +465,40 @@ def change_manifest(output, change):
     path.write_text(json.dumps(manifest))
 
 
+def as_version_2_without_a_digest(manifest):
+    manifest.update(format_version=2)
+    del manifest["digest"]
+
+
 @pytest.mark.parametrize("copy", [True, False])
 @pytest.mark.parametrize(
     "change",
     [
         lambda manifest: manifest.update(runs=["s"]),
         lambda manifest: manifest["ranges"][0].__setitem__(0, -99),
-        lambda manifest: manifest.update(more=1),
+        lambda manifest: manifest.pop("digest"),
     ],
 )
 def test_a_manifest_that_was_changed_is_found_by_its_digest(output, copy, change):
     finish(output, put_part(output, 0, table_of(0, 3)), ranges=[[0.1, 0], [1, 1]])
     if not copy:
         output.delete(manifests.COPY)
-    assert manifests.verify(output)[1] == []
+    assert verify.verify_output(output)[1] == []
     change_manifest(output, change)
-    assert manifests.verify(output)[1] == ["manifest.json was changed since encode wrote it"]
-    known = manifests.known_manifest(output)
-    assert (known["runs"], known["ranges"]) == (["r"], [[0.1, 0], [1, 1]]) if copy else known is None
+    assert verify.verify_output(output)[1] == ["manifest.json was changed since encode wrote it"]
+    known = manifests.find_manifest(output)
+    assert (known.runs, known.ranges) == (["r"], [[0.1, 0], [1, 1]]) if copy else known is None
 
 
 def test_a_manifest_without_a_digest_is_compared_with_its_copy(output):
     finish(output, put_part(output, 0, table_of(0, 3)))
-    change_manifest(output, lambda manifest: manifest.pop("digest", None) and manifest.update(runs=["s"]))
-    assert manifests.verify(output)[1] == ["manifest.json was changed since encode wrote it"]
-    assert manifests.known_manifest(output)["runs"] == ["r"]
+    change_manifest(output, as_version_2_without_a_digest)
+    change_manifest(output, lambda manifest: manifest.update(runs=["s"]))
+    assert verify.verify_output(output)[1] == ["manifest.json was changed since encode wrote it"]
+    assert manifests.find_manifest(output).runs == ["r"]
     (output.place.local / ".manifest.json").write_text('{"sha256": "0", "manifest": "{}"}')
-    assert manifests.verify(output)[1] == []
-    assert manifests.known_manifest(output)["runs"] == ["s"]
+    assert verify.verify_output(output)[1] == []
+    assert manifests.find_manifest(output).runs == ["s"]
 
 
 @pytest.mark.parametrize("old", [True, False])
@@ -514,16 +508,16 @@ def test_the_copy_of_another_output_does_not_count(output, tmp_path, old):
     finish(other, put_part(other, 0, table_of(7, 3)), plan={"b": 2})
     finish(output, put_part(output, 0, table_of(0, 3)))
     if old:
-        change_manifest(output, lambda manifest: manifest.pop("digest"))
+        change_manifest(output, as_version_2_without_a_digest)
     (output.place.local / manifests.COPY).write_bytes(other.read_bytes(manifests.COPY))
-    assert manifests.known_manifest(output)["plan"] == {"a": 1}
-    assert manifests.verify(output)[1] == []
+    assert manifests.find_manifest(output).plan == {"a": 1}
+    assert verify.verify_output(output)[1] == []
     output.delete(manifests.MANIFEST)
-    assert manifests.known_manifest(output) is None
+    assert manifests.find_manifest(output) is None
     # Nor does the manifest of another one beside the copy.
     finish(output, put_part(output, 0, table_of(0, 3)))
     output.write_text(manifests.MANIFEST, other.read_bytes(manifests.MANIFEST).decode())
-    assert manifests.known_manifest(output)["plan"] == {"a": 1}
+    assert manifests.find_manifest(output).plan == {"a": 1}
 
 
 def nulls_of(*rows):
@@ -534,15 +528,15 @@ def nulls_of(*rows):
 
 def test_the_width_of_vectors_among_nulls_is_checked(output):
     finish(output, put_part(output, 0, nulls_of(None, [1, 2])), dim=999)
-    assert "part-00000.parquet holds vectors of 2 float32, expected 999 float32" in manifests.verify(output)[1]
+    assert "part-00000.parquet holds vectors of 2 float32, expected 999 float32" in verify.verify_output(output)[1]
     finish(output, put_part(output, 0, nulls_of(None, None)))
-    assert manifests.verify(output)[1] == []
+    assert verify.verify_output(output)[1] == []
 
 
 def test_columns_in_another_order_are_found(output):
     part = put_part(output, 0, table_of(0, 3).select(["text", "id", "embedding"]))
     finish(output, part, plan={"keep_text": True, "corpus": {"keep_columns": []}})
-    assert manifests.verify(output)[1] == [
+    assert verify.verify_output(output)[1] == [
         "part-00000.parquet has the columns text, id, embedding; expected id, text, embedding"
     ]
 
@@ -551,22 +545,25 @@ def test_rejects_are_as_many_as_rows_without_an_embedding(output):
     rejects = [{"row": 0, "id": 0, "file": "c", "line": 1, "reason": "null"}]
     part = put_part(output, 0, nulls_of(None, [1, 2]), rejects=rejects)
     finish(output, part, null_rows=1)
-    assert manifests.verify(output)[1] == ["the parts have null_rows 1, the manifest names no rejects.parquet"]
+    assert verify.verify_output(output)[1] == ["the parts have null_rows 1, the manifest names no rejects.parquet"]
     output.clear_work()
     manifests.restore(output)
     assert manifests.read_record(output, "part-00000") is None
     file = manifests.write_rejects(output, pa.int64(), [rejects_of(rejects * 2)])
-    finish(output, part, null_rows=1, rejects=vars(file))
-    assert manifests.verify(output)[1] == ["rejects.parquet has 2 rows, expected 1"]
+    finish(output, part, null_rows=1, rejects=file)
+    assert verify.verify_output(output)[1] == ["rejects.parquet has 2 rows, expected 1"]
 
 
-@pytest.mark.parametrize("version", [1, 3])
+@pytest.mark.parametrize("version", [1, 4, "3", None])
 def test_verify_and_encode_say_the_same_of_another_version(output, version):
     finish(output, put_part(output, 0, table_of(0, 3)))
     output.delete(manifests.COPY)
     change_manifest(output, lambda manifest: manifest.update(format_version=version))
-    for look in (manifests.verify, manifests.known_manifest):
-        with pytest.raises(UserError, match=f"format {version}, here 2.*Give another output"):
+    for look in (verify.verify_output, manifests.find_manifest):
+        with pytest.raises(
+            UserError,
+            match=f"has format {version}, this version of the project reads formats 2 and 3.*give another output",
+        ):
             look(output)
 
 
@@ -583,7 +580,7 @@ def test_a_folder_in_the_place_of_a_file_is_said(output, name, empty):
     path.mkdir()
     if not empty:
         (path / "x").write_text("")
-    for look in (manifests.verify, lambda output: manifests.check_output(output.place)):
+    for look in (verify.verify_output, lambda output: verify.check_output(output.place)):
         with pytest.raises(UserError, match=f"/{name} is a folder, expected a file. Move it away"):
             look(output)
     assert not (output.place.local / ".encode").exists()
@@ -602,7 +599,7 @@ def test_a_file_in_the_place_of_a_folder_is_said(output, name):
     path = output.place.local / name
     path.parent.mkdir(exist_ok=True)
     path.write_text("")
-    for look in (manifests.verify, lambda output: manifests.check_output(output.place)):
+    for look in (verify.verify_output, lambda output: verify.check_output(output.place)):
         with pytest.raises(UserError, match=f"/{name} is a file, expected a folder. Move it away"):
             look(output)
 
@@ -611,18 +608,18 @@ def test_a_manifest_nested_too_deep_is_none(output):
     finish(output, put_part(output, 0, table_of(0, 3)))
     output.write_text(manifests.MANIFEST, "[" * 100_000)
     with pytest.raises(UserError, match="manifest.json of output .* cannot be read"):
-        manifests.verify(output)
-    assert manifests.known_manifest(output)["runs"] == ["r"]
+        verify.verify_output(output)
+    assert manifests.find_manifest(output).runs == ["r"]
 
 
 @pytest.mark.parametrize(
     "strays, expected",
     [
-        (["part-notes.txt"], "Move away what is not encode's."),
-        (["part-00007.parquet"], "The same encode on this output mends it."),
+        (["part-notes.txt"], "Move away the files that encode did not make."),
+        (["part-00007.parquet"], "Run the same encode again to repair it."),
         (
             ["part-notes.txt", "part-00007.parquet"],
-            "Move away what is not encode's; the same encode on this output mends the rest.",
+            "Move away the files that encode did not make; run the same encode again to repair the rest.",
         ),
     ],
 )
@@ -630,7 +627,7 @@ def test_the_remedy_is_that_of_what_was_found(output, strays, expected):
     finish(output, put_part(output, 0, table_of(0, 3)))
     for name in strays:
         (output.place.local / name).write_text("")
-    assert manifests.remedy(manifests.verify(output)[1]) == expected
+    assert verify.describe_remedy(verify.verify_output(output)[1]) == expected
 
 
 def test_only_files_that_encode_names_so_are_removed(output):
@@ -640,10 +637,10 @@ def test_only_files_that_encode_names_so_are_removed(output):
     for name in ours + others:
         (output.place.local / name).parent.mkdir(exist_ok=True)
         (output.place.local / name).write_bytes(b"x")
-    manifests.remove_strays(output, part.files)
+    verify.remove_strays(output, part.files)
     assert names_in(output) == sorted(["part-00000.parquet", *others])
     finish(output, part)
-    assert manifests.verify(output)[1] == [
+    assert verify.verify_output(output)[1] == [
         f"{name} is not in the manifest; move it away" for name in sorted(others[:3])
     ]
 
@@ -652,21 +649,131 @@ def test_an_output_without_its_end_is_not_verified(output):
     put_part(output, 0, table_of(0, 3))
     output.write_text(PLAN, "{}")
     with pytest.raises(UserError, match="is not whole: encode was stopped before its end"):
-        manifests.verify(output)
+        verify.verify_output(output)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"parts": 3}'])
 def test_a_manifest_that_is_none_is_said(output, content):
     (output.place.local / "manifest.json").write_text(content)
     with pytest.raises(UserError, match="manifest.json of output .* cannot be read"):
-        manifests.verify(output)
+        verify.verify_output(output)
 
 
-def test_a_manifest_of_another_version_is_said(output):
-    part = {"name": "part-00000.parquet", "first_row": 0, "rows": 1, "bytes": 3, "sha256": ""}
-    (output.place.local / "manifest.json").write_text(json.dumps({"parts": [part]}))
-    with pytest.raises(UserError, match="of another version"):
-        manifests.verify(output)
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        (lambda manifest: manifest.pop("format_version"), "format_version is missing"),
+        (lambda manifest: manifest.pop("dim"), "dim is missing"),
+        (lambda manifest: manifest.update(dim="two"), "dim is 'two', expected a whole number of 0 or more"),
+        (lambda manifest: manifest.update(dim=-1), "dim is -1, expected a whole number of 0 or more"),
+        (lambda manifest: manifest.update(normalized=1), "normalized is 1, expected true or false"),
+        (lambda manifest: manifest.update(more=1), "more is unknown"),
+        (lambda manifest: manifest.update(runs="r"), "runs is 'r', expected an array"),
+        (lambda manifest: manifest.update(ranges=[[None]]), "ranges.0.0 is None, expected a number"),
+        (lambda manifest: manifest.update(rejects=3), "rejects is 3, expected an object"),
+        (lambda manifest: manifest["parts"][0].pop("sha256"), "parts.0.sha256 is missing"),
+        (lambda manifest: manifest["parts"][0].update(bytes=True), "parts.0.bytes is True, expected a whole number"),
+        (lambda manifest: manifest["parts"][0].update(counts={"rows": "3"}), "parts.0.counts.rows is '3', expected"),
+        (lambda manifest: manifest["parts"][0].update(beside=[{}]), "parts.0.beside.0.name is missing"),
+        (lambda manifest: manifest.update(parts=[[]]), "parts.0 is an array, expected an object"),
+    ],
+)
+def test_a_manifest_that_is_not_as_declared_is_refused_with_what_is_wrong(output, change, reason):
+    finish(output, put_part(output, 0, table_of(0, 3)))
+    change_manifest(output, change)
+    with pytest.raises(UserError, match=re.escape(f"cannot be read: {reason}")) as caught:
+        verify.verify_output(output)
+    assert str(caught.value).endswith("Run the same encode again to write it again.")
+    assert manifests.find_manifest(output).dim == 2
+    output.delete(manifests.COPY)
+    assert manifests.find_manifest(output) is None
+
+
+def test_a_manifest_is_read_as_it_was_written(output):
+    part = put_part(output, 0, table_of(0, 3), kind=NpyPart)
+    manifest = make_manifest([part], ranges=[[0.1, 0], [1, 1]], rejects=File("rejects.parquet", 1, "x"))
+    text = manifests.write_manifest(output, manifest)
+    read = manifests.Manifest.from_json(json.loads(text))
+    assert (dataclasses.replace(read, digest=None), read.keeps_digest()) == (manifest, True)
+
+
+# version 2, as the code before version 3 wrote it: 5 rows in parts of 2, one of them null
+
+
+@pytest.fixture
+def old_output(tmp_path):
+    shutil.copytree(Path(__file__).with_name("output_v2"), tmp_path / "old")
+    output = Output(files.locate(tmp_path / "old"), tmp_path)
+    output.make()
+    return output
+
+
+def interrupt_version_2(output):
+    """The records of version 2, as it wrote them before the manifest."""
+    manifest = json.loads(output.read_bytes(manifests.MANIFEST))
+    plan = {name: manifest[name] for name in ("plan", "runs", "ranges")}
+    manifests.restore(output)
+    output.write_text(PLAN, json.dumps(plan))
+    output.delete(manifests.MANIFEST)
+
+
+def test_an_output_of_version_2_is_verified(old_output):
+    manifest, findings = verify.verify_output(old_output)
+    assert (manifest.format_version, manifest.rows, findings) == (2, 5, [])
+    flip_a_byte(old_output.place.local / "part-00001.parquet")
+    (finding,) = verify.verify_output(old_output)[1]
+    assert finding.startswith("part-00001.parquet has SHA-256")
+
+
+@pytest.mark.parametrize("state", ["whole", "interrupted"])
+def test_an_output_of_version_2_goes_on_with_its_plan(old_output, state):
+    plan = manifests.find_manifest(old_output).plan
+    if state == "interrupted":
+        interrupt_version_2(old_output)
+    assert verify.state_of(old_output) == state
+    now = plan | {"code": "new", "corpus": plan["corpus"] | {"on_bad_row": "keep_nulls"}}
+    ranges, runs = resume.begin(old_output, now, "next", ["code"], lambda: None)
+    assert (ranges, runs) == (None, ["b11e1c7de5ac4c21b77e6cf90a5eaede", "next"])
+    rows = [range(0, 2), range(2, 4), range(4, 5)]
+    job = types.SimpleNamespace(parts=3, stem="part-0000{}".format, rows_of=rows.__getitem__)
+    assert pipeline.find_finished(job, old_output) == {0, 1, 2}
+    rejects = manifests.read_record(old_output, "part-00001").read_rejects(pa.int64())
+    assert rejects.select(["row", "id", "reason"]).to_pylist() == [{"row": 3, "id": 3, "reason": "null"}]
+    assert manifests.read_plan(old_output).format_version == 3
+
+
+@pytest.mark.parametrize("state", ["whole", "interrupted"])
+def test_an_output_of_version_2_with_another_plan_is_refused_and_says_so(old_output, state):
+    plan = manifests.find_manifest(old_output).plan
+    if state == "interrupted":
+        interrupt_version_2(old_output)
+    before = {path: path.read_bytes() for path in old_output.place.local.rglob("*") if path.is_file()}
+    plan["corpus"]["on_bad_row"] = "keep_nulls"
+    started = "was started by an older version of this project \\(format 2\\) with other settings: "
+    with pytest.raises(
+        UserError,
+        match=started + "keep_text was True, is now False. Run encode with that version, or give another output.$",
+    ):
+        resume.begin(old_output, plan | {"keep_text": False}, "next", [], lambda: None)
+    with pytest.raises(UserError, match=started + "code was .*, or accept that with -P accept_changes=.code."):
+        resume.check_plan(old_output.place, {"code": "new"}, [])
+    assert (
+        before.items()
+        <= {path: path.read_bytes() for path in old_output.place.local.rglob("*.*") if path.is_file()}.items()
+    )
+
+
+def test_a_plan_of_an_unknown_version_is_refused(output):
+    put_part(output, 0, table_of(0, 3))
+    output.write_text(PLAN, '{"format_version": 4, "plan": {}, "runs": [], "ranges": null}')
+    with pytest.raises(UserError, match="has format 4, this version of the project reads formats 2 and 3"):
+        manifests.read_plan(output)
+
+
+@pytest.mark.parametrize("content", ["{", "3", '{"plan": {}, "runs": []}', '{"plan": 3, "runs": [], "ranges": null}'])
+def test_a_plan_that_is_damaged_is_none(output, content):
+    output.write_text(PLAN, content)
+    assert manifests.read_plan(output) is None
 
 
 # outputs that may be taken
@@ -674,21 +781,21 @@ def test_a_manifest_of_another_version_is_said(output):
 
 def refusal(folder) -> str:
     with pytest.raises(UserError) as caught:
-        manifests.check_output(files.locate(folder))
+        verify.check_output(files.locate(folder))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_a_new_output_folder_is_made_with_its_parents(tmp_path):
-    manifests.check_output(files.locate(tmp_path / "a" / "b"))
+    verify.check_output(files.locate(tmp_path / "a" / "b"))
     assert list((tmp_path / "a" / "b").iterdir()) == []
 
 
 def test_an_output_that_encode_has_begun_or_finished_is_taken(output):
     output.write_text(PLAN, "{}")
-    manifests.check_output(output.place)
+    verify.check_output(output.place)
     finish(output, put_part(output, 0, table_of(0, 3)))
-    manifests.check_output(output.place)
+    verify.check_output(output.place)
 
 
 def test_an_output_folder_that_holds_something_else_is_refused_and_left_alone(tmp_path):

@@ -14,8 +14,7 @@ import pytest
 from steps.common.errors import UserError
 from steps.common.launch.check import check
 from steps.common.model.source import find_source, weights_digest
-from steps.common.storage import hub as hubs
-from steps.common.storage.hub import HUB_TIMEOUT
+from steps.common.storage import hub as hub_module
 
 WEIGHTS = b"the weights"
 OTHER_COMMIT = "b" * 40
@@ -424,12 +423,12 @@ def test_a_hub_that_cannot_be_reached_is_asked_once_and_says_what_works(tmp_path
     endpoint = f"http://127.0.0.1:{closed_port()}"
     use_endpoint(monkeypatch, tmp_path, endpoint)
     message = refusal(revision=revision)
-    assert requests == [HUB_TIMEOUT]
+    assert requests == [hub_module.HUB_TIMEOUT]
     assert endpoint in message and "model=all-MiniLM-L6-v2" in message and "model.path=<folder>" in message
 
 
 def test_a_hub_that_takes_the_call_and_never_answers_is_asked_once(tmp_path, monkeypatch, requests):
-    monkeypatch.setattr(hubs, "HUB_TIMEOUT", 0.5)
+    monkeypatch.setattr(hub_module, "HUB_TIMEOUT", 0.5)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()

@@ -126,7 +126,8 @@ def test_the_chain_ends_in_embeddings_that_equal_the_source_model(
 def test_metrics_of_validate_are_linked_to_model_and_suite(step, tiny_run, tiny_suite):
     import mlflow
 
-    _, out, _ = step("validate", "run_id=latest", f"suite.path={tiny_suite}")
+    candidates = "candidates=[openvino/f32,openvino/bf16,openvino/int8]"
+    _, out, _ = step("validate", "run_id=latest", f"suite.path={tiny_suite}", candidates)
     metrics = {metric.key: metric for metric in mlflow.get_logged_model(tiny_run["model_id"]).metrics}
     assert metrics["quality/tiny/spearman"].dataset_name == "tiny"
     assert {"parity/max_abs_diff", "latency/p50_ms", "latency/p95_ms", "serving/ok"} <= set(metrics)
@@ -372,7 +373,7 @@ def test_a_sweep_with_a_failing_job_runs_the_others_and_fails(step, tiny_run, tm
         ("encode", ["corpus.text_column=body"], "has no column 'body'; its columns are 'id', 'topic', 'text'"),
         ("encode", ["backend.device=cuda:7", "run_id=latest"], "has no finished run"),
         ("log_model", ["model=local", "model.path=/no/such/model"], "model.path: there is no '/no/such/model'"),
-        ("log_model", ["model.weights_sha256=00"], "are not the ones expected"),
+        ("log_model", ["model.weights_sha256=00"], "but model.weights_sha256 is 00"),
         ("validate", ["suite.path=/no/pairs.jsonl"], "suite.path: there is no"),
         ("encode", ["--corpus=floppy://disk/key.csv"], "there is no filesystem floppy://"),
         ("encode", ["--output=floppy://disk/out"], "there is no filesystem floppy://"),
@@ -382,7 +383,11 @@ def test_a_sweep_with_a_failing_job_runs_the_others_and_fails(step, tiny_run, tm
             ["--output=out", "accept_changes=[model]"],
             "accept_changes: there is no 'model'; expected some of code, versions",
         ),
-        ("encode", ["corpus.on_bad_row=drop"], "corpus.on_bad_row takes one of auto, error or null, not drop"),
+        (
+            "encode",
+            ["corpus.on_bad_row=drop"],
+            "corpus.on_bad_row takes one of keep_nulls, keep_all, refuse_all, not drop",
+        ),
         ("verify", ["output=/no/such/folder"], "output: there is no '/no/such/folder'"),
         ("verify", [], "output is required here: give -P output=<value>"),
     ],

@@ -2,26 +2,32 @@
 
 import json
 import shutil
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import PROJECT
+from conftest import PROJECT, last_json, spec
+from omegaconf import OmegaConf
 
 from steps.common.errors import UserError
-from steps.common.launch import inputs
-from steps.common.launch.config import suite_specs
-from steps.common.quality import retrieval, suites
-from steps.common.quality.pairs import Suite, read_suite
-from steps.common.quality.retrieval import RetrievalSuite
-from steps.common.quality.suites import SuiteSpec
+from steps.common.launch import paths as inputs
+from steps.common.quality import kinds
+from steps.common.quality.pairs import GradedPairs, Pairs
+from steps.common.quality.retrieval import Retrieval
+from steps.common.quality.suite import Suite
 from steps.common.storage import hub
 
 
-def refusal(path, name=None) -> str:
+def read(path, **given) -> Suite:
+    (suite,) = kinds.read_suites([spec(path=path, **given)])
+    return suite
+
+
+def refusal(path) -> str:
     with pytest.raises(UserError) as caught:
-        read_suite(path, name, "sentence1", "sentence2", "score")
+        read(path)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -46,7 +52,7 @@ def test_a_suite_is_read_from_every_format(tmp_path, ending):
         path.write_text('sentence1,sentence2,score\n"a, b","c ""d""",1.5\ne,ü,4\n')
     else:
         path.write_text('sentence1\tsentence2\tscore\na, b\t"c ""d"""\t1.5\ne\tü\t4\n')
-    suite = read_suite(path, None, "sentence1", "sentence2", "score")
+    suite = read(path)
     assert (suite.name, suite.path) == ("pairs", path)
     assert (suite.first, suite.second) == (["a, b", "e"], ['c "d"', "ü"])
     np.testing.assert_array_equal(suite.scores, [1.5, 4])
@@ -55,15 +61,13 @@ def test_a_suite_is_read_from_every_format(tmp_path, ending):
 def test_a_suite_takes_the_name_and_columns_it_is_given(tmp_path):
     path = tmp_path / "p.csv"
     path.write_text("left,right,gold\na,b,1\nc,d,2\n")
-    suite = read_suite(path, "mine", "left", "right", "gold")
+    suite = read(path, name="mine", sentence1="left", sentence2="right", score="gold")
     assert suite.name == "mine"
     assert suite.first == ["a", "c"]
 
 
 def test_integer_and_decimal_grades_may_be_mixed(tmp_path):
-    suite = read_suite(
-        put_suite(tmp_path / "p.jsonl", ("a", "b", 1), ("c", "d", 2.5)), None, "sentence1", "sentence2", "score"
-    )
+    suite = read(put_suite(tmp_path / "p.jsonl", ("a", "b", 1), ("c", "d", 2.5)))
     np.testing.assert_array_equal(suite.scores, [1, 2.5])
 
 
@@ -115,7 +119,7 @@ def test_a_suite_that_is_not_there_is_refused_with_its_path(tmp_path):
 
 def test_paraphrases_are_graded_with_1_and_0(tmp_path):
     path = put_suite(tmp_path / "p.jsonl", ("a", "b", 1), ("c", "d", 0))
-    suite = read_suite(path, None, "sentence1", "sentence2", "score", "paraphrase")
+    suite = read(path, kind="paraphrase")
     assert (suite.kind, suite.metric) == ("paraphrase", "average_precision")
     np.testing.assert_array_equal(suite.scores, [1, 0])
 
@@ -125,7 +129,7 @@ def test_graded_pairs_are_no_paraphrases(tmp_path):
     with pytest.raises(
         UserError, match=r"row 2: expected 1 \(same meaning\) or 0 in 'score', found 4.5.*suite.kind=sts"
     ):
-        read_suite(path, None, "sentence1", "sentence2", "score", "paraphrase")
+        read(path, kind="paraphrase")
 
 
 # retrieval
@@ -137,8 +141,8 @@ def put_retrieval(folder, queries, documents="id,text\nd1,one\nd2,two\n3,three\n
     return folder / "queries.jsonl", folder / "documents.csv"
 
 
-def read_retrieval(*paths):
-    return retrieval.read_retrieval(*paths, None, "query", "relevant", "id", "text")
+def read_retrieval(path, documents):
+    return read(path, kind="retrieval", documents=documents)
 
 
 def test_a_query_has_the_documents_of_all_its_rows(tmp_path):
@@ -160,8 +164,8 @@ def test_ids_may_be_lists_in_parquet(tmp_path):
     [
         ([("q", "d1"), ("p", "d9")], None, "row 2: there is no document 'd9' in"),
         ([("q", "d1"), ("p", "")], None, "row 2: expected a query in 'query' and ids of documents"),
-        ([("q", "d1")], None, "holds 1 query; expected at least two"),
-        ([("q", "d1"), ("p", "d1")], "id,text\nd1,one\nd1,two\n", "row 2: the id 'd1' stands there twice"),
+        ([("q", "d1")], None, "has 1 query; expected at least two"),
+        ([("q", "d1"), ("p", "d1")], "id,text\nd1,one\nd1,two\n", "row 2: the id 'd1' is there twice"),
         ([("q", "d1"), ("p", "d1")], "id,body\nd1,one\n", "has no column 'text'"),
     ],
 )
@@ -176,14 +180,14 @@ def test_a_retrieval_suite_that_cannot_be_scored_is_one_line(tmp_path, queries, 
 
 
 def test_a_sample_is_taken_evenly_and_a_small_suite_is_its_own_sample():
-    suite = Suite("s", None, [f"a{i}" for i in range(10)], [f"b{i}" for i in range(10)], np.arange(10.0))
+    suite = GradedPairs("s", None, [f"a{i}" for i in range(10)], [f"b{i}" for i in range(10)], np.arange(10.0))
     assert suite.sample(10) is suite
     assert suite.sample(4).first == ["a0", "a3", "a6", "a9"]
 
 
 def test_a_sample_of_a_retrieval_suite_keeps_the_documents_that_answer():
     documents = {f"d{i}": f"text {i}" for i in range(100)}
-    suite = RetrievalSuite("s", None, None, ["q", "p"], [frozenset({"d99"}), frozenset({"d5"})], documents)
+    suite = Retrieval("s", None, None, ["q", "p"], [frozenset({"d99"}), frozenset({"d5"})], documents)
     sample = suite.sample(3)
     assert sample.queries == ["q", "p"]
     assert {"d99", "d5"} <= set(sample.documents)
@@ -193,37 +197,78 @@ def test_a_sample_of_a_retrieval_suite_keeps_the_documents_that_answer():
 # suites by name, by path and from the Hub
 
 
-def spec(**given) -> SuiteSpec:
-    values = {field: None for field in SuiteSpec.__dataclass_fields__}
-    columns = {"sentence1": "sentence1", "sentence2": "sentence2", "score": "score", "split": "test", "kind": "sts"}
-    return SuiteSpec(**(values | columns | {"references": {}, "threshold": 0.0} | given))
+def open_suites(*specs) -> list[Suite]:
+    return kinds.read_suites(inputs.find_suites(specs))
 
 
 def test_every_suite_of_the_project_is_read_and_described():
-    builtin, retrieval, paraphrase = inputs.open_suites(
-        [
-            spec(path="steps/data/suites/builtin.jsonl"),
-            spec(
-                kind="retrieval", name="retrieval", path="steps/data/suites/retrieval.jsonl", documents="steps/data/sample_corpus.csv",
-                query="query", relevant="relevant", document_id="id", document="text",
-            ),
-            spec(kind="paraphrase", path="steps/data/suites/paraphrase.jsonl", score="label"),
-        ]
-    )  # fmt: skip
+    builtin, retrieval, paraphrase = open_suites(
+        spec(path="steps/data/suites/builtin.jsonl"),
+        spec(kind="retrieval", path="steps/data/suites/retrieval.jsonl", documents="steps/data/sample_corpus.csv"),
+        spec(kind="paraphrase", path="steps/data/suites/paraphrase.jsonl", score="label"),
+    )
     assert (len(builtin), len(retrieval), len(paraphrase)) == (180, 48, 98)
     assert len(retrieval.documents) == 240
-    assert len({suites.digest(suite) for suite in (builtin, retrieval, paraphrase)}) == 3
+    assert len({suite.digest for suite in (builtin, retrieval, paraphrase)}) == 3
 
 
 def test_two_suites_of_one_name_are_refused(tmp_path):
     path = put_suite(tmp_path / "p.jsonl", ("a", "b", 1), ("c", "d", 2))
     with pytest.raises(UserError, match="two suites are named 'p'"):
-        inputs.open_suites([spec(path=str(path)), spec(path=str(path))])
+        open_suites(spec(path=str(path)), spec(path=str(path)))
 
 
 def test_a_suite_of_neither_path_nor_hub_id_is_refused():
     with pytest.raises(UserError, match="suite.path and suite.hub_id are both null"):
-        inputs.open_suite(spec())
+        inputs.find_suites([spec()])
+
+
+def test_a_kind_that_there_is_not_is_refused(step):
+    code, _, err = step("validate", "suite.kind=graded")
+    assert (code, err) == (1, "error: suite.kind takes one of sts, paraphrase, retrieval, not graded.\n")
+
+
+# a kind of one's own
+
+
+@dataclass(frozen=True)
+class SameOrNot(Pairs):
+    """Pairs with 1 for the same meaning and 0 for another: the share of them that a cosine of 0.5 tells apart."""
+
+    kind = "same_or_not"
+    metric = "accuracy"
+    figure = "told apart"
+    measure = "an accuracy"
+    grades = "1 or 0"
+    caption = "Bars are pairs."
+
+    @staticmethod
+    def compute_score(units, *labels, axis=-1):
+        return ((units > 0.5) == labels[0]).mean(axis=axis)
+
+    def compute_metrics(self, cosines):
+        return {"accuracy": float(self.compute_score(cosines, self.scores))}
+
+    def draw(self, axes, units, colours):
+        axes.bar(["other", "same"], [(units <= 0.5).sum(), (units > 0.5).sum()], color=colours)
+
+
+def test_a_new_kind_of_suite_is_one_class_and_its_name(step, tiny_run, tmp_path, monkeypatch):
+    import mlflow
+
+    monkeypatch.setitem(kinds.KINDS, "same_or_not", f"{__name__}:SameOrNot")
+    path = put_suite(tmp_path / "own.jsonl", *[("the cat", "the cat", 1)] * 3, ("a red car", "big river stone", 1))
+    path.write_text(path.read_text() + '{"sentence1": "a tree", "sentence2": "a tree", "score": 0}\n')
+    words = [f"suite.path={path}", "suite.kind=same_or_not", "suite.threshold=50", "candidates=[]", "latency_calls=2"]
+    code, out, err = step("validate", *words)
+    assert code == 0, err
+    run = mlflow.get_run(last_json(out)["run_id"])
+    assert run.data.metrics["quality/own/accuracy"] in (60, 80)
+    assert run.data.metrics["quality/own/accuracy_low"] < run.data.metrics["quality/own/accuracy_high"]
+    (suite,) = mlflow.artifacts.load_dict(f"runs:/{run.info.run_id}/validation.json")["suites"]
+    assert (suite["kind"], suite["metric"], suite["unit"]) == ("same_or_not", "accuracy", "pairs")
+    page = mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/report.html")
+    assert "own: told apart" in page and "Bars are pairs." in page
 
 
 @pytest.fixture
@@ -259,7 +304,7 @@ def hub_with(monkeypatch, tmp_path):
 @pytest.mark.parametrize("name", ["default/test/0000.parquet", "data/test-00000-of-00001.parquet", "test.parquet"])
 def test_a_split_of_a_dataset_of_the_hub_is_a_suite(hub_with, name):
     asked = hub_with(name)
-    suite = inputs.open_suite(spec(hub_id="mteb/stsbenchmark-sts", revision="refs/convert/parquet", name="stsb"))
+    (suite,) = open_suites(spec(hub_id="mteb/stsbenchmark-sts", revision="refs/convert/parquet", name="stsb"))
     assert (suite.name, suite.first) == ("stsb", ["a", "c"])
     repo, given = asked[-1]
     assert (repo, given["repo_type"], given["revision"]) == ("mteb/stsbenchmark-sts", "dataset", "refs/convert/parquet")
@@ -312,6 +357,6 @@ def test_a_config_file_may_list_several_suites(tmp_path):
     file.write_text(content)
     with hydra.initialize_config_dir(str(tmp_path / "conf"), version_base="1.3"):
         cfg = hydra.compose("validate", overrides=["suites.stsb.threshold=70"])
-    stsb, sick = suite_specs(cfg)
+    stsb, sick = OmegaConf.to_object(cfg).scored_suites
     assert (stsb.path, stsb.threshold) == (None, 70)
     assert sick.references == {"sentence-transformers/all-MiniLM-L6-v2": 77.58}

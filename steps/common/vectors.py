@@ -1,10 +1,33 @@
 """What is done to embeddings after the model."""
 
 import math
+from dataclasses import dataclass, field
+from enum import StrEnum
 
 import numpy as np
 
 from steps.common.errors import UserError
+
+
+class Dtype(StrEnum):
+    """Numbers an embedding is stored in."""
+
+    float32 = "float32"
+    float16 = "float16"
+    int8 = "int8"
+    binary = "binary"
+
+
+@dataclass
+class EmbeddingConf:
+    """The node `embedding` of encode's config, explained in conf/encode.yaml."""
+
+    dtype: Dtype
+    truncate_dim: int | None = field(metadata={"min": 1})
+    normalize: bool
+    prompt_name: str | None
+    task: str | None
+
 
 # embedding.dtype -> type of the numbers that are stored. `binary` has a bit for each dimension, eight in a number.
 STORED = {"float32": "float32", "float16": "float16", "int8": "int8", "binary": "int8"}
@@ -43,19 +66,6 @@ def stored_width(dim: int, dtype: str) -> int:
 def value_ranges(embeddings: np.ndarray) -> np.ndarray:
     """Least and greatest value of each dimension of [n, dim]: [2, dim], what `int8` is scaled between."""
     return np.stack([embeddings.min(axis=0), embeddings.max(axis=0)])
-
-
-def store(embeddings: np.ndarray, dtype: str, ranges: np.ndarray | None) -> np.ndarray:
-    """Embeddings [n, dim] as they are stored: [n, stored_width]. int8 and binary are those of sentence-transformers.
-
-    Args:
-        ranges: of `int8`, from value_ranges; what is beyond them is stored as their end.
-    """
-    if dtype in ("int8", "binary"):
-        from sentence_transformers import quantize_embeddings
-
-        return quantize_embeddings(embeddings, precision=dtype, ranges=ranges)
-    return embeddings.astype(STORED[dtype], copy=False)
 
 
 def pair_cosine(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ class BatchedBackend(ABC):
     digest: str | None = None
 
     def __init__(self, model: SentenceTransformer, tokenizer: Tokenizer, *, batch_size: int, batch_tokens: int):
-        self.dim = model.get_embedding_dimension()
+        self.dim = model.get_embedding_dimension() or 0
         self.max_tokens = model.max_seq_length
         # Some models keep the first dimensions only; the library cuts after their last module.
         self._truncate_dim = model.truncate_dim

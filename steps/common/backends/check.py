@@ -1,5 +1,7 @@
 """The check every backend passes when it loads: a few texts, beside the library on torch in float32."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from steps.common.errors import UserError
@@ -34,7 +36,7 @@ def relative_errors(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(errors), errors, np.inf)
 
 
-def check_against_torch(encode, expected: np.ndarray, precision: str) -> float:
+def check_against_torch(encode: Callable[[list[str]], np.ndarray], expected: np.ndarray, precision: str) -> float:
     """The largest relative error of PROBES.
 
     Args:

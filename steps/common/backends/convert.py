@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import openvino as ov
 import torch
 from sentence_transformers import SentenceTransformer
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -19,6 +20,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from steps.common.backends import Store
 from steps.common.backends.check import PROBES, Unsuitable
 from steps.common.backends.tokens import Tokenizer, make_tokenizer
+from steps.common.errors import clip
 
 logger = logging.getLogger("steps")
 
@@ -157,8 +159,6 @@ def _configs(config: PreTrainedConfig) -> Iterator[PreTrainedConfig]:
 
 
 def _convert(whole: _Whole, tokenizer: Tokenizer, texts: Sequence[str], path: Path) -> None:
-    import openvino as ov
-
     # Two texts of different lengths: a trace of one alone may leave the mask out.
     ids, mask = tokenizer.pad(tokenizer(PROBES[:2]), np.arange(2))
     example = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
@@ -185,8 +185,9 @@ def _convert(whole: _Whole, tokenizer: Tokenizer, texts: Sequence[str], path: Pa
     ov.save_model(graph, path, compress_to_fp16=False)
 
 
-def _quantize(graph, tokenizer: Tokenizer, texts: Sequence[str]):
+def _quantize(graph: ov.Model, tokenizer: Tokenizer, texts: Sequence[str]) -> ov.Model:
     """Weights and activations of the matrix products in 8 bits (NNCF's post-training quantisation, SmoothQuant included)."""
+    # Here: it takes seconds to import, and only this needs it.
     import nncf
 
     nncf.set_log_level(logging.ERROR)
@@ -213,9 +214,10 @@ def _quantize(graph, tokenizer: Tokenizer, texts: Sequence[str]):
         raise Unsuitable(f"it cannot be quantised ({type(error).__name__}: {_first_line(error)})") from error
 
 
-def products_of_activations(graph) -> list[str]:
-    """The matrix products of which neither side is the weights: those within the attention, fused or not."""
-    constant, found = set(), []
+def products_of_activations(graph: ov.Model) -> list[str]:
+    """Names of the matrix products of which neither side is the weights: those within the attention, fused or not."""
+    constant: set[str] = set()
+    found: list[str] = []
     for operation in graph.get_ordered_ops():
         name = operation.get_friendly_name()
         sides = [port.get_node().get_friendly_name() in constant for port in operation.input_values()]
@@ -230,4 +232,4 @@ def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     # OpenVINO says first where in its own code it gave up.
     told = [line for line in lines if line.startswith("Conversion is failed for:")]
-    return (told or lines or ["no message"])[0][:200]
+    return clip((told or lines or ["no message"])[0])

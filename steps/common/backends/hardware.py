@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import psutil
+import torch
 
 from steps.common.errors import UserError
 
@@ -73,12 +74,10 @@ def why_emulated(precision: str, device: str) -> str | None:
     On a CPU without them a product of torch in bfloat16 is ten times and more slower than in float32; int8 by OpenVINO
     is 0.7 times as fast as its float32 for all-MiniLM-L6-v2 on two cores of an AMD EPYC with AVX2.
     """
-    import torch
-
     if device != "cpu" or precision not in INSTRUCTIONS:
         return None
     if variable := ruled_out(precision):
-        return f"{variable} rules instructions for {precision} out, so it is emulated"
+        return f"{variable} rules out the instructions for {precision}, so it is emulated"
     flags = torch.cpu.get_capabilities()
     there = True
     if precision == "bf16":
@@ -96,8 +95,6 @@ def pick_devices(device: str) -> list[str]:
     Raises:
         UserError: a device that this machine does not have.
     """
-    import torch
-
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":
         kind = next(name for name in ("cuda", "mps", "cpu") if there[name])

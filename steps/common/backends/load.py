@@ -1,22 +1,30 @@
 """Choose a backend, load it, check it."""
 
+import importlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from types import ModuleType
 
+import numpy as np
 from sentence_transformers import SentenceTransformer
 
-from steps.common.backends import NAMES, Backend, Settings, Store, check_task
+from steps.common.backends import Backend, Passed, Precision, Request, Settings, Store, check_task
 from steps.common.backends.base import BatchedBackend
 from steps.common.backends.check import PROBES, TOLERANCE, Refused, Unsuitable, check_against_torch, relative_errors
 from steps.common.backends.hardware import pick_devices, why_emulated
-from steps.common.backends.tokens import Tokenizer, make_tokenizer
-from steps.common.backends.torch import DTYPES, LibraryBackend, TorchBackend, find_prompt, find_tasks
-from steps.common.backends.workers import WorkersBackend
+from steps.common.backends.kinds import Kind, keys, names, registered
+from steps.common.backends.tokens import make_tokenizer
+from steps.common.backends.torch import LibraryBackend, find_prompt, find_tasks
 from steps.common.errors import UserError
 
 logger = logging.getLogger("steps")
+
+
+FASTEST = "the fastest that validate has passed for this model"
+
+# Precisions of a GPU, the fastest first.
+ON_GPU = ("fp16", "bf16", "f32")
 
 
 @dataclass(frozen=True)
@@ -33,16 +41,19 @@ class Candidate:
         return f"{self.name}/{self.precision}"
 
 
-@dataclass(frozen=True)
-class Passed:
-    """What validate has found out about a backend that passed."""
+def find_kind(name: str) -> Kind:
+    """The backend of a name.
 
-    rows_per_second: float
-    digest: str | None = None
+    Raises:
+        UserError: there is none.
+    """
+    if name not in registered():
+        raise UserError(f"there is no backend {name!r}; expected one of {', '.join(names())}.")
+    return registered()[name]
 
 
 def candidates(settings: Settings, *, on_gpu: bool, passed: dict[str, Passed]) -> list[Candidate]:
-    """The backends to try, best first. Only with `auto` there are several.
+    """The backends to try, best first; there are several where the name or the precision is auto.
 
     Args:
         passed: backends that validate has passed for this model, by name/precision.
@@ -50,40 +61,59 @@ def candidates(settings: Settings, *, on_gpu: bool, passed: dict[str, Passed]) -
     Raises:
         UserError: an unknown backend, or a precision it does not have.
     """
-    if settings.name not in NAMES:
-        raise UserError(f"there is no backend {settings.name!r}; expected one of {', '.join(NAMES)}.")
-    if settings.name == "openvino" or (settings.name == "torch" and settings.precision != "auto"):
-        asked = "f32" if settings.precision == "auto" else settings.precision
-        if settings.name == "torch" and asked not in DTYPES:
-            raise UserError(
-                f"backend=torch computes in {', '.join(DTYPES)}, not in {asked}; backend=openvino computes in int8."
-            )
-        return [Candidate(settings.name, asked, "asked for")]
-    if on_gpu:
-        halves = [Candidate("torch", precision, "there is a GPU") for precision in ("fp16", "bf16", "f32")]
-        if settings.precision != "auto" and settings.precision not in DTYPES:
-            raise UserError(
-                f"a GPU computes in {', '.join(DTYPES)}, not in {settings.precision}; backend.device=cpu has int8."
-            )
-        return [c for c in halves if settings.precision in ("auto", c.precision)]
-    if settings.name == "torch":
-        return [Candidate("torch", "f32", "asked for")]
+    if settings.name == "auto":
+        return _candidates_for_gpu(settings) if on_gpu else _candidates_for_cpu(settings, passed)
+    kind = find_kind(settings.name)
+    if settings.precision not in ("auto", *kind.precisions):
+        others = [f"backend={other.name}" for other in registered().values() if settings.precision in other.precisions]
+        raise UserError(
+            f"backend={kind.name} computes in {', '.join(kind.precisions)}, not in {settings.precision}; {' and '.join(others)} does."
+        )
+    precisions: Sequence[str] = [settings.precision]
+    if settings.precision == "auto":
+        precisions = [one for one in ON_GPU if one in kind.precisions] if on_gpu else kind.precisions[:1]
+    return [Candidate(kind.name, precision, "asked for") for precision in precisions]
+
+
+def _candidates_for_gpu(settings: Settings) -> list[Candidate]:
+    found = [
+        Candidate(kind.name, precision, "there is a GPU")
+        for kind in registered().values()
+        if kind.devices != ("cpu",)
+        for precision in ON_GPU
+        if precision in kind.precisions
+    ]
+    chosen = [candidate for candidate in found if settings.precision in ("auto", candidate.precision)]
+    if not chosen:
+        raise UserError(
+            f"a GPU computes in {', '.join(reversed(ON_GPU))}, not in {settings.precision}; backend.device=cpu has {settings.precision}."
+        )
+    return chosen
+
+
+def _candidates_for_cpu(settings: Settings, passed: dict[str, Passed]) -> list[Candidate]:
+    # torch comes last: it can compute every model.
+    on_cpu = [kind for kind in registered().values() if "cpu" in kind.devices][::-1]
     if settings.precision != "auto":
-        names = ["openvino"] + ["torch"] * (settings.precision in DTYPES)
-        return [Candidate(name, settings.precision, "its precision was asked for") for name in names]
+        why = "its precision was asked for"
+        return [
+            Candidate(kind.name, settings.precision, why) for kind in on_cpu if settings.precision in kind.precisions
+        ]
     fastest = sorted(passed, key=lambda key: -passed[key].rows_per_second)
     found = [
-        Candidate(*key.split("/"), "the fastest that validate has passed for this model", passed[key].digest)
-        for key in fastest
+        Candidate(
+            name, precision, "the fastest that validate has passed for this model", passed[f"{name}/{precision}"].digest
+        )
+        for name, precision in (key.split("/") for key in fastest if key in keys())
     ]
-    exact = [Candidate(name, "f32", "equal to torch in float32") for name in ("openvino", "torch")]
-    # One that was validated may need what this machine lacks, or be converted anew since; the exact ones, which are
-    # checked against torch as they are, come last, and torch cannot fail.
+    exact = [Candidate(kind.name, "f32", "equal to torch in float32") for kind in on_cpu if "f32" in kind.precisions]
+    # A validated backend may need instructions that this machine lacks, or may have been converted again since: the exact
+    # ones follow, and torch cannot fail.
     return found + [one for one in exact if one.key not in passed or passed[one.key].digest is not None]
 
 
 def check_asked(settings: Settings) -> None:
-    """Find out before a model is loaded what no model changes: a device or precision that this machine does not have.
+    """Check, before a model is loaded, that this machine has the device and the precision.
 
     Raises:
         UserError: as load_backend.
@@ -95,7 +125,7 @@ def check_asked(settings: Settings) -> None:
     reasons = []
     for candidate in asked:
         try:
-            _check_machine(candidate.name, candidate.precision, devices)
+            _module(candidate).check(candidate.precision, devices)
             return
         except Unsuitable as reason:
             if settings.name != "auto":
@@ -104,18 +134,16 @@ def check_asked(settings: Settings) -> None:
     raise _none_left(reasons)
 
 
-def _check_machine(name: str, precision: str, devices: list[str]) -> None:
-    """Raises Unsuitable where a backend cannot compute in a precision on these devices, whatever the model."""
-    if name == "openvino":
-        if devices != ["cpu"]:
-            raise Unsuitable(f"OpenVINO computes on the CPU, not on {','.join(devices)}")
-        try:
-            from steps.common.backends.openvino import check_precision
-        except ImportError as error:
-            raise Unsuitable(f"OpenVINO is not installed here ({error})") from None
-        check_precision(precision)
-    elif precision == "fp16" and "cpu" in devices:
-        raise Unsuitable("fp16 is for a GPU; a CPU computes it more slowly than f32")
+def _module(candidate: Candidate) -> ModuleType:
+    """The module that checks and loads a backend.
+
+    Raises:
+        Unsuitable: a library that it imports is not installed.
+    """
+    try:
+        return importlib.import_module(find_kind(candidate.name).module)
+    except ImportError as error:
+        raise Unsuitable(f"{candidate.name} is not installed here ({error})") from None
 
 
 def _none_left(reasons: list[str]) -> UserError:
@@ -156,102 +184,63 @@ def load_backend(
     independent = relative_errors(alone, expected[:1])[0] <= TOLERANCE["f32"]
     # Only the library follows a route.
     tokenizer = make_tokenizer(model, prompt) if independent and task is None else None
+    request = Request(
+        settings,
+        model,
+        tokenizer,
+        prompt=prompt,
+        task=task,
+        devices=devices,
+        store=store,
+        calibration=calibration,
+    )
+    return _load_best(request, expected, passed or {})
 
-    reasons = []
-    for candidate in candidates(settings, on_gpu=devices[0] != "cpu", passed=passed or {}):
-        chosen = replace(settings, name=candidate.name, precision=candidate.precision)
+
+def _load_best(request: Request, expected: np.ndarray, passed: dict[str, Passed]) -> Backend:
+    """The first candidate that can compute with the model and agrees with `expected`, PROBES by torch in float32.
+
+    Raises:
+        UserError: none of them can.
+    """
+    settings = request.settings
+    reasons: list[str] = []
+    for candidate in candidates(settings, on_gpu=request.devices[0] != "cpu", passed=passed):
         try:
-            emulated = why_emulated(candidate.precision, devices[0]) if candidate.name == "torch" else None
-            if emulated and settings.precision == "auto" and settings.name == "auto":
-                # The machine that validated it had the instructions.
-                raise Unsuitable(emulated)
-            backend = _load(chosen, model, tokenizer, prompt, task, devices, store, calibration)
-            if candidate.digest not in (None, backend.digest):
-                raise Unsuitable("its converted model is not the one that was validated; run validate again")
-            # The library in float32 is what the others are compared with.
-            is_library = isinstance(backend, LibraryBackend) and candidate.precision == "f32"
-            error = 0.0 if is_library else check_against_torch(backend.encode, expected, candidate.precision)
+            backend, error = _load_checked(candidate, request, expected)
         except Unsuitable as reason:
             if settings.name != "auto":
                 raise Refused(candidate.name, candidate.precision, reason) from None
             reasons.append(f"{candidate.key}: {reason}")
             continue
-        if isinstance(backend, BatchedBackend):
-            backend.start_counting()
         if reasons:
             logger.warning("backend=auto leaves out %s", "; ".join(reasons))
-        logger.info(
-            "backend %s %s on %s (%s); off from torch in float32 by at most %.1e",
-            candidate.name,
-            candidate.precision,
-            backend.device,
-            candidate.why,
-            error,
-        )
+        chosen = f"{candidate.name} {candidate.precision} on {backend.device} ({candidate.why})"
+        logger.info("backend %s; off from torch in float32 by at most %.1e", chosen, error)
         return backend
     raise _none_left(reasons)
 
 
-def _load(
-    settings: Settings,
-    model: SentenceTransformer,
-    tokenizer: Tokenizer | None,
-    prompt: str | None,
-    task: str | None,
-    devices: list[str],
-    store: Store,
-    calibration: Callable[[], Sequence[str]],
-) -> Backend:
-    if settings.name == "openvino":
-        if devices != ["cpu"]:
-            raise Unsuitable(f"OpenVINO computes on the CPU, not on {','.join(devices)}")
-        return _load_openvino(settings, model, tokenizer, prompt, store, calibration)
-    if len(devices) == 1:
-        return load_torch(settings, model, tokenizer, prompt, task, devices[0])
-    # On the CPU: only for what it says of itself and how it tokenises.
-    first = load_torch(replace(settings, device="cpu"), model, tokenizer, prompt, task, "cpu")
-    load = partial(load_torch, settings, model, tokenizer, prompt, task)
-    return WorkersBackend(load, devices, first.tokenize, first)
-
-
-def load_torch(
-    settings: Settings,
-    model: SentenceTransformer,
-    tokenizer: Tokenizer | None,
-    prompt: str | None,
-    task: str | None,
-    device: str,
-) -> Backend:
-    """The torch backend of one device.
+def _load_checked(candidate: Candidate, request: Request, expected: np.ndarray) -> tuple[Backend, float]:
+    """A candidate, and its largest relative error beside `expected`, PROBES by torch in float32: [len(PROBES), dim].
 
     Raises:
-        Unsuitable: float16 on a CPU, which has it only in name.
+        Unsuitable: it cannot compute with this model or on this machine.
     """
-    _check_machine("torch", settings.precision, [device])
-    if tokenizer is None:
-        return LibraryBackend(model, settings, device, prompt, task)
-    return TorchBackend(model, tokenizer, settings, device, prompt)
-
-
-def _load_openvino(
-    settings: Settings,
-    model: SentenceTransformer,
-    tokenizer: Tokenizer | None,
-    prompt: str | None,
-    store: Store,
-    calibration: Callable[[], Sequence[str]],
-) -> Backend:
-    if tokenizer is None:
-        raise Unsuitable(
-            "the model needs the library's own batches: it reads more than token ids of a fast tokenizer, or its vectors depend on the texts beside them"
-        )
-    try:
-        from steps.common.backends.convert import converted
-        from steps.common.backends.openvino import OpenVinoBackend, check_precision
-    except ImportError as error:
-        raise Unsuitable(f"OpenVINO is not installed here ({error})") from None
-    check_precision(settings.precision)
-    path, digest = converted(
-        model, tokenizer, prompt, int8=settings.precision == "int8", calibration=calibration, store=store
-    )
-    return OpenVinoBackend(path, digest, model, tokenizer, settings)
+    asked, devices = request.settings, request.devices
+    emulated = why_emulated(candidate.precision, devices[0]) if candidate.name == "torch" else None
+    if emulated and asked.precision == "auto" and asked.name == "auto":
+        # The machine that validated it had the instructions.
+        raise Unsuitable(emulated)
+    module = _module(candidate)
+    module.check(candidate.precision, devices)
+    settings = replace(asked, name=candidate.name, precision=Precision(candidate.precision))
+    backend = module.load(replace(request, settings=settings))
+    if candidate.digest not in (None, backend.digest):
+        raise Unsuitable("its converted model is not the one that was validated; run validate again")
+    # The library in float32 is what the others are compared with.
+    is_library = isinstance(backend, LibraryBackend) and candidate.precision == "f32"
+    error = 0.0 if is_library else check_against_torch(backend.encode, expected, candidate.precision)
+    if isinstance(backend, BatchedBackend):
+        backend.start_counting()
+    return backend, error

@@ -37,7 +37,7 @@ def matrix_flops(model: SentenceTransformer, lengths: np.ndarray) -> float:
             **{name: ids if name == "input_ids" else torch.zeros_like(ids) for name in _token_inputs(features)},
             "attention_mask": torch.ones_like(ids),
         }
-        # Fused attention has no matrix products that could be counted.
+        # The products of fused attention are not counted.
         with torch.no_grad(), FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
             model(features)
         counted.append(counter.get_total_flops())
@@ -53,7 +53,7 @@ def _token_inputs(features: dict) -> list[str]:
 def matrix_peak(precision: str, device: str) -> float | None:
     """Operations a second of one large matrix product here, the best of a few; None where there is none to measure.
 
-    None as well where the precision is emulated: no instructions of the machine set that pace, and it takes minutes.
+    None also where the precision is emulated: the machine has no instructions for it, and measuring takes minutes.
     float32, bfloat16 and float16 by torch, int8 (on a CPU) by OpenVINO.
     """
     side = PEAK_SIDE[device.partition(":")[0]]

@@ -7,10 +7,11 @@ import numpy as np
 import openvino as ov
 from sentence_transformers import SentenceTransformer
 
-from steps.common.backends import OnRows, Settings
+from steps.common.backends import Backend, OnRows, Request, Settings
 from steps.common.backends.base import BatchedBackend
 from steps.common.backends.batches import rounded_widths
 from steps.common.backends.check import Unsuitable
+from steps.common.backends.convert import converted
 from steps.common.backends.hardware import ruled_out, usable_cores
 from steps.common.backends.tokens import Tokenizer, Tokens
 
@@ -32,6 +33,42 @@ def core() -> ov.Core:
     return ov.Core()
 
 
+def check(precision: str, devices: list[str]) -> None:
+    """Find out whether this CPU computes in a precision; OpenVINO would quietly take float32 in its place.
+
+    Raises:
+        Unsuitable: it does not, or the CPU is not what was asked for.
+    """
+    if devices != ["cpu"]:
+        raise Unsuitable(f"OpenVINO computes on the CPU, not on {','.join(devices)}")
+    capabilities = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if precision == "bf16" and "BF16" not in capabilities:
+        raise Unsuitable(f"this CPU has no bfloat16 instructions (OpenVINO finds {', '.join(capabilities)})")
+    if precision == "bf16" and (variable := ruled_out(precision)):
+        raise Unsuitable(f"{variable} rules out the instructions for bf16")
+
+
+def load(request: Request) -> Backend:
+    """The model as OpenVINO computes it: converted, or as it was kept when it was.
+
+    Raises:
+        Unsuitable: the model needs the library's own batches, or cannot be converted.
+    """
+    if request.tokenizer is None:
+        raise Unsuitable(
+            "the model needs the library's own batches: it reads more than token ids of a fast tokenizer, or its vectors depend on the texts beside them"
+        )
+    path, digest = converted(
+        request.model,
+        request.tokenizer,
+        request.prompt,
+        int8=request.settings.precision == "int8",
+        calibration=request.calibration,
+        store=request.store,
+    )
+    return OpenVinoBackend(path, digest, request.model, request.tokenizer, request.settings)
+
+
 class OpenVinoBackend(BatchedBackend):
     """One inference stream a core, each with batches of its own: cores that do not wait for each other."""
 
@@ -50,7 +87,7 @@ class OpenVinoBackend(BatchedBackend):
             "CPU",
             {
                 "PERFORMANCE_HINT": "THROUGHPUT",
-                # What int8 leaves in floating point is little, and stays exact.
+                # The little that int8 leaves in floating point stays exact.
                 "INFERENCE_PRECISION_HINT": "bf16" if settings.precision == "bf16" else "f32",
                 "INFERENCE_NUM_THREADS": self._threads,
                 "NUM_STREAMS": self._streams,
@@ -70,7 +107,7 @@ class OpenVinoBackend(BatchedBackend):
         return rounded_widths(widths, int(widths.max()) if self.max_tokens is None else self.max_tokens)
 
     def _budget(self, total: int) -> int:
-        # A few texts are shared out over the streams.
+        # Few texts are shared among the streams.
         return max(1, min(self._batch_tokens, -(-total // self._streams)))
 
     def _run(self, tokens: Tokens, batches: list[np.ndarray], on_rows: OnRows) -> np.ndarray:
@@ -92,7 +129,7 @@ class OpenVinoBackend(BatchedBackend):
                 collect(slot)
                 given = rows
                 if number == len(batches) - 1 and number >= len(self._requests):
-                    # What is left over of a window has any number of rows; its last text again makes it one of a few.
+                    # The last batch of a window may have any number of rows; repeating its last text rounds that up.
                     given = np.pad(rows, (0, min(-len(rows) % ROWS_STEP, self._batch_size - len(rows))), mode="edge")
                 batch = self.tokenize.pad(tokens, given, max(1, int(planned[rows[0]])))
                 self._requests[slot].start_async(dict(enumerate(batch)))
@@ -101,26 +138,11 @@ class OpenVinoBackend(BatchedBackend):
                 collect(slot % len(self._requests))
         finally:
             # After Ctrl-C what was started still runs.
-            for request, rows in zip(self._requests, running):
-                if rows is not None:
+            for request, started in zip(self._requests, running):
+                if started is not None:
                     request.wait()
         return vectors
 
     def close(self) -> None:
         self._requests.clear()
         del self._compiled
-
-
-def check_precision(precision: str) -> None:
-    """Find out whether this CPU computes in a precision; OpenVINO would quietly take float32 in its place.
-
-    Raises:
-        Unsuitable: it does not.
-    """
-    if precision not in ("f32", "bf16", "int8"):
-        raise Unsuitable(f"OpenVINO on a CPU computes in f32, bf16 or int8, not in {precision}")
-    capabilities = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    if precision == "bf16" and "BF16" not in capabilities:
-        raise Unsuitable(f"this CPU has no bfloat16 instructions (OpenVINO finds {', '.join(capabilities)})")
-    if precision == "bf16" and (variable := ruled_out(precision)):
-        raise Unsuitable(f"{variable} rules instructions for bf16 out")

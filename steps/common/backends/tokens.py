@@ -16,6 +16,14 @@ from steps.common.backends.check import PROBES
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
+def without_limits(fast: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    """A copy of a tokenizer that neither pads nor truncates."""
+    fast = tokenizers.Tokenizer.from_str(fast.to_str())
+    fast.no_padding()
+    fast.no_truncation()
+    return fast
+
+
 @dataclass(frozen=True)
 class Tokens:
     """Texts as a model reads them: text i is ids[offsets[i]:offsets[i + 1]].
@@ -50,10 +58,8 @@ class Tokenizer:
     """A model's fast tokenizer with its prompt, limit and padding; several times faster than through the library."""
 
     def __init__(self, fast: tokenizers.Tokenizer, *, prompt: str, limit: int | None, pad_id: int, pads_left: bool):
-        # The library sets padding and truncation on its own one with every call.
-        self._fast = tokenizers.Tokenizer.from_str(fast.to_str())
-        self._fast.no_padding()
-        self._fast.no_truncation()
+        # A copy, since the library sets padding and truncation of its own with every call.
+        self._fast = without_limits(fast)
         if limit is not None:
             self._fast.enable_truncation(limit)
         self._special = self._fast.num_special_tokens_to_add(False)

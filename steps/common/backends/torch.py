@@ -4,6 +4,8 @@ import copy
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import tokenizers
@@ -11,11 +13,12 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import InputModule, Router
 
-from steps.common.backends import OnRows, Settings, choose_prompt
+from steps.common.backends import Backend, OnRows, Request, Settings, choose_prompt
 from steps.common.backends.base import BatchedBackend
-from steps.common.backends.check import PROBES
+from steps.common.backends.check import PROBES, Unsuitable
 from steps.common.backends.hardware import cpu_quota, usable_cores
-from steps.common.backends.tokens import Tokenizer, Tokens
+from steps.common.backends.tokens import Tokenizer, Tokens, without_limits
+from steps.common.backends.workers import WorkersBackend
 from steps.common.errors import UserError
 
 logger = logging.getLogger("steps")
@@ -33,6 +36,43 @@ GPU_BATCH_ROWS = 8_192
 
 # Texts the library sorts by length together, and embeds between two signs of life.
 LIBRARY_ROWS = 512
+
+
+def check(precision: str, devices: list[str]) -> None:
+    """Raises Unsuitable for float16 on a CPU."""
+    if precision == "fp16" and "cpu" in devices:
+        raise Unsuitable("fp16 is for a GPU; a CPU computes it more slowly than f32")
+
+
+def load(request: Request) -> Backend:
+    """The model on one device, or on several with a process each."""
+    given: dict[str, Any] = {
+        "model": request.model,
+        "tokenizer": request.tokenizer,
+        "settings": request.settings,
+        "prompt": request.prompt,
+        "task": request.task,
+    }
+    if len(request.devices) == 1:
+        return load_on(request.devices[0], **given)
+    # On the CPU: it only tokenises, and gives name, precision and dimensions.
+    first = load_on("cpu", **given)
+    return WorkersBackend(partial(load_on, **given), request.devices, first)
+
+
+def load_on(
+    device: str,
+    *,
+    model: SentenceTransformer,
+    tokenizer: Tokenizer | None,
+    settings: Settings,
+    prompt: str | None,
+    task: str | None,
+) -> Backend:
+    """The backend of one device: in our batches, or in the library's where there is no tokenizer."""
+    if tokenizer is None:
+        return LibraryBackend(model, settings, device, prompt, task)
+    return TorchBackend(model, tokenizer, settings, device, prompt)
 
 
 class TorchBackend(BatchedBackend):
@@ -92,7 +132,7 @@ class TorchBackend(BatchedBackend):
             )
         self._batch_tokens = half * width
         logger.warning(
-            "%s is out of memory with %d tokens in a batch; going on with at most %d",
+            "%s is out of memory with %d tokens in a batch; continuing with at most %d",
             self.device,
             len(rows) * width,
             self._batch_tokens,
@@ -117,7 +157,7 @@ class TorchBackend(BatchedBackend):
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts that the library is to tokenise itself, with the tokens it will find."""
+    """Texts that the library tokenises itself, and their token counts."""
 
     texts: list[str]
     lengths: np.ndarray
@@ -133,6 +173,7 @@ class LibraryBackend:
     """`SentenceTransformer.encode` itself, for models whose inputs are more than a fast tokenizer's ids."""
 
     name = "torch"
+    precision: str
     digest = None
     padding_share = None
 
@@ -140,7 +181,7 @@ class LibraryBackend:
         self, model: SentenceTransformer, settings: Settings, device: str, prompt: str | None, task: str | None
     ):
         self.precision, self.device = settings.precision, device
-        self.dim, self.max_tokens = model.get_embedding_dimension(), find_input(model, task).max_seq_length
+        self.dim, self.max_tokens = model.get_embedding_dimension() or 0, find_input(model, task).max_seq_length
         self._batch_size, self._prompt, self._task = settings.batch_size, prompt, task
         self._count = token_counter(model, task)
         self._model = move(model, settings.precision, device)
@@ -182,12 +223,12 @@ def limit_threads(settings: Settings) -> None:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """CUDA has an error of its own for it; MPS says it in words."""
+    """Whether a device ran out of memory: CUDA raises an error of its own, MPS a RuntimeError that says so."""
     return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)
 
 
 def free_memory(device: str) -> None:
-    """Give back what torch has set aside on a device."""
+    """Free the memory that torch keeps reserved on a device."""
     if device.startswith("cuda"):
         torch.cuda.empty_cache()
     elif device == "mps":
@@ -204,7 +245,7 @@ def find_prompt(model: SentenceTransformer, name: str | None) -> str | None:
 
 
 def find_tasks(model: SentenceTransformer) -> list[str]:
-    """The tasks that a model has routes of its own for (query, document), named by its Router; none without one."""
+    """The tasks for which a model's Router has routes (query, document); none without a Router."""
     router = model[0]
     if not isinstance(router, Router):
         return []
@@ -213,7 +254,7 @@ def find_tasks(model: SentenceTransformer) -> list[str]:
 
 
 def find_input(model: SentenceTransformer, task: str | None) -> SentenceTransformer | InputModule:
-    """What reads the texts of a task, with its tokenizer and longest input: of a Router the first module of the route."""
+    """The module that reads the texts of a task, with its tokenizer and longest input: the first of a Router's route."""
     router = model[0]
     if not isinstance(router, Router):
         return model
@@ -221,18 +262,16 @@ def find_input(model: SentenceTransformer, task: str | None) -> SentenceTransfor
 
 
 def token_counter(model: SentenceTransformer, task: str | None = None) -> Callable[[list[str]], np.ndarray]:
-    """What counts the tokens of texts before truncation, special tokens included: int64 [n].
+    """A function that counts the tokens of texts before truncation, special tokens included: int64 [n].
 
-    May be called beside the model: the library sets truncation on its tokenizer with every call, so this has a copy.
+    It has a copy of the tokenizer, so it may run while the model does: the library sets truncation with every call.
     """
     tokenizer = find_input(model, task).tokenizer
     # Hugging Face keeps the fast tokenizer inside its own; a static model has only that one, and no special tokens.
     special = hasattr(tokenizer, "backend_tokenizer")
     fast = tokenizer.backend_tokenizer if special else tokenizer
     if isinstance(fast, tokenizers.Tokenizer):
-        fast = tokenizers.Tokenizer.from_str(fast.to_str())
-        fast.no_truncation()
-        fast.no_padding()
+        fast = without_limits(fast)
         return lambda texts: np.fromiter(
             map(len, fast.encode_batch_fast(texts, add_special_tokens=special)), np.int64, len(texts)
         )

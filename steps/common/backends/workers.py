@@ -8,30 +8,27 @@ from concurrent.futures.process import BrokenProcessPool
 import numpy as np
 import torch.multiprocessing
 
-from steps.common.backends import Backend, OnRows
+from steps.common.backends import Backend, OnRows, TokenizedTexts
 from steps.common.errors import UserError
 
-# The backend of a worker process.
-_backend: Backend | None = None
+# The backend of a worker process; _start sets it.
+_backend: Backend
 
 
 class WorkersBackend:
-    """Shares texts out over processes that each have a backend on a device of their own.
-
-    Texts are tokenised once, here.
-    """
+    """Shares texts out over processes that each have a backend on a device of their own; tokenises them itself."""
 
     digest = None
     padding_share = None
 
-    def __init__(self, load: Callable[[str], Backend], devices: list[str], tokenize: Callable, first: Backend):
+    def __init__(self, load: Callable[[str], Backend], devices: list[str], first: Backend):
         """
         Args:
             load: makes the backend of a device; it and what it holds are sent to the workers.
-            first: a backend like theirs, for what a backend says of itself.
+            first: a backend like theirs, which tokenises and gives name, precision and dimensions.
         """
         self.name, self.precision, self.device = first.name, first.precision, ",".join(devices)
-        self.dim, self.max_tokens, self.tokenize = first.dim, first.max_tokens, tokenize
+        self.dim, self.max_tokens, self.tokenize = first.dim, first.max_tokens, first.tokenize
         context = torch.multiprocessing.get_context("spawn")
         self._pools = [
             ProcessPoolExecutor(1, mp_context=context, initializer=_start, initargs=(load, device))
@@ -41,8 +38,12 @@ class WorkersBackend:
     def encode(self, texts: list[str]) -> np.ndarray:
         return self.embed(self.tokenize(texts))
 
-    def embed(self, tokens, on_rows: OnRows | None = None) -> np.ndarray:
-        """Every worker gets texts of all lengths, so that all are done at about one time."""
+    def embed(self, tokens: TokenizedTexts, on_rows: OnRows | None = None) -> np.ndarray:
+        """float32 [len(tokens), dim]. Every worker gets texts of all lengths, so that all end at about the same time.
+
+        Raises:
+            UserError: a worker process died.
+        """
         order = np.argsort(tokens.lengths, kind="stable")
         shares = [order[i :: len(self._pools)] for i in range(len(self._pools))]
         vectors = np.empty((len(tokens), self.dim), np.float32)
@@ -65,10 +66,10 @@ class WorkersBackend:
 
 def _start(load: Callable[[str], Backend], device: str) -> None:
     global _backend
-    # Ctrl-C reaches the whole process group; the parent decides what becomes of its workers.
+    # Ctrl-C reaches the whole process group; the parent ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _backend = load(device)
 
 
-def _embed(tokens) -> np.ndarray:
+def _embed(tokens: TokenizedTexts) -> np.ndarray:
     return _backend.embed(tokens)

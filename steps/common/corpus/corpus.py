@@ -1,47 +1,32 @@
-"""Files -> streams of Arrow batches with an id, a text and the columns that are kept. Knows neither MLflow nor Hydra.
+"""A corpus: files of texts, streamed as Arrow batches with an id, a text and the columns that go with it."""
 
-`open_corpus` reads a corpus through once before anything is computed, so that a bad line at the end of a large
-corpus is reported in seconds, not after hours.
-"""
-
+import base64
 import bisect
+import contextlib
 import functools
 import hashlib
 import itertools
 import json
-import logging
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from urllib.parse import unquote
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, astuple, dataclass, field
 
 import pyarrow as pa
 
-from steps.common.corpus.readers import read_rows
-from steps.common.corpus.readers.csv import advice
-from steps.common.corpus.readers.formats import DELIMITERS, FORMATS, LINE_FORMATS, detect_format, split_name
-from steps.common.corpus.readers.lines import Dialect
-from steps.common.corpus.repeats import RepeatCounter
-from steps.common.corpus.rows import Column, missing
-from steps.common.corpus.texts import LINE, REASON, Fields, TextRows, check_fields, fill, judge
-from steps.common.corpus.types import cast, common_type, id_type_of_strings, of_json, readable, to_json
+from steps.common.corpus.conf import CorpusConf
+from steps.common.corpus.readers.format import Format, Request
+from steps.common.corpus.rows import BEGINNING, Mark
+from steps.common.corpus.texts import LINE, REASON, TextRows, read_texts
+from steps.common.corpus.types import cast
 from steps.common.errors import UserError
-from steps.common.storage import place as files
-from steps.common.storage import stream
-from steps.common.storage.find import find
-from steps.common.storage.place import Place, before_magic, locate, stamp
+from steps.common.storage.place import Place, stamp
 
-logger = logging.getLogger("steps")
-
-
-# Rows read at a time when a corpus is read through.
-SCAN = 8192
+# What is noted of a file as it is, beside its name and its marks.
+NOTED = ("keys", "bytes", "rows", "null_rows", "sha256")
 
 
 @dataclass(frozen=True)
 class Source:
-    """One file of a corpus."""
+    """One file of a corpus, as it was when the corpus was opened."""
 
     place: Place
     bytes: int
@@ -51,19 +36,35 @@ class Source:
     sha256: str
     # Columns that its folders name, as in lang=en/part-0.csv.
     keys: dict[str, str | None]
+    # Places in it where reading can begin, in order.
+    marks: tuple[Mark, ...] = field(default=(), repr=False)
+
+    def find_mark(self, row: int) -> Mark:
+        """The last place at or before a row where reading can begin."""
+        index = bisect.bisect_right(self.marks, row, key=lambda mark: mark.row)
+        return self.marks[index - 1] if index else BEGINNING
+
+    def check_unchanged(self) -> None:
+        """Raises UserError where the file's size or modification time differs."""
+        if stamp(self.place) != (self.bytes, self.modified):
+            raise self.changed("its size or modification time differs")
+
+    def changed(self, what: str) -> UserError:
+        return UserError(
+            f"{self.place} has changed since it was opened: {what}. Run the step again on files that stay as they are."
+        )
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A corpus that was found readable; `batches` streams it, as often as asked."""
+    """A corpus that `opening.open_corpus` has found readable. `batches` streams it, any number of times."""
 
     sources: list[Source]
-    format: str
-    fields: Fields
+    format: Format
+    conf: CorpusConf
+    # The type of the column `id`, and of each other value column.
     id_type: pa.DataType
     keep_types: dict[str, pa.DataType]
-    # Texts that stand in more than one row: hash of the text in this process -> rows.
-    repeats: dict[int, int] = field(default_factory=dict, repr=False)
 
     @property
     def rows(self) -> int:
@@ -76,6 +77,7 @@ class Corpus:
 
     @property
     def schema(self) -> pa.Schema:
+        """The columns of a batch: id, text, those that go with it, LINE and REASON."""
         return pa.schema(
             [("id", self.id_type), ("text", pa.string()), *self.keep_types.items()]
             + [(LINE, pa.int64()), (REASON, pa.string())]
@@ -84,11 +86,11 @@ class Corpus:
     def describe(self) -> dict:
         """What a result records of its corpus."""
         return {
-            "format": self.format,
-            "text_column": self.fields.text_column,
-            "template": self.fields.template,
-            "id_column": self.fields.id_column,
-            "keep_columns": list(self.fields.keep_columns),
+            "format": self.format.name,
+            "text_column": self.conf.text_column,
+            "template": self.conf.template,
+            "id_column": next((column.name for column in self.conf.value_columns if column.kind == "id"), None),
+            "keep_columns": list(self.keep_types),
             "sources": [
                 {"path": str(source.place), "bytes": source.bytes, "rows": source.rows, "sha256": source.sha256}
                 for source in self.sources
@@ -99,7 +101,7 @@ class Corpus:
         """What of its files decides a result, for a plan: their names and contents, and the columns in use that their
         folders name. Types follow from these, and from the code and libraries that are in the plan as well."""
         names = [f"{i:05d} {source.place.name}" for i, source in enumerate(self.sources)]
-        used = {column.name for column in self.fields.text_columns + self.fields.value_columns}
+        used = {column.name for column in self.conf.text_columns + self.conf.value_columns}
         # As JSON, which tells a null from the word.
         keys = {
             name: {key: json.dumps(value, ensure_ascii=False) for key, value in source.keys.items() if key in used}
@@ -108,6 +110,20 @@ class Corpus:
         sources = {name: f"{one.sha256} ({one.rows} rows)" for name, one in zip(names, self.sources)}
         partitions = {name: values for name, values in keys.items() if values}
         return {"sources": sources} | ({"partitions": partitions} if partitions else {})
+
+    def noted(self) -> dict:
+        """The findings of the read-through as JSON values; `open_corpus` takes them in place of reading again."""
+        types = pa.schema([("id", self.id_type), *self.keep_types.items()])
+        found = {
+            **how_read(self.format, self.conf),
+            "types": base64.b64encode(types.serialize()).decode(),
+            "sources": [
+                {"name": one.place.name, **{key: getattr(one, key) for key in NOTED}}
+                | {"marks": [list(astuple(mark)) for mark in one.marks]}
+                for one in self.sources
+            ],
+        }
+        return {**found, "digest": digest_of(found)}
 
     def where(self, row: int) -> tuple[Source, int]:
         """The file that a row of the corpus is in, and its number there, from 0."""
@@ -123,38 +139,64 @@ class Corpus:
         """The number of each source's first row."""
         return [0, *itertools.accumulate(source.rows for source in self.sources[:-1])]
 
-    def batches(self, size: int) -> Iterator[pa.RecordBatch]:
-        """Stream the corpus in its own order, at most `size` rows at a time.
+    def batches(self, size: int, first: int = 0, end: int | None = None) -> Iterator[pa.RecordBatch]:
+        """Stream rows [first, end) in the order of the corpus, at most `size` rows at a time.
+
+        Reading begins at the last mark before `first`. Where a batch ends also depends on the files and on `first`, so
+        join batches before anything that must not depend on that.
+
+        A file whose size or modification time has changed is noticed before its rows are yielded. A change of content
+        that keeps both is noticed only where a file of lines is read as a whole: its digest is compared before its last
+        batch is yielded.
+
+        Args:
+            end: None for the end of the corpus.
 
         Raises:
             UserError: a file that can no longer be read as it was when the corpus was opened.
         """
-        first = 0
-        for source in self.sources:
-            _check_unchanged(source)
-            digest, end = hashlib.sha256(), first + source.rows
-            # The last rows of a file are handed on once the whole of it was found to be what it was.
-            last: pa.RecordBatch | None = None
-            for rows in _read(source.place, self.format, self.fields, size, source.keys, digest):
-                if first + len(rows) > end:
-                    raise _changed(source.place, f"it held {source.rows} rows")
+        end = self.rows if end is None else end
+        for source, row in zip(self.sources, self._first_rows):
+            begin, stop = max(first - row, 0), min(end - row, source.rows)
+            # A file without rows may have some by now.
+            if begin < stop or begin == stop == source.rows == 0:
+                yield from self._read_source(source, row, size, begin, stop)
+
+    def _read_source(
+        self, source: Source, first_row: int, size: int, begin: int, stop: int
+    ) -> Iterator[pa.RecordBatch]:
+        """Rows [begin, stop) of a file, whose first row is `first_row` of the corpus."""
+        is_whole = begin == 0 and stop == source.rows
+        digest = hashlib.sha256() if is_whole and self.format.has_lines else None
+        dialect, mark = self.conf.dialect, source.find_mark(begin)
+        request = Request(source.place, [], size, dialect=dialect, first=begin, mark=mark, digest=digest)
+        source.check_unchanged()
+        row = begin
+        # The last batch is held back until the file is found unchanged.
+        last: pa.RecordBatch | None = None
+        with contextlib.closing(read_texts(request, self.format, self.conf, source.keys)) as stream:
+            for rows in stream:
                 if source.place.local is not None:
                     # Before these rows are used: elsewhere it would be a request for each batch.
-                    _check_unchanged(source)
+                    source.check_unchanged()
+                if row + len(rows) > source.rows:
+                    raise source.changed(f"it held {source.rows} rows")
                 if last is not None:
                     yield last
-                last = self._batch(source, rows, first)
-                first += len(rows)
-            if first != end:
-                raise _changed(source.place, f"it held {source.rows} rows")
-            if self.format in LINE_FORMATS and digest.hexdigest() != source.sha256:
-                raise _changed(source.place, "its content is another")
-            _check_unchanged(source)
-            if last is not None:
-                yield last
+                last = self._batch(source, rows, first_row + row).slice(0, stop - row)
+                row += len(rows)
+                if row >= stop < source.rows:
+                    break
+        if row < stop:
+            raise source.changed(f"it held {source.rows} rows")
+        if digest is not None and digest.hexdigest() != source.sha256:
+            raise source.changed("its content differs")
+        source.check_unchanged()
+        if last is not None:
+            yield last
 
-    def _batch(self, source: Source, rows: "TextRows", first: int) -> pa.RecordBatch:
-        count = len(self.fields.value_columns) - len(self.fields.keep_columns)
+    def _batch(self, source: Source, rows: TextRows, first: int) -> pa.RecordBatch:
+        count = len(self.conf.value_columns) - len(self.keep_types)
         ids, kept = rows.values[:count], rows.values[count:]
         numbers = pa.array(range(first, first + len(rows)), pa.int64())
         columns = [
@@ -169,258 +211,17 @@ class Corpus:
         return pa.record_batch(columns, schema=self.schema)
 
 
-def open_corpus(
-    path: Path | str,
-    format: str = "auto",
-    text_column: str = "text",
-    id_column: str | None = None,
-    template: str | None = None,
-    keep_columns: Sequence[str] = (),
-    on_bad_row: str = "auto",
-    delimiter: str | None = None,
-    quoting: str = "csv",
-) -> Corpus:
-    """Find the files of a corpus and check that every row of them can be read.
-
-    Args:
-        path: a file, a folder (its files of a known format, in name order) or a glob; a local path or a URI.
-        format: auto (by the file's ending), text, csv, tsv, jsonl, parquet, arrow or orc.
-        template: makes the text of several columns, "{title}. {body}"; a null value in it is written as nothing.
-        keep_columns: columns that go with the text.
-        delimiter: what stands between the cells of CSV and TSV, a character or "tab"; None for that of the format.
-        quoting: csv (a cell may stand in quotes) or none (a quote is a character like any other).
-
-    Raises:
-        UserError: no file, an unknown or mixed format, a missing column, no row at all, a file that cannot be read, a
-            row that `on_bad_row` refuses, or a column whose types share none or that Parquet cannot hold.
-    """
-    places = find_files(path, format)
-    formats = {detect_format(place) if format == "auto" else format for place in places}
-    if len(formats) > 1:
-        raise UserError(
-            f"{path} holds files of several formats ({', '.join(sorted(formats))}); give corpus.format=<one of them> or a glob such as '{path}/*.csv'."
-        )
-    kind = formats.pop()
-    fields = Fields(
-        text_column, id_column, template, tuple(keep_columns), on_bad_row, _dialect(kind, delimiter, quoting)
-    )
-    check_fields(fields, kind, places[0], partition_keys(path, places[0]))
-    counter = RepeatCounter()
-    scans = [_scan(place, kind, fields, partition_keys(path, place), counter) for place in places]
-    if kind == "jsonl":
-        _check_keys(fields, scans)
-    types = [
-        common_type(
-            [(found, scan.source.place) for scan in scans for found in scan.types[i]],
-            kind,
-            column.name,
-            is_id=column.kind == "id",
-        )
-        for i, column in enumerate(fields.value_columns)
-    ]
-    _check_values(kind, fields, scans, types)
-    if kind == "jsonl":
-        types = [to_json(found) for found in types]
-    corpus = Corpus(
-        [scan.source for scan in scans],
-        kind,
-        fields,
-        types.pop(0) if id_column is not None else pa.int64(),
-        dict(zip(fields.keep_columns, types)),
-        counter.repeats(),
-    )
-    if corpus.rows == 0:
-        raise UserError(f"the corpus is empty: expected at least one row, found none in {path}.")
-    return corpus
-
-
-def _dialect(format: str, delimiter: str | None, quoting: str) -> Dialect:
-    """Raises UserError for a delimiter that is none, or a format that has none."""
-    if format not in DELIMITERS and (delimiter is not None or quoting != "csv"):
-        given = f"corpus.delimiter={delimiter}" if delimiter is not None else f"corpus.quoting={quoting}"
-        raise UserError(f"{given} is of CSV and TSV, but the corpus is {format}. Leave it out, or give corpus.format.")
-    character = "\t" if delimiter in ("tab", "\\t") else delimiter
-    if character is not None and (len(character) != 1 or character in '"\r\n'):
-        raise UserError(
-            f"corpus.delimiter is {delimiter!r}; expected one character that is no quote and no line end, or tab."
-        )
-    return Dialect(character, quoting == "csv")
-
-
-def find_files(path: Path | str, format: str = "auto") -> list[Place]:
-    """The files that a path, folder or glob names, in name order.
-
-    Raises:
-        UserError: there is none.
-    """
-    root, found = locate(path), find(path)
-    places = found
-    is_folder = (not places or format == "auto") and root.info().type == files.fs.FileType.Directory
-    if is_folder and format == "auto":
-        places = [place for place in places if split_name(place.name)[0] in FORMATS]
-    if len(found) > 1 or len(found) > len(places):
-        skipped = [place for place in found if place not in places]
-        more = f", skipped {_endings(skipped)} of unknown format" if skipped else ""
-        logger.info("corpus %s: %s taken%s", root, _endings(places), more)
-    if not places and is_folder:
-        raise UserError(f"the folder {root} holds no corpus file: expected one that ends in {', '.join(FORMATS)}.")
-    if not places:
-        raise UserError(f"there is no corpus at {root}: expected a file, a folder or a glob that matches files.")
-    return places
-
-
-def _endings(places: list[Place]) -> str:
-    """How many files there are, and with what endings: 3 files (2 .csv, 1 .csv.gz)."""
-    names = [place.name.lower() for place in places]
-    counts = Counter("".join(_suffixes(name)) or "without an ending" for name in names).most_common()
-    shown = ", ".join(f"{count} {ending}" for ending, count in counts[:10]) + (", ..." if len(counts) > 10 else "")
-    return f"{len(places)} file{'' if len(places) == 1 else 's'}" + (f" ({shown})" if shown else "")
-
-
-def _suffixes(name: str) -> list[str]:
-    ending, compression = split_name(name)
-    if compression is not None:
-        return [ending, "." + name.rpartition(".")[2]]
-    return [ending] if "." in name else []
-
-
-def partition_keys(path: Path | str, place: Place) -> dict[str, str | None]:
-    """The columns that a file's folders name below the one that was given, as in lang=en/part-0.parquet."""
-    given = locate(path).path
-    if not place.path.startswith(given.rstrip("/") + "/"):
-        given = before_magic(given)
-    folders = place.path.removeprefix(given.rstrip("/")).split("/")[:-1]
-    pairs = (folder.partition("=") for folder in folders if "=" in folder)
+def how_read(format: Format, conf: CorpusConf) -> dict:
+    """What of a config decides what is found in files, as JSON has it."""
     return {
-        unquote(name): None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value) for name, _, value in pairs
+        "format": format.name,
+        "columns": [[column.name, column.kind] for column in conf.text_columns + conf.value_columns],
+        "template": conf.template,
+        "on_bad_row": str(conf.on_bad_row),
+        "dialect": asdict(conf.dialect),
     }
 
 
-def _read(
-    place: Place, format: str, fields: Fields, size: int, keys: dict[str, str | None], digest=None, seen=None
-) -> Iterator[TextRows]:
-    columns = fields.text_columns + fields.value_columns
-    inside = [column for column in columns if column.name not in keys]
-    if not inside:
-        raise UserError(
-            f"{place}: every column that was asked for is in the names of its folders; expected a text too."
-        )
-    first, seen = 0, {} if seen is None else seen
-    for rows in read_rows(place, format, inside, size, digest, fields.dialect, seen):
-        held = iter(rows.arrays)
-        arrays = [
-            pa.array([keys[column.name]] * len(rows), pa.string()) if column.name in keys else next(held)
-            for column in columns
-        ]
-        texts, values = arrays[: len(fields.text_columns)], arrays[len(fields.text_columns) :]
-        text = texts[0] if fields.template is None else fill(fields.template, fields.text_columns, texts)
-        made = TextRows(text, values, rows.lines, dict(rows.reasons))
-        try:
-            judged = judge(place, fields.on_bad_row, made, rows, first)
-        except UserError:
-            if seen:
-                # A name that no object has so far is the cause of a text that is null.
-                _check_text_key(place, fields, seen, keys)
-            raise
-        yield judged
-        first += len(rows)
-
-
-@dataclass(frozen=True)
-class _Scan:
-    """What was found when a file was read through."""
-
-    source: Source
-    # For each value column the types of its values, in the order in which they came.
-    types: list[list[pa.DataType]]
-    # Of JSON Lines: the keys of its objects.
-    seen: dict[str, None]
-
-
-def _scan(place: Place, format: str, fields: Fields, keys: dict[str, str | None], counter: RepeatCounter) -> _Scan:
-    """Read a file through: its rows, nulls and digest, and the types of each of its values.
-
-    `counter` is shown its texts.
-    """
-    size, modified = stamp(place)
-    types: list[dict[pa.DataType, None]] = [{} for _ in fields.value_columns]
-    rows = nulls = 0
-    digest, seen = hashlib.sha256(), {}
-    for chunk in _read(place, format, fields, SCAN, keys, digest, seen):
-        rows += len(chunk)
-        nulls += chunk.texts.null_count
-        counter.add(chunk.texts.to_pylist())
-        for i, (found, values) in enumerate(zip(types, chunk.values)):
-            is_id = i == 0 and fields.id_column is not None
-            found[id_type_of_strings(values) if is_id and format in DELIMITERS else _type_of(values, format)] = None
-    sha256 = digest.hexdigest() if format in LINE_FORMATS else stream.sha256(place)
-    return _Scan(Source(place, size, modified, rows, nulls, sha256, keys), [list(found) for found in types], seen)
-
-
-def _type_of(values: pa.Array, format: str) -> pa.DataType:
-    return of_json(values) if format == "jsonl" else readable(values)
-
-
-def _check_keys(fields: Fields, scans: list[_Scan]) -> None:
-    """Any object of JSON Lines may leave a key out: its value is null there.
-
-    Raises:
-        UserError: a file no object of which has the text, or a key that no object of the corpus has.
-    """
-    scans = [scan for scan in scans if scan.seen]
-    for scan in scans:
-        _check_text_key(scan.source.place, fields, scan.seen, scan.source.keys)
-    for name in dict.fromkeys(column.name for column in fields.text_columns + fields.value_columns):
-        if scans and not any(name in scan.seen or name in scan.source.keys for scan in scans):
-            raise missing(scans[0].source.place, list(scans[0].seen), name)
-
-
-def _check_text_key(place: Place, fields: Fields, seen: dict[str, None], keys: dict[str, str | None]) -> None:
-    """Raises UserError for JSON Lines none of whose objects has a text."""
-    names = [column.name for column in fields.text_columns]
-    if not any(name in seen or name in keys for name in names):
-        raise missing(place, list(seen), names[0])
-
-
-def _check_values(format: str, fields: Fields, scans: list[_Scan], types: list[pa.DataType]) -> None:
-    """Read the columns again whose type differs from that of the corpus: a date may be too far away for nanoseconds, or
-    for the milliseconds that Parquet makes of seconds.
-
-    Raises:
-        UserError: a value that the type of the whole corpus cannot hold.
-    """
-    if format in LINE_FORMATS:
-        return
-    for scan in scans:
-        for column, found, kind in zip(fields.value_columns, scan.types, types):
-            if column.name in scan.source.keys or all(pa.types.is_null(one) or one == kind for one in found):
-                continue
-            for rows in read_rows(scan.source.place, format, [column], SCAN):
-                cast(rows.arrays[0], kind, scan.source.place)
-
-
-def _check_unchanged(source: Source) -> None:
-    if stamp(source.place) != (source.bytes, source.modified):
-        raise _changed(source.place, "its size or its time of change is another")
-
-
-def _changed(place: Place, what: str) -> UserError:
-    return UserError(
-        f"{place} has changed since it was opened: {what}. Run the step again on files that stay as they are."
-    )
-
-
-def read_columns(place: Place, format: str, columns: list[str], size: int) -> Iterator[list[pa.Array]]:
-    """Stream columns of a file, at most `size` rows at a time; the first column holds strings.
-
-    Raises:
-        UserError: what cannot be read, with file and line.
-    """
-    first = 0
-    asked = [Column(name, "value" if i else "string") for i, name in enumerate(columns)]
-    for rows in read_rows(place, format, asked, size):
-        for row, reason in sorted(rows.reasons.items()):
-            where = f"line {rows.lines[row].as_py()}" if rows.lines is not None else f"row {first + row + 1}"
-            raise UserError(f"{place} {where}: {reason}. {advice(place, reason)}".strip())
-        first += len(rows)
-        yield rows.arrays
+def digest_of(found: dict) -> str:
+    """SHA-256 of findings, which shows whether a note of them is damaged."""
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()

@@ -1,13 +1,25 @@
-"""Rows of a file, whatever its format: which columns are asked for, and what became of them. Knows neither MLflow nor Hydra."""
+"""Rows of a file of any format: the columns asked for, and what was read of them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from steps.common.errors import UserError
 from steps.common.storage.place import Place
+
+
+class Kind(StrEnum):
+    """What the values of a file are."""
+
+    # Lines of strings: a column of ids that are all integers is int64.
+    cells = "cells"
+    # Lines of JSON values; any object may leave a key out.
+    objects = "objects"
+    # Columns of Arrow's types.
+    columns = "columns"
 
 
 @dataclass(frozen=True)
@@ -23,6 +35,23 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """A place in a file where reading can begin.
+
+    row: number of the first row there, from 0. position: bytes before it in a file of lines, else its record batches or
+    stripes. lines: lines before it, in a file of lines.
+    """
+
+    row: int
+    position: int
+    lines: int = 0
+
+
+# Where every file can be read from.
+BEGINNING = Mark(0, 0)
+
+
+@dataclass(frozen=True)
 class Rows:
     """Some rows of a file, an array for each column asked for. A bad row has null for what could not be read."""
 
@@ -31,13 +60,19 @@ class Rows:
     lines: pa.Array | None = None
     # Position -> what is wrong with the row.
     reasons: dict[int, str] = field(default_factory=dict)
+    # Where the row after these can be read; None where reading has to begin before it.
+    next: Mark | None = None
 
     def __len__(self) -> int:
         return len(self.arrays[0])
 
+    def where(self, row: int, first: int) -> str:
+        """Where in its file one of these rows is, for an error; `first` is the number of the first of them there."""
+        return f"line {self.lines[row].as_py()}" if self.lines is not None else f"row {first + row + 1}"
+
 
 def position(place: Place | str, names: list[str], wanted: str) -> int:
-    """Where a column stands.
+    """The index of a column.
 
     Raises:
         UserError: it is not there, or more than once.

@@ -1,14 +1,15 @@
 """The texts of the sample corpus."""
 
-from steps.common.corpus import corpus
+from steps.common.corpus.readers import find_format, read_columns
 from steps.common.project import SAMPLE_CORPUS
 from steps.common.storage.place import locate
 
 
 def sample_topics() -> tuple[list[str], list[str]]:
     """The texts of the sample corpus, and the topic of each."""
-    texts, topics = [], []
-    for columns in corpus.read_columns(locate(SAMPLE_CORPUS), "csv", ["text", "topic"], 1000):
+    texts: list[str] = []
+    topics: list[str] = []
+    for columns in read_columns(locate(SAMPLE_CORPUS), find_format("csv"), ["text", "topic"], 1000):
         texts += columns[0].to_pylist()
         topics += columns[1].to_pylist()
     return texts, topics

@@ -1,14 +1,15 @@
 """Which columns of a corpus make a text, and what becomes of a row without one."""
 
 import string
-from dataclasses import dataclass
+from collections.abc import Generator
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from steps.common.corpus.readers.csv import advice
-from steps.common.corpus.readers.lines import Dialect
-from steps.common.corpus.rows import Column, Rows, null_like
+from steps.common.corpus.conf import CorpusConf, OnBadRow, Quoting, template_columns
+from steps.common.corpus.readers.format import Format, Request
+from steps.common.corpus.rows import Column, Mark, missing, null_like
 from steps.common.errors import UserError
 from steps.common.storage.place import Place
 
@@ -22,85 +23,108 @@ RESERVED = (*OUTPUT_COLUMNS, LINE, REASON)
 
 
 @dataclass(frozen=True)
-class Fields:
-    """Which columns of a corpus make a row, and what becomes of a row that has no text to embed.
-
-    on_bad_row: "null" keeps its place, "error" refuses it, "auto" keeps the place of a null text and refuses the rest.
-    """
-
-    text_column: str
-    id_column: str | None
-    template: str | None
-    keep_columns: tuple[str, ...]
-    on_bad_row: str
-    dialect: Dialect = Dialect()
-
-    @property
-    def text_columns(self) -> list[Column]:
-        if self.template is None:
-            return [Column(self.text_column, "string")]
-        return [Column(name, "text") for name in template_columns(self.template)]
-
-    @property
-    def value_columns(self) -> list[Column]:
-        ids = [Column(self.id_column, "id")] if self.id_column is not None else []
-        return ids + [Column(name) for name in self.keep_columns]
-
-
-def check_fields(fields: Fields, format: str, place: Place, keys: dict[str, str | None]) -> None:
-    if format == "text":
-        kept = [name for name in fields.keep_columns if name not in keys]
-        for key, given in (("id_column", fields.id_column), ("template", fields.template), ("keep_columns", kept)):
-            if given:
-                raise UserError(
-                    f"a text file has no columns, so corpus.{key}={given} cannot be read from {place}; leave it out to number the lines."
-                )
-    taken = [name for name in fields.keep_columns if name in RESERVED]
-    if taken:
-        raise UserError(
-            f"corpus.keep_columns names {taken[0]!r}, which is a name of the project's own ({', '.join(RESERVED)}). Rename the column, or leave it out."
-        )
-    if len(set(fields.keep_columns)) < len(fields.keep_columns):
-        raise UserError(f"corpus.keep_columns names a column twice: {', '.join(fields.keep_columns)}.")
-    if fields.template is not None:
-        template_columns(fields.template)
-
-
-def template_columns(template: str) -> list[str]:
-    """The columns that a template names, each once.
-
-    Raises:
-        UserError: a template that names none, or holds more than names in braces.
-    """
-    try:
-        parts = list(string.Formatter().parse(template))
-    except ValueError as error:
-        raise UserError(
-            f"corpus.template={template!r} cannot be read: {error}. Write column names in braces, as in '{{title}}. {{body}}', and {{{{ for a brace itself."
-        ) from None
-    names = [name for _, name, _, _ in parts if name is not None]
-    odd = [name for _, name, spec, conversion in parts if name is not None and (not name or spec or conversion)]
-    if odd or not names:
-        raise UserError(
-            f"corpus.template={template!r} {'names no column' if not names else 'holds more than column names in its braces'}; expected something like '{{title}}. {{body}}'."
-        )
-    return list(dict.fromkeys(names))
-
-
-@dataclass(frozen=True)
 class TextRows:
-    """Rows of a file whose text is made, and judged."""
+    """Rows of a file with their texts, null where there is none to embed, and the values of the other columns."""
 
     texts: pa.Array
     values: list[pa.Array]
     lines: pa.Array | None
+    # Position -> why the row has no text.
     reasons: dict[int, str]
+    next: Mark | None
 
     def __len__(self) -> int:
         return len(self.texts)
 
 
-def fill(template: str, columns: list[Column], arrays: list[pa.Array]) -> pa.Array:
+def check_conf(conf: CorpusConf, format: Format, place: Place, keys: dict[str, str | None]) -> None:
+    """See that a corpus of some format can be read as a config says.
+
+    Args:
+        place: one of its files.
+        keys: columns that the folders of that file name.
+
+    Raises:
+        UserError: a setting that cannot be used.
+    """
+    if format.delimiter is None and (conf.delimiter is not None or conf.quoting != Quoting.csv):
+        given = f"delimiter={conf.delimiter}" if conf.delimiter is not None else f"quoting={conf.quoting}"
+        raise UserError(
+            f"corpus.{given} is for CSV and TSV, but the corpus is {format.name}. Leave it out, or give corpus.format."
+        )
+    delimiter = conf.dialect.delimiter
+    if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
+        raise UserError(
+            f"corpus.delimiter is {conf.delimiter!r}; expected one character that is no quote and no line end, or tab."
+        )
+    asked = {
+        ("id_column" if column.kind == "id" else "keep_columns"): column.name
+        for column in conf.value_columns
+        if column.kind == "id" or column.name not in keys
+    }
+    asked |= {"template": conf.template} if conf.template is not None else {}
+    if asked and not format.has_columns:
+        key, value = next(iter(asked.items()))
+        raise UserError(
+            f"a {format.name} file has no columns, so corpus.{key}={value} cannot be read from {place}; leave it out to number the lines."
+        )
+    kept = [column.name for column in conf.value_columns if column.kind != "id"]
+    taken = next((name for name in kept if name in RESERVED), None)
+    if taken is not None:
+        raise UserError(
+            f"corpus.keep_columns names {taken!r}, which is reserved for the output's own column ({', '.join(RESERVED)}). Rename the column, or leave it out."
+        )
+    if len(set(kept)) < len(kept):
+        raise UserError(f"corpus.keep_columns names a column twice: {', '.join(kept)}.")
+    if conf.template is not None:
+        template_columns(conf.template)
+
+
+def read_texts(request: Request, format: Format, conf: CorpusConf, keys: dict[str, str | None]) -> Generator[TextRows]:
+    """Stream the rows of a file.
+
+    Args:
+        request: without columns: they follow from `conf`.
+        keys: columns that the file's folders name, and their values.
+
+    Raises:
+        UserError: a file that cannot be read, or a row that `conf.on_bad_row` refuses.
+    """
+    place, columns = request.place, conf.text_columns + conf.value_columns
+    inside = [column for column in columns if column.name not in keys]
+    if not inside:
+        raise UserError(
+            f"{place}: every column that was asked for comes from the names of its folders; expected the text in the file."
+        )
+    seen = {} if request.keys is None else request.keys
+    first = request.first
+    for rows in format.read(replace(request, columns=inside, keys=seen)):
+        held = iter(rows.arrays)
+        arrays = [
+            pa.array([keys[column.name]] * len(rows), pa.string()) if column.name in keys else next(held)
+            for column in columns
+        ]
+        texts, values = arrays[: len(conf.text_columns)], arrays[len(conf.text_columns) :]
+        text = texts[0] if conf.template is None else _fill(conf.template, conf.text_columns, texts)
+        reasons = _find_reasons(text, rows.reasons, conf.on_bad_row)
+        refused = _find_refused(rows.reasons, reasons, conf.on_bad_row)
+        if refused is not None:
+            if seen:
+                # Where no object so far has the text's key, that is why the text is null: say so.
+                check_text_key(place, conf, seen, keys)
+            raise _refuse(place, format, reasons[refused], rows.where(refused, first))
+        yield TextRows(null_like(text, reasons) if reasons else text, values, rows.lines, reasons, rows.next)
+        first += len(rows)
+
+
+def check_text_key(place: Place, conf: CorpusConf, seen: dict[str, None], keys: dict[str, str | None]) -> None:
+    """Raises UserError for a file none of whose objects has a text; `seen` are their keys."""
+    names = [column.name for column in conf.text_columns]
+    if not any(name in seen or name in keys for name in names):
+        raise missing(place, list(seen), names[0])
+
+
+def _fill(template: str, columns: list[Column], arrays: list[pa.Array]) -> pa.Array:
     """A text for each row: null where all its columns are null."""
     names = [column.name for column in columns]
     parts = [(literal, name) for literal, name, _, _ in string.Formatter().parse(template)]
@@ -112,32 +136,30 @@ def fill(template: str, columns: list[Column], arrays: list[pa.Array]) -> pa.Arr
     return pa.array(texts, pa.string())
 
 
-def judge(place: Place, on_bad_row: str, made: TextRows, rows: Rows, first: int) -> TextRows:
-    """Give every row without a text to embed its reason, and take its text away.
-
-    Raises:
-        UserError: a row that `on_bad_row` refuses.
-    """
-    reasons = made.reasons
-    broken = sorted(reasons)
-    if made.texts.null_count:
-        for row in pc.indices_nonzero(pc.is_null(made.texts)).to_pylist():
+def _find_reasons(texts: pa.Array, broken: dict[int, str], on_bad_row: OnBadRow) -> dict[int, str]:
+    """Why rows have no text to embed, by their position; `broken` are those that could not be read."""
+    reasons = dict(broken)
+    if texts.null_count:
+        for row in pc.indices_nonzero(pc.is_null(texts)).to_pylist():
             reasons.setdefault(row, "null")
-    if on_bad_row != "auto":
-        # Lengths before and after, so that the texts themselves are not gone through one by one.
-        blank = pc.equal(pc.binary_length(pc.utf8_trim_whitespace(made.texts)), 0)
-        for row in pc.indices_nonzero(pc.fill_null(blank, False)).to_pylist():
-            reasons.setdefault(row, "only white space" if made.texts[row].as_py() else "empty")
-        for row in pc.indices_nonzero(pc.fill_null(pc.match_substring(made.texts, "\0"), False)).to_pylist():
-            reasons.setdefault(row, "with a NUL character, as broken text has")
-    refused = broken if on_bad_row == "auto" else sorted(reasons) if on_bad_row == "error" else []
-    if refused:
-        raise _refusal(place, refused[0], reasons[refused[0]], rows, first)
-    return TextRows(null_like(made.texts, reasons), made.values, made.lines, reasons) if reasons else made
+    if on_bad_row == OnBadRow.keep_nulls:
+        return reasons
+    # Lengths before and after, so that the texts themselves are not gone through one by one.
+    blank = pc.equal(pc.binary_length(pc.utf8_trim_whitespace(texts)), 0)
+    for row in pc.indices_nonzero(pc.fill_null(blank, False)).to_pylist():
+        reasons.setdefault(row, "only white space" if texts[row].as_py() else "empty")
+    for row in pc.indices_nonzero(pc.fill_null(pc.match_substring(texts, "\0"), False)).to_pylist():
+        reasons.setdefault(row, "with a NUL character, as broken text has")
+    return reasons
 
 
-def _refusal(place: Place, row: int, reason: str, rows: Rows, first: int) -> UserError:
-    where = f"line {rows.lines[row].as_py()}" if rows.lines is not None else f"row {first + row + 1}"
+def _find_refused(broken: dict[int, str], reasons: dict[int, str], on_bad_row: OnBadRow) -> int | None:
+    """The first row that may not stay."""
+    refused = {OnBadRow.keep_nulls: broken, OnBadRow.keep_all: {}, OnBadRow.refuse_all: reasons}[on_bad_row]
+    return min(refused, default=None)
+
+
+def _refuse(place: Place, format: Format, reason: str, where: str) -> UserError:
     what = f"the text is {reason}" if reason.startswith(("null", "empty", "only ", "with a NUL")) else reason
-    remedy = " ".join(filter(None, [advice(place, reason), "corpus.on_bad_row=null keeps the place of such rows."]))
-    return UserError(f"{place} {where}: {what}. {remedy}")
+    remedy = "corpus.on_bad_row=keep_all keeps such rows, with a null embedding."
+    return UserError(" ".join(filter(None, [f"{place} {where}: {what}.", format.advise(place, reason), remedy])))

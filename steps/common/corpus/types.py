@@ -4,6 +4,7 @@ import functools
 import io
 import itertools
 import re
+from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
@@ -11,9 +12,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import types
 
-from steps.common.corpus.readers.formats import DELIMITERS
-from steps.common.errors import UserError
-from steps.common.storage.place import Place, first_line, shortened
+from steps.common.corpus.rows import Column, Kind
+from steps.common.errors import UserError, clip, first_line
+from steps.common.storage.place import Place
 
 # A number that is written as itself: no leading zero, no plus sign, few enough digits for int64 whatever they are.
 CANONICAL_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
@@ -29,6 +30,96 @@ UNITS = ("s", "ms", "us", "ns")
 
 # Most digits of each decimal.
 DECIMALS = {32: (9, pa.decimal32), 64: (18, pa.decimal64), 128: (38, pa.decimal128), 256: (76, pa.decimal256)}
+
+# The type of a whole column
+
+
+def id_type_of_strings(values: pa.Array) -> pa.DataType:
+    """int64 when every id is a number written as itself, so that '007' stays '007'."""
+    known = values.drop_null().to_pylist()
+    return pa.int64() if all(CANONICAL_INTEGER.fullmatch(value) for value in known) else pa.string()
+
+
+def common_type(found: list[tuple[pa.DataType, Place]], kind: Kind, column: Column) -> pa.DataType:
+    """The one type that holds all values of a column exactly. Ids in cells that are not all numbers are strings.
+
+    Args:
+        found: types of its values, each with a file that holds values of it.
+        kind: what the values of the files are.
+
+    Raises:
+        UserError: values that share none, or one that Parquet cannot hold.
+    """
+    known: dict[pa.DataType, Place] = {}
+    for one, place in found:
+        if not types.is_null(one):
+            known.setdefault(one, place)
+    if len(known) > 1 and kind is Kind.cells:
+        return pa.string()
+    _check_mergeable(known, kind, column)
+    # Also the nulls of files that give them no type: the common type has to hold them.
+    common = functools.reduce(merge, dict.fromkeys(one for one, _ in found) or [pa.null()])
+    if types.is_null(common):
+        return pa.string()
+    key = "corpus.id_column" if column.kind == "id" else "corpus.keep_columns"
+    if _is_empty_struct(common):
+        raise UserError(
+            f"column {column.name!r} of {found[0][1]} holds nothing but empty objects, which no Parquet file can. Leave it out of {key}."
+        )
+    for one in dict.fromkeys([*known, common]):
+        reason = None if _is_empty_struct(one) else why_not_parquet(one)
+        if reason is not None:
+            raise UserError(
+                f"column {column.name!r} is {clip(one, 300)} in {known.get(one, found[0][1])}, which Parquet cannot hold ({reason}). Write it as another type, or leave it out of {key}."
+            )
+    return stored(common)
+
+
+def _check_mergeable(known: dict[pa.DataType, Place], kind: Kind, column: Column) -> None:
+    """Raises UserError for two types that share none. All pairs, so that the order of the files decides nothing."""
+    is_id = column.kind == "id"
+    for (a, first), (b, second) in itertools.combinations(known.items(), 2):
+        if merge(a, b) is not None and not (is_id and _family(a) != _family(b)):
+            continue
+        one, other = (clip(to_json(one) if kind is Kind.objects else one, 300) for one in (a, b))
+        where = f"{one} in {first} and {other} in {second}" if first != second else f"{one} and {other} in {first}"
+        key = "corpus.id_column" if is_id else "corpus.keep_columns"
+        raise UserError(
+            f"column {column.name!r} is {where}: several types, and none holds every {'id as it is' if is_id else 'value exactly'}. Write the column as one type, or as strings, or leave it out of {key}."
+        )
+
+
+def cast(values: pa.Array, kind: pa.DataType, place: Place) -> pa.Array:
+    """Values of a file as the type that the column has in the whole corpus.
+
+    Raises:
+        UserError: a value that it cannot hold.
+    """
+    if values.type == kind:
+        return values
+    if types.is_null(values.type):
+        return pa.nulls(len(values), kind)
+    try:
+        return values.cast(kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise UserError(
+            f"{place} holds a value that {kind}, the type of its column in the whole corpus, cannot hold: {first_line(error)}. Write the files with one type."
+        ) from None
+
+
+def _is_empty_struct(kind: pa.DataType) -> bool:
+    if types.is_struct(kind):
+        return not kind.num_fields or any(_is_empty_struct(field.type) for field in kind)
+    return types.is_nested(kind) and any(_is_empty_struct(kind.field(i).type) for i in range(kind.num_fields))
+
+
+def _family(kind: pa.DataType) -> str:
+    """What kind of thing an id is: 1 and 1.0 are two, whatever type both could be written in."""
+    families = {"integer": types.is_integer, "float": types.is_floating, "decimal": types.is_decimal}
+    return next((name for name, belongs in families.items() if belongs(kind)), "other")
+
+
+# The type that holds the values of two
 
 
 def merge(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
@@ -48,8 +139,8 @@ def merge(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
 
 
 def with_nulls(kind: pa.DataType) -> pa.DataType:
-    """The type for values of which some are null: plain lists for fixed-size ones (see `readable`), also in structs, and
-    fields that may be null."""
+    """The type for values that may be null: with plain lists for fixed-size ones (see `readable`), also in structs, and
+    with nullable fields."""
     if types.is_fixed_size_list(kind) or _is_tensor(kind):
         return pa.list_((kind.storage_type if _is_tensor(kind) else kind).value_field)
     if types.is_struct(kind):
@@ -59,17 +150,6 @@ def with_nulls(kind: pa.DataType) -> pa.DataType:
 
 def _nullable(field: pa.Field) -> pa.Field:
     return field.with_type(with_nulls(field.type)).with_nullable(True)
-
-
-def family(kind: pa.DataType) -> str:
-    """What kind of thing an id is: 1 and 1.0 are two, whatever type both could be written in."""
-    if types.is_integer(kind):
-        return "integer"
-    if types.is_floating(kind):
-        return "float"
-    if types.is_decimal(kind):
-        return "decimal"
-    return "other"
 
 
 def _integers(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
@@ -115,7 +195,7 @@ def _decimals(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
     return next((make(precision, scale) for make in makers), None)
 
 
-def _is_string(kind: pa.DataType) -> bool:
+def is_string(kind: pa.DataType) -> bool:
     return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
 
 
@@ -125,7 +205,7 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 
 def _strings(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
-    if not (_is_string(a) and _is_string(b)):
+    if not (is_string(a) and is_string(b)):
         return None
     return pa.large_string() if pa.large_string() in (a, b) else pa.string()
 
@@ -199,6 +279,26 @@ def _lists(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
     return pa.large_list(item) if large else pa.list_(item)
 
 
+# Types that are made of others
+
+
+def _rebuild(kind: pa.DataType, change: Callable[[pa.DataType], pa.DataType]) -> pa.DataType:
+    """A type with the types in it changed."""
+
+    def changed(field: pa.Field) -> pa.Field:
+        return field.with_type(change(field.type))
+
+    if types.is_struct(kind):
+        return pa.struct([changed(field) for field in kind])
+    if types.is_map(kind):
+        return pa.map_(change(kind.key_type), changed(kind.item_field))
+    if types.is_fixed_size_list(kind):
+        return pa.list_(changed(kind.value_field), kind.list_size)
+    if types.is_list(kind):
+        return pa.list_(changed(kind.value_field))
+    return pa.large_list(changed(kind.value_field)) if types.is_large_list(kind) else kind
+
+
 def of_json(values: pa.Array) -> pa.DataType:
     """The type of values of JSON, whose integers are int32 here where a double keeps all of them exactly.
 
@@ -217,11 +317,7 @@ def of_json(values: pa.Array) -> pa.DataType:
 
 def to_json(kind: pa.DataType) -> pa.DataType:
     """The type that values of JSON are written with: `of_json` undone."""
-    if types.is_int32(kind):
-        return pa.int64()
-    if types.is_struct(kind):
-        return pa.struct([pa.field(field.name, to_json(field.type)) for field in kind])
-    return pa.list_(to_json(kind.value_type)) if types.is_list(kind) else kind
+    return pa.int64() if types.is_int32(kind) else _rebuild(kind, to_json)
 
 
 def readable(values: pa.Array, absent: bool = False) -> pa.DataType:
@@ -257,19 +353,7 @@ def stored(kind: pa.DataType) -> pa.DataType:
     """The type that Parquet gives a type's values: it has no timestamps in seconds, and milliseconds reach less far."""
     if types.is_timestamp(kind) and kind.unit == "s":
         return pa.timestamp("ms", kind.tz)
-    if types.is_struct(kind):
-        return pa.struct([_stored(field) for field in kind])
-    if types.is_map(kind):
-        return pa.map_(stored(kind.key_type), _stored(kind.item_field))
-    if types.is_fixed_size_list(kind):
-        return pa.list_(_stored(kind.value_field), kind.list_size)
-    if types.is_list(kind):
-        return pa.list_(_stored(kind.value_field))
-    return pa.large_list(_stored(kind.value_field)) if types.is_large_list(kind) else kind
-
-
-def _stored(field: pa.Field) -> pa.Field:
-    return field.with_type(stored(field.type))
+    return _rebuild(kind, stored)
 
 
 def _has_view(kind: pa.DataType) -> bool:
@@ -311,70 +395,3 @@ def why_not_parquet(kind: pa.DataType) -> str | None:
     except (pa.ArrowException, OSError) as error:
         return first_line(error)
     return None if merge(found, kind) is not None else f"it comes back as {found}"
-
-
-def id_type_of_strings(values: pa.Array) -> pa.DataType:
-    """int64 when every id is a number written as itself, so that '007' stays '007'."""
-    known = values.drop_null().to_pylist()
-    return pa.int64() if all(CANONICAL_INTEGER.fullmatch(value) for value in known) else pa.string()
-
-
-def common_type(found: list[tuple[pa.DataType, Place]], format: str, name: str, *, is_id: bool) -> pa.DataType:
-    """The one type that holds all values of a column exactly. Ids of CSV files that are not all numbers are strings.
-
-    Args:
-        found: types of its values, each with a file that has such.
-
-    Raises:
-        UserError: values that share none, or one that Parquet cannot hold.
-    """
-    known: dict[pa.DataType, Place] = {}
-    for kind, place in found:
-        if not pa.types.is_null(kind):
-            known.setdefault(kind, place)
-    key = "corpus.id_column" if is_id else "corpus.keep_columns"
-    if len(known) > 1 and format in DELIMITERS:
-        return pa.string()
-    # All pairs, so that the order of the files decides nothing.
-    for (a, first), (b, second) in itertools.combinations(known.items(), 2):
-        if merge(a, b) is None or (is_id and family(a) != family(b)):
-            one, other = (to_json(kind) if format == "jsonl" else kind for kind in (a, b))
-            one, other = shortened(str(one)), shortened(str(other))
-            where = f"{one} in {first} and {other} in {second}" if first != second else f"{one} and {other} in {first}"
-            raise UserError(
-                f"column {name!r} is {where}: several types, of which none keeps every {'id as it is' if is_id else 'value exactly'}. Write them all as one, or as strings, or leave it out of {key}."
-            )
-    # Nulls of files that know no type too: what they stand beside has to hold them.
-    common = functools.reduce(merge, dict.fromkeys(kind for kind, _ in found) or [pa.null()])
-    if pa.types.is_null(common):
-        return pa.string()
-    if _is_empty_struct(common):
-        raise UserError(
-            f"column {name!r} of {found[0][1]} holds nothing but empty objects, which no Parquet file can. Leave it out of {key}."
-        )
-    for kind in dict.fromkeys([*known, common]):
-        reason = None if _is_empty_struct(kind) else why_not_parquet(kind)
-        if reason is not None:
-            raise UserError(
-                f"column {name!r} is {shortened(str(kind))} in {known.get(kind, found[0][1])}, which Parquet cannot hold ({reason}). Write it as another type, or leave it out of {key}."
-            )
-    return stored(common)
-
-
-def _is_empty_struct(kind: pa.DataType) -> bool:
-    if pa.types.is_struct(kind):
-        return not kind.num_fields or any(_is_empty_struct(field.type) for field in kind)
-    return pa.types.is_nested(kind) and any(_is_empty_struct(kind.field(i).type) for i in range(kind.num_fields))
-
-
-def cast(values: pa.Array, kind: pa.DataType, place: Place) -> pa.Array:
-    if values.type == kind:
-        return values
-    if pa.types.is_null(values.type):
-        return pa.nulls(len(values), kind)
-    try:
-        return values.cast(kind)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise UserError(
-            f"a value of {place} is not of the type {kind} that the column has in the whole corpus: {first_line(error)}. Write the files with one type."
-        ) from None

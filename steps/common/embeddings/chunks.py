@@ -1,4 +1,4 @@
-"""A long text as overlapping pieces that a model can read whole. Knows neither MLflow nor Hydra."""
+"""A long text as overlapping pieces that a model can read whole."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import tokenizers
 
+from steps.common.backends.tokens import without_limits
 from steps.common.errors import UserError
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import InputModule
 
 
 def chunk_room(fast: tokenizers.Tokenizer, prompt: str, limit: int | None, overlap: int) -> int | None:
@@ -30,14 +32,6 @@ def chunk_room(fast: tokenizers.Tokenizer, prompt: str, limit: int | None, overl
     return room
 
 
-def without_limits(fast: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
-    """A copy of a tokenizer that neither pads nor truncates."""
-    fast = tokenizers.Tokenizer.from_str(fast.to_str())
-    fast.no_padding()
-    fast.no_truncation()
-    return fast
-
-
 class Chunker:
     """Cuts texts into windows of tokens, at the beginnings of words where it can.
 
@@ -45,7 +39,7 @@ class Chunker:
     the model reads.
     """
 
-    def __init__(self, model: SentenceTransformer, prompt: str | None, overlap: int):
+    def __init__(self, model: SentenceTransformer | InputModule, prompt: str | None, overlap: int):
         """
         Args:
             overlap: tokens that a piece has in common with the one before it.
@@ -65,23 +59,23 @@ class Chunker:
 
     def split(self, texts: Sequence[str]) -> list[list[str]]:
         """The pieces of each text; a text that the model reads whole is its own one piece."""
-        if self._room is None:
+        limit, room = self._limit, self._room
+        if limit is None or room is None:
             return [[text] for text in texts]
         counts = self._count(texts)
-        return [[text] if count <= self._limit else self._cut(text) for text, count in zip(texts, counts)]
+        return [[text] if count <= limit else self._cut(text, limit, room) for text, count in zip(texts, counts)]
 
     def _count(self, texts: Sequence[str]) -> list[int]:
         return [len(e.ids) for e in self._fast.encode_batch_fast([self._prompt + text for text in texts])]
 
-    def _cut(self, text: str) -> list[str]:
+    def _cut(self, text: str, limit: int, room: int) -> list[str]:
         encoding = self._fast.encode(text, add_special_tokens=False)
         spans, words = encoding.offsets, encoding.word_ids
         starts = {i for i in range(1, len(words)) if words[i] is None or words[i] != words[i - 1]}
-        room = self._room
         while True:
             pieces = [text[a:b] for a, b in self._windows(spans, starts, room)]
             # A piece on its own may have another token at its edges than in its text.
-            excess = max(self._count(pieces)) - self._limit
+            excess = max(self._count(pieces)) - limit
             if excess <= 0 or room == 1:
                 return pieces
             room = max(1, room - excess)

@@ -1,15 +1,15 @@
-"""Vectors -> the files of a part, and back. Knows neither MLflow nor Hydra."""
+"""Vectors -> the files of a part."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from steps.common.storage.output import Output
 from steps.common.storage.place import locate
 from steps.common.storage.stream import sha256
 
@@ -41,9 +41,9 @@ class Part:
     bytes: int
     sha256: str
     # Where its rows stand in the corpus: file and row there, from 0, of the first and the last.
-    source: dict
+    source: dict[str, Any]
     # What was found in its rows: windows.Counts.
-    counts: dict
+    counts: dict[str, int]
     # What else belongs to it.
     beside: list[File] = field(default_factory=list)
 
@@ -203,37 +203,8 @@ class NpyPart:
         self._others.drop()
 
 
-WRITERS = {"parquet": ParquetPart, "npy": NpyPart}
-
-
-class VectorReader:
-    """The vectors of a finished part by row, read in passing: rows are asked for in growing order.
-
-    A row without a text is whatever stands in a matrix, or zeros.
-    """
-
-    def __init__(self, output: Output, part: Part, width: int):
-        self._batches = self._stream(output, part, width)
-        self._first, self._held = 0, np.empty((0, width))
-
-    @staticmethod
-    def _stream(output: Output, part: Part, width: int) -> Iterator[np.ndarray]:
-        with output.fetched(part.name) as path:
-            if part.name.endswith(ENDINGS["npy"]):
-                yield np.load(path, mmap_mode="r")
-                return
-            for batch in pq.ParquetFile(path).iter_batches(batch_size=ROW_GROUP, columns=["embedding"]):
-                column = batch.column("embedding")
-                values = column.drop_null().flatten().to_numpy(zero_copy_only=False)
-                matrix = np.zeros((len(column), width), values.dtype)
-                matrix[column.is_valid().to_numpy(zero_copy_only=False)] = values.reshape(-1, width)
-                yield matrix
-
-    def row(self, number: int) -> np.ndarray:
-        while number >= self._first + len(self._held):
-            self._first += len(self._held)
-            self._held = next(self._batches)
-        return self._held[number - self._first]
+# Output format -> what writes a part in it.
+WRITERS: dict[str, type[ParquetPart] | type[NpyPart]] = {"parquet": ParquetPart, "npy": NpyPart}
 
 
 def file_facts(path: Path, name: str) -> File:

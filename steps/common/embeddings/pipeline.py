@@ -1,6 +1,7 @@
-"""Corpus -> backend -> parts: where the reader, the encoder and the writer meet. Knows neither MLflow nor Hydra.
+"""Corpus -> backend -> parts: where the reader, the encoder and the writer meet.
 
-Three threads: one reads and tokenises the next window, this one computes, one writes the last.
+A part is a pure function of its rows, the job and the backend. Three threads make them: one reads and tokenises the next
+window, this one computes, one writes the last.
 """
 
 import contextlib
@@ -9,7 +10,7 @@ import logging
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
@@ -18,16 +19,20 @@ import pyarrow as pa
 from steps.common.backends import Backend
 from steps.common.corpus.corpus import Corpus
 from steps.common.embeddings import manifest as manifests
-from steps.common.embeddings.chunks import Chunker
-from steps.common.embeddings.encoder import Encoder, Options, prepare_all
-from steps.common.embeddings.parts import WRITERS, File, Part, embedding_schema, file_facts, part_stem
-from steps.common.embeddings.progress import Behind, Progress, ahead
-from steps.common.embeddings.windows import Counts, Embedded, Window, count, rejects_of, to_table
+from steps.common.embeddings import verify
+from steps.common.embeddings.encoder import embed_window, tokenize_windows
+from steps.common.embeddings.job import Job
+from steps.common.embeddings.parts import WRITERS, File, NpyPart, ParquetPart, Part, file_facts
+from steps.common.embeddings.progress import BackgroundWriter, Progress, prefetch
+from steps.common.embeddings.windows import Counts, Embedded, Window, count_window, find_rejects, to_table
 from steps.common.errors import UserError
 from steps.common.storage.output import Output
-from steps.common.vectors import STORED, check_dim, stored_width
 
 logger = logging.getLogger("steps")
+
+
+# Embeddings shown at the end.
+SAMPLES = 3
 
 
 @dataclass
@@ -46,8 +51,8 @@ class Result(Counts):
     ranges: np.ndarray | None = None
     parts: list[Part] = field(default_factory=list)
     rejects: File | None = None
-    sample_texts: list[str] = field(default_factory=list)
-    sample_embeddings: list[np.ndarray] = field(default_factory=list)
+    # Some texts that this encode has computed, each with its embedding.
+    samples: list[tuple[str, np.ndarray]] = field(default_factory=list)
 
     def metrics(self) -> dict[str, float]:
         """The metrics of an encode run: rows are those of the whole output, computed rows and rates those of this run, and
@@ -87,7 +92,7 @@ class Result(Counts):
         )
         return {name: getattr(self, name) for name in names} | {
             "ranges": None if self.ranges is None else self.ranges.tolist(),
-            "rejects": asdict(self.rejects) if self.rejects else None,
+            "rejects": self.rejects,
         }
 
 
@@ -98,13 +103,10 @@ def peak_rss_mb() -> float:
 
 
 def encode_corpus(
-    corpus: Corpus,
+    job: Job,
     backend: Backend,
     output: Output,
-    options: Options,
     *,
-    chunker: Chunker | None = None,
-    ranges: np.ndarray | None = None,
     before_part: Callable[[], None] = lambda: None,
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> Result:
@@ -114,111 +116,142 @@ def encode_corpus(
     is cut by the model, or by the chunker into pieces, and counted.
 
     Args:
-        ranges: what `int8` is scaled between, [2, dim].
         before_part: called before a finished part is put in its place; may raise.
         on_rows: told now and then how many rows are done in all.
 
     Raises:
-        UserError: `truncate_dim` is more than the model has, a corpus that has changed, or an output that cannot be written.
+        UserError: a corpus that has changed, or an output that cannot be written.
     """
-    check_dim(options.truncate_dim, backend.dim)
-    dim = options.truncate_dim or backend.dim
-    width = stored_width(dim, options.dtype)
-    schema = embedding_schema(
-        corpus.id_type,
-        width,
-        STORED[options.dtype],
-        keep_text=options.keep_text,
-        nulls=corpus.null_rows > 0,
-        chunks=options.row_per_chunk,
-        kept=corpus.keep_types,
-    )
-    result = Result(dim=dim, dtype=options.dtype, ranges=ranges)
-    encoder = Encoder(backend, options, chunker, ranges, width)
-    parts = -(-corpus.rows // options.rows_per_part)
-    stems = [part_stem(index, parts) for index in range(parts)]
-    finished = find_finished(output, stems, options.rows_per_part, corpus.rows)
-    there = sum(record["part"]["rows"] for record in finished.values())
+    finished = find_finished(job, output)
+    there = sum(len(job.rows_of(part)) for part in finished)
     if there:
-        logger.info("%d of %d rows are there already", there, corpus.rows)
+        logger.info("%d of %d rows are there already", there, job.corpus.rows)
+    missing = [part for part in range(job.parts) if part not in finished]
     start = time.perf_counter()
-    with (
-        Progress(corpus.rows, there) as progress,
-        PartSink(output, corpus, schema, width, options, before_part, backend.max_tokens) as sink,
-        Behind() as behind,
-        contextlib.closing(ahead(prepare_all(corpus, encoder, options, stems, finished))) as windows,
-    ):
-        for window in windows:
-            if window.stem in finished:
-                encoder.replay(window, output, manifests.part_from(finished[window.stem]["part"]))
-                progress.window_passed()
-            else:
-                embedded = encoder.embed(window, progress.advance)
-                behind.do(sink.write, window, embedded)
-                progress.window_done(window.batch.num_rows)
-            on_rows(progress.done)
-            give_back_memory()
-    result.padding_share = backend.padding_share
-    result.sample_texts, result.sample_embeddings = encoder.sample_texts, encoder.sample_embeddings
-    collect(output, stems, set(finished), corpus, result)
+    writer = PartWriter(job, output, backend.max_tokens, before_part)
+    with Progress(job.corpus.rows, there) as progress:
+        on_rows(progress.done)
+        samples = _make_parts(job, missing, backend, writer=writer, progress=progress, on_rows=on_rows)
+    result = collect_parts(job, output, finished)
+    result.samples, result.padding_share = samples, backend.padding_share
     result.seconds = time.perf_counter() - start
     return result
 
 
-def find_finished(output: Output, stems: list[str], rows_per_part: int, rows: int) -> dict[str, dict]:
-    """The records of parts that an earlier encode has finished, and that are what it says they are."""
-    finished = {}
-    for index, stem in enumerate(stems):
+def make_part(
+    job: Job, part: int, backend: Backend, output: Output, *, before_part: Callable[[], None] = lambda: None
+) -> Part:
+    """Make one part and its record, by its number from 0: in any order, in any process, with the same bytes.
+
+    Args:
+        before_part: called before the finished part is put in its place; may raise.
+
+    Raises:
+        UserError: a corpus that has changed, or an output that cannot be written.
+    """
+    writer = PartWriter(job, output, backend.max_tokens, before_part)
+    with Progress(len(job.rows_of(part))) as progress:
+        _make_parts(job, [part], backend, writer=writer, progress=progress)
+    return writer.made[0]
+
+
+def _make_parts(
+    job: Job,
+    parts: Sequence[int],
+    backend: Backend,
+    *,
+    writer: "PartWriter",
+    progress: Progress,
+    on_rows: Callable[[int], None] = lambda rows: None,
+) -> list[tuple[str, np.ndarray]]:
+    """Make parts, in growing order; the next window is read, across parts, while this one is computed. Returns samples."""
+    samples: list[tuple[str, np.ndarray]] = []
+    with (
+        writer,
+        BackgroundWriter() as background,
+        contextlib.closing(prefetch(tokenize_windows(job, backend, parts))) as windows,
+    ):
+        for ready in windows:
+            window = ready.window
+            embedded = embed_window(job, backend, ready, progress.advance)
+            background.do(writer.write, window, embedded)
+            samples += _first_rows(window, embedded, SAMPLES - len(samples))
+            progress.window_done(window.batch.num_rows)
+            on_rows(progress.done)
+            give_back_memory()
+    return samples
+
+
+def _first_rows(window: Window, embedded: Embedded, count: int) -> list[tuple[str, np.ndarray]]:
+    """Texts of a window, or pieces of them, each with its embedding."""
+    texts = window.texts
+    if embedded.pieces is not None:
+        texts = [piece for pieces in embedded.pieces[:count] for piece in pieces]
+    return [(text, vector.copy()) for text, vector in zip(texts[:count], embedded.vectors)]
+
+
+def find_finished(job: Job, output: Output) -> set[int]:
+    """The parts that an earlier encode has finished, and whose files are what their records say."""
+    finished = set()
+    for number in range(job.parts):
+        stem, rows = job.stem(number), job.rows_of(number)
         record = manifests.read_record(output, stem)
         if record is None:
             continue
-        part, first = manifests.part_from(record["part"]), index * rows_per_part
-        findings = manifests.check_files(output, part.files) or manifests.check_rows(output, part)
-        held = (part.name.partition(".")[0], part.first_row, part.rows)
-        if held != (stem, first, min(rows_per_part, rows - first)):
+        part = record.part
+        findings = manifests.check_files(output, part.files) or verify.check_rows(output, part)
+        if (part.name.partition(".")[0], part.first_row, part.rows) != (stem, rows.start, len(rows)):
             findings.append("its record is that of other rows")
         if part.counts.keys() != asdict(Counts()).keys():
             findings.append("its record counts something else")
         if findings:
             logger.warning("%s is encoded again: %s", stem, "; ".join(findings))
         else:
-            finished[stem] = record
+            finished.add(number)
     return finished
 
 
-def collect(output: Output, stems: list[str], resumed: set[str], corpus: Corpus, result: Result) -> None:
+def collect_parts(job: Job, output: Output, resumed: set[int]) -> Result:
     """Bring together what is known of every part, and check that each is what was written.
 
     Files are named where they are now: the corpus may have moved since a part was finished.
 
+    Args:
+        resumed: the parts that an earlier encode has finished.
+
     Raises:
-        UserError: one is not.
+        UserError: one is not what was written.
     """
-    for stem in stems:
-        record = manifests.read_record(output, stem)
-        if record is None:
-            raise UserError(f"output {output} has lost what was written there. Run the same command again to go on.")
-        part = manifests.part_from(record["part"])
+    corpus = job.corpus
+    result = Result(dim=job.dim, dtype=job.options.dtype, ranges=job.ranges)
+    for number in range(job.parts):
+        part = find_record(output, job.stem(number)).part
         part = replace(part, source=_span(corpus, part.first_row, part.first_row + part.rows - 1))
         counts = Counts(**part.counts)
         result.add(counts)
-        if stem in resumed:
+        if number in resumed:
             result.resumed_rows += part.rows
         else:
             result.own.add(counts)
         result.parts.append(part)
         result.written_rows += part.written_rows
-    rejects = (
-        _relocated(manifests.read_rejects(manifests.read_record(output, stem), corpus.id_type), corpus)
-        for stem in stems
-        if result.null_rows
-    )
+    records = (find_record(output, job.stem(number)) for number in range(job.parts) if result.null_rows)
+    rejects = (_relocated(record.read_rejects(corpus.id_type), corpus) for record in records)
     result.rejects = manifests.write_rejects(output, corpus.id_type, rejects)
     findings = manifests.check_files(output, result.files())
     if findings:
         raise UserError(
             f"output {output} was changed while it was written: {'; '.join(findings[:3])}. Run the same command again: those parts are encoded again."
         )
+    return result
+
+
+def find_record(output: Output, stem: str) -> manifests.PartRecord:
+    """The record of a part that is finished. Raises UserError where it is lost."""
+    record = manifests.read_record(output, stem)
+    if record is None:
+        raise UserError(f"output {output} has lost the record of {stem}. Run the same command again to go on.")
+    return record
 
 
 def _relocated(rejects: pa.Table, corpus: Corpus) -> pa.Table:
@@ -227,66 +260,66 @@ def _relocated(rejects: pa.Table, corpus: Corpus) -> pa.Table:
     return rejects.set_column(rejects.schema.get_field_index("file"), "file", files)
 
 
-class PartSink:
-    """Vectors -> parts in the output, each with its record. Used by one thread at a time."""
+class PartWriter:
+    """Embedded windows -> parts in the output, each with its record. Used by one thread at a time."""
 
-    def __init__(
-        self,
-        output: Output,
-        corpus: Corpus,
-        schema: pa.Schema,
-        width: int,
-        options: Options,
-        before_part: Callable[[], None],
-        max_tokens: int | None,
-    ):
-        self._output, self._corpus, self._schema, self._width = output, corpus, schema, width
-        self._options, self._before_part, self._max_tokens = options, before_part, max_tokens
-        self._writer = None
+    def __init__(self, job: Job, output: Output, max_tokens: int | None, before_part: Callable[[], None]):
+        """
+        Args:
+            max_tokens: longest text that the model reads.
+        """
+        self._job, self._output, self._max_tokens, self._before_part = job, output, max_tokens, before_part
+        self._writer: ParquetPart | NpyPart | None = None
+        self._counts = Counts()
+        self._rejects: list[pa.Table] = []
+        self.made: list[Part] = []
 
-    def __enter__(self) -> "PartSink":
+    def __enter__(self) -> "PartWriter":
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._writer is not None:
             self._writer.drop()
 
     def write(self, window: Window, embedded: Embedded) -> None:
-        with written(self._output):
-            if self._writer is None:
-                make = WRITERS[self._options.format]
-                self._writer = make(self._output.workspace, window.stem, self._schema, self._width)
-                self._first_row, self._rejects, self._counts = window.first_row, [], Counts()
-            self._writer.write(to_table(window, embedded, self._schema))
-            self._counts.add(count(window, embedded, self._max_tokens, chunked=window.pieces is not None))
-            self._rejects.append(rejects_of(window, self._corpus))
+        """Write the next window; with the last one of a part, put the part in its place."""
+        job = self._job
+        with explain_write_errors(self._output):
+            writer = self._writer
+            if writer is None:
+                make = WRITERS[job.options.format]
+                writer = make(self._output.workspace, job.stem(window.part), job.schema, job.width)
+                self._writer, self._counts, self._rejects = writer, Counts(), []
+            writer.write(to_table(window, embedded, job.schema))
+            self._counts.add(count_window(window, embedded, self._max_tokens, chunked=job.chunker is not None))
+            self._rejects.append(find_rejects(window, job.corpus))
             if window.is_last:
-                self._finish(window)
+                self._finish(writer, job.rows_of(window.part))
+                self._writer = None
 
-    def _finish(self, window: Window) -> None:
-        made = self._writer.finish()
+    def _finish(self, writer: ParquetPart | NpyPart, rows: range) -> None:
+        made = writer.finish()
         files = [file_facts(path, name) for path, name in made]
-        last = window.first_row + window.batch.num_rows - 1
         part = Part(
-            files[0].name,
-            self._first_row,
-            self._counts.rows,
-            self._writer.rows,
-            files[0].bytes,
-            files[0].sha256,
-            _span(self._corpus, self._first_row, last),
-            asdict(self._counts),
-            files[1:],
+            name=files[0].name,
+            first_row=rows.start,
+            rows=self._counts.rows,
+            written_rows=writer.rows,
+            bytes=files[0].bytes,
+            sha256=files[0].sha256,
+            source=_span(self._job.corpus, rows.start, rows.stop - 1),
+            counts=asdict(self._counts),
+            beside=files[1:],
         )
         self._before_part()
         for path, name in made:
             self._output.put(path, name)
         manifests.write_record(self._output, part, pa.concat_tables(self._rejects))
-        self._writer = None
+        self.made.append(part)
 
 
 @contextlib.contextmanager
-def written(output: Output) -> Iterator[None]:
+def explain_write_errors(output: Output) -> Iterator[None]:
     """Say in one line that a disk is full, or gone.
 
     Raises:

@@ -1,9 +1,12 @@
-"""What decides a result, and whether two results would be the same. Knows neither MLflow nor Hydra."""
+"""What decides a result, and whether two results would be the same."""
 
 import hashlib
 import importlib.metadata
+import json
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 # Differences shown in full; the rest is counted.
 SHOWN = 6
@@ -12,7 +15,7 @@ SHOWN = 6
 SHOWN_LETTERS = 80
 
 
-def flatten(tree: dict, prefix: str = "") -> dict:
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} -> {"a.b": 1}; a list stays one value."""
     flat = {}
     for key, value in tree.items():
@@ -23,23 +26,57 @@ def flatten(tree: dict, prefix: str = "") -> dict:
     return flat
 
 
-def differences(before: dict, now: dict, accepted: tuple[str, ...] = ()) -> list[str]:
-    """Where two plans differ, a line each; what lies under a key of `accepted` may differ."""
+def plan_of(given: dict[str, Any], corpus: dict[str, Any], code: Path) -> dict[str, Any]:
+    """What of a plan is known before the model is loaded: all but the model, and what of the backend is not asked for by name.
+
+    Args:
+        given: the config of encode.
+        corpus: what decides a result of the files of the corpus, and their format.
+        code: the folder of the code.
+    """
+    options = {key: given[key] for key in ("output_format", "rows_per_part", "keep_text", "embedding")}
+    options["corpus"] = {key: value for key, value in given["corpus"].items() if key not in ("path", "format")} | corpus
+    backend = given["backend"]
+    asked = {key: backend[key] for key in ("name", "precision", "device") if backend[key] != "auto"}
+    if "device" in asked:
+        asked["device"] = asked["device"].partition(":")[0]
+    plan = {"backend": asked | _sizes(backend), **options, "versions": versions(), "code": code_digest(code)}
+    # As it is read back.
+    return json.loads(json.dumps(plan))
+
+
+def complete_plan(known: dict[str, Any], computed: dict[str, Any]) -> dict[str, Any]:
+    """All that decides the result: two encodes of one plan write the same.
+
+    Args:
+        known: from plan_of.
+        computed: `model` and `backend`, once both are loaded.
+    """
+    return {**computed, **known, "backend": {**computed["backend"], **_sizes(known["backend"])}}
+
+
+def _sizes(backend: dict[str, Any]) -> dict[str, Any]:
+    return {key: backend[key] for key in ("batch_size", "batch_tokens")}
+
+
+def find_differences(before: dict[str, Any], now: dict[str, Any], accepted: Iterable[str] = ()) -> dict[str, str]:
+    """Where two plans differ: the dotted key and a line for each; what lies under a key of `accepted` may differ."""
     old, new = flatten(before), flatten(now)
-    lines = []
+    lines = {}
     for key in dict.fromkeys([*old, *new]):
         if old.get(key) != new.get(key) and key.partition(".")[0] not in accepted:
-            there, here = _show_both(old.get(key), new.get(key))
-            lines.append(f"{key}: {there} there, {here} here")
+            was, is_now = _show_both(old.get(key), new.get(key))
+            lines[key] = f"{key} was {was}, is now {is_now}"
     return lines
 
 
-def shown(lines: list[str]) -> str:
+def shown(lines: Sequence[str]) -> str:
+    """Some lines as one sentence; of many the first, and how many more there are."""
     rest = len(lines) - SHOWN
     return "; ".join(lines[:SHOWN]) + (f"; and {rest} more" if rest > 0 else "")
 
 
-def _show_both(old, new) -> tuple[str, str]:
+def _show_both(old: Any, new: Any) -> tuple[str, str]:
     """Two values, long ones from a little before where they differ."""
     old, new = str(old), str(new)
     start = max(0, len(os.path.commonprefix([old, new])) - 20) if max(len(old), len(new)) > SHOWN_LETTERS else 0
@@ -47,6 +84,7 @@ def _show_both(old, new) -> tuple[str, str]:
 
 
 def _show(text: str, start: int) -> str:
+    # White space counts here: a prompt may end with it.
     begin, rest = "..." if start else "", text[start:]
     return begin + (rest if len(rest) <= SHOWN_LETTERS else f"{rest[: SHOWN_LETTERS - 3]}...")
 

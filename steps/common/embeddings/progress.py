@@ -1,10 +1,12 @@
-"""Threads that work beside the one that computes, and how far it has come. Knows neither MLflow nor Hydra."""
+"""Threads that work beside the one that computes, and how far it has come."""
 
+import contextlib
+import itertools
 import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -18,37 +20,40 @@ PROGRESS_SECONDS = 5.0
 
 T = TypeVar("T")
 
-_END = object()
+
+def prefetch(items: Iterator[T]) -> Generator[T, None, None]:
+    """The items of an iterator, each made in a background thread while the one before it is used. Closes a generator."""
+    source = contextlib.closing(items) if isinstance(items, Generator) else contextlib.nullcontext()
+    with source, ThreadPoolExecutor(1, "prefetch") as thread:
+
+        def fetch() -> Future[list[T]]:
+            return thread.submit(lambda: list(itertools.islice(items, 1)))
+
+        coming = fetch()
+        while fetched := coming.result():
+            coming = fetch()
+            yield from fetched
 
 
-def ahead(items: Iterator[T]) -> Iterator[T]:
-    """The items of an iterator, each made in a thread while the one before it is used."""
-    with ThreadPoolExecutor(1, "ahead") as thread:
-        coming = thread.submit(next, items, _END)
-        while (item := coming.result()) is not _END:
-            coming = thread.submit(next, items, _END)
-            yield item
+class BackgroundWriter:
+    """Runs calls one at a time in a background thread; `do` waits for the call before."""
 
-
-class Behind:
-    """Does one thing after another in a thread; whoever brings the next waits until the last is done."""
-
-    def __init__(self):
-        self._thread = ThreadPoolExecutor(1, "behind")
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "writer")
         self._last: Future | None = None
 
-    def __enter__(self) -> "Behind":
+    def __enter__(self) -> "BackgroundWriter":
         return self
 
-    def __exit__(self, kind, error, traceback) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         try:
             if kind is None:
                 self._wait()
         finally:
             self._thread.shutdown()
 
-    def do(self, call: Callable, *arguments) -> None:
-        """Raises what the thing before it raised."""
+    def do(self, call: Callable[..., object], *arguments: object) -> None:
+        """Raises what the call before raised."""
         self._wait()
         self._last = self._thread.submit(call, *arguments)
 
@@ -68,15 +73,13 @@ class Progress:
         self._total, self._there, self._own, self._ahead = total, there, 0, 0
         # A backend reports from its own threads.
         self._lock = threading.Lock()
-        # The clock stands still while finished rows go by: _seconds of work until _since.
-        self._seconds = 0.0
-        self._since = self._last = time.perf_counter()
+        self._start = self._last = time.perf_counter()
         self._bar = tqdm(total=total, initial=there, unit="row", unit_scale=True, disable=not sys.stderr.isatty())
 
     def __enter__(self) -> "Progress":
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         self._bar.close()
 
     @property
@@ -96,25 +99,17 @@ class Progress:
             rest, self._ahead = rows - self._ahead, 0
             self._show(rest)
 
-    def window_passed(self) -> None:
-        """A window that was there before has gone by."""
-        with self._lock:
-            self._since = time.perf_counter()
-            self._bar.unpause()
-
     def _show(self, rows: int) -> None:
         self._own += rows
         self._bar.update(rows)
         now = time.perf_counter()
-        self._seconds += now - self._since
-        self._since = now
         if self._bar.disable and self.done and now - self._last >= PROGRESS_SECONDS:
             self._last = now
             share = 100 * self.done / self._total
             if not self._own:
                 logger.info("%d of %d rows (%.0f %%)", self.done, self._total, share)
                 return
-            rate = self._own / max(self._seconds, 1e-9)
+            rate = self._own / max(now - self._start, 1e-9)
             logger.info(
                 "%d of %d rows (%.0f %%), %.0f rows/s, %.0f s left",
                 self.done,

@@ -1,8 +1,6 @@
-"""Rows that are sorted and computed together: cut from a corpus, and made rows of a part again.
+"""Rows that are sorted and computed together: cut from a corpus, and made rows of a part again."""
 
-Knows neither MLflow nor Hydra.
-"""
-
+import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 
@@ -13,33 +11,43 @@ import pyarrow.compute as pc
 from steps.common.backends import TokenizedTexts
 from steps.common.corpus.corpus import Corpus
 from steps.common.corpus.texts import LINE, REASON
+from steps.common.embeddings.job import Job, consecutive
 from steps.common.embeddings.parts import embedding_column, rejects_schema
-from steps.common.embeddings.repeats import WindowPlan
-
-# Rows sorted by length together: enough that the texts of a batch are of about one length, few enough to hold.
-WINDOW = 8192
-
-# Longest texts fill a window before its rows do; in bytes of UTF-8.
-WINDOW_BYTES = 16_000_000
+from steps.common.embeddings.repeats import KeptVectors, Repeats, find_repeats
 
 
 @dataclass(frozen=True)
 class Window:
-    """Rows that are sorted and computed together, read and tokenised. They belong to one part."""
+    """Rows of one part that are sorted and computed together."""
 
-    stem: str
-    # Numbers of the window's first row, in the corpus and in its part, and whether the part ends with it.
+    part: int
+    # Number of the window's first row in the corpus, and whether the part ends with the window.
     first_row: int
-    row_in_part: int
     is_last: bool
     batch: pa.RecordBatch
-    valid: np.ndarray
-    texts: list[str]
-    plan: WindowPlan
+    repeats: Repeats
+    # Shared with the other windows that `repeats` was planned with.
+    kept: KeptVectors
+
+    @functools.cached_property
+    def valid(self) -> np.ndarray:
+        """Which rows have a text: bool [rows]."""
+        return pc.is_valid(self.batch.column("text")).to_numpy(zero_copy_only=False)
+
+    @functools.cached_property
+    def texts(self) -> list[str]:
+        """The texts of these rows."""
+        return self.batch.column("text").drop_null().to_pylist()
+
+
+@dataclass(frozen=True)
+class TokenizedWindow:
+    """A window that is ready to be computed."""
+
+    window: Window
     # What each text to compute is cut into; None without a chunker.
     pieces: list[list[str]] | None
-    # None where the part is finished.
-    tokens: TokenizedTexts | None
+    tokens: TokenizedTexts
 
 
 @dataclass(frozen=True)
@@ -73,10 +81,56 @@ class Counts:
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
+def read_windows(job: Job, parts: Iterable[int]) -> Iterator[list[Window]]:
+    """Read parts, in growing order: lists of windows, those of a whole part or of as many bytes as may be read ahead.
+
+    Where a list ends depends on the rows of its part alone, so the repeats in it do too.
+    """
+    for run in consecutive(parts):
+        row, end = job.rows_of(run.start).start, job.rows_of(run.stop - 1).stop
+        batches = job.corpus.batches(job.limits.read, row, end)
+        held: list[pa.RecordBatch] = []
+        size = 0
+        for batch in cut_windows(batches, job.limits.rows, job.limits.bytes, job.options.rows_per_part):
+            held.append(batch)
+            size += sum(_size(column) for column in batch.columns)
+            rows = sum(one.num_rows for one in held)
+            if size >= job.limits.ahead or row + rows == job.rows_of(row // job.options.rows_per_part).stop:
+                yield _to_windows(job, held, row)
+                row, held, size = row + rows, [], 0
+
+
+def _to_windows(job: Job, batches: list[pa.RecordBatch], row: int) -> list[Window]:
+    """Windows of the batches of one part, the first of which begins at a row of the corpus."""
+    part = row // job.options.rows_per_part
+    plans, count = find_repeats([batch.column("text").drop_null() for batch in batches], job.most_kept)
+    kept = KeptVectors.make(count, job.width, job.stored_dtype)
+    windows = []
+    for batch, repeats in zip(batches, plans):
+        end = row + batch.num_rows
+        windows.append(Window(part, row, end == job.rows_of(part).stop, batch, repeats, kept))
+        row = end
+    return windows
+
+
+def _size(column: pa.Array) -> int:
+    """About how many bytes a column takes, by its values alone: Arrow's own figure depends on how it was cut."""
+    kind = column.type
+    try:
+        if pa.types.is_struct(kind):
+            return sum(_size(child) for child in column.flatten())
+        if pa.types.is_nested(kind) and not pa.types.is_union(kind):
+            return 8 * len(column) + _size(column.flatten())
+        return pc.sum(pc.binary_length(column)).as_py() or 0
+    except pa.ArrowNotImplementedError:
+        return 8 * len(column)
+
+
 def cut_windows(
     batches: Iterable[pa.RecordBatch], rows: int, bytes: int, rows_per_part: int
 ) -> Iterator[pa.RecordBatch]:
-    """Join the batches of a corpus, and cut them again at `rows`, with the row that fills `bytes`, and where a part ends.
+    """Join batches that begin with the first row of a part, and cut them again at `rows`, with the row that fills `bytes`,
+    and where a part ends.
 
     Where a window is cut depends on the rows of its part alone, so that a part that is encoded again is the same.
     """
@@ -99,7 +153,7 @@ def cut_windows(
         yield pa.concat_batches(pending)
 
 
-def count(window: Window, embedded: Embedded, max_tokens: int | None, *, chunked: bool) -> Counts:
+def count_window(window: Window, embedded: Embedded, max_tokens: int | None, *, chunked: bool) -> Counts:
     """What is to be counted in a window."""
     limit = max_tokens or np.iinfo(np.int64).max
     lengths = embedded.lengths
@@ -111,11 +165,11 @@ def count(window: Window, embedded: Embedded, max_tokens: int | None, *, chunked
         truncated_rows=0 if chunked else long_rows,
         empty_rows=sum(not text.strip() for text in window.texts),
         null_rows=window.batch.num_rows - len(window.texts),
-        computed_rows=len(window.plan.compute),
+        computed_rows=len(window.repeats.compute),
     )
 
 
-def rejects_of(window: Window, corpus: Corpus) -> pa.Table:
+def find_rejects(window: Window, corpus: Corpus) -> pa.Table:
     """The rows of a window that get no embedding, as they stand in rejects.parquet. Ids stay in Arrow: Python has not
     every type of them, and JSON has few."""
     reasons = window.batch.column(REASON)

@@ -9,14 +9,17 @@ import contextlib
 import dataclasses
 import re
 import shlex
-from enum import Enum
+from collections.abc import Iterator
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
+from steps.common.backends.kinds import registered
 from steps.common.errors import UserError
 from steps.common.launch.config import STEPS
 from steps.common.launch.overrides import (
@@ -73,9 +76,12 @@ class Arguments:
 
 
 def register_schemas() -> None:
-    """Make the dataclasses of schema.py known to Hydra as `<step>_schema`."""
+    """Tell Hydra the dataclasses of schema.py, as `<step>_schema`, and what `backend=<name>` sets."""
+    store = ConfigStore.instance()
     for step, schema in STEPS.items():
-        ConfigStore.instance().store(name=f"{step}_schema", node=schema, provider="steps.common.launch.config")
+        store.store(name=f"{step}_schema", node=schema)
+    for kind in registered().values():
+        store.store(group="backend", name=kind.name, node={"defaults": ["auto", "_self_"], **kind.choice})
 
 
 def translate(step: str, argv: list[str]) -> Arguments:
@@ -187,7 +193,7 @@ def _string_by_hand(value: str, nullable: bool, multirun: bool) -> str:
     return quote(value)
 
 
-def _kind(step: str, key: str):
+def _kind(step: str, key: str) -> Any:
     """The declared type of a key in a step, or in whichever step of main's chain has it."""
     kinds = (field_type(STEPS[name], key) for name in (CHAIN if step == "main" else (step,)))
     return next((kind for kind in kinds if kind is not None), None)
@@ -205,34 +211,67 @@ def _override(step: str, key: str, value: str) -> str:
 
 def _gather_for_main(overrides: list[str]) -> list[str]:
     """Put everything that is not Hydra's own into main's one key, the list `overrides`."""
-    own, forwarded = [], []
+    own: list[str] = []
+    forwarded: list[str] = []
     for text, override in zip(overrides, parse(overrides)):
         (own if override.is_hydra_override() else forwarded).append(text)
     return [*own, f"overrides=[{','.join(map(quote, forwarded))}]"] if forwarded else own
 
 
-# A key of encode, and what it is for: another key and the values with which it does something.
-NEEDED = (
-    ("corpus.chunk_pooling", "corpus.long_text", ("chunk",)),
-    ("corpus.chunk_overlap", "corpus.long_text", ("chunk",)),
-    ("corpus.text_column", "corpus.template", (None,)),
-    ("backend.streams", "backend.name", ("openvino", "auto")),
-)
+def help_template(step: str, manual: str) -> str:
+    """What --help shows, for Hydra to fill in: the step's manual, its groups with their choices, and the config."""
+    chosen = [f"{name}: {', '.join(choices)}" for name, choices in groups().items() if field_type(STEPS[step], name)]
+    lines = [manual.strip(), "", *(["== Groups: type group=choice ==", *chosen, ""] if chosen else [])]
+    return "\n".join([*lines, "== Config: type key=value ==", "$CONFIG"])
 
 
-def check_effect(parsed: list[Override], config: DictConfig) -> None:
-    """Refuse a setting of encode that would change nothing beside the others."""
+@contextlib.contextmanager
+def no_hydra() -> Iterator[None]:
+    """Let another config be composed in a job of Hydra, which has one for the process."""
+    held = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = held
+
+
+# By step: a key, and what it is for, another key and the values with which it does something.
+NEEDED: dict[str, tuple[tuple[str, str, tuple], ...]] = {
+    "encode": (
+        ("corpus.chunk_pooling", "corpus.long_text", ("chunk",)),
+        ("corpus.chunk_overlap", "corpus.long_text", ("chunk",)),
+        ("corpus.text_column", "corpus.template", (None,)),
+        ("backend.streams", "backend.name", ("openvino", "auto")),
+    ),
+    "benchmark": (("corpus.text_column", "corpus.template", (None,)),),
+    "validate": tuple(
+        (f"serving.{key}", "serving.enabled", (True,)) for key in ("port", "start_timeout", "clients", "load_seconds")
+    ),
+}
+
+
+def check_effect(step: str, parsed: list[Override], config: DictConfig) -> None:
+    """Refuse a setting that would change nothing beside the others."""
     typed = {override.key_or_group for override in parsed if not override.is_delete()}
-    for key, other, values in NEEDED:
+    for key, other, values in NEEDED.get(step, ()):
         value = OmegaConf.select(config, other)
-        value = value.name if isinstance(value, Enum) else value
         if key in typed and value not in values:
-            expected = "null" if values[0] is None else values[0]
-            raise UserError(f"{key} changes nothing with {other}={value}; it is for {other}={expected}. Leave one out.")
-    if "accept_changes" in typed and config.accept_changes and config.output is None:
+            found, expected = _in_yaml(value), _in_yaml(values[0])
+            raise UserError(f"{key} changes nothing with {other}={found}; it is for {other}={expected}. Leave one out.")
+    if step == "encode" and "accept_changes" in typed and config.accept_changes and config.output is None:
         raise UserError(
             "accept_changes is for an output that was begun before; give -P output=<folder or URI> with it."
         )
+    chosen = typed.intersection(("backend", "backend.name", "backend.precision"))
+    if step == "benchmark" and chosen:
+        raise UserError(
+            f"{min(chosen)} changes nothing in a benchmark, which times each of `candidates`. Type candidates=[torch/f32,openvino/int8] to choose them."
+        )
+
+
+def _in_yaml(value: object) -> str:
+    return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
 
 
 def check_outputs(parsed: list[Override], configs: list[DictConfig]) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import types
 import typing
 from enum import Enum
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.types import Override
@@ -12,7 +13,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from steps.common.errors import UserError
-from steps.common.launch.arguments import check_effect, check_outputs
+from steps.common.launch.arguments import check_effect, check_outputs, no_hydra
 from steps.common.launch.config import STEPS
 from steps.common.launch.overrides import (
     CHAIN,
@@ -73,13 +74,12 @@ def check(step: str, overrides: list[str], multirun: bool = False, complete: boo
     configs = []
     if step == "main" and multirun:
         raise UserError(ONE_CHAIN)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with no_hydra(), initialize_config_dir(str(CONF), version_base="1.3"):
         for choice in _choices(parsed):
             config = _compose(step, choice)
             _check_values(config, STEPS[step], complete)
             _check_suites(parsed, config)
-            if step == "encode":
-                check_effect(parsed, config)
+            check_effect(step, parsed, config)
             configs.append(config)
     if step == "encode":
         check_outputs(parsed, configs)
@@ -168,7 +168,7 @@ def _compose(step: str, overrides: list[str]) -> DictConfig:
         raise UserError(" ".join(str(error).split())) from error
 
 
-def describe_type(kind) -> str | None:
+def describe_type(kind: Any) -> str | None:
     """Name a config type as a person would."""
     if kind is None:
         return None
@@ -186,7 +186,7 @@ def describe_type(kind) -> str | None:
     return {int: "an integer", float: "a number", bool: "true or false", str: "a string"}.get(kind)
 
 
-def _check_values(config: DictConfig, schema: type, complete: bool, prefix: str = "") -> None:
+def _check_values(config: DictConfig, schema: Any, complete: bool, prefix: str = "") -> None:
     for field in dataclasses.fields(schema):
         key = prefix + field.name
         kind = typing.get_type_hints(schema)[field.name]
@@ -207,6 +207,9 @@ def _check_values(config: DictConfig, schema: type, complete: bool, prefix: str 
                 raise UserError(
                     f"{key} cannot be resolved: {reason}. To give the characters themselves, type -P {key}=... or quote them as \\${{...}}."
                 ) from error
+            names = field.metadata["one_of"]() if "one_of" in field.metadata else None
+            if names is not None and value not in names:
+                raise UserError(f"{key} takes one of {', '.join(names)}, not {value}.")
             if least is None:
                 continue
             if isinstance(value, ListConfig):

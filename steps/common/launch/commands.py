@@ -5,20 +5,29 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from steps.common.errors import Stopped
+from steps.common.launch.call import Call
 from steps.common.launch.overrides import ALIASES, parse, quote
 from steps.common.launch.paths import is_temporary_clone, typed_in
-from steps.common.launch.process import NOT_RESUMABLE, active_run, launched
 from steps.common.project import PROJECT
-from steps.common.tracking.server import without_password
+
+if TYPE_CHECKING:
+    from steps.common.tracking.run import StepRun
 
 
-def next_command(step: str, **parameters: str) -> str:
-    """The line that goes on from here, typed the way this step was: same project, version, environment, experiment."""
-    active = active_run()
-    tags = active.data.tags if active else {}
-    if "mlflow.project.entryPoint" not in tags:
+NOT_RESUMABLE = "only an encode with an output can go on: -P output=<folder>"
+
+
+def next_command(step: str, run: "StepRun | None", **parameters: str) -> str:
+    """The command for the next step, in the form in which this one was typed: same project, version, environment and experiment.
+
+    Args:
+        run: of this step; None where it has none yet.
+    """
+    tags = run.data.tags if run else {}
+    if run is None or "mlflow.project.entryPoint" not in tags:
         rest = shlex.split(parameters.pop("overrides", ""))
         keys = ALIASES.get(step, {})
         words = [f"{keys.get(name, name)}={_as_typed(value)}" for name, value in parameters.items()]
@@ -31,42 +40,44 @@ def next_command(step: str, **parameters: str) -> str:
     manager = tags.get("mlflow.project.env", "local")
     if manager != "conda":
         words += ["--env-manager", manager]
-    import mlflow
-
-    experiment = mlflow.get_experiment(active.info.experiment_id)
-    if experiment.experiment_id != "0":
-        words += ["--experiment-name", experiment.name]
+    if run.info.experiment_id != "0":
+        words += ["--experiment-name", run.experiment]
     return shlex.join(words)
 
 
 @contextlib.contextmanager
-def resumable(run_id: str, output: str | None) -> Iterator[None]:
-    """When the step is stopped in here, say how it goes on; where one of these is in another, the inner one does."""
+def resumable(call: Call, run: "StepRun | None", run_id: str) -> Iterator[None]:
+    """When an encode is stopped in here, print the command that resumes it; of nested ones, the innermost prints.
+
+    Args:
+        run: of this step; None where it has none yet. run_id: the parameter of that name, for the command.
+    """
     try:
         yield
     except (KeyboardInterrupt, Stopped) as stop:
-        if not hasattr(stop, "go_on"):
-            stop.go_on = resume_command("encode", run_id=run_id, output=output) if output else None
-            shown = f"to go on: {stop.go_on}" if output else NOT_RESUMABLE
+        if "resumable" not in getattr(stop, "__notes__", ()):
+            stop.add_note("resumable")
+            output = call.conf.output
+            shown = f"to go on: {resume_command(call, run, run_id, output)}" if output else NOT_RESUMABLE
             print(shown, file=sys.stderr, flush=True)
         raise
 
 
-def resume_command(step: str, **fixed: str) -> str:
-    """The line that runs this step again, as it was typed but for `fixed`; a sweep as a whole."""
-    if launched.by_mlflow and (launched.sweep or active_run() is None):
-        # What it takes to write the line is in a run that is over, or not taken over yet.
+def resume_command(call: Call, run: "StepRun | None", run_id: str, output: str) -> str:
+    """The command that runs a step again, as it was typed but for its run_id and output; a sweep as a whole."""
+    if call.by_mlflow and (call.sweep or run is None):
+        # The run that holds what the command needs is over, or not taken over yet.
         return "type the same mlflow run command again."
-    if launched.sweep:
-        return shlex.join(["python", "-m", f"steps.{step}", "--multirun", *launched.typed])
-    kept, declared = [], dict(fixed)
-    for text, override in zip(launched.typed, parse(launched.typed)):
-        name = override.key_or_group
-        if name == "corpus.path" and isinstance(override.value(), str):
-            declared["corpus"] = override.value()
-        elif name not in fixed:
+    if call.sweep:
+        return shlex.join(["python", "-m", f"steps.{call.step}", "--multirun", *call.typed])
+    kept, declared = [], {"run_id": run_id, "output": output}
+    for text, override in zip(call.typed, parse(call.typed)):
+        name, value = override.key_or_group, override.value()
+        if name == "corpus.path" and isinstance(value, str):
+            declared["corpus"] = value
+        elif name not in declared:
             kept.append(text)
-    return next_command(step, **declared, **({"overrides": shlex.join(kept)} if kept else {}))
+    return next_command(call.step, run, **declared, **({"overrides": shlex.join(kept)} if kept else {}))
 
 
 def _as_typed(value: str) -> str:
@@ -74,14 +85,11 @@ def _as_typed(value: str) -> str:
     return value if re.fullmatch(r"[\w./:-]+", value) else quote(value)
 
 
-def ui_command() -> str:
-    """The line that shows the runs in a browser."""
-    import mlflow
-
-    uri = mlflow.get_tracking_uri()
-    if uri.startswith(("http://", "https://")):
-        return f"open {without_password(uri)} in a browser"
-    return f"mlflow ui --backend-store-uri {uri}"
+def ui_command(run: "StepRun") -> str:
+    """The command that shows the runs in a browser."""
+    if run.server.startswith(("http://", "https://")):
+        return f"open {run.server} in a browser"
+    return f"mlflow ui --backend-store-uri {run.server}"
 
 
 def _project_uri(tags: dict[str, str]) -> str:

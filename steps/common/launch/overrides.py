@@ -4,16 +4,21 @@ import dataclasses
 import difflib
 import re
 import typing
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import OverrideParseException
 
+from steps.common.backends.kinds import registered
 from steps.common.errors import UserError
 from steps.common.project import CONF
 
 # Parameters of MLproject whose name is not the config key they set.
 ALIASES = {step: {"corpus": "corpus.path"} for step in ("encode", "benchmark", "main")}
+
+# Keys that once had another name, which the new one does not resemble: for the line that says what to type.
+RENAMED = {"model.known": "model.expected_facts", "tolerance.spearman": "tolerance.score"}
 
 # The steps that `main` runs, in order.
 CHAIN = ("log_model", "validate", "encode")
@@ -33,7 +38,7 @@ def quote(text: str) -> str:
     return QuotedString(text=escaped, quote=Quote.single).with_quotes()
 
 
-def field_type(schema: type, key: str):
+def field_type(schema: Any, key: str) -> Any:
     """The declared type of a dotted key, or None where the schema has no such key."""
     for part in key.split("."):
         if typing.get_origin(schema) is dict:
@@ -66,15 +71,20 @@ def parse(overrides: list[str]) -> list[Override]:
 
 
 def groups() -> dict[str, list[str]]:
-    """The folders of conf/ and the names of their files."""
-    return {
-        folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
+    """The folders of conf/, and what may be chosen of each: a file is a choice, unless its name begins with _.
+
+    Such a file holds every key with its comment, and the others what differs. The backends are choices without a file.
+    """
+    found = {
+        folder.name: {path.stem for path in folder.glob("[!_]*.yaml")}
         for folder in sorted(CONF.iterdir())
         if folder.is_dir()
     }
+    found["backend"] |= set(registered())
+    return {group: sorted(choices) for group, choices in found.items()}
 
 
-def known_keys(schema: type, prefix: str = "") -> list[str]:
+def known_keys(schema: Any, prefix: str = "") -> list[str]:
     """Every dotted key of a schema, groups included."""
     keys = []
     for name, kind in typing.get_type_hints(schema).items():
@@ -88,7 +98,7 @@ def within_dict(schema: type, key: str) -> bool:
     return typing.get_origin(field_type(schema, key.rpartition(".")[0])) is dict if "." in key else False
 
 
-def check_member(group: str, member, members: list[str]) -> None:
+def check_member(group: str, member: object, members: list[str]) -> None:
     if member not in members:
         raise UserError(
             f"there is no {group} {str(member)!r} in conf/{group}/.{nearest(str(member), members)} Choose one of: {', '.join(members)}."
@@ -96,7 +106,8 @@ def check_member(group: str, member, members: list[str]) -> None:
 
 
 def nearest(word: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    near = [word.replace(old, new) for old, new in RENAMED.items() if f"{word}.".startswith(f"{old}.")]
+    near = near or difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     if not near:
         # The right leaf under the wrong node (batch_size for backend.batch_size).
         leaf = word.rpartition(".")[2]

@@ -8,11 +8,19 @@ import glob
 import re
 import shlex
 import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+
+import psutil
 
 from steps.common.errors import UserError
 from steps.common.launch.overrides import ALIASES
 from steps.common.project import PROJECT, SAMPLE_CORPUS
+from steps.common.quality import kinds
+from steps.common.quality.spec import SuiteSpec
+from steps.common.storage import hub
+from steps.common.storage.place import Place, is_uri, lies_in, local_name, locate, would_find
 
 # What only mlflow reads and writes.
 OF_MLFLOW = ("runs", "models", "mlflow-artifacts")
@@ -33,17 +41,39 @@ def corpus_place(path: str) -> Path | str:
     Raises:
         UserError: a local path that is not there, or a URI of something that is no corpus.
     """
-    from steps.common.storage.place import is_uri
-
     if path == "sample":
         return SAMPLE_CORPUS
     check_scheme(path, "corpus.path")
     return path if is_uri(path) else local_path(path, "corpus.path")
 
 
-def output_place(given: str):
-    from steps.common.storage.place import is_uri, locate
+def find_suites(specs: Sequence[SuiteSpec]) -> list[SuiteSpec]:
+    """These specs of suites, with the paths of their files on this machine: where a spec says, or else from the Hub.
 
+    Raises:
+        UserError: a kind of suite that there is not, or a file or dataset that cannot be found.
+    """
+    return [_find_suite(spec) for spec in specs]
+
+
+def _find_suite(spec: SuiteSpec) -> SuiteSpec:
+    kinds.check_kind(spec.kind)
+    if spec.path is not None:
+        path = local_path(spec.path, "suite.path")
+    elif spec.hub_id is not None:
+        path, _ = hub.download_split(spec.hub_id, spec.revision, spec.split)
+    else:
+        raise UserError("suite.path and suite.hub_id are both null; expected a file or a dataset of the Hub.")
+    documents = spec.documents and str(local_path(spec.documents, "suite.documents"))
+    return replace(spec, path=str(path), documents=documents)
+
+
+def output_place(given: str) -> Place:
+    """The place of the output a user named, which may not be there yet.
+
+    Raises:
+        UserError: a URI of something that is no output.
+    """
     check_scheme(given, "output")
     return locate(given if is_uri(given) else output_path(given))
 
@@ -54,8 +84,6 @@ def check_apart(corpus: str, output: str | None) -> None:
     Raises:
         UserError: the next encode of this corpus would read what this one writes, or one of them is not to be found.
     """
-    from steps.common.storage.place import lies_in, would_find
-
     if not output:
         return
     where, place = corpus_place(corpus), output_place(output)
@@ -75,8 +103,6 @@ def existing_output(given: str) -> str:
     Raises:
         UserError: a local path at which there is nothing.
     """
-    from steps.common.storage.place import is_uri
-
     if given.partition(":/")[0] in OF_MLFLOW:
         return given
     check_scheme(given, "output")
@@ -85,8 +111,6 @@ def existing_output(given: str) -> str:
 
 def check_scheme(given: str, key: str) -> None:
     """Raises UserError for a URI that would be taken for the name of a local folder, and says what to type."""
-    from steps.common.storage.place import is_uri
-
     match = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):(/+)", given)
     if not match or match[1].lower() == "file":
         return
@@ -120,8 +144,6 @@ def local_path(given: str, key: str, first: Path | None = None) -> Path:
     Raises:
         UserError: it is in neither.
     """
-    from steps.common.storage.place import is_uri, local_name
-
     if not given:
         raise UserError(f"{key} is empty; expected a path.")
     check_scheme(given, key)
@@ -152,8 +174,6 @@ def output_path(given: str) -> Path:
     Raises:
         UserError: a relative path that would end up in mlflow's temporary clone.
     """
-    from steps.common.storage.place import local_name
-
     base, path = typed_in(), _expanded(local_name(given))
     if base == PROJECT and is_temporary_clone() and not path.is_absolute():
         raise UserError(f"output={given} would land in a temporary clone of the project. Give an absolute path.")
@@ -181,8 +201,6 @@ def typed_in() -> Path:
 
 def _caller_folder() -> list[Path]:
     """The folder in which the `mlflow run` that started this process was typed; empty where there is none."""
-    import psutil
-
     with contextlib.suppress(psutil.Error):
         for process in psutil.Process().parents():
             words = process.cmdline()

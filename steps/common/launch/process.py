@@ -1,53 +1,41 @@
-"""Life of a step: command line -> config -> MLflow run -> exit code.
+"""Life of a step: command line -> config -> the script's second half -> exit code.
 
-A step script calls `launch(step, main)`; its `main(cfg)` opens the run with `with run(step, cfg):`.
-Under `mlflow run` that is the run MLflow has created (MLFLOW_RUN_ID), else a new one.
+A step script has two halves. The first imports little, checks the command line and the files it names, and ends in
+`launch`; the second imports what computes, and its `main(call, opened)` does the work.
 """
 
 import contextlib
+import importlib
 import logging
 import os
 import signal
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any, NoReturn
 
 import hydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from steps.common.errors import Stopped, UserError, one_line
 from steps.common.launch import arguments
+from steps.common.launch.call import Call
 from steps.common.launch.check import check
+from steps.common.launch.commands import resumable
 from steps.common.launch.overrides import quote
 from steps.common.project import CONF
-from steps.common.tracking.run import MAX_PARAM_LENGTH, set_experiment
-from steps.common.tracking.server import reach_tracking_server
 
 logger = logging.getLogger("steps")
 
 
-NOT_RESUMABLE = "only an encode with an output can go on: -P output=<folder>"
+def launch(step: str, open_inputs: Callable[[Call], Any], *, manual: str | None, resumes: bool = False) -> NoReturn:
+    """Run a step: check its command line, open what that names, then import the script and call its `main`.
 
-
-@dataclass
-class _Launch:
-    """How this process was started: the overrides of its command line, whether they are a sweep, and by `mlflow run`."""
-
-    typed: list[str] = field(default_factory=list)
-    sweep: bool = False
-    by_mlflow: bool = False
-
-
-launched = _Launch()
-
-
-def launch(
-    step: str, main: Callable[[DictConfig], None], before: Callable[[list[str]], None] = lambda overrides: None
-) -> None:
-    """Run a step script: check the command line, then hand the config to `main`.
-
-    `before` may check what the overrides name before Hydra starts.
+    Args:
+        open_inputs: opens what is checked before anything heavy is imported; `main` gets what it returns.
+        manual: what --help shows, the script's docstring.
+        resumes: whether the step has keys run_id and output with which it can be resumed.
 
     Exits with 1 after one line on stderr when the user can put it right, 130 after Ctrl-C, 143 after
     SIGTERM. HYDRA_FULL_ERROR=1 shows the traceback instead.
@@ -55,26 +43,25 @@ def launch(
     _quiet_libraries()
     _log_to_stderr()
     signal.signal(signal.SIGTERM, _stop)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     arguments.register_schemas()
     try:
         given = arguments.translate(step, sys.argv[1:])
-        launched.typed, launched.sweep = given.overrides, given.multirun
-        # mlflow forgets the variable once the run is taken over.
-        launched.by_mlflow = bool(os.environ.get("MLFLOW_RUN_ID"))
         if not given.own_config:
             check(step, given.overrides, given.multirun, complete=given.runs_the_step)
-        if given.runs_the_step:
-            before(given.overrides)
-        _run_hydra(step, main, given)
+        jobs = _Jobs(step, open_inputs, given, resumes)
+        _run_hydra(jobs, given, manual or step)
     except UserError as error:
         _exit_with(error)
     except KeyboardInterrupt:
         _interrupted("interrupted (Ctrl-C)", 130)
     except Stopped:
         _interrupted("stopped (SIGTERM)", 143)
+    sys.exit(0)
 
 
-def _run_hydra(step: str, main: Callable[[DictConfig], None], given: arguments.Arguments) -> None:
+def _run_hydra(jobs: "_Jobs", given: arguments.Arguments, manual: str) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         # Hydra writes nothing: what it would put into outputs/ are artifacts of the run, and logging is ours.
         settings = {
@@ -84,35 +71,25 @@ def _run_hydra(step: str, main: Callable[[DictConfig], None], given: arguments.A
             "hydra.output_subdir": "null",
             "hydra/job_logging": "none",
             "hydra/hydra_logging": "none",
-            "hydra.help.header": quote((sys.modules["__main__"].__doc__ or step).strip()),
-            "hydra.help.footer": "''",
+            "hydra.help.template": quote(arguments.help_template(jobs.step, manual)),
         }
         sys.argv[1:] = given.flags + [f"{key}={value}" for key, value in settings.items()] + given.overrides
-        task = _Task(step, main, given.multirun)
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name=step)(task.run)()
-        task.finish()
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=jobs.step)(jobs.run)()
+        jobs.finish()
 
 
-def _exit_with(error: BaseException):
+def _exit_with(error: BaseException) -> NoReturn:
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         raise error
     print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
-    _tag_waiting_run(one_line(error))
+    if os.environ.get("MLFLOW_RUN_ID"):
+        from steps.common.tracking import run
+
+        run.tag_waiting_run(one_line(error))
     sys.exit(1)
 
 
-def _tag_waiting_run(reason: str) -> None:
-    """Write the reason on the run that `mlflow run` made for us, where the step failed before it took it over."""
-    run_id = os.environ.get("MLFLOW_RUN_ID")
-    if run_id:
-        import mlflow
-
-        with contextlib.suppress(mlflow.MlflowException, UserError):
-            reach_tracking_server(mlflow.get_tracking_uri())
-            mlflow.MlflowClient().set_tag(run_id, "error", reason[:MAX_PARAM_LENGTH])
-
-
-def _interrupted(what: str, code: int):
+def _interrupted(what: str, code: int) -> NoReturn:
     print(
         f"{what}: what was finished is kept, and the run, if it had started, is marked KILLED.",
         file=sys.stderr,
@@ -121,58 +98,72 @@ def _interrupted(what: str, code: int):
     sys.exit(code)
 
 
-def _stop(signum, frame):
+def _stop(signum: int, frame: FrameType | None) -> NoReturn:
     raise Stopped
 
 
-class _Task:
+class _Jobs:
     """What Hydra calls: once for a plain run, once for each job of a sweep."""
 
-    def __init__(self, step: str, main: Callable[[DictConfig], None], multirun: bool):
-        self.step, self.main, self.multirun = step, main, multirun
-        self.parent = contextlib.ExitStack()
-        self.failures = 0
+    def __init__(
+        self, step: str, open_inputs: Callable[[Call], Any], given: arguments.Arguments, resumes: bool
+    ) -> None:
+        self.step, self._open_inputs, self._given, self._resumes = step, open_inputs, given, resumes
+        # mlflow forgets the variable once the run is taken over.
+        self._by_mlflow = bool(os.environ.get("MLFLOW_RUN_ID"))
+        self._started, self._failed = False, 0
 
     def run(self, cfg: DictConfig) -> None:
         try:
-            if self.multirun:
-                self._open_parent()
-            self.main(cfg)
+            if self._given.multirun and not self._started:
+                self._start_sweep()
+            self._run_job(self._call(cfg))
         except (KeyboardInterrupt, Stopped):
-            if self.multirun:
-                self._close_parent("KILLED")
+            self._end_sweep("KILLED")
             raise
         except Exception as error:
-            if not self.multirun:
+            if not self._started:
                 _exit_with(error)
             print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
-            self.failures += 1
+            self._failed += 1
 
-    def _open_parent(self) -> None:
-        import mlflow
+    def _call(self, cfg: DictConfig) -> Call:
+        return Call(
+            self.step,
+            OmegaConf.to_object(cfg),
+            dict(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)),  # type: ignore[arg-type]
+            OmegaConf.to_yaml(cfg, resolve=True),
+            typed=self._given.overrides,
+            sweep=self._given.multirun,
+            by_mlflow=self._by_mlflow,
+        )
 
-        if mlflow.active_run() is None:
-            set_experiment()
-            self.parent.enter_context(mlflow.start_run())
-            mlflow.set_tag("step", f"{self.step}_sweep")
-
-    def _close_parent(self, status: str) -> None:
-        import mlflow
-
-        self.parent.pop_all()
-        mlflow.end_run(status)
+    def _run_job(self, call: Call) -> None:
+        with resumable(call, None, call.conf.run_id) if self._resumes else contextlib.nullcontext():
+            opened = self._open_inputs(call)
+            # The script again, as a module: what follows its first half is imported now.
+            importlib.import_module(f"steps.{self.step}").main(call, opened)
 
     def finish(self) -> None:
-        """Close the parent of a sweep, as failed if one of its jobs did."""
-        if not self.failures:
-            self.parent.close()
+        """End the run of a sweep, as failed if one of its jobs did."""
+        if not self._failed:
+            self._end_sweep("FINISHED")
             return
-        import mlflow
+        error = UserError(f"{self._failed} job(s) of the sweep failed; their own messages are above.")
+        self._end_sweep("FAILED", one_line(error))
+        raise error
 
-        error = UserError(f"{self.failures} job(s) of the sweep failed; their own messages are above.")
-        mlflow.set_tag("error", one_line(error))
-        self._close_parent("FAILED")
-        _exit_with(error)
+    def _start_sweep(self) -> None:
+        from steps.common.tracking import run
+
+        run.start_sweep(self.step)
+        self._started = True
+
+    def _end_sweep(self, status: str, reason: str | None = None) -> None:
+        if self._started:
+            from steps.common.tracking import run
+
+            run.end_sweep(status, reason)
 
 
 def _quiet_libraries() -> None:
@@ -189,9 +180,3 @@ def _log_to_stderr() -> None:
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False
-
-
-def active_run():
-    """The active run; None where there is none, as in a step that was stopped before it imported mlflow."""
-    mlflow = sys.modules.get("mlflow")
-    return mlflow.active_run() if hasattr(mlflow, "active_run") else None

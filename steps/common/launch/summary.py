@@ -2,6 +2,10 @@
 
 import json
 import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
 
 
 def show(step: str, results: dict, next_command: str | None = None) -> None:
@@ -16,7 +20,7 @@ def show(step: str, results: dict, next_command: str | None = None) -> None:
     print(json.dumps(line, ensure_ascii=False, allow_nan=False), flush=True)
 
 
-def as_json(value):
+def as_json(value: Any) -> Any:
     """A value of dicts, lists and plain values with null for NaN and Infinity, which Python writes and JSON has not."""
     if isinstance(value, dict):
         return {name: as_json(entry) for name, entry in value.items()}
@@ -25,13 +29,13 @@ def as_json(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _format(value) -> str:
+def _format(value: object) -> str:
     if isinstance(value, float):
         return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
-def show_embeddings(texts: list[str], embeddings) -> None:
+def show_embeddings(texts: Iterable[str], embeddings: Iterable[np.ndarray]) -> None:
     """Print the first 10 entries of each embedding beside its text."""
     for text, embedding in zip(texts, embeddings):
         numbers = ", ".join(f"{number:+.4f}" for number in embedding[:10])

@@ -26,6 +26,7 @@ class ConvertedStore:
         self._found, self._folder = found, folder / CONVERTED
 
     def find(self, name: str) -> Path | None:
+        """The folder that was kept under this name; None where there is none."""
         folder = self._folder / name
         return folder if folder.is_dir() else None
 
@@ -35,9 +36,7 @@ class ConvertedStore:
         try:
             mlflow.MlflowClient().log_model_artifacts(model_id, str(folder), f"{CONVERTED}/{name}")
         except (MlflowException, OSError) as error:
-            logger.warning(
-                "%s could not be kept with model %s, so it is made again next time: %s", name, model_id, error
-            )
+            logger.warning("%s is not kept with model %s and will be converted again: %s", name, model_id, error)
         kept = self._folder / name
         if not _same_files(folder, kept):
             # The model was downloaded, or the store has taken nothing.

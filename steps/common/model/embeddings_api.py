@@ -11,26 +11,28 @@ import base64
 import tempfile
 import threading
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
 import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
+from mlflow.models.model import ModelInfo
+from mlflow.pyfunc import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, Schema
 from mlflow.types.schema import AnyType, Array, Object, Property
+from sentence_transformers import SentenceTransformer
 
 ARTIFACT = "sentence_transformer"
 
 FORMATS = ("float", "base64")
 
 
-class EmbeddingsAPI(mlflow.pyfunc.PythonModel):
+class EmbeddingsAPI(PythonModel):
     """OpenAI's embeddings call: https://platform.openai.com/docs/api-reference/embeddings/create"""
 
-    def load_context(self, context) -> None:
-        from sentence_transformers import SentenceTransformer
-
+    def load_context(self, context: PythonModelContext) -> None:
         self._name = context.model_config["name"]
         self._model = SentenceTransformer(
             context.artifacts[ARTIFACT], trust_remote_code=context.model_config["trust_remote_code"]
@@ -38,7 +40,9 @@ class EmbeddingsAPI(mlflow.pyfunc.PythonModel):
         # A tokenizer keeps its truncation as state: the server calls from several threads.
         self._lock = threading.Lock()
 
-    def predict(self, context, model_input: pd.DataFrame) -> dict:
+    def predict(
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
         """Answer one request.
 
         Args:
@@ -66,11 +70,15 @@ class EmbeddingsAPI(mlflow.pyfunc.PythonModel):
             embeddings = embeddings[:, :dimensions]
             lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
             embeddings = embeddings / np.maximum(lengths, np.finfo(np.float32).tiny)
-        encode = to_base64 if options.get("encoding_format") == "base64" else np.ndarray.tolist
+        in_base64 = options.get("encoding_format") == "base64"
         return {
             "object": "list",
             "data": [
-                {"object": "embedding", "index": index, "embedding": encode(embedding)}
+                {
+                    "object": "embedding",
+                    "index": index,
+                    "embedding": to_base64(embedding) if in_base64 else embedding.tolist(),
+                }
                 for index, embedding in enumerate(embeddings)
             ],
             "model": self._name,
@@ -78,9 +86,9 @@ class EmbeddingsAPI(mlflow.pyfunc.PythonModel):
         }
 
 
-def count_tokens(model, texts: list[str]) -> int:
-    """Tokens that a SentenceTransformer reads of texts, its default prompt included, in all."""
-    prompt = model.prompts.get(model.default_prompt_name) or ""
+def count_tokens(model: SentenceTransformer, texts: list[str]) -> int:
+    """Tokens that a model reads of texts, its default prompt included, in all."""
+    prompt = model.prompts.get(model.default_prompt_name or "") or ""
     features = model.preprocess([prompt + text for text in texts])
     if "attention_mask" in features:
         return int(features["attention_mask"].sum())
@@ -91,8 +99,8 @@ def count_tokens(model, texts: list[str]) -> int:
     return sum(len(model.tokenizer.tokenize(prompt + text)) for text in texts)
 
 
-def read_request(model_input: pd.DataFrame) -> tuple[list[str], dict]:
-    """The texts of a request, and what else it asks for, checked.
+def read_request(model_input: pd.DataFrame) -> tuple[list[str], dict[str, Any]]:
+    """The texts of a request, and its other keys, checked.
 
     Raises:
         MlflowException: no text, token ids in place of text, an unknown encoding_format, requests that differ.
@@ -109,7 +117,7 @@ def read_request(model_input: pd.DataFrame) -> tuple[list[str], dict]:
         if isinstance(text, bool) or not isinstance(text, str):
             is_tokens = isinstance(text, int | np.integer | list | np.ndarray) and not isinstance(text, bool)
             raise refused(
-                "input holds numbers; token ids are those of another model's tokenizer, so expected the text itself"
+                "input holds numbers, the token ids of some tokenizer; expected the text itself"
                 if is_tokens
                 else f"input holds {text!r}; expected a text or a list of texts"
             )
@@ -120,7 +128,7 @@ def read_request(model_input: pd.DataFrame) -> tuple[list[str], dict]:
     return texts, options
 
 
-def _is_given(value) -> bool:
+def _is_given(value: object) -> bool:
     """A key that is null, or a column that this row does not have, is not given."""
     return value is not None and value is not pd.NA and not (isinstance(value, float) and np.isnan(value))
 
@@ -165,12 +173,20 @@ def signature() -> ModelSignature:
     )
 
 
-def log(model, name: str, answers_for: dict[str, str], requirements: list[str], trust_remote_code: bool, example: str):
-    """Log the API of a SentenceTransformer to the active run, after that model itself.
+def log(
+    model: SentenceTransformer,
+    name: str,
+    *,
+    tags: dict[str, str],
+    requirements: list[str],
+    trust_remote_code: bool,
+    example: str,
+) -> ModelInfo:
+    """Log the API of a model to the active run, after that model itself.
 
     Args:
         name: what answers call the model.
-        answers_for: tags of the LoggedModel that say which one it wraps.
+        tags: of the LoggedModel; they say which model it wraps.
         example: a text for the input example.
     """
     with tempfile.TemporaryDirectory() as scratch:
@@ -184,7 +200,7 @@ def log(model, name: str, answers_for: dict[str, str], requirements: list[str], 
             signature=signature(),
             input_example={"input": [example], "model": name, "encoding_format": "float"},
             pip_requirements=requirements,
-            tags=answers_for,
+            tags=tags,
         )
 
 

@@ -2,23 +2,24 @@
 
 import hashlib
 import json
+from typing import Any
 
 import tokenizers
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 
-# What a tokenizer does beside its vocabulary: case, accents, punctuation, scripts, ends.
+# A text that shows what a tokenizer does beside its vocabulary: case, accents, punctuation, scripts.
 PROBE = "The Quick brown fox, naïve Ärger; 1,234.5% of state-of-the-art 東京 Привет \U0001f680!"
 
 
 def parameters_digest(model: SentenceTransformer) -> str:
-    """SHA-256 over the digests of all parameters, in the order in which the model has them, whatever they are called."""
+    """SHA-256 over the digests of all parameters, in the model's order; their names do not count."""
     digests = []
     for parameter in model.parameters():
         values = parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
         shape = f"{parameter.dtype} {tuple(parameter.shape)} ".encode()
-        digests.append(hashlib.sha256(shape + hashlib.sha256(values).digest()).hexdigest())
+        digests.append(hashlib.sha256(shape + hashlib.sha256(values.data).digest()).hexdigest())
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
@@ -28,11 +29,11 @@ def vocabulary(model: SentenceTransformer) -> dict[str, int]:
     if not hasattr(tokenizer, "get_vocab"):
         return {}
     entries = tokenizer.get_vocab()
-    # Those of word lists give the words in the order of their ids.
+    # The library's word tokenizers give a list, in the order of the ids.
     return dict(entries) if isinstance(entries, dict) else {word: i for i, word in enumerate(entries)}
 
 
-def find_tokenizer(model: SentenceTransformer):
+def find_tokenizer(model: SentenceTransformer) -> Any:
     """The tokenizer of a model's first module; None where it has none."""
     try:
         return model.tokenizer
@@ -41,7 +42,7 @@ def find_tokenizer(model: SentenceTransformer):
 
 
 def token_ids(model: SentenceTransformer, text: str) -> list[int] | None:
-    """The ids of a text, uncut; None where the model reads something else."""
+    """The ids of a text, not truncated; None for a model that reads no token ids."""
     tokenizer = find_tokenizer(model)
     if isinstance(tokenizer, tokenizers.Tokenizer):
         return tokenizer.encode(text, add_special_tokens=False).ids
@@ -51,7 +52,7 @@ def token_ids(model: SentenceTransformer, text: str) -> list[int] | None:
 
 
 def tokenizer_digest(model: SentenceTransformer) -> str:
-    """SHA-256 of the vocabulary and of what the tokenizer makes of a text; empty where there is nothing to compare."""
+    """SHA-256 of the vocabulary and of the token ids of PROBE; empty for a model without a vocabulary."""
     entries = vocabulary(model)
     if not entries:
         return ""
@@ -59,17 +60,8 @@ def tokenizer_digest(model: SentenceTransformer) -> str:
     return hashlib.sha256(known.encode()).hexdigest()
 
 
-def fingerprint(model: SentenceTransformer) -> dict[str, str]:
-    """What tells a model from a broken copy of it, beside its modules."""
-    return {
-        "vocabulary": str(len(vocabulary(model))),
-        "tokenizer_sha256": tokenizer_digest(model),
-        "parameters_sha256": parameters_digest(model),
-    }
-
-
 def facts(model: SentenceTransformer) -> dict[str, str]:
-    """What identifies a model's form: dimension, longest input, pooling, similarity and size."""
+    """What identifies a model: dimension, longest input, pooling, modules, and digests of its tokenizer and parameters."""
     pooling = [module.pooling_mode for module in model if isinstance(module, Pooling)]
     return {
         "dimension": str(model.get_embedding_dimension()),
@@ -78,7 +70,9 @@ def facts(model: SentenceTransformer) -> dict[str, str]:
         "normalizes": str(normalizes(model)).lower(),
         "modules": " > ".join(type(module).__name__ for module in model),
         "parameters": str(sum(parameter.numel() for parameter in model.parameters())),
-        **fingerprint(model),
+        "vocabulary": str(len(vocabulary(model))),
+        "tokenizer_sha256": tokenizer_digest(model),
+        "parameters_sha256": parameters_digest(model),
     }
 
 

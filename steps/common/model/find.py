@@ -1,4 +1,4 @@
-"""The model that a run ID or a registered version stands for. Light: it imports MLflow, but nothing that computes."""
+"""The model that a run ID or a registered version stands for, and what its files say before it is loaded."""
 
 import contextlib
 import hashlib
@@ -12,9 +12,11 @@ from typing import TypeVar
 
 import mlflow
 from mlflow.entities import LoggedModel
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from steps.common.errors import UserError
+from steps.common.backends import Passed
+from steps.common.errors import UserError, clip
 from steps.common.storage.place import locate
 from steps.common.storage.stream import sha256
 
@@ -29,7 +31,7 @@ VALIDATION = "validation"
 
 BACKENDS = "validated_backends"
 
-# Tag of a LoggedModel that answers for another one (steps/common/embeddings_api.py): the ID of that one.
+# Tag of the LoggedModel that answers OpenAI's embeddings call for another one: the ID of that one.
 ANSWERS_FOR = "answers_for_model_id"
 
 # How a registered version is written, and what mlflow answers where there is nothing of a name.
@@ -62,19 +64,17 @@ class FoundModel:
 
     @property
     def validation(self) -> str | None:
-        """The verdict of validate; None where it never ran."""
+        """The verdict of validate, `passed` or `failed`; None where it never ran."""
         return self.tags.get(VALIDATION)
 
     @property
-    def passed_backends(self) -> dict:
-        """The backends that validate has passed, by name/precision: dict[str, backends.load.Passed]."""
-        from steps.common.backends.load import Passed
-
+    def passed_backends(self) -> dict[str, Passed]:
+        """The backends that validate has passed, by name/precision."""
         passed = json.loads(self.tags.get(BACKENDS, "{}"))
         return {key: Passed(facts["rows_per_second"], facts["digest"]) for key, facts in passed.items()}
 
     def describe(self) -> dict[str, str]:
-        """What a result records of the model behind it."""
+        """The model's ID, name and main facts, as results record them."""
         names = ("hub_id", "revision", "weights_sha256", "dimension", "max_seq_length", "pooling")
         return {
             "model_id": self.logged.model_id,
@@ -105,7 +105,7 @@ def find_model(run_id: str, *, preceding: str, experiment_id: str) -> FoundModel
     except MlflowException as error:
         if error.error_code in MISSING:
             raise UserError(
-                f"there is no run {run_id!r} on {mlflow.get_tracking_uri()}. Give the run ID that the step before has printed, or run_id=latest."
+                f"there is no run {run_id!r} on {mlflow.get_tracking_uri()}. Give the run ID that the previous step printed, or run_id=latest."
             ) from None
         raise
     outputs = run.outputs.model_outputs if run.outputs else []
@@ -147,8 +147,7 @@ def _model_files(folder: Path, name: str) -> list[Path]:
 
 
 def saved_prompts(folder: Path) -> tuple[dict[str, str], str | None] | None:
-    """The prompts of a downloaded model, by name, and the name of its default, before it is loaded; None where its files
-    do not say."""
+    """The prompts of a downloaded model by name, and the name of its default; None where its files do not say."""
     for path in _model_files(folder, "config_sentence_transformers.json")[:1]:
         with contextlib.suppress(OSError, ValueError, AttributeError):
             config = json.loads(path.read_text(encoding="utf-8"))
@@ -224,7 +223,7 @@ def split_uri(uri: str) -> tuple[str, str | None, str | None]:
     return name, version or None, alias
 
 
-def of_version(client: mlflow.MlflowClient, version) -> FoundModel:
+def of_version(client: mlflow.MlflowClient, version: ModelVersion) -> FoundModel:
     """The model of a registered version.
 
     Raises:
@@ -234,46 +233,44 @@ def of_version(client: mlflow.MlflowClient, version) -> FoundModel:
     # A version of a sqlite store says it in its source only: models:/m-... or the folder of that model.
     named = re.search(r"\bm-[0-9a-f]{32}\b", version.source or "")
     model_id = version.model_id or (named and named.group())
-    try:
-        logged = client.get_logged_model(model_id) if model_id else None
-    except MlflowException as error:
-        if error.error_code not in MISSING:
-            raise
-        logged = None
+    logged = _get_logged(client, model_id) if model_id else None
     if logged is None:
         raise UserError(
-            f"models:/{where} holds no logged model that is there (its source is {version.source}). Register one with mlflow run . -e validate -P register={version.name}."
+            f"models:/{where} was made from {version.source}, and there is no such logged model. Register one with mlflow run . -e validate -P register={version.name}."
         )
     return FoundModel(logged.source_run_id or version.run_id or "", logged, where)
 
 
 def _find_logged(client: mlflow.MlflowClient, uri: str, model_id: str, experiment_id: str) -> FoundModel:
-    try:
-        logged = client.get_logged_model(model_id)
-    except MlflowException as error:
-        if error.error_code not in MISSING:
-            raise
-        logged = None
+    logged = _get_logged(client, model_id)
     if logged is None:
         registered = ask_registry(lambda: client.get_registered_model(model_id))
         if registered is not None:
             versions = client.search_model_versions(f"name = {_quoted(model_id)}")
             listed = _versions(registered.aliases, [entry.version for entry in versions])
-            raise UserError(f"{uri} names a registered model and none of its versions. {listed}")
+            raise UserError(f"{uri} names a registered model; expected a version or an alias of it. {listed}")
         newest = client.search_logged_models([experiment_id], max_results=3)
         known = ", ".join(f"models:/{model.model_id}" for model in newest) or "none"
         raise UserError(
             f"{uri}: there is no logged model {model_id!r}. The newest of this experiment: {known}. {_names(client)}"
         )
     if ANSWERS_FOR in logged.tags:
-        raise UserError(
-            f"{uri} is the embeddings API of models:/{logged.tags[ANSWERS_FOR]}, not a model to work with. Give that one."
-        )
+        raise UserError(f"{uri} is the embeddings API of models:/{logged.tags[ANSWERS_FOR]}. Give that model instead.")
     return FoundModel(logged.source_run_id or "", logged)
 
 
+def _get_logged(client: mlflow.MlflowClient, model_id: str) -> LoggedModel | None:
+    """The LoggedModel of an ID; None where there is none."""
+    try:
+        return client.get_logged_model(model_id)
+    except MlflowException as error:
+        if error.error_code in MISSING:
+            return None
+        raise
+
+
 def ask_registry(ask: Callable[[], T]) -> T | None:
-    """What the model registry answers; None where it has nothing of that name.
+    """The answer of the model registry; None where it has nothing of that name.
 
     Raises:
         UserError: the tracking store has no registry, or it cannot be reached.
@@ -287,14 +284,14 @@ def ask_registry(ask: Callable[[], T]) -> T | None:
 
 
 def no_registry(error: Exception) -> UserError:
-    """The one line for a store that cannot register models."""
+    """The error for a store that cannot register models."""
     return UserError(
-        f"{mlflow.get_registry_uri()} gives no model registry ({' '.join(str(error).split())[:300]}). Set MLFLOW_TRACKING_URI, or MLFLOW_REGISTRY_URI, to a store that has one, such as sqlite:///mlflow.db or an mlflow server."
+        f"{mlflow.get_registry_uri()} gives no model registry ({clip(error, 300)}). Set MLFLOW_TRACKING_URI, or MLFLOW_REGISTRY_URI, to a store that has one, such as sqlite:///mlflow.db or an mlflow server."
     )
 
 
 def _quoted(name: str) -> str:
-    """A name as a filter string takes it; mlflow has no escape for a quote, so the other kind is used."""
+    """A name in a filter string; mlflow has no escape for a quote, so the other kind is used."""
     return f'"{name}"' if "'" in name else f"'{name}'"
 
 

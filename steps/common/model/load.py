@@ -4,6 +4,9 @@ import json
 from pathlib import Path
 
 import mlflow
+from fastapi import FastAPI
+from mlflow.exceptions import MlflowException
+from mlflow.pyfunc import PyFuncModel, scoring_server
 from sentence_transformers import SentenceTransformer
 
 from steps.common.backends import Backend, Settings, load
@@ -11,28 +14,27 @@ from steps.common.corpus.sample import calibration_texts
 from steps.common.model.converted import ConvertedStore
 from steps.common.model.find import EMBEDDINGS_API, FoundModel
 
-
-def quiet_progress_bars() -> None:
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()
+# What a model raises over an input that its signature rules out.
+RefusedInput = MlflowException
 
 
 def load_native(folder: Path) -> SentenceTransformer:
     """Load a logged model as SentenceTransformer, on the CPU; a backend moves it to where it computes."""
-    quiet_progress_bars()
     return mlflow.sentence_transformers.load_model(str(folder)).to("cpu")
 
 
-def load_pyfunc(folder: Path) -> mlflow.pyfunc.PyFuncModel:
+# A model as mlflow serves it: predict(data, params) gives float32 [n, dim].
+Pyfunc = mlflow.pyfunc.PyFuncModel
+
+
+def load_pyfunc(folder: Path) -> PyFuncModel:
     """Load a logged model as pyfunc, on the CPU too, so that both can be compared number by number."""
-    quiet_progress_bars()
     pyfunc = mlflow.pyfunc.load_model(str(folder))
     pyfunc.get_raw_model().to("cpu")
     return pyfunc
 
 
-def load_embeddings_api(found: FoundModel) -> mlflow.pyfunc.PyFuncModel | None:
+def load_embeddings_api(found: FoundModel) -> PyFuncModel | None:
     """The model that was logged beside this one to answer OpenAI's embeddings call; None where there is none."""
     client = mlflow.MlflowClient()
     tags = client.get_run(found.run_id).data.tags if found.run_id else {}
@@ -42,10 +44,8 @@ def load_embeddings_api(found: FoundModel) -> mlflow.pyfunc.PyFuncModel | None:
     return mlflow.pyfunc.load_model(f"models:/{tags[EMBEDDINGS_API]}")
 
 
-def scoring_app(pyfunc: mlflow.pyfunc.PyFuncModel):
+def scoring_app(pyfunc: PyFuncModel) -> FastAPI:
     """What `mlflow models serve` runs: an ASGI app."""
-    from mlflow.pyfunc import scoring_server
-
     return scoring_server.init(pyfunc)
 
 
@@ -54,10 +54,11 @@ def load_backend(
     folder: Path,
     model: SentenceTransformer,
     settings: Settings,
+    *,
     prompt_name: str | None = None,
     task: str | None = None,
 ) -> Backend:
-    """Load a backend for a logged model, with what the model has kept for it.
+    """Load a backend for a logged model; what was converted for it before is taken from the model's files.
 
     Args:
         folder: where the model was downloaded to. model: the model in it.

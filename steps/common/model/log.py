@@ -13,9 +13,9 @@ from mlflow.types import ParamSchema, ParamSpec
 from sentence_transformers import SentenceTransformer
 
 from steps.common.errors import UserError
+from steps.common.model import embeddings_api
 from steps.common.model.facts import facts
 from steps.common.model.find import ANSWERS_FOR, EMBEDDINGS_API
-from steps.common.model.load import quiet_progress_bars
 from steps.common.model.source import Source
 
 logger = logging.getLogger("steps")
@@ -42,7 +42,6 @@ def load_source(
     Raises:
         UserError: files that do not make a model, or code in it that nobody allowed to run.
     """
-    quiet_progress_bars()
     try:
         model = SentenceTransformer(
             str(source.folder),
@@ -62,7 +61,11 @@ def load_source(
 
 
 def build_signature(examples: list[str], embeddings: np.ndarray) -> ModelSignature:
-    """Infer string in, float32 [-1, dim] out, and add the inference params that encode() obeys."""
+    """String in, float32 [-1, dim] out, and the inference params that encode() obeys.
+
+    Args:
+        embeddings: those of the examples, float32 [n, dim].
+    """
     signature = infer_signature(examples, embeddings, params=PARAMS)
     optional = [ParamSpec(name, kind, None) for name, kind in OPTIONAL_PARAMS.items()]
     return ModelSignature(signature.inputs, signature.outputs, ParamSchema(signature.params.params + optional))
@@ -76,17 +79,22 @@ def requirements() -> list[str]:
 def log(
     model: SentenceTransformer,
     source: Source,
+    *,
     signature: ModelSignature,
     examples: list[str],
     name: str,
-    known: dict[str, str],
+    expected_facts: dict[str, str],
 ) -> LoggedModel:
-    """Log a model to the active run, with its facts, those it is known to have, and where it came from as tags."""
+    """Log a model to the active run, with its source and its facts as tags.
+
+    Args:
+        expected_facts: those that validate requires of the model.
+    """
     tags = {
         "hub_id": source.name,
         "revision": source.revision or "",
         "weights_sha256": source.weights_sha256,
-        "known": json.dumps(known),
+        "expected_facts": json.dumps(expected_facts),
         **facts(model),
     }
     # The flavor records this attribute as source_model_name; a folder of this machine would mean nothing elsewhere.
@@ -107,21 +115,21 @@ def log(
 def log_embeddings_api(
     model: SentenceTransformer, logged: LoggedModel, name: str, trust_remote_code: bool, example: str
 ) -> ModelInfo:
-    """Log, beside a logged model and in its run, the model that answers OpenAI's embeddings call with it.
+    """Log, in the run of a logged model, a second model that answers OpenAI's embeddings call with it.
 
-    The run's tag `model_id`, which every later step follows, stays that of the first. It comes second, and no metric is
-    logged with a model_id in a run of log_model: such a metric would also be attached to a model that is logged later.
+    The run's tag `model_id`, which every later step follows, stays that of the first. No metric is logged with a model_id
+    in a run of log_model: mlflow would attach it to the second model too.
+
+    Args:
+        name: what the answers call the model. example: a text for the input example.
     """
-    # Here, because it sets itself as the model of the code that imports it.
-    from steps.common.model import embeddings_api
-
     info = embeddings_api.log(
         model,
         name,
-        {ANSWERS_FOR: logged.model_id, "hub_id": name},
-        requirements(),
-        trust_remote_code,
-        example,
+        tags={ANSWERS_FOR: logged.model_id, "hub_id": name},
+        requirements=requirements(),
+        trust_remote_code=trust_remote_code,
+        example=example,
     )
     mlflow.set_tag(EMBEDDINGS_API, info.model_id)
     return info

@@ -1,7 +1,6 @@
-"""The model registry: a version for each validated model, the alias `champion` for the one to use."""
+"""The model registry: a version for each validated model; the alias `champion` names the one to use."""
 
 import math
-import threading
 from dataclasses import dataclass
 
 import mlflow
@@ -14,16 +13,13 @@ CHAMPION = "champion"
 
 CHALLENGER = "challenger"
 
-# Seconds a registry has to answer its first question: mlflow's client would try a dead one for minutes.
-TIMEOUT = 15.0
-
 # Metrics that become tags of a version, by the start of their name.
 TAGGED_METRICS = ("quality/", "parity/max_abs_diff", "latency/", "serving/", "checks/")
 
 
 @dataclass(frozen=True)
 class Registration:
-    """What became of registering a model: its version and alias, None where the registry refused, and why."""
+    """The result of registering a model: its version and alias, both None where the registry refused, and the reason."""
 
     name: str
     version: str | None
@@ -34,31 +30,10 @@ class Registration:
         return f"{self.name}/{self.version} ({self.alias})" if self.version else "no"
 
 
-def check_available(name: str) -> None:
-    """Find out, before anything heavy, that a model can be registered under this name.
-
-    Raises:
-        UserError: a name that mlflow refuses, or no registry that answers.
-    """
+def check_name(name: str) -> None:
+    """Raises UserError for a name that mlflow refuses for a registered model."""
     if not name.strip() or {"/", ":"}.intersection(name):
-        raise UserError(f"register={name!r} is no name for a registered model; expected one without / and :.")
-    client = mlflow.MlflowClient()
-    failed: list[Exception] = []
-
-    def ask() -> None:
-        try:
-            client.search_registered_models(max_results=1)
-        except MlflowException as error:
-            failed.append(error)
-
-    # mlflow's client retries for minutes, and cannot be told not to; a daemon thread does not keep the process.
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(TIMEOUT)
-    if thread.is_alive():
-        raise no_registry(TimeoutError(f"no answer in {TIMEOUT:g} s"))
-    if failed:
-        raise no_registry(failed[0]) from failed[0]
+        raise UserError(f"register={name!r} is not a name for a registered model; expected one without / and :.")
 
 
 def find_champion(name: str) -> FoundModel | None:
@@ -76,20 +51,20 @@ def find_champion(name: str) -> FoundModel | None:
         return of_version(client, version)
     except UserError as error:
         raise UserError(
-            f"nothing can be compared with the {CHAMPION} of {name!r}: {error} To do without it: mlflow.MlflowClient().delete_registered_model_alias({name!r}, {CHAMPION!r})."
+            f"the {CHAMPION} of {name!r} cannot be compared with: {error} To remove the alias: mlflow.MlflowClient().delete_registered_model_alias({name!r}, {CHAMPION!r})."
         ) from None
 
 
 def find_compared(named: FoundModel, name: str) -> FoundModel:
-    """A model that the user names as the champion to compare with, while `name` is to get a version.
+    """Check that a model the user named as the champion may decide who is champion of `name`.
 
     Raises:
-        UserError: the champion of `name` is another model, so this comparison cannot tell what takes its place.
+        UserError: the champion of `name` is another model, which this comparison says nothing about.
     """
     held = find_champion(name)
     if held is not None and held.logged.model_id != named.logged.model_id:
         raise UserError(
-            f"champion is {named.uri}, but the {CHAMPION} of register={name} is {held.registered} ({held.uri}), and only a model that was compared with it can take its place. Leave champion out, or register."
+            f"champion={named.uri}, but the {CHAMPION} of register={name} is {held.registered} ({held.uri}), and only a model compared with that one can replace it. Leave out champion, or register."
         )
     return named
 
@@ -105,12 +80,12 @@ def register(
 ) -> Registration:
     """Make a version of a model: the champion if the gate passed and nothing regressed, else the challenger.
 
-    Every call makes a new version, so that what an earlier validation of the same model has found stays as it was.
-    `compared` is the model whose scores the regressions were found against: where another one is champion by now, it
-    stays, since nobody has compared the two.
+    Every call makes a new version, so the results of an earlier validation stay on theirs. Where the registry refuses,
+    `Registration.version` is None: the verdict has to be written all the same.
 
-    Never raises for what the registry refuses, since the verdict beside it has to be written all the same:
-    `Registration.version` is None then.
+    Args:
+        regressions: the suites on which the champion is better. compared: the model that these were found against; if
+            another one is champion by now, that one stays.
     """
     client = mlflow.MlflowClient()
     try:
@@ -118,10 +93,10 @@ def register(
         held = client.get_registered_model(name).aliases.get(CHAMPION)
         known = {model.logged.model_id for model in (found, compared) if model is not None}
         if held is not None and _model_id(client, name, held) not in known:
-            regressions = [*regressions, "it became champion while this one was validated, so they were not compared"]
+            regressions = [*regressions, "it became champion during this validation, so the two were not compared"]
         unscored = _suites(client.get_model_version(name, held).tags) - _suites(tags) if held is not None else set()
         if unscored:
-            regressions = [*regressions, f"it was scored on {', '.join(sorted(unscored))} too, and this one was not"]
+            regressions = [*regressions, f"it was also scored on {', '.join(sorted(unscored))}, and this one was not"]
         alias, reason = decide(held, passed, regressions)
         client.set_registered_model_alias(name, alias, version)
         client.set_model_version_tag(name, version, "reason", reason)
@@ -132,7 +107,7 @@ def register(
 
 
 def _suites(tags: dict[str, str]) -> set[str]:
-    """The suites that the tags of a version have scores of."""
+    """The suites that a version's tags hold scores for."""
     return {name.split("/")[1] for name in tags if name.startswith("quality/")}
 
 
@@ -155,14 +130,14 @@ def decide(champion: str | None, passed: bool, regressions: list[str]) -> tuple[
     if regressions:
         return CHALLENGER, f"the gate passed, but {stays}: {'; '.join(regressions)}"
     if champion:
-        return CHAMPION, f"the gate passed, and nothing regressed against version {champion}, the {CHAMPION} until now"
+        return CHAMPION, f"the gate passed, and nothing regressed against version {champion}, the previous {CHAMPION}"
     return CHAMPION, f"the gate passed, and there was no {CHAMPION} yet"
 
 
 def version_tags(
     found: FoundModel, run_id: str, verdict: str, commit: str | None, metrics: dict[str, float]
 ) -> dict[str, str]:
-    """What a version records of its validation: verdict, runs, commit, hub ID, and the metrics that tell most."""
+    """A version's tags: the verdict, runs, commit, hub ID and main metrics of its validation."""
     tags = {
         "validation": verdict,
         "validate_run_id": run_id,

@@ -1,4 +1,4 @@
-"""Where a model's files come from: a folder, an installed package or the Hub. Knows neither MLflow nor Hydra."""
+"""Where a model's files come from: a folder, an installed package or the Hub."""
 
 import hashlib
 import importlib.util
@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from steps.common.errors import UserError
-from steps.common.storage.hub import download
+from steps.common.storage import hub
+from steps.common.storage.place import locate
+from steps.common.storage.stream import sha256
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,11 @@ def find_source(
     if folder is None and package is not None:
         folder = _package_folder(package)
     if folder is None:
-        folder, revision = download(name, revision, trust_remote_code)
+        folder, revision = hub.download_model(name, revision, trust_remote_code)
     digest = weights_digest(folder)
     if weights_sha256 is not None and digest != weights_sha256:
         raise UserError(
-            f"the weights in {folder} are not the ones expected: SHA-256 is {digest}, model.weights_sha256 says {weights_sha256}. "
-            "Do not use them: install or download the model again, or set model.weights_sha256 if you changed the weights yourself."
+            f"the weights in {folder} have SHA-256 {digest}, but model.weights_sha256 is {weights_sha256}. Install or download the model again; if you changed the weights yourself, set model.weights_sha256."
         )
     return Source(folder, name, revision, digest)
 
@@ -58,7 +59,7 @@ def _package_folder(package: str) -> Path | None:
 
 
 def weights_digest(folder: Path) -> str:
-    """SHA-256 of the model's one safetensors file; of several (shards, Dense modules), of their names and digests.
+    """SHA-256 of a model's safetensors file; if it has several (shards, Dense modules), of their names and digests.
 
     Raises:
         UserError: the folder holds no model, or weights that are not safetensors.
@@ -70,17 +71,12 @@ def weights_digest(folder: Path) -> str:
     for pickled in sorted(folder.rglob("pytorch_model*.bin")):
         if not any(pickled.parent.glob("*.safetensors")):
             raise UserError(
-                f"{pickled} is a pickle, which can run code when it is loaded; expected safetensors. Load the model where you trust it and save it with model.save(<folder>)."
+                f"{pickled} is a pickle, which can run code when it is loaded; expected safetensors. Convert it where you trust it: load the model and call model.save(<folder>)."
             )
     files = sorted(folder.rglob("*.safetensors"))
     if not files:
         raise UserError(f"{folder} holds no weights: expected model.safetensors.")
-    digests = {str(file.relative_to(folder)): _sha256(file) for file in files}
+    digests = {str(file.relative_to(folder)): sha256(locate(file)) for file in files}
     if len(digests) == 1:
         return next(iter(digests.values()))
     return hashlib.sha256("".join(f"{name} {digest}\n" for name, digest in digests.items()).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,14 +1,13 @@
-"""Time contenders in turns on the same texts, and say how near they come to what the machine can do.
+"""Time contenders in turns on the same texts, and say how near they come to what the machine can do."""
 
-Knows neither MLflow nor Hydra.
-"""
-
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 from prettytable import PrettyTable, TableStyle
 
 from steps.common.backends.machine import peak_mb, reset_peak, rss_mb, timed
@@ -19,7 +18,7 @@ Encode = Callable[[list[str]], np.ndarray]
 # What everything is compared with.
 STOCK = "stock"
 
-# Seconds that no contender is stopped for: it may compile something, or have to wait for another process.
+# A contender is not stopped for fewer seconds: it may compile something, or wait for another process.
 GRACE = 1.0
 
 
@@ -37,7 +36,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Row:
-    """What came out for one contender; medians over the rounds."""
+    """The results of one contender; medians over the rounds."""
 
     name: str
     precision: str
@@ -97,12 +96,12 @@ def warm_up(contenders: Sequence[Contender], texts: list[str], stop_below: float
         for contender in contenders:
             if contender.name in stopped:
                 continue
-            seconds = timed(lambda encode=contender.encode, some=some: encode(some))
+            seconds = timed(functools.partial(contender.encode, some))
             if contender.name == STOCK:
                 stock_seconds = seconds
             elif _too_slow(seconds, stock_seconds, stop_below):
-                # Once more, now that it has compiled what it compiles.
-                seconds = timed(lambda encode=contender.encode, some=some: encode(some))
+                # Once more: the first time it may have compiled something.
+                seconds = timed(functools.partial(contender.encode, some))
                 if _too_slow(seconds, stock_seconds, stop_below):
                     stopped[contender.name] = Stopped(
                         contender.name, contender.precision, len(some), seconds, stock_seconds
@@ -128,8 +127,8 @@ def run_rounds(
             rounds.
     """
     stopped = []
-    seconds = {contender.name: [] for contender in contenders}
-    extra = {contender.name: [] for contender in contenders}
+    seconds: dict[str, list[float]] = {contender.name: [] for contender in contenders}
+    extra: dict[str, list[float | None]] = {contender.name: [] for contender in contenders}
     embeddings = {}
     for number in range(repeats):
         on_round(number)
@@ -146,12 +145,10 @@ def run_rounds(
             if _too_slow(own, stock_seconds, stop_below):
                 stopped.append(Stopped(contender.name, contender.precision, len(texts), own, stock_seconds))
         contenders = [one for one in contenders if one.name not in [late.name for late in stopped]]
-    rounds = {
-        one.name: Rounds(
-            seconds[one.name], None if None in extra[one.name] else max(extra[one.name]), embeddings[one.name]
-        )
-        for one in contenders
-    }
+    rounds = {}
+    for one in contenders:
+        measured = [mb for mb in extra[one.name] if mb is not None]
+        rounds[one.name] = Rounds(seconds[one.name], max(measured, default=None), embeddings[one.name])
     return rounds, stopped
 
 
@@ -185,7 +182,7 @@ def summarize(
             Row(
                 name=contender.name,
                 precision=contender.precision,
-                # In pairs: what slows the machine down for a while slows a whole round.
+                # By round: a machine that is slower for a while slows all contenders of a round.
                 ratio=float(np.median(np.array(stock.seconds) / np.array(own.seconds))),
                 sentences_per_second=len(own.embeddings) / median,
                 tokens_per_second=tokens / median,
@@ -239,7 +236,7 @@ def as_dict(
     stopped: Sequence[Stopped],
     left_out: dict[str, str],
     peaks: dict[str, float | None],
-    **facts,
+    **facts: object,
 ) -> dict:
     """The content of benchmark.json."""
     return {
@@ -253,12 +250,8 @@ def as_dict(
 
 def plot(rows: Sequence[Row], title: str, path: Path) -> None:
     """A bar for each contender: texts a second, labelled with the ratio to stock."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(8, 0.55 * len(rows) + 1.4), layout="constrained")
+    figure = Figure(figsize=(8, 0.55 * len(rows) + 1.4), layout="constrained")
+    axes = figure.add_subplot()
     rates = [row.sentences_per_second for row in rows]
     colours = ["#8a8f98" if row.name == STOCK else "#2f6fde" for row in rows]
     bars = axes.barh([row.name for row in rows], rates, color=colours)
@@ -269,4 +262,3 @@ def plot(rows: Sequence[Row], title: str, path: Path) -> None:
     axes.set_title(title, loc="left", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
-    pyplot.close(figure)

@@ -1,100 +1,182 @@
 """Suites of sentence pairs: graded, or paraphrases."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
+from scipy import stats
+from sklearn import metrics
 
 from steps.common.errors import UserError
-from steps.common.quality import columns
-from steps.common.quality.columns import Role, read_columns
+from steps.common.quality.columns import Role, name_suite, read_columns, read_number
+from steps.common.quality.spec import SuiteSpec
+from steps.common.quality.suite import Suite, Vectors, sample_rows
+from steps.common.vectors import pair_cosine
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+# Most points of a scatter: more of them hide each other, and make a page of megabytes.
+MOST_POINTS = 1500
 
 
 @dataclass(frozen=True)
-class Suite:
-    """Sentence pairs with a human grade (kind sts), or with 1 for the same meaning and 0 for another (paraphrase)."""
+class Pairs(Suite):
+    """Sentence pairs, each with a number that people gave it: `scores`, float64 [n]."""
 
-    name: str
-    path: Path
+    unit: ClassVar[str] = "pairs"
+    # For messages: the score in words, the numbers that are accepted, and what to do about others.
+    measure: ClassVar[str]
+    grades: ClassVar[str]
+    remedy: ClassVar[str] = ""
+
     first: list[str]
     second: list[str]
     scores: np.ndarray
-    kind: str = "sts"
+
+    @classmethod
+    def read(cls, spec: SuiteSpec, path: Path) -> Self:
+        """Read pairs from JSON Lines, CSV, TSV or Parquet.
+
+        Raises:
+            UserError: a missing column, a row without sentence or number, fewer than two rows, or equal numbers.
+        """
+        file, (first, second, scores) = read_columns(path, [spec.sentence1, spec.sentence2, spec.score])
+        for row, (a, b, given) in enumerate(zip(first, second, scores), start=1):
+            if not isinstance(a, str) or not isinstance(b, str):
+                raise UserError(
+                    f"{file} row {row}: expected two sentences in {spec.sentence1!r} and {spec.sentence2!r}, found {a!r} and {b!r}."
+                )
+            number = read_number(given)
+            if number is None or not cls.is_grade(number):
+                raise UserError(
+                    f"{file} row {row}: expected {cls.grades} in {spec.score!r}, found {given!r}.{cls.remedy}"
+                )
+        if len(scores) < 2:
+            raise UserError(f"{file} has {len(scores)} row(s); {cls.measure} needs at least two.")
+        grades = np.array([read_number(given) for given in scores], np.float64)
+        if np.ptp(grades) == 0:
+            raise UserError(f"every {spec.score!r} in {file} is {grades[0]:g}; {cls.measure} needs different grades.")
+        return cls(name_suite(spec.name, file), file, first, second, grades)
+
+    @staticmethod
+    def is_grade(number: float) -> bool:
+        """Whether people may have given this number."""
+        return True
 
     def __len__(self) -> int:
         return len(self.scores)
 
     @property
-    def unit(self) -> str:
-        return "pairs"
-
-    @property
-    def metric(self) -> str:
-        return {"sts": "spearman", "paraphrase": "average_precision"}[self.kind]
-
-    @property
-    def sentences(self) -> list[str]:
-        """Every distinct sentence once."""
-        return list(dict.fromkeys([*self.first, *self.second]))
-
-    @property
     def texts(self) -> dict[Role, list[str]]:
-        """What has to be embedded."""
-        return {None: self.sentences}
+        return {None: list(dict.fromkeys([*self.first, *self.second]))}
 
     @property
     def columns(self) -> dict[str, list]:
-        """The suite as a table, for the record."""
         return {"sentence1": self.first, "sentence2": self.second, "score": self.scores.tolist()}
 
-    def sample(self, most: int) -> "Suite":
-        """At most so many pairs, evenly from the whole suite."""
+    def sample(self, most: int) -> Self:
         if len(self) <= most:
             return self
-        rows = np.linspace(0, len(self) - 1, most).round().astype(int)
-        return Suite(
-            self.name,
-            self.path,
-            [self.first[row] for row in rows],
-            [self.second[row] for row in rows],
-            self.scores[rows],
-            self.kind,
+        rows = sample_rows(len(self), most)
+        first, second = ([texts[row] for row in rows] for texts in (self.first, self.second))
+        return replace(self, first=first, second=second, scores=self.scores[rows])
+
+    def compute_cosines(self, vectors: Vectors) -> np.ndarray:
+        first, second = (vectors.of(None, texts).astype(np.float64) for texts in (self.first, self.second))
+        # Rounded, so that equal sentences are equally alike whatever the last digit of a float32 says. The library's
+        # evaluator of graded pairs ranks that digit, and two exact backends differ by points on a small suite.
+        return np.round(pair_cosine(first, second), 6)
+
+    @property
+    def labels(self) -> tuple[np.ndarray, ...]:
+        return (self.scores,)
+
+
+@dataclass(frozen=True)
+class GradedPairs(Pairs):
+    """Pairs with a grade of how alike they are, scored by Spearman's rank correlation with the cosine."""
+
+    kind: ClassVar[str] = "sts"
+    metric: ClassVar[str] = "spearman"
+    figure: ClassVar[str] = "gold against cosine"
+    measure: ClassVar[str] = "a rank correlation"
+    grades: ClassVar[str] = "a number"
+
+    @staticmethod
+    def compute_score(units: np.ndarray, *labels: np.ndarray, axis: int = -1) -> np.ndarray:
+        return stats.spearmanrho(units, labels[0], axis=axis).statistic
+
+    def compute_metrics(self, cosines: np.ndarray) -> dict[str, float]:
+        return {
+            "spearman": float(self.compute_score(cosines, self.scores)),
+            "pearson": float(stats.pearsonr(cosines, self.scores).statistic),
+        }
+
+    @property
+    def caption(self) -> str:
+        shown = f" {MOST_POINTS:,} of {len(self):,} pairs." if len(self) > MOST_POINTS else ""
+        return f"Each point is a pair. The better the model, the closer the points are to a line that rises.{shown}"
+
+    def draw(self, axes: "Axes", units: np.ndarray, colours: tuple[str, str]) -> None:
+        rows = sample_rows(len(self), MOST_POINTS)
+        # Moved a little aside, so that equal grades do not hide each other.
+        width = 0.012 * float(np.ptp(self.scores))
+        aside = np.random.default_rng(0).uniform(-width, width, len(rows))
+        many = len(rows) > 400
+        axes.scatter(
+            self.scores[rows] + aside, units[rows], s=9, color=colours[0], alpha=0.5, linewidths=0, rasterized=many
         )
+        axes.set(xlabel="grade by people", ylabel="cosine")
 
 
-def read_suite(path: Path, name: str | None, sentence1: str, sentence2: str, score: str, kind: str = "sts") -> Suite:
-    """Read graded pairs, or paraphrases, from JSON Lines, CSV, TSV or Parquet.
+@dataclass(frozen=True)
+class Paraphrases(Pairs):
+    """Pairs with 1 for the same meaning and 0 for another, scored by average precision."""
 
-    Raises:
-        UserError: a missing column, a row without sentence or number, fewer than two rows, equal grades, or
-            paraphrases that are graded otherwise than with 0 and 1.
-    """
-    file, (first, second, scores) = read_columns(path, [sentence1, sentence2, score])
-    for row, (a, b, grade) in enumerate(zip(first, second, scores), start=1):
-        if not isinstance(a, str) or not isinstance(b, str):
-            raise UserError(
-                f"{file} row {row}: expected two sentences in {sentence1!r} and {sentence2!r}, found {a!r} and {b!r}."
-            )
-        if _number(grade) is None:
-            raise UserError(f"{file} row {row}: expected a number in {score!r}, found {grade!r}.")
-        if kind == "paraphrase" and _number(grade) not in (0, 1):
-            raise UserError(
-                f"{file} row {row}: expected 1 (same meaning) or 0 in {score!r}, found {grade!r}. Graded pairs are suite.kind=sts."
-            )
-    if len(scores) < 2:
-        raise UserError(f"{file} holds {len(scores)} row(s); expected at least two, or there is nothing to correlate.")
-    grades = np.array([_number(grade) for grade in scores])
-    if np.ptp(grades) == 0:
-        raise UserError(
-            f"every {score!r} in {file} is {grades[0]:g}; expected different grades, or no {'correlation' if kind == 'sts' else 'average precision'} is defined."
-        )
-    return Suite(columns.name(name, file), file, first, second, grades, kind)
+    kind: ClassVar[str] = "paraphrase"
+    metric: ClassVar[str] = "average_precision"
+    figure: ClassVar[str] = "cosine by label"
+    measure: ClassVar[str] = "average precision"
+    grades: ClassVar[str] = "1 (same meaning) or 0"
+    remedy: ClassVar[str] = " Graded pairs are suite.kind=sts."
+
+    @staticmethod
+    def is_grade(number: float) -> bool:
+        return number in (0, 1)
+
+    @staticmethod
+    def compute_score(units: np.ndarray, *labels: np.ndarray, axis: int = -1) -> np.ndarray:
+        units, positive = (np.moveaxis(values, axis, -1) for values in (units, labels[0]))
+        return _average_precision(units, positive)
+
+    def compute_metrics(self, cosines: np.ndarray) -> dict[str, float]:
+        """The average precision, and F1 and accuracy at their best thresholds of the cosine."""
+        precision, recall, _ = metrics.precision_recall_curve(self.scores, cosines)
+        false, true, _ = metrics.roc_curve(self.scores, cosines, drop_intermediate=False)
+        same = self.scores.mean()
+        return {
+            "average_precision": float(self.compute_score(cosines, self.scores)),
+            "f1": float((2 * precision * recall / np.maximum(precision + recall, 1e-12)).max()),
+            "accuracy": float((same * true + (1 - same) * (1 - false)).max()),
+        }
+
+    @property
+    def caption(self) -> str:
+        return "The less the two overlap, the better the model tells them apart."
+
+    def draw(self, axes: "Axes", units: np.ndarray, colours: tuple[str, str]) -> None:
+        for label, colour, name in ((0, colours[1], "other meaning"), (1, colours[0], "same meaning")):
+            axes.hist(units[self.scores == label], bins=25, range=(-0.2, 1), color=colour, alpha=0.7, label=name)
+        axes.set(xlabel="cosine", ylabel="pairs")
 
 
-def _number(value) -> float | None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None
+def _average_precision_of_one(units: np.ndarray, positive: np.ndarray) -> float:
+    # scikit-learn warns, and says 0, where nothing is to be found.
+    return metrics.average_precision_score(positive, units) if positive.any() else math.nan
+
+
+_average_precision = np.vectorize(_average_precision_of_one, signature="(n),(n)->()", otypes=[np.float64])

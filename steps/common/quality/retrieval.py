@@ -1,44 +1,75 @@
 """Suites of queries and the documents that answer them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
 from steps.common.errors import UserError
-from steps.common.quality import columns
-from steps.common.quality.columns import Role, read_columns
+from steps.common.quality.columns import Role, name_suite, read_columns
+from steps.common.quality.spec import SuiteSpec
+from steps.common.quality.suite import Suite, Vectors, sample_rows
+from steps.common.vectors import unit_length
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
-def ndcg(found: Sequence[str], wanted: frozenset[str]) -> float:
-    discounts = 1 / np.log2(np.arange(2, 12))
-    gained = sum(discount for key, discount in zip(found, discounts) if key in wanted)
-    return float(gained / discounts[: len(wanted)].sum())
+# Documents that are looked at for each query, and what one at each place is worth.
+TOP = 10
+
+GAINS = 1 / np.log2(np.arange(2, TOP + 2))
 
 
 @dataclass(frozen=True)
-class RetrievalSuite:
-    """Queries, documents, and which documents answer which query."""
+class Retrieval(Suite):
+    """Queries, and ids of the documents that answer each, scored by nDCG@10."""
 
-    name: str
-    path: Path
+    kind: ClassVar[str] = "retrieval"
+    unit: ClassVar[str] = "queries"
+    metric: ClassVar[str] = "ndcg_at_10"
+    figure: ClassVar[str] = "nDCG@10 by query"
+
     documents_path: Path
     queries: list[str]
     relevant: list[frozenset[str]]
     documents: dict[str, str] = field(repr=False)
-    kind: str = "retrieval"
+
+    @classmethod
+    def read(cls, spec: SuiteSpec, path: Path) -> Self:
+        """Read queries with the ids of the documents that answer them, and those documents.
+
+        Rows with the same query are one query. Ids are a string with spaces between them (in Parquet also a list).
+
+        Raises:
+            UserError: a missing column, a document given twice or without text, a query without documents or with one
+                that is not there.
+        """
+        if spec.documents is None:
+            raise UserError("suite.documents is null; a suite of kind retrieval needs the file of its documents.")
+        documents_file, documents = _read_documents(Path(spec.documents), spec.document_id, spec.document)
+        file, (queries, answers) = read_columns(path, [spec.query, spec.relevant])
+        wanted: dict[str, set[str]] = {}
+        for row, (text, given) in enumerate(zip(queries, answers), start=1):
+            keys = given.split() if isinstance(given, str) else list(given) if isinstance(given, list) else [given]
+            if not isinstance(text, str) or not keys or None in keys:
+                raise UserError(
+                    f"{file} row {row}: expected a query in {spec.query!r} and ids of documents in {spec.relevant!r}, found {text!r} and {given!r}."
+                )
+            unknown = [key for key in keys if str(key) not in documents]
+            if unknown:
+                raise UserError(f"{file} row {row}: there is no document {unknown[0]!r} in {documents_file}.")
+            wanted.setdefault(text, set()).update(map(str, keys))
+        if len(wanted) < 2:
+            raise UserError(
+                f"{file} has {len(wanted)} quer{'y' if len(wanted) == 1 else 'ies'}; expected at least two."
+            )
+        relevant = [frozenset(keys) for keys in wanted.values()]
+        return cls(name_suite(spec.name, file), file, documents_file, list(wanted), relevant, documents)
 
     def __len__(self) -> int:
         return len(self.queries)
-
-    @property
-    def unit(self) -> str:
-        return "queries"
-
-    @property
-    def metric(self) -> str:
-        return "ndcg_at_10"
 
     @property
     def texts(self) -> dict[Role, list[str]]:
@@ -51,64 +82,77 @@ class RetrievalSuite:
     def columns(self) -> dict[str, list]:
         return {"query": self.queries, "relevant": [" ".join(sorted(ids)) for ids in self.relevant]}
 
-    def sample(self, most: int) -> "RetrievalSuite":
+    def sample(self, most: int) -> Self:
         """At most so many queries, and beside the documents that answer them as many others."""
-        rows = np.linspace(0, len(self) - 1, min(most, len(self))).round().astype(int)
+        rows = sample_rows(len(self), most)
         relevant = [self.relevant[row] for row in rows]
-        answers = set().union(*relevant)
+        answers: set[str] = set().union(*relevant)
         others = [key for key in self.documents if key not in answers]
         step = max(1, len(others) // most)
         kept = answers | set(others[::step][:most])
-        return RetrievalSuite(
-            self.name,
-            self.path,
-            self.documents_path,
-            [self.queries[row] for row in rows],
-            relevant,
-            {key: text for key, text in self.documents.items() if key in kept},
-        )
+        documents = {key: text for key, text in self.documents.items() if key in kept}
+        return replace(self, queries=[self.queries[row] for row in rows], relevant=relevant, documents=documents)
+
+    def compute_cosines(self, vectors: Vectors) -> np.ndarray:
+        """Of each query with each document, in the order of the ids: float32 [queries, documents]."""
+        queries = unit_length(vectors.of("query", self.queries))
+        documents = vectors.of("document", [self.documents[key] for key in sorted(self.documents)])
+        return queries @ unit_length(documents).T
+
+    def compute_units(self, cosines: np.ndarray) -> np.ndarray:
+        """The nDCG@10 of each query."""
+        return _compute_ndcg(*self._find_hits(cosines))
+
+    @staticmethod
+    def compute_score(units: np.ndarray, *labels: np.ndarray, axis: int = -1) -> np.ndarray:
+        return units.mean(axis=axis)
+
+    def compute_metrics(self, cosines: np.ndarray) -> dict[str, float]:
+        hits, wanted = self._find_hits(cosines)
+        first = np.where(hits.any(axis=1), 1 / (hits.argmax(axis=1) + 1), 0.0)
+        return {
+            "ndcg_at_10": float(_compute_ndcg(hits, wanted).mean()),
+            "recall_at_10": float((hits.sum(axis=1) / wanted).mean()),
+            "mrr_at_10": float(first.mean()),
+            "accuracy_at_1": float(hits[:, 0].mean()),
+        }
+
+    def _find_hits(self, cosines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Which of the ten documents nearest to each query answer it, bool [queries, <= 10], and how many there are."""
+        order = sorted(self.documents)
+        # Equal cosines are in the order of the ids, as in the library's evaluator.
+        nearest = np.argsort(-cosines, axis=1, kind="stable")[:, :TOP]
+        hits = [[order[column] in wanted for column in row] for row, wanted in zip(nearest, self.relevant)]
+        return np.array(hits), np.array([len(wanted) for wanted in self.relevant])
+
+    @property
+    def caption(self) -> str:
+        return "How high the documents of each query rank: 1 is at the very top, 0 is not among the first ten."
+
+    def draw(self, axes: "Axes", units: np.ndarray, colours: tuple[str, str]) -> None:
+        axes.hist(units, bins=20, range=(0, 1), color=colours[0])
+        axes.set(xlabel="nDCG@10", ylabel="queries")
+
+    @property
+    def files(self) -> list[Path]:
+        return [self.path, self.documents_path]
 
 
-def read_retrieval(
-    path: Path, documents: Path, name: str | None, query: str, relevant: str, document_id: str, document: str
-) -> RetrievalSuite:
-    """Read queries with the ids of the documents that answer them, and those documents.
+def _compute_ndcg(hits: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    best = np.cumsum(GAINS)[np.minimum(wanted, TOP) - 1]
+    return hits @ GAINS[: hits.shape[1]] / best
 
-    Rows with the same query are one query. Ids are a string with spaces between them (in Parquet also a list).
 
-    Raises:
-        UserError: a missing column, a document given twice or without text, a query without documents or with one
-            that is not there.
-    """
-    documents_file, (texts, ids) = read_columns(documents, [document, document_id], "suite.documents")
-    known: dict[str, str] = {}
+def _read_documents(path: Path, id_column: str, text_column: str) -> tuple[Path, dict[str, str]]:
+    """The file of the documents, and their texts by id."""
+    file, (texts, ids) = read_columns(path, [text_column, id_column], "suite.documents")
+    documents: dict[str, str] = {}
     for row, (key, text) in enumerate(zip(ids, texts), start=1):
         if key is None or not isinstance(text, str):
             raise UserError(
-                f"{documents_file} row {row}: expected an id in {document_id!r} and a text in {document!r}, found {key!r} and {text!r}."
+                f"{file} row {row}: expected an id in {id_column!r} and a text in {text_column!r}, found {key!r} and {text!r}."
             )
-        if str(key) in known:
-            raise UserError(f"{documents_file} row {row}: the id {key!r} stands there twice; expected each once.")
-        known[str(key)] = text
-    file, (queries, answers) = read_columns(path, [query, relevant])
-    wanted: dict[str, set[str]] = {}
-    for row, (text, given) in enumerate(zip(queries, answers), start=1):
-        keys = given.split() if isinstance(given, str) else list(given) if isinstance(given, list) else [given]
-        if not isinstance(text, str) or not keys or None in keys:
-            raise UserError(
-                f"{file} row {row}: expected a query in {query!r} and ids of documents in {relevant!r}, found {text!r} and {given!r}."
-            )
-        unknown = [key for key in keys if str(key) not in known]
-        if unknown:
-            raise UserError(f"{file} row {row}: there is no document {unknown[0]!r} in {documents_file}.")
-        wanted.setdefault(text, set()).update(map(str, keys))
-    if len(wanted) < 2:
-        raise UserError(f"{file} holds {len(wanted)} quer{'y' if len(wanted) == 1 else 'ies'}; expected at least two.")
-    return RetrievalSuite(
-        columns.name(name, file),
-        file,
-        documents_file,
-        list(wanted),
-        [frozenset(keys) for keys in wanted.values()],
-        known,
-    )
+        if str(key) in documents:
+            raise UserError(f"{file} row {row}: the id {key!r} is there twice; expected each id once.")
+        documents[str(key)] = text
+    return file, documents

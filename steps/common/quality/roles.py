@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Mapping
 
 from steps.common.backends import Backend
+from steps.common.quality import scoring
 from steps.common.quality.columns import Role
 
 # Names of the prompts that models have for a role; the library's encode_query and encode_document take the same.
@@ -28,21 +29,22 @@ class ByRole:
         """
         self._load, self._prompts, self._default = load, prompts, self._text(prompts, default)
         self._tasks = tasks
-        self._loaded = {(None, None): load(None, None)}
+        self._loaded: dict[tuple[str | None, str | None], Backend] = {(None, None): load(None, None)}
 
     @staticmethod
     def _text(prompts: Mapping[str, str], name: str | None) -> str:
         return (prompts.get(name) or "") if name else ""
 
-    def __call__(self, role: Role):
-        name = next((name for name in PROMPTS.get(role, ()) if name in self._prompts), None)
+    def __call__(self, role: Role) -> scoring.Encode:
+        name = next((name for name in PROMPTS.get(role or "", ()) if name in self._prompts), None)
         # Most models have empty prompts for every role.
         if self._text(self._prompts, name) == self._default:
             name = None
         asked = (name, role if role in self._tasks else None)
         if asked not in self._loaded:
             self._loaded[asked] = self._load(*asked)
-        return self._loaded[asked].encode
+        encode = self._loaded[asked].encode
+        return lambda texts: encode(list(texts))
 
     @property
     def key(self) -> str:

@@ -1,7 +1,4 @@
-"""Backends beside torch in float32: how near their vectors are, what they lose in quality, how fast they are.
-
-Knows neither MLflow nor Hydra.
-"""
+"""Backends beside torch in float32: how near their vectors are, what they lose in quality, how fast they are."""
 
 import math
 from collections.abc import Sequence
@@ -12,14 +9,13 @@ import numpy as np
 from steps.common.backends.timing import latencies_ms, rows_per_second
 from steps.common.quality import scoring
 from steps.common.quality.roles import ByRole
-from steps.common.quality.scoring import Vectors
-from steps.common.quality.suites import AnySuite
+from steps.common.quality.suite import Suite, Vectors
 from steps.common.vectors import finite, pair_cosine
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What became of a backend that was tried."""
+    """The result of trying a backend."""
 
     backend: str
     passed: bool
@@ -56,8 +52,8 @@ class Pace:
 def judge(
     name: str,
     encode_as: ByRole,
-    suites: Sequence[AnySuite],
-    expected: Sequence[Vectors],
+    suites: Sequence[tuple[Suite, Vectors]],
+    *,
     tolerance: float,
     pace: Pace,
     is_exact: bool = False,
@@ -65,32 +61,32 @@ def judge(
     """Score a backend: it passes unless it loses more than `tolerance` points on a suite.
 
     Args:
-        expected: what torch in float32 makes of the suites, or of more.
-        is_exact: this is the backend that has made that; it need not do it again.
+        suites: each with the vectors that torch in float32 makes of its texts, or of more.
+        is_exact: this is the backend that has made them; it need not do that again.
     """
     scores, losses, cosines = {}, [], []
-    for suite, exact in zip(suites, expected):
-        vectors = scoring.embed(suite, (lambda role: lambda texts: exact.of(role, texts)) if is_exact else encode_as)  # noqa: B023
+    for suite, exact in suites:
+        vectors = exact if is_exact else scoring.embed(suite, encode_as)
         score = scoring.score(suite, vectors).value
         scores[suite.name] = finite(score)
         losses.append(score - scoring.score(suite, exact).value)
         cosines += [
-            pair_cosine(array, exact.of(role, suite.texts[role])).min() for role, array in vectors.arrays.items()
+            pair_cosine(vectors.of(role, texts), exact.of(role, texts)).min() for role, texts in suite.texts.items()
         ]
     worst = min(losses, key=lambda loss: loss if math.isfinite(loss) else -math.inf)
     passed = bool(worst >= -tolerance)
     encode = encode_as(None)
     latency = latencies_ms(lambda sentence: encode([sentence]), pace.sentences, pace.calls)
     return Trial(
-        name,
-        passed,
-        f"{worst:+.2f} points" + ("" if passed else f", expected no less than {-tolerance:g}"),
-        next(iter(scores.values())),
-        finite(worst),
-        scores,
-        finite(min(cosines)),
-        rows_per_second(encode, pace.texts),
-        float(np.percentile(latency, 50)),
-        float(np.percentile(latency, 95)),
-        encode_as.digest,
+        backend=name,
+        passed=passed,
+        reason=f"{worst:+.2f} points" + ("" if passed else f", expected no less than {-tolerance:g}"),
+        spearman=next(iter(scores.values())),
+        difference=finite(worst),
+        scores=scores,
+        cosine_min=finite(min(cosines)),
+        rows_per_second=rows_per_second(encode, pace.texts),
+        p50_ms=float(np.percentile(latency, 50)),
+        p95_ms=float(np.percentile(latency, 95)),
+        digest=encode_as.digest,
     )

@@ -19,7 +19,7 @@ from steps.common.storage.output import WORK, Output
 logger = logging.getLogger("steps")
 
 
-# Seconds after its last sign of life in which the encode of another machine counts as alive, and between two signs.
+# Seconds after its last heartbeat for which the encode of another machine counts as alive, and between two heartbeats.
 LEASE = 60.0
 
 BEAT = 10.0
@@ -28,9 +28,9 @@ BEAT = 10.0
 class Claim:
     """The right to write to an output, held by one process and shown by a file that is renewed while it lives.
 
-    Whoever comes writes a claim of their own first and looks for others then, so that of two who come at once at least
-    one sees the other (object stores list what was written before). A claim counts as long as its process lives, or,
-    where it is another machine's, for LEASE seconds after its last sign of life, by the clock of the store.
+    Each writer publishes its claim before listing others, so of two that start together at least one sees the other
+    (object stores list what was written before). A claim counts as long as its process lives or, where that is on another
+    machine, for LEASE seconds after its last heartbeat, by the clock of the store.
     """
 
     def __init__(self, output: Output, run_id: str, lease: float = LEASE, beat: float = BEAT):
@@ -43,7 +43,7 @@ class Claim:
         self._thread = threading.Thread(target=self._renew, name="claim", daemon=True)
 
     def __enter__(self) -> "Claim":
-        """Raises UserError where somebody else holds one."""
+        """Raises UserError where another process holds one."""
         self._output.write_text(self._name, self._content)
         try:
             self._look_for_others()
@@ -53,7 +53,7 @@ class Claim:
         self._thread.start()
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         self._stop.set()
         self._thread.join()
         with contextlib.suppress(UserError):
@@ -61,10 +61,10 @@ class Claim:
         self._output.tidy()
 
     def check(self) -> None:
-        """Raises UserError where the claim was taken away: this process has seemed dead to somebody else."""
+        """Raises UserError where another process took over, because this one seemed dead."""
         if self._output.size(self._name) is None:
             raise UserError(
-                f"output {self._output} has been taken over by another encode, since this one gave no sign of life. Let that one finish."
+                f"output {self._output}: another encode took over because this one's heartbeat lapsed. Wait for that one."
             )
 
     def _look_for_others(self) -> None:
@@ -75,7 +75,7 @@ class Claim:
             held = self._output.read_json(name) or {}
             if self._is_alive(held, age):
                 raise UserError(
-                    f"output {self._output} is being written by another encode (run {held.get('run_id', 'unknown')}, process {held.get('pid')} on {held.get('host')}, last sign of life {age:.0f} s ago). Wait for it or stop it, or give another output. One that died on another machine is forgotten after {self._lease:.0f} s."
+                    f"output {self._output} is being written by another encode (run {held.get('run_id', 'unknown')}, process {held.get('pid')} on {held.get('host')}, last heartbeat {age:.0f} s ago). Wait for it or stop it, or give another output. A claim left by a dead process on another machine expires after {self._lease:.0f} s."
                 )
             with contextlib.suppress(UserError):
                 self._output.delete(name)
@@ -106,11 +106,11 @@ class Claim:
                 self.check()
                 self._output.write_text(self._name, self._content)
             except UserError as error:
-                logger.warning("no sign of life could be given to the output: %s", error)
+                logger.warning("the claim on the output could not be renewed: %s", error)
 
 
 def _machine() -> str:
-    """This machine since it was started, and this process's own numbering of processes: where a pid means something."""
+    """This machine since its last boot and this process's pid namespace: where a pid names one process."""
     parts = [socket.gethostname()]
     with contextlib.suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())

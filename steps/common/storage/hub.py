@@ -1,7 +1,14 @@
-"""Datasets of the Hub, for suites that are read from there. Knows neither MLflow nor Hydra."""
+"""Models and datasets of the Hugging Face Hub, in the local cache."""
 
+import contextlib
 import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+
+import httpx
+import huggingface_hub
+from huggingface_hub import constants, errors
 
 from steps.common.errors import UserError
 
@@ -9,15 +16,10 @@ from steps.common.errors import UserError
 HUB_TIMEOUT = 5.0
 
 # What a sentence-transformers model is made of. Weights in other formats are not asked for.
-HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors", "*.jinja"]
-
-WORKS_OFFLINE = (
-    "Offline, these work: model=all-MiniLM-L6-v2 (its weights are installed with the project), "
-    "model=local model.path=<folder>, and any model at a full commit that is in the Hub's cache already."
-)
+MODEL_FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "*.jinja")
 
 # Where datasets keep a split as Parquet: the Hub's own conversion, and what its makers upload.
-PATTERNS = (
+SPLIT_FILES = (
     "*/{split}/*.parquet",
     "data/{split}-*.parquet",
     "{split}.parquet",
@@ -25,10 +27,54 @@ PATTERNS = (
     "data/{split}.parquet",
 )
 
-WORKS_OFFLINE = (
+MODELS_OFFLINE = (
+    "Offline, these work: model=all-MiniLM-L6-v2 (its weights are installed with the project), "
+    "model=local model.path=<folder>, and any model at a full commit that is in the Hub's cache already."
+)
+
+SUITES_OFFLINE = (
     "Offline, these work: suite=builtin, suite=retrieval, suite=paraphrase, the split as a file of your own "
     "(suite.path=<file>), and what is in the Hub's cache already."
 )
+
+
+@dataclass(frozen=True)
+class _Repository:
+    kind: str
+    id: str
+    revision: str | None
+    # The config keys of its id and revision.
+    keys: tuple[str, str]
+    # Where a person reads about it, below the Hub's address.
+    page: str
+    works_offline: str
+    # Ends the message of an unknown revision.
+    revisions: str
+
+    def __str__(self) -> str:
+        return f"the {self.kind} {self.id}"
+
+
+def download_model(name: str, revision: str | None, trust_remote_code: bool) -> tuple[Path, str]:
+    """The folder of a model in the local cache, and the commit it is at.
+
+    Raises:
+        UserError: no such model or revision, or a Hub that cannot be reached.
+    """
+    repository = _Repository(
+        kind="model",
+        id=name,
+        revision=revision,
+        keys=("model.name", "model.revision"),
+        page=name,
+        works_offline=MODELS_OFFLINE,
+        revisions=f"{constants.ENDPOINT}/{name}/commits/main lists them.",
+    )
+    # A full commit never changes, so what the cache holds of it needs no question to the Hub.
+    is_fixed = re.fullmatch(r"[0-9a-f]{40}", revision or "") is not None
+    files = [*MODEL_FILES, "*.py"] if trust_remote_code else list(MODEL_FILES)
+    folder = _download(repository, files, lambda folder: any(folder.rglob("*.safetensors")), is_fixed)
+    return folder, folder.name
 
 
 def download_split(hub_id: str, revision: str | None, split: str) -> tuple[Path, str]:
@@ -37,50 +83,22 @@ def download_split(hub_id: str, revision: str | None, split: str) -> tuple[Path,
     Raises:
         UserError: no such dataset, split or revision, a split in several files, or a Hub that cannot be reached.
     """
-    from huggingface_hub import constants, errors, snapshot_download
+    repository = _Repository(
+        kind="dataset",
+        id=hub_id,
+        revision=revision,
+        keys=("suite.hub_id", "suite.revision"),
+        page=f"datasets/{hub_id}",
+        works_offline=SUITES_OFFLINE,
+        revisions="refs/convert/parquet is the Hub's own conversion.",
+    )
+    patterns = [pattern.format(split=split) for pattern in SPLIT_FILES]
 
-    def fetch(local_files_only: bool) -> Path:
-        return Path(
-            snapshot_download(
-                hub_id,
-                repo_type="dataset",
-                revision=revision,
-                allow_patterns=[pattern.format(split=split) for pattern in PATTERNS],
-                local_files_only=local_files_only,
-            )
-        )
+    def find(folder: Path) -> list[Path]:
+        return sorted({file for pattern in patterns for file in folder.glob(pattern)})
 
-    try:
-        try:
-            folder = fetch(local_files_only=True)
-        except errors.LocalEntryNotFoundError:
-            folder = None
-        if folder is None or not _files(folder, split):
-            if constants.HF_HUB_OFFLINE:
-                raise UserError(
-                    f"the dataset {hub_id} is not in the Hub's cache, and HF_HUB_OFFLINE is set. {WORKS_OFFLINE}"
-                )
-            reach(constants.ENDPOINT, WORKS_OFFLINE)
-            folder = fetch(local_files_only=False)
-    except errors.HFValidationError as error:
-        raise UserError(f"suite.hub_id={hub_id!r} is not a Hub id: {error}") from None
-    except errors.GatedRepoError:
-        raise UserError(
-            f"the dataset {hub_id} is gated: accept its terms on {constants.ENDPOINT}/datasets/{hub_id}, then set HF_TOKEN."
-        ) from None
-    except errors.RepositoryNotFoundError:
-        raise UserError(
-            f"the Hub has no dataset {hub_id!r} that you may read. Check the spelling of suite.hub_id; a private one needs HF_TOKEN."
-        ) from None
-    except errors.RevisionNotFoundError:
-        raise UserError(
-            f"the dataset {hub_id} has no revision {revision!r}. Check suite.revision; refs/convert/parquet is the Hub's own conversion."
-        ) from None
-    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
-        raise UserError(
-            f"the dataset {hub_id} could not be downloaded from {constants.ENDPOINT}: {error}. {WORKS_OFFLINE}"
-        ) from None
-    files = _files(folder, split)
+    folder = _download(repository, patterns, lambda folder: bool(find(folder)), True)
+    files = find(folder)
     if len(files) != 1:
         raise UserError(
             f"the dataset {hub_id} at {revision} has {len(files)} Parquet files of the split {split!r}; expected one. Check suite.split, or download them and give suite.path=<file>."
@@ -88,59 +106,67 @@ def download_split(hub_id: str, revision: str | None, split: str) -> tuple[Path,
     return files[0], folder.name
 
 
-def _files(folder: Path, split: str) -> list[Path]:
-    return sorted({file for pattern in PATTERNS for file in folder.glob(pattern.format(split=split))})
+def _download(
+    repository: _Repository, patterns: list[str], is_whole: Callable[[Path], bool], cache_first: bool
+) -> Path:
+    """The folder of some files of a repository; with `cache_first` the Hub is not asked for what the cache holds whole."""
 
-
-def download(name: str, revision: str | None, trust_remote_code: bool) -> tuple[Path, str]:
-    """The folder of a model of the Hub in the local cache, and the commit it is at."""
-    # Imported here: a model on this machine does not need it.
-    from huggingface_hub import constants, errors, snapshot_download
-
-    def fetch(local_files_only: bool) -> tuple[Path, str]:
-        patterns = [*HUB_FILES, "*.py"] if trust_remote_code else HUB_FILES
-        folder = Path(
-            snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=local_files_only)
+    def fetch(local_files_only: bool) -> Path:
+        folder = huggingface_hub.snapshot_download(
+            repository.id,
+            repo_type=repository.kind,
+            revision=repository.revision,
+            allow_patterns=patterns,
+            local_files_only=local_files_only,
         )
-        return folder, folder.name
+        return Path(folder)
 
-    # A full commit never changes, so what the cache holds of it needs no question to the Hub.
-    if re.fullmatch(r"[0-9a-f]{40}", revision or "") or constants.HF_HUB_OFFLINE:
-        try:
-            folder, commit = fetch(local_files_only=True)
-            if any(folder.rglob("*.safetensors")):
-                return folder, commit
-        except errors.LocalEntryNotFoundError:
-            pass
-        except errors.HFValidationError as error:
-            raise UserError(f"model.name={name!r} is not a Hub id: {error}") from None
-    if constants.HF_HUB_OFFLINE:
-        raise UserError(f"{name} at {revision} is not in the Hub's cache, and HF_HUB_OFFLINE is set. {WORKS_OFFLINE}")
-    reach(constants.ENDPOINT, WORKS_OFFLINE)
-    try:
+    with _explain(repository):
+        if cache_first or constants.HF_HUB_OFFLINE:
+            with contextlib.suppress(errors.LocalEntryNotFoundError):
+                folder = fetch(local_files_only=True)
+                if is_whole(folder):
+                    return folder
+        if constants.HF_HUB_OFFLINE:
+            raise UserError(
+                f"{repository} at {repository.revision} is not in the Hub's cache, and HF_HUB_OFFLINE is set. {repository.works_offline}"
+            )
+        reach(constants.ENDPOINT, repository.works_offline)
         return fetch(local_files_only=False)
+
+
+@contextlib.contextmanager
+def _explain(repository: _Repository) -> Iterator[None]:
+    """Turn what the Hub's client raises into one line that names the config key to check."""
+    id_key, revision_key = repository.keys
+    try:
+        yield
+    except errors.HFValidationError as error:
+        raise UserError(f"{id_key}={repository.id!r} is not a Hub id: {error}") from None
     except errors.GatedRepoError:
         raise UserError(
-            f"{name} is gated: accept its terms on {constants.ENDPOINT}/{name}, then set HF_TOKEN."
+            f"{repository} is gated: accept its terms on {constants.ENDPOINT}/{repository.page}, then set HF_TOKEN."
         ) from None
     except errors.RepositoryNotFoundError:
         raise UserError(
-            f"the Hub has no model {name!r} that you may read. Check the spelling of model.name; a private one needs HF_TOKEN."
+            f"the Hub has no {repository.kind} {repository.id!r} that you may read. Check the spelling of {id_key}; a private one needs HF_TOKEN."
         ) from None
     except errors.RevisionNotFoundError:
         raise UserError(
-            f"{name} has no revision {revision!r}. Check model.revision on {constants.ENDPOINT}/{name}/commits/main"
+            f"{repository} has no revision {repository.revision!r}. Check {revision_key}; {repository.revisions}"
         ) from None
-    except errors.HFValidationError as error:
-        raise UserError(f"model.name={name!r} is not a Hub id: {error}") from None
     except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
-        raise UserError(f"{name} could not be downloaded from {constants.ENDPOINT}: {error}. {WORKS_OFFLINE}") from None
+        raise UserError(
+            f"{repository} could not be downloaded from {constants.ENDPOINT}: {error}. {repository.works_offline}"
+        ) from None
 
 
 def reach(endpoint: str, works_offline: str) -> None:
-    """Fail at once where the Hub's client would retry for over a minute. Any answer will do."""
-    import httpx
+    """Fail at once where the Hub's client would retry for over a minute. Any answer will do.
 
+    Raises:
+        UserError: there is none.
+    """
     try:
         httpx.head(endpoint, timeout=HUB_TIMEOUT, follow_redirects=False)
     except httpx.HTTPError as error:

@@ -1,7 +1,7 @@
 """Where embeddings go: a folder of this machine or of an object store, written to by one encode at a time.
 
 Until the output is whole its folder `.encode` holds what a later encode needs to go on (the plan, a record of each
-finished part), and the claim of whoever writes. Knows neither MLflow nor Hydra.
+finished part), and the claim of the process that writes.
 """
 
 import contextlib
@@ -10,12 +10,13 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from pyarrow import fs
 
-from steps.common.errors import UserError
-from steps.common.storage.place import Place, first_line, reaching
-from steps.common.storage.stream import BUFFER, open_bytes, sha256
+from steps.common.errors import UserError, first_line
+from steps.common.storage.place import BUFFER, Place, reaching
+from steps.common.storage.stream import open_bytes, sha256
 
 # Hidden, so that no reader of the folder takes what is in it for data.
 WORK = ".encode"
@@ -24,12 +25,15 @@ DONE = f"{WORK}/done"
 
 PLAN = f"{DONE}/plan.json"
 
+# What was found when the corpus was read through.
+CORPUS = f"{DONE}/corpus.json"
+
 
 class Output:
     """Named files in a folder; each appears whole, under its name, or not at all."""
 
     def __init__(self, place: Place, scratch: Path):
-        """`scratch` is a folder of this machine, for what is not whole yet and where the output is elsewhere."""
+        """`scratch`: a folder of this machine for unfinished files, used where the output is not on this machine."""
         self.place = place
         self.workspace = scratch if place.local is None else place.local / WORK
 
@@ -92,8 +96,8 @@ class Output:
         with reaching(place), open_bytes(place) as stream:
             return stream.read()
 
-    def read_json(self, name: str):
-        """The content of a JSON file; None where there is none, or what is there is none."""
+    def read_json(self, name: str) -> Any:
+        """The content of a JSON file; None where it does not exist or is not JSON."""
         try:
             return json.loads(self.read_bytes(name))
         except (UserError, ValueError, RecursionError):
@@ -105,12 +109,12 @@ class Output:
         return info.size if info.type == fs.FileType.File else None
 
     def facts(self, name: str) -> tuple[int, str] | None:
-        """Bytes and SHA-256 of a file, as it is there now; None where it is not."""
+        """Bytes and SHA-256 of a file, as it is now; None where it is not there."""
         size = self.size(name)
         return None if size is None else (size, sha256(self.place.joined(name)))
 
     def flush(self) -> None:
-        """Wait until all that was put is there."""
+        """Wait until every file that was put is there."""
 
     @contextlib.contextmanager
     def fetched(self, name: str) -> Iterator[Path]:
@@ -136,7 +140,7 @@ class Output:
                 raise UserError(f"{place} cannot be deleted.") from None
 
     def clear_work(self) -> None:
-        """Remove what was there for going on; the output is whole. Claims stay, each is its owner's."""
+        """Remove what only an interrupted output needs. Claims stay: each is removed by its owner."""
         folder = self.place.joined(DONE)
         with contextlib.suppress(OSError):
             folder.filesystem.delete_dir(folder.path)
@@ -151,7 +155,7 @@ class Output:
                 folder.filesystem.delete_dir(folder.path)
 
     def make(self) -> None:
-        """Make the workspace, and remove what a killed encode had not finished. To be called by whoever has the claim."""
+        """Make the workspace, and remove what a killed encode had not finished. The caller holds the claim."""
         with self._reaching():
             self.workspace.mkdir(parents=True, exist_ok=True)
             for left in self.workspace.glob("part-*.tmp"):
@@ -164,12 +168,12 @@ class Output:
         except OSError as error:
             reason = error.strerror or first_line(error)
             raise UserError(
-                f"output {self} cannot be written: {reason}. What was finished is kept there. Mend that and run the same command again to go on, or give another output."
+                f"output {self} cannot be written: {reason}. The finished parts are kept. Correct that and run the same command again to go on, or give another output."
             ) from None
 
 
 def _sync_folder(folder: Path) -> None:
-    """A rename survives a power cut once its folder is synced; not every filesystem knows that of folders."""
+    """A rename survives a power cut once its folder is synced; not every filesystem can sync a folder."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

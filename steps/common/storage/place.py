@@ -1,22 +1,24 @@
-"""Files wherever they are: local paths and URIs through pyarrow's filesystems, and fsspec's where pyarrow has none.
+"""Files wherever they are: local paths and URIs through pyarrow's filesystems, and fsspec's where pyarrow has none."""
 
-Knows neither MLflow nor Hydra.
-"""
-
+import bz2
 import contextlib
 import glob
+import gzip
+import io
+import lzma
 import os
 import posixpath
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import quote, unquote_to_bytes
 
 import pyarrow as pa
 from pyarrow import fs
 
-from steps.common.errors import UserError
+from steps.common.errors import UserError, first_line
 
 # Scheme, authority, path, and the options pyarrow takes behind a question mark (endpoint_override=..., region=...).
 URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://([^/?#]*)(.*?)(\?\w+=[^/?]*)?", re.DOTALL)
@@ -27,11 +29,16 @@ FILE_URI = re.compile(r"file:(?://([^/]*))?(/.*)?", re.DOTALL | re.IGNORECASE)
 # Packages of fsspec's filesystems whose errors are not of the system's kind (httpx: the Hub's).
 NETWORK = ("httpx", "httpcore", "aiohttp", "huggingface_hub")
 
-# Characters of a library's error that are shown.
-LONGEST_ERROR = 300
+# Bytes read from a file at a time, on this machine and elsewhere, where each is a request.
+BUFFER, REMOTE_BUFFER = 1 << 20, 8 << 20
 
-# Seconds after which a request to Google's storage, which knows no less than 15 minutes, is given up.
+# Seconds after which a request to Google's storage is given up; its own default is 15 minutes.
 GS_PATIENCE = 60
+
+# Compressed bytes read at a time: the decoder copies what is left of them with every piece it returns.
+PIECE = 1 << 18
+
+BREAKS_OFF = "it breaks off before its end"
 
 
 @dataclass(frozen=True)
@@ -77,10 +84,11 @@ def local_name(given: str) -> str:
     """
     if not given.lower().startswith("file:/"):
         return given
-    host, path = FILE_URI.fullmatch(given).groups(default="")
+    match = FILE_URI.fullmatch(given)
+    host, path = match.groups(default="") if match else ("", "")
     if host.lower() not in ("", "localhost") or not path:
         raise UserError(
-            f"{given} is no path on this machine; expected file:/// and an absolute path, as in file:///data/x."
+            f"{given} is not a path on this machine; expected file:/// and an absolute path, as in file:///data/x."
         )
     return os.fsdecode(unquote_to_bytes(path))
 
@@ -91,12 +99,13 @@ def locate(given: Path | str) -> Place:
     The path of a URI is taken as it is typed, as the tools of the stores do: a space is a space, and %20 three characters.
 
     Raises:
-        UserError: a scheme nobody knows, or whose library is not installed.
+        UserError: an unknown scheme, or one whose library is not installed.
     """
     text = str(given)
-    if not is_uri(text):
+    match = URI.fullmatch(text)
+    if match is None or not is_uri(text):
         return Place(fs.LocalFileSystem(), local_name(text))
-    scheme, authority, path, options = URI.fullmatch(text).groups(default="")
+    scheme, authority, path, options = match.groups(default="")
     user, at, host = authority.rpartition("@")
     account = user.partition(":")[0] + at if scheme.startswith("abfs") or ":" not in user else ""
     shown = f"{scheme}://{account}{host}{path}"
@@ -164,7 +173,7 @@ def reaching(place: Place | str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise UserError(f"there is nothing at {place} (any more). Check its spelling, or bring it back.") from None
+        raise UserError(f"{place} does not exist. Check the path, or restore the file.") from None
     except UserError:
         raise
     except Exception as error:
@@ -246,19 +255,56 @@ def hidden(path: str) -> bool:
 
 
 def stamp(place: Place) -> tuple[int, int | None]:
-    """Size and time of change: what differs once a file was written again."""
+    """Size and modification time: they differ once a file was written again."""
     info = place.info()
     return info.size, info.mtime_ns
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of what an error says, without its full stop; the long ones of libraries are cut."""
-    text = str(error).strip()
-    line = text.splitlines()[0].rstrip(".") if text else type(error).__name__
-    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
-    return shortened(line)
+class Digest(Protocol):
+    """A hash of hashlib."""
+
+    def update(self, data: bytes, /) -> None: ...
 
 
-def shortened(text: str) -> str:
-    """As much of a text as an error shows."""
-    return text if len(text) <= LONGEST_ERROR else text[:LONGEST_ERROR] + " ..."
+def open_at(place: Place, start: int) -> pa.NativeFile:
+    if not start:
+        return place.filesystem.open_input_stream(place.path, compression=None, buffer_size=0)
+    stream = place.filesystem.open_input_file(place.path)
+    stream.seek(start)
+    return stream
+
+
+def decompress(raw: io.BufferedReader, compression: str) -> Iterator[bytes]:
+    """Pieces of at most BUFFER bytes."""
+    if not raw.peek(1):
+        raise EOFError(BREAKS_OFF)
+    if compression in ("bz2", "xz"):
+        yield from _decompress_streams(raw, compression)
+        return
+    stream = (
+        gzip.GzipFile(fileobj=raw) if compression == "gz" else pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd")
+    )
+    while piece := stream.read(BUFFER):
+        yield piece
+
+
+def _decompress_streams(raw: io.BufferedReader, compression: str) -> Iterator[bytes]:
+    """The modules bz2 and lzma take damage behind the first stream for the end of the file, and rows would be lost
+    (test_damage_behind_the_first_stream_is_not_taken_for_the_end)."""
+    data = raw.read(PIECE)
+    while data:
+        decoder = bz2.BZ2Decompressor() if compression == "bz2" else lzma.LZMADecompressor()
+        while not decoder.eof:
+            piece = decoder.decompress(data, BUFFER)
+            if piece:
+                yield piece
+            data = b""
+            if not decoder.eof and decoder.needs_input:
+                data = raw.read(PIECE)
+                if not data and not piece:
+                    raise EOFError(BREAKS_OFF)
+        data = decoder.unused_data
+        # Zeros between streams are padding.
+        while not data.lstrip(b"\0") and (data := raw.read(PIECE)):
+            pass
+        data = data.lstrip(b"\0")

@@ -2,35 +2,39 @@
 
 import hashlib
 import warnings
+from collections.abc import Sequence
 
 import mlflow
+import pandas as pd
+from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.data.dataset_source import DatasetSource
+from mlflow.data.dataset_source_registry import resolve_dataset_source
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.data.pandas_dataset import from_pandas
 
+from steps.common.corpus.corpus import Corpus
+from steps.common.embeddings.pipeline import Result
 from steps.common.model.find import FoundModel
+from steps.common.quality.scoring import Score
 
 
-def log_validation(found: FoundModel, metrics: dict[str, float], scores) -> None:
-    """Log the metrics of validate, linked to the model, and those of each scoring.Score, linked to its suite as well."""
-    import pandas as pd
-
-    from steps.common.quality import suites
-
+def log_validation(found: FoundModel, metrics: dict[str, float], scores: Sequence[Score]) -> None:
+    """Log the metrics of validate, linked to the model; those of a suite are linked to the suite as well."""
     mlflow.log_metrics(metrics, model_id=found.logged.model_id)
     for score in scores:
         suite = score.suite
-        dataset = mlflow.data.from_pandas(
+        dataset = from_pandas(
             pd.DataFrame(suite.columns),
             source=dataset_source(str(suite.path)),
             name=suite.name,
-            digest=suites.digest(suite)[:36],
+            digest=suite.digest[:36],
         )
         mlflow.log_input(dataset, context="validation")
         mlflow.log_metrics(score.as_metrics(), model_id=found.logged.model_id, dataset=dataset)
 
 
-def log_corpus(texts) -> None:
-    """Link a corpus.Corpus to the active run as a dataset."""
-    from mlflow.data.meta_dataset import MetaDataset
-
+def log_corpus(texts: Corpus) -> None:
+    """Link a corpus to the active run as a dataset."""
     first = texts.sources[0].place
     where = str(first) if len(texts.sources) == 1 else str(first).rpartition("/")[0]
     name = where.rstrip("/").rpartition("/")[2]
@@ -38,35 +42,29 @@ def log_corpus(texts) -> None:
     mlflow.log_input(dataset, context="corpus")
 
 
-def log_data(texts, result, where: str, found: FoundModel) -> None:
+def log_data(texts: Corpus, result: Result, where: str, found: FoundModel) -> None:
     """Link the corpus and the embeddings to the active run as datasets, and its metrics to the model.
 
     Args:
-        texts: a corpus.Corpus. result: a pipeline.Result.
-        where: folder or runs:/ URI of the embeddings.
+        where: folder or URI of the embeddings.
     """
-    from mlflow.data.meta_dataset import MetaDataset
-
     log_corpus(texts)
     embeddings = MetaDataset(dataset_source(where), name="embeddings", digest=_joint_digest(result.parts))
     mlflow.log_input(embeddings, context="embeddings")
     mlflow.log_metrics(result.metrics(), model_id=found.logged.model_id)
 
 
-def _joint_digest(parts) -> str:
+def _joint_digest(parts: Sequence) -> str:
     """One digest for several files that each have a `sha256`; mlflow takes at most 36 characters."""
     return hashlib.sha256("".join(part.sha256 for part in parts).encode()).hexdigest()[:36]
 
 
-def dataset_source(where: str):
-    """mlflow's name for where data is: a path or URI, or, for what a run holds, the run that made it."""
-    from mlflow.data.code_dataset_source import CodeDatasetSource
-    from mlflow.data.dataset_source_registry import resolve_dataset_source
-
-    # Of most object stores mlflow knows nothing without their own libraries.
+def dataset_source(where: str) -> DatasetSource:
+    """The source of a dataset, as mlflow records it, from its path or URI."""
+    # Most object stores mlflow resolves with their own libraries only, which the project does not need.
     if "://" in where or where.startswith("runs:/"):
         return CodeDatasetSource(tags={"uri": where})
-    # It knows local paths under two types of the same name, and warns.
+    # Local paths match two of mlflow's types, and it warns.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The specified dataset source can be interpreted")
         return resolve_dataset_source(where)

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,10 +10,10 @@ from pathlib import Path
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from steps.common.errors import UserError
 from steps.common.storage.output import Output
 from steps.common.storage.place import locate
 from steps.common.storage.stream import sha256
+from steps.common.tracking import server
 
 logger = logging.getLogger("steps")
 
@@ -25,11 +24,6 @@ EMBEDDINGS = "embeddings"
 # Seconds between two figures on the way.
 LIVE_SECONDS = 10.0
 
-# Retries of mlflow's client: waits of 0, 4, 8, ... 120 seconds, ten minutes in all; and none, once that was in vain.
-PATIENT, IMPATIENT = "10", "0"
-
-RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
-
 
 class RunOutput(Output):
     """Parts that become artifacts of a run, and leave this disk once they are there.
@@ -39,7 +33,7 @@ class RunOutput(Output):
 
     def __init__(self, run_id: str, scratch: Path):
         super().__init__(locate(scratch), scratch)
-        self._run_id, self._client = run_id, mlflow.MlflowClient()
+        self._run_id, self._client, self._scratch = run_id, mlflow.MlflowClient(), scratch
         self._thread = ThreadPoolExecutor(1, "upload")
         self._uploads: list[Future] = []
 
@@ -51,7 +45,7 @@ class RunOutput(Output):
         # What is hidden is for going on, and for mending; neither can be done in a run.
         if not name.startswith("."):
             self._raise_failed()
-            self._uploads.append(self._thread.submit(self._move, self.place.local / name))
+            self._uploads.append(self._thread.submit(self._move, self._scratch / name))
 
     def _move(self, path: Path) -> None:
         self._client.log_artifact(self._run_id, str(path), EMBEDDINGS)
@@ -66,13 +60,11 @@ class RunOutput(Output):
     def _wait(self, uploads: list[Future]) -> None:
         for upload in uploads:
             self._uploads.remove(upload)
-            try:
+            with server.needed(
+                "the embeddings cannot be uploaded into their run",
+                "Encode again when the tracking server and its artifact store answer, or give -P output=<folder or URI>, which can be resumed.",
+            ):
                 upload.result()
-            except (MlflowException, OSError) as error:
-                os.environ[RETRIES] = IMPATIENT
-                raise UserError(
-                    f"the embeddings cannot be uploaded into their run: {_short(error)}. Encode again when the tracking server and its artifact store answer, or give -P output=<folder or URI>, which can be resumed."
-                ) from error
 
     def facts(self, name: str) -> tuple[int, str] | None:
         with self.fetched(name) as path:
@@ -111,7 +103,7 @@ class LiveMetrics:
         self._thread.start()
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         self._closed = True
         self._wake.set()
 
@@ -131,7 +123,9 @@ class LiveMetrics:
                 away = False
             except MlflowException as error:
                 if not away and not self._closed:
-                    logger.warning("the tracking server does not answer, the embeddings go on: %s", _short(error))
+                    logger.warning(
+                        "the tracking server does not answer, the embeddings go on: %s", server.reason(error)
+                    )
                 away = True
 
 
@@ -142,25 +136,18 @@ def recording(where: str) -> Iterator[None]:
     Raises:
         UserError: it stays away; the embeddings are whole.
     """
-    try:
+    with server.needed(
+        f"the embeddings at {where} are whole, but the tracking server has not taken the results",
+        "Run the same command again when it answers: nothing is computed twice.",
+    ):
         yield
-    except MlflowException as error:
-        os.environ[RETRIES] = IMPATIENT
-        raise UserError(
-            f"the embeddings at {where} are whole, but the tracking server has not taken the results: {_short(error)}. Run the same command again when it answers: nothing is computed twice."
-        ) from error
 
 
 def close_lost_runs(run_ids: list[str], by: str) -> None:
     """Mark runs that began an output and ended without a word, by kill -9 or without their server, as KILLED."""
     client = mlflow.MlflowClient()
     for run_id in run_ids:
-        with contextlib.suppress(MlflowException):
+        with server.optional(f"run {run_id}, which began this output, is not marked KILLED"):
             if run_id != by and client.get_run(run_id).info.status == "RUNNING":
-                client.set_tag(run_id, "error", f"ended without a word; run {by} went on with its output")
+                client.set_tag(run_id, "error", f"ended without a final status; run {by} resumed its output")
                 client.set_terminated(run_id, "KILLED")
-
-
-def _short(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= 200 else f"{text[:200]}..."

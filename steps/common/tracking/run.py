@@ -8,25 +8,81 @@ import tempfile
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+import mlflow
+from mlflow.entities import Run
 
 from steps.common.embeddings.plan import flatten
 from steps.common.errors import Stopped, UserError, one_line
-from steps.common.tracking.server import reach_tracking_server, without_password
+from steps.common.tracking import server
 
 logger = logging.getLogger("steps")
 
 
 EXPERIMENT = "Introduction to Sentence Transformers"
 
-# mlflow cuts longer values without a word, and takes 100 params in a batch.
+# mlflow cuts longer values silently, and takes 100 params in a batch.
 MAX_PARAM_LENGTH = 6000
 
 MAX_PARAM_BATCH = 100
 
 
-def set_experiment() -> None:
+class StepRun(Run):
+    """The run of a step, with the name of its experiment and its tracking server as it may be shown."""
+
+    def __init__(self, run: Run):
+        super().__init__(run.info, run.data, run.inputs, run.outputs)
+        self.experiment = mlflow.get_experiment(run.info.experiment_id).name
+        self.server = server.without_password(mlflow.get_tracking_uri())
+
+
+@contextlib.contextmanager
+def log_file(step: str) -> Iterator[logging.FileHandler]:
+    """The log of a step, in a file that is kept until the run has it."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = logging.FileHandler(Path(folder) / f"{step}.log", encoding="utf-8")
+        log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger.addHandler(log)
+        try:
+            yield log
+        finally:
+            logger.removeHandler(log)
+            log.close()
+
+
+def start_sweep(step: str) -> None:
+    """Start the run that holds the runs of a sweep's jobs.
+
+    Raises:
+        UserError: the tracking server cannot be reached.
+    """
+    server.check_reachable()
+    _set_experiment()
+    mlflow.start_run()
+    mlflow.set_tag("step", f"{step}_sweep")
+
+
+def end_sweep(status: str, reason: str | None = None) -> None:
+    """End the run of a sweep; `reason` becomes its tag `error`."""
+    if status == "KILLED":
+        server.give_up()
+    with server.optional(f"the run of the sweep is not marked {status}"):
+        if reason is not None:
+            mlflow.set_tag("error", reason)
+        mlflow.end_run(status)
+
+
+def tag_waiting_run(reason: str) -> None:
+    """Tag the run that `mlflow run` made for this step with why the step failed before it took it over."""
+    run_id = os.environ.get("MLFLOW_RUN_ID")
+    if run_id:
+        server.give_up()
+        with contextlib.suppress(mlflow.MlflowException):
+            mlflow.MlflowClient().set_tag(run_id, "error", reason[:MAX_PARAM_LENGTH])
+
+
+def _set_experiment() -> None:
     """Choose the experiment of a run that we create; one that `mlflow run` created has its own already."""
     import mlflow
 
@@ -36,70 +92,50 @@ def set_experiment() -> None:
 
 
 @contextlib.contextmanager
-def run(step: str, cfg: DictConfig) -> Iterator:
-    """Start or resume the step's MLflow run; log its resolved config, and its log when it ends.
+def run(step: str, config: dict[str, Any], as_yaml: str) -> Iterator["StepRun"]:
+    """Start or take over the step's MLflow run; log its config (of `resolve`) now, and its log when it ends.
 
     The run ends FINISHED, or with the reason in the tag `error` FAILED or KILLED. (After Ctrl-C the launcher of
     mlflow 3.17.2 writes FAILED over KILLED; the tag stays.)
+
+    Raises:
+        UserError: the tracking server cannot be reached.
     """
     import mlflow
 
-    reach_tracking_server(mlflow.get_tracking_uri())
-    set_experiment()
-    with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        log = logging.FileHandler(folder / f"{step}.log", encoding="utf-8")
-        log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        logger.addHandler(log)
+    from steps.common.tracking import server
+
+    pass
+
+    server.check_reachable()
+    _set_experiment()
+    with server.patience(), log_file(step) as log:
         # The name holds for a run we create; one that `mlflow run` created has its name already.
         active = mlflow.start_run(run_name=step, nested=mlflow.active_run() is not None)
-        status = "FINISHED"
+        status, why = "FINISHED", None
         try:
             mlflow.set_tag("step", step)
-            log_config(cfg, active.info.run_id)
-            logger.info(
-                "%s: run %s of experiment %s on %s",
-                step,
-                active.info.run_id,
-                active.info.experiment_id,
-                without_password(mlflow.get_tracking_uri()),
-            )
-            yield active
+            log_config(config, as_yaml, active.info.run_id)
+            where = f"{active.info.experiment_id} on {server.without_password(mlflow.get_tracking_uri())}"
+            logger.info("%s: run %s of experiment %s", step, active.info.run_id, where)
+            yield StepRun(active)
         except (KeyboardInterrupt, Stopped) as stop:
             # After Ctrl-C `mlflow run` sends SIGTERM as well; what follows is to be finished.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            server.give_up()
             status = "KILLED"
-            # Nobody who has stopped a step waits ten minutes for a server that is away.
-            os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "1"
-            with contextlib.suppress(mlflow.MlflowException):
-                mlflow.set_tag("error", "stopped (SIGTERM)" if isinstance(stop, Stopped) else "interrupted (Ctrl-C)")
+            why = "stopped (SIGTERM)" if isinstance(stop, Stopped) else "interrupted (Ctrl-C)"
             raise
         except BaseException as error:
-            status = "FAILED"
+            if server.is_away(error):
+                server.give_up()
+            status, why = "FAILED", one_line(error)
             if not isinstance(error, UserError):
                 _write_line(log, traceback.format_exc())
-            _write_line(log, f"error: {one_line(error)}")
-            with contextlib.suppress(mlflow.MlflowException):
-                mlflow.set_tag("error", one_line(error)[:MAX_PARAM_LENGTH])
+            _write_line(log, f"error: {why}")
             raise
         finally:
-            logger.removeHandler(log)
-            log.close()
-            with contextlib.suppress(mlflow.MlflowException):
-                mlflow.log_artifact(str(folder / f"{step}.log"))
-            _end_run(status)
-
-
-def _end_run(status: str) -> None:
-    """End the run; where it has failed already and cannot be ended, its own reason is what the user has to hear of."""
-    import mlflow
-
-    try:
-        mlflow.end_run(status)
-    except mlflow.MlflowException:
-        if status == "FINISHED":
-            raise
-        logger.warning("the tracking server does not answer, so the run is not marked %s", status)
+            _end_run(status, why, log)
 
 
 def _write_line(handler: logging.Handler, text: str) -> None:
@@ -107,32 +143,47 @@ def _write_line(handler: logging.Handler, text: str) -> None:
     handler.emit(logging.LogRecord("steps", logging.ERROR, __file__, 0, text, None, None))
 
 
-def log_config(cfg: DictConfig, run_id: str) -> None:
-    """Log the resolved config as `config.yaml`, the truth, and flattened as params, for comparing runs.
+def _end_run(status: str, why: str | None, log: logging.FileHandler) -> None:
+    """Log the reason and the log, and end the run; of a step that failed, the user has to hear of its own failure only."""
+    import mlflow
 
-    `mlflow run` has logged the parameters it was given, in the shell's quotes; a param cannot be changed,
-    so a key the run holds already is left alone.
+    from steps.common.tracking import server
+
+    with server.optional("the run does not have its log"):
+        mlflow.log_artifact(log.baseFilename)
+    if why is None:
+        mlflow.end_run(status)
+        return
+    with server.optional(f"the run is not marked {status}"):
+        mlflow.set_tag("error", why[:MAX_PARAM_LENGTH])
+        mlflow.end_run(status)
+
+
+def log_config(config: dict[str, Any], as_yaml: str, run_id: str) -> None:
+    """Log a config as `config.yaml`, the truth, and flattened as params, for comparing runs.
+
+    `mlflow run` has logged the parameters it was given, quoted for the shell, and a param cannot be changed: keys that
+    the run has already are left alone.
     """
     import mlflow
     from mlflow.entities import Param
 
-    mlflow.log_text(OmegaConf.to_yaml(cfg, resolve=True), "config.yaml")
+    mlflow.log_text(as_yaml, "config.yaml")
     client = mlflow.MlflowClient()
     held = client.get_run(run_id).data.params
-    flat = flatten(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
-    params = [Param(key, shorten(str(value))) for key, value in flat.items() if key not in held]
+    params = [Param(key, shorten(str(value))) for key, value in flatten(config).items() if key not in held]
     for start in range(0, len(params), MAX_PARAM_BATCH):
         client.log_batch(run_id, params=params[start : start + MAX_PARAM_BATCH])
 
 
 def shorten(text: str, limit: int = MAX_PARAM_LENGTH) -> str:
-    """Cut a param that mlflow would cut without a word, and say so in it."""
+    """A param's value cut to the length that mlflow takes, with a note that it was cut."""
     mark = "... (cut, see config.yaml)"
     return text if len(text) <= limit else text[: limit - len(mark)] + mark
 
 
 def tag_upstream(upstream_run_id: str, model_id: str) -> None:
-    """Tag the active run with what it builds on, and link the model to it as an input."""
+    """Tag the active run with the run and the model it uses, and link the model to it as an input."""
     import mlflow
     from mlflow.entities import LoggedModelInput
 

@@ -12,17 +12,17 @@ from steps.common.model.find import BACKENDS, VALIDATION, FoundModel
 from steps.common.quality.trials import Trial
 
 
-def lineage(found: FoundModel) -> dict[str, str]:
-    """Where a model and its validation come from: runs, commit, digests, libraries."""
-    active, client = mlflow.active_run(), mlflow.MlflowClient()
+def lineage(found: FoundModel, run_id: str) -> dict[str, str]:
+    """Where a model and its validation come from: runs, commits, digests, versions of libraries."""
+    client = mlflow.MlflowClient()
     made = client.get_run(found.logged.source_run_id) if found.logged.source_run_id else None
     commit = "mlflow.source.git.commit"
     known = {
         "validated": datetime.now(UTC).isoformat(timespec="seconds"),
-        "validate run": active.info.run_id,
+        "validate run": run_id,
         "log_model run": found.logged.source_run_id or "",
         "upstream run": found.run_id,
-        "code (validate)": client.get_run(active.info.run_id).data.tags.get(commit, ""),
+        "code (validate)": client.get_run(run_id).data.tags.get(commit, ""),
         "code (log_model)": made.data.tags.get(commit, "") if made else "",
         **found.describe(),
         "parameters_sha256": found.tags.get("parameters_sha256", ""),
@@ -33,10 +33,10 @@ def lineage(found: FoundModel) -> dict[str, str]:
 
 
 def reference(found: FoundModel) -> dict:
-    """The input examples and what the source model made of them when log_model ran.
+    """The input examples, and their embeddings by the source model when log_model ran.
 
     Returns:
-        {"sentences": [...], "embeddings": [[...], ...]}
+        {"sentences": [n texts], "embeddings": [n lists of dim numbers]}
 
     Raises:
         UserError: the run that logged the model has no reference.json (it was not made by log_model).
@@ -45,7 +45,7 @@ def reference(found: FoundModel) -> dict:
         return mlflow.artifacts.load_dict(f"runs:/{found.logged.source_run_id}/reference.json")
     except MlflowException:
         raise UserError(
-            f"run {found.logged.source_run_id} has no reference.json, so the model cannot be compared with its source. Log it with mlflow run . -e log_model."
+            f"run {found.logged.source_run_id} has no reference.json, the embeddings to compare the model with. Log the model with mlflow run . -e log_model."
         ) from None
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from steps.common.errors import UserError
+from steps.common.errors import UserError, clip
 from steps.common.vectors import finite, max_abs_diff
 
 
@@ -30,24 +30,24 @@ def at_least(name: str, value: float, limit: float) -> Check:
     return Check(name, finite(value), f">= {limit:g}", bool(np.isfinite(value) and value >= limit))
 
 
-def equal(name: str, value, expected) -> Check:
+def equal(name: str, value: object, expected: object) -> Check:
     """A value that has to be `expected`."""
     return Check(name, str(value), f"= {expected}", bool(value == expected))
 
 
 def scaled(tolerance: float, expected: np.ndarray) -> float:
-    """A tolerance for vectors like these: rounding grows with the numbers, so it is meant for numbers up to 1."""
+    """The tolerance for vectors like these: it is given for numbers up to 1, and rounding grows with the numbers."""
     numbers = np.abs(np.asarray(expected, np.float64))
     return tolerance * max(1.0, float(numbers.max(initial=0.0, where=np.isfinite(numbers))))
 
 
-def same(name: str, found: np.ndarray, expected: np.ndarray, tolerance: float) -> Check:
-    """Vectors that are those expected, but for rounding."""
+def check_close(name: str, found: np.ndarray, expected: np.ndarray, tolerance: float) -> Check:
+    """Vectors are those expected, but for rounding."""
     return at_most(name, max_abs_diff(found, expected), scaled(tolerance, expected))
 
 
 def guarded(name: str, call: Callable[[], Sequence[Check]]) -> list[Check]:
-    """The checks a call makes; where it fails, that is the finding: a broken model must not stop the gate.
+    """The checks that a call makes; where it raises, that is a failed check: a broken model must not stop the gate.
 
     Raises:
         UserError: what the user can put right. With HYDRA_FULL_ERROR=1 also everything else.
@@ -59,8 +59,7 @@ def guarded(name: str, call: Callable[[], Sequence[Check]]) -> list[Check]:
     except Exception as error:  # noqa: BLE001
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        return [Check(f"{name}/runs", reason[:300], "no error", False)]
+        return [Check(f"{name}/runs", clip(f"{type(error).__name__}: {error}", 300), "no error", False)]
 
 
 def failed(checks: Sequence[Check]) -> list[Check]:

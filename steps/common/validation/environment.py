@@ -1,5 +1,6 @@
 """Whether a logged model predicts in a fresh environment, made from nothing but its own requirements."""
 
+import itertools
 import json
 import logging
 import os
@@ -15,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from steps.common.errors import UserError
-from steps.common.validation.checks import Check, same
+from steps.common.errors import UserError, clip
+from steps.common.validation import serving
+from steps.common.validation.checks import Check, check_close
 
 logger = logging.getLogger("steps")
 
@@ -53,7 +55,7 @@ def check_fresh_environment(
 
     Args:
         uri: of the logged model.
-        requirements: its requirements.txt, to name the package that stands in the way.
+        requirements: its requirements.txt, to name the package that cannot be installed.
         expected: float32 [n, dim].
         tolerance: largest difference of one number; the libraries are the same versions, not the same builds.
     """
@@ -70,7 +72,7 @@ def check_fresh_environment(
             return [Check(CHECK, explain(output, requirements.read_text().splitlines()), f"<= {tolerance:g}", False)]
         predictions = np.array(json.loads(made.read_text())["predictions"], np.float32)
     logger.info("predicted in a fresh environment after %.0f s", seconds)
-    return [same(CHECK, predictions, expected, tolerance)]
+    return [check_close(CHECK, predictions, expected, tolerance)]
 
 
 def _path() -> str:
@@ -84,7 +86,7 @@ def _run(command: list[str]) -> tuple[int | None, str]:
     with tempfile.TemporaryFile("w+") as stream:
         process = subprocess.Popen(
             command,
-            env=env | {"PATH": _path()},
+            env=env | {"PATH": _path(), "NO_COLOR": "1", "UV_NO_PROGRESS": "1"},
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,
@@ -106,32 +108,25 @@ def explain(output: str, requirements: Sequence[str]) -> str:
     """One line from the output of uv, or of the model itself: what went wrong, with which package, what to do.
 
     Args:
-        requirements: lines of requirements.txt.
+        output: without colours. requirements: lines of requirements.txt.
     """
-    text = re.sub(r"\x1b\[[0-9;]*m", "", output)
-    # uv draws a tree of causes: "  x No solution found ...\n  ╰─▶ Because ... \n      continued".
-    found = re.search(r"^\s*(?:×|error:)\s*(.*(?:\n(?:\s+.*|Caused by.*|hint:.*))*)", text, re.MULTILINE)
-    if found:
-        reason = " ".join(re.sub(r"[╰├│─▶]", " ", found.group(1)).split())
+    lines = [line for line in output.splitlines() if line.strip()]
+    failed = list(itertools.dropwhile(lambda line: not line.lstrip().startswith(("×", "error:")), lines))
+    if failed:
+        # uv's last lines, before those of mlflow that called it; it draws a tree of causes.
+        own = itertools.takewhile(lambda line: not line.startswith("Traceback"), failed)
+        reason = " ".join(line.strip("×╰├│─▶ ").removeprefix("error: ") for line in own)
         named = [line for line in requirements if _names(line, reason)]
         package = f"{', '.join(named)} cannot be installed" if named else "it cannot be built"
         remedy = "Log the model with requirements that exist for this machine, or tell uv where they are (UV_INDEX_URL, UV_FIND_LINKS)."
-        return f"{package}: {_cut(reason)} {remedy}"
-    errors = re.findall(r"^(?:\w+\.)*\w*(?:Error|Exception|NotFound)\b.*", text, re.MULTILINE)
-    # mlflow's own last words say that a command has failed.
-    own = [line for line in errors if "mlflow.exceptions" not in line and "ShellCommand" not in line]
-    missing = re.search(r"No module named '([\w.]+)'", text)
+        return f"{package}: {clip(reason, 300)} {remedy}"
+    missing = re.search(r"No module named '([\w.]+)'", output)
     if missing:
-        return f"the requirements lack {missing.group(1).partition('.')[0]}: {_cut(missing.group(0))}. Log the model again with it among them."
-    last = (own or errors or text.strip().splitlines() or ["no output"])[-1]
-    return f"built, but the model does not predict in it: {_cut(last)}. Log the model again with the versions it needs."
+        return f"the requirements lack {missing.group(1).partition('.')[0]}: {missing.group(0)}. Log the model again with it among them."
+    last = serving.find_error(output) or "no output"
+    return f"built, but the model does not predict in it: {last}. Log the model again with the versions it needs."
 
 
 def _names(requirement: str, reason: str) -> bool:
     name = re.split(r"[<>=!~\[; ]", requirement, maxsplit=1)[0]
     return bool(name) and re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", reason, re.IGNORECASE) is not None
-
-
-def _cut(text: str, limit: int = 300) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= limit else text[: limit - 4] + " ..."

@@ -1,4 +1,4 @@
-"""The figures of a validation: drawn once, as PNG for the run and as SVG for the page. Knows neither MLflow nor Hydra.
+"""The figures of a validation: drawn once, as PNG for the run and as SVG for the page.
 
 On the page a figure takes the colours of its text from the page, so that it is readable in light and dark.
 """
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure as Canvas
 
@@ -19,26 +20,23 @@ from steps.common.vectors import unit_length
 
 matplotlib.use("Agg")
 
-# Inches: as wide as a phone shows without shrinking the letters.
+# Inches: a phone shows this width without shrinking the letters.
 WIDTH = 4.9
 
-# What becomes a colour of the page in SVG; any colour that no palette has.
+# Placeholders that become colours of the page in SVG; no palette has them.
 INK, FAINT = "#010203", "#040506"
 
 PAGE = {INK: "var(--ink)", FAINT: "var(--line)"}
 
 PAPER = {INK: "#1b1f24", FAINT: "#d5d9de"}
 
-# Colours that are told apart on white and on black.
+# Colours that can be told apart on white and on black.
 BLUE, GREEN, RED, GREY, AMBER = "#4a86e8", "#2ea36a", "#e0524d", "#8a8f98", "#e09b2d"
 
 TOPICS = (
     "#4a86e8", "#e0524d", "#2ea36a", "#e09b2d", "#9a6fe0", "#22a6b3", "#d6629f", "#8a8f98", "#a3b52c", "#b5773c",
     "#5f6fd8", "#e37f5a",
 )  # fmt: skip
-
-# Most points of a scatter: more are a blot, and a page of megabytes.
-MOST_POINTS = 1500
 
 
 @dataclass(frozen=True)
@@ -70,12 +68,11 @@ class Figure:
         drawn = re.sub(
             r"font: (?:(\d[\w.]*) )?[^;\"]*", lambda m: f"font: {m.group(1) or '10px'} system-ui, sans-serif", drawn
         )
-        size = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', drawn)
-        drawn = drawn.replace(size.group(0), f'width="100%" role="img" aria-label="{self.title}"', 1)
-        return drawn
+        fluid = f'width="100%" role="img" aria-label="{self.title}"'
+        return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', lambda m: fluid, drawn, count=1)
 
 
-def _canvas(height: float, ink: str, faint: str):
+def _canvas(height: float, ink: str, faint: str) -> tuple[Canvas, Axes]:
     """A canvas with one pair of axes in these colours."""
     figure = Canvas(figsize=(WIDTH, height), layout="constrained")
     axes = figure.add_subplot()
@@ -84,8 +81,8 @@ def _canvas(height: float, ink: str, faint: str):
     axes.tick_params(colors=ink, labelsize=9, length=0)
     axes.xaxis.label.set_color(ink)
     axes.yaxis.label.set_color(ink)
-    axes.xaxis.label.set_size(9)
-    axes.yaxis.label.set_size(9)
+    axes.xaxis.label.set_fontsize(9)
+    axes.yaxis.label.set_fontsize(9)
     axes.set_axisbelow(True)
     axes.patch.set_alpha(0)
     return figure, axes
@@ -106,7 +103,7 @@ def _legend(figure: Canvas, ink: str) -> None:
 
 def suites(
     scores: Sequence[Score], thresholds: dict[str, float], published: dict[str, float], champion: dict[str, float]
-):
+) -> Figure:
     """Every score with its interval, beside what was required, published, and reached by the champion."""
 
     def make(ink: str, faint: str) -> Canvas:
@@ -142,58 +139,24 @@ def suites(
     return Figure(
         "suites",
         "Scores and their intervals",
-        "The bar is the interval of the score; what was required stands beside it.",
+        "The bar is the interval of the score; the red line is the score that was required.",
         make,
     )
 
 
 def agreement(score: Score) -> Figure:
-    """How the cosines of a suite go with what people said; for retrieval, how well each query was answered."""
+    """What a suite shows of its pairs or queries, such as how their cosines go with what people said."""
     suite = score.suite
-    names = {"sts": "gold against cosine", "paraphrase": "cosine by label", "retrieval": "nDCG@10 by query"}
-    captions = {
-        "sts": "A point is a pair: a good model's cloud rises from left to right.",
-        "paraphrase": "The less the two overlap, the better the model tells them apart.",
-        "retrieval": "Queries by how high their documents stand: 1 is at the very top, 0 is not among the first ten.",
-    }
 
     def make(ink: str, faint: str) -> Canvas:
         figure, axes = _canvas(3.3, ink, faint)
         axes.grid(color=faint, linewidth=0.6)
-        if suite.kind == "retrieval":
-            axes.hist(score.units.ravel(), bins=20, range=(0, 1), color=BLUE)
-            axes.set(xlabel="nDCG@10", ylabel="queries")
-        elif suite.kind == "paraphrase":
-            for label, colour, name in ((0, GREY, "other meaning"), (1, BLUE, "same meaning")):
-                axes.hist(
-                    score.units[suite.scores == label], bins=25, range=(-0.2, 1), color=colour, alpha=0.7, label=name
-                )
-            axes.set(xlabel="cosine", ylabel="pairs")
+        suite.draw(axes, score.units, (BLUE, GREY))
+        if axes.get_legend_handles_labels()[1]:
             _legend(figure, ink)
-        else:
-            rows = np.linspace(0, len(suite) - 1, min(len(suite), MOST_POINTS)).round().astype(int)
-            # Moved a little aside, so that equal grades do not hide each other.
-            width = 0.012 * float(np.ptp(suite.scores))
-            aside = np.random.default_rng(0).uniform(-width, width, len(rows))
-            axes.scatter(
-                suite.scores[rows] + aside,
-                score.units[rows],
-                s=9,
-                color=BLUE,
-                alpha=0.5,
-                linewidths=0,
-                rasterized=len(rows) > 400,
-            )
-            axes.set(xlabel="grade by people", ylabel="cosine")
         return figure
 
-    shown = f" {MOST_POINTS:,} of {len(suite):,} pairs." if suite.kind == "sts" and len(suite) > MOST_POINTS else ""
-    return Figure(
-        f"agreement-{suite.name.replace(' ', '-')}",
-        f"{suite.name}: {names[suite.kind]}",
-        captions[suite.kind] + shown,
-        make,
-    )
+    return Figure(f"agreement-{suite.name.replace(' ', '-')}", f"{suite.name}: {suite.figure}", suite.caption, make)
 
 
 def heatmap(embeddings: np.ndarray, sentences: Sequence[str]) -> Figure:
@@ -203,7 +166,7 @@ def heatmap(embeddings: np.ndarray, sentences: Sequence[str]) -> Figure:
         figure, axes = _canvas(3.2, ink, faint)
         unit = unit_length(np.asarray(embeddings, np.float64))
         cosines = unit @ unit.T
-        # Blue over whatever the page is: nothing in common is no colour.
+        # From transparent to blue, over the colour of the page.
         axes.imshow(
             cosines, cmap=LinearSegmentedColormap.from_list("shade", [f"{BLUE}00", BLUE]), vmin=0, vmax=1, aspect="auto"
         )
@@ -217,7 +180,7 @@ def heatmap(embeddings: np.ndarray, sentences: Sequence[str]) -> Figure:
         axes.spines[["left", "bottom"]].set_visible(False)
         return figure
 
-    return Figure("sentences", "Example sentences", "Cosine of every two of them: what means the same is blue.", make)
+    return Figure("sentences", "Example sentences", "Cosine of every two of them: the bluer, the more alike.", make)
 
 
 def topic_map(embeddings: np.ndarray, topics: Sequence[str]) -> Figure:
@@ -228,9 +191,8 @@ def topic_map(embeddings: np.ndarray, topics: Sequence[str]) -> Figure:
         points, share = principal_plane(embeddings)
         for number, topic in enumerate(dict.fromkeys(sorted(topics))):
             own = np.array([other == topic for other in topics])
-            axes.scatter(
-                *points[own].T, s=16, color=TOPICS[number % len(TOPICS)], linewidths=0, alpha=0.85, label=topic
-            )
+            x, y = points[own].T
+            axes.scatter(x, y, s=16, color=TOPICS[number % len(TOPICS)], linewidths=0, alpha=0.85, label=topic)
         axes.set_xticks([])
         axes.set_yticks([])
         axes.set(xlabel=f"first direction ({share[0]:.0%} of the variance)", ylabel=f"second ({share[1]:.0%})")
@@ -238,7 +200,10 @@ def topic_map(embeddings: np.ndarray, topics: Sequence[str]) -> Figure:
         return figure
 
     return Figure(
-        "corpus", "The sample corpus by topic", "Texts of one topic lie together if the model tells topics apart.", make
+        "corpus",
+        "The sample corpus by topic",
+        "If the model tells topics apart, texts of one topic are close together.",
+        make,
     )
 
 
@@ -261,7 +226,7 @@ def backends(trials: Sequence[Trial]) -> Figure:
 
     def make(ink: str, faint: str) -> Canvas:
         figure, axes = _canvas(0.45 * len(ran) + 0.8, ink, faint)
-        rates = [trial.rows_per_second for trial in ran]
+        rates = [trial.rows_per_second or 0.0 for trial in ran]
         bars = axes.barh(
             [trial.backend for trial in ran],
             rates,
@@ -280,7 +245,9 @@ def backends(trials: Sequence[Trial]) -> Figure:
         axes.set_xlabel("sentences a second, and points lost or gained")
         return figure
 
-    return Figure("backends", "Backends", "Green passed; grey loses too much, and encode will not choose it.", make)
+    return Figure(
+        "backends", "Backends", "Green: passed. Grey: loses too many points, and encode does not choose it.", make
+    )
 
 
 def latency(milliseconds: np.ndarray) -> Figure:
@@ -306,7 +273,12 @@ def latency(milliseconds: np.ndarray) -> Figure:
         axes.set(xlabel="milliseconds of one call with one sentence", ylabel="calls")
         return figure
 
-    return Figure("latency", "Latency", "The loaded model asked for one sentence at a time, in this process.", make)
+    return Figure(
+        "latency",
+        "Latency",
+        "Calls of the loaded model with one sentence each, one after another, in this process.",
+        make,
+    )
 
 
 def champion_scores(scores: Sequence[Score], differences: dict[str, Difference]) -> dict[str, float]:

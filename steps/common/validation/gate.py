@@ -1,11 +1,12 @@
-"""What validate asks of one model: groups of checks, and what they find. Knows no Hydra."""
+"""Everything that validate checks of one model, and the findings."""
 
 import contextlib
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,22 +17,28 @@ from steps.common.backends.check import Refused
 from steps.common.backends.timing import latencies_ms
 from steps.common.backends.torch import find_tasks
 from steps.common.corpus.sample import sample_topics
-from steps.common.launch import summary
 from steps.common.model import facts as factss
 from steps.common.model import load as models
 from steps.common.model.facts import facts, normalizes
 from steps.common.model.find import FoundModel, download
-from steps.common.model.load import input_example, load_backend, load_embeddings_api, load_pyfunc, scoring_app
+from steps.common.model.load import (
+    Pyfunc,
+    RefusedInput,
+    input_example,
+    load_backend,
+    load_embeddings_api,
+    load_pyfunc,
+    scoring_app,
+)
 from steps.common.quality import scoring, trials
-from steps.common.quality.bootstrap import Bootstrap
 from steps.common.quality.roles import ByRole
 from steps.common.quality.scoring import Difference, Score
-from steps.common.quality.suites import AnySuite, SuiteSpec
+from steps.common.quality.spec import Bootstrap, SuiteSpec
+from steps.common.quality.suite import Suite, Vectors
 from steps.common.quality.trials import Trial
 from steps.common.tracking import verdict
 from steps.common.validation import environment, identity, serving
 from steps.common.validation.behaviour import (
-    Refusal,
     bad_inputs,
     check_form,
     check_hostile,
@@ -40,40 +47,16 @@ from steps.common.validation.behaviour import (
     check_refusals,
     check_white_space,
 )
-from steps.common.validation.checks import Check, at_least, at_most, equal, failed, guarded, same
+from steps.common.validation.checks import Check, at_least, at_most, check_close, equal, failed, guarded
 from steps.common.validation.openai import check_api
+from steps.common.validation.rules import ValidateConf
 from steps.common.validation.weights import check_trained, check_weights, check_word_vectors
 
 logger = logging.getLogger("steps")
 
 
-# Checks that say what is wrong inside a model.
+# Beginnings of the names of checks that say what is wrong inside a model.
 NAMES_CAUSE = ("known/", "unchanged/", "weights/", "tokenizer/")
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What is asked, and how much may be missed. The fields are explained in conf/validate.yaml."""
-
-    specs: Sequence[SuiteSpec]
-    bootstrap: Bootstrap
-    # Of the backend whose scores decide, and names of others to try: name/precision.
-    settings: Settings
-    candidates: Sequence[str]
-    candidate_pairs: int
-    sentences: Sequence[str]
-    max_cosine: float
-    latency_calls: int
-    # Tolerances.
-    parity: float
-    invariance: float
-    unit_length: float
-    spearman: float
-    # Of a server.
-    start_timeout: float
-    clients: int
-    seconds: float
-    fresh_environment: bool
 
 
 @dataclass(frozen=True)
@@ -82,12 +65,12 @@ class Subject:
 
     found: FoundModel
     folder: Path
-    native: object
-    pyfunc: object
+    native: SentenceTransformer
+    pyfunc: Pyfunc
 
     @property
     def dim(self) -> int:
-        """What the signature declares."""
+        """The dimension that the signature declares."""
         return self.pyfunc.metadata.signature.outputs.inputs[0].shape[-1]
 
     @property
@@ -98,20 +81,20 @@ class Subject:
 
 @dataclass
 class Findings:
-    """What there is to say of a model; `checks` decide."""
+    """Findings of a validation; `checks` decide."""
 
     checks: list[Check] = field(default_factory=list)
     scores: list[scoring.Score] = field(default_factory=list)
     # By suite: the score required, the published one, and the difference to the champion.
-    thresholds: dict = field(default_factory=dict)
-    references: dict = field(default_factory=dict)
-    differences: dict = field(default_factory=dict)
+    thresholds: dict[str, float] = field(default_factory=dict)
+    references: dict[str, float] = field(default_factory=dict)
+    differences: dict[str, scoring.Difference] = field(default_factory=dict)
     trials: list[Trial] = field(default_factory=list)
     # Milliseconds of single calls; embeddings of the test sentences and of the sample corpus.
     latency: np.ndarray | None = None
     sentences: np.ndarray | None = None
     corpus: np.ndarray | None = None
-    # What the server was measured at.
+    # Metrics of the server.
     deployment: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -124,20 +107,20 @@ class Findings:
 
     @property
     def passed_backends(self) -> list[str]:
-        """What encode may use: none of a model that failed."""
+        """Backends that encode may use: none of a model that failed."""
         return [trial.backend for trial in self.trials if trial.passed and not self.failures]
 
     @property
     def regressed(self) -> list[str]:
         """The suites on which the champion is better, and not by noise."""
-        return scoring.regressions(self.differences)
+        return scoring.find_regressions(self.differences)
 
     def metrics(self) -> dict[str, float]:
         """What is logged beside the scores, by name."""
         values = {check.name: check.value for check in self.checks}
-        metrics = {
+        metrics: dict[str, Any] = {
             "parity/max_abs_diff": values.get("parity/max_abs_diff"),
-            # A server that could not be asked at all has said nothing of itself.
+            # A server that could not be asked at all is not ok; deployment says how the others are.
             "serving/ok": 0.0,
             **self.deployment,
             "checks/total": len(self.checks),
@@ -153,12 +136,19 @@ class Findings:
 def examine(
     found: FoundModel,
     folder: Path,
-    suites: Sequence[AnySuite],
-    champion: FoundModel | None,
-    server: serving.Server | None,
-    rules: Rules,
+    suites: Sequence[Suite],
+    rules: ValidateConf,
+    *,
+    champion: FoundModel | None = None,
+    server: serving.Server | None = None,
 ) -> Findings:
     """Load a model both ways and check all it claims. A check that cannot be made is a failed check.
+
+    Args:
+        folder: where the model was downloaded to.
+        suites: those of the rules, read.
+        champion: the model that this one would replace.
+        server: one of this model, started; without it the server's code is asked in this process.
 
     Raises:
         UserError: what the user can put right, such as a server's port that was taken meanwhile.
@@ -166,12 +156,12 @@ def examine(
     reference = verdict.reference(found)
     model = Subject(found, folder, models.load_native(folder), load_pyfunc(folder))
     findings = Findings()
-    groups = {
+    groups: dict[str, Callable[[], list[Check]]] = {
         "identity": lambda: check_identity(found.tags, model.native),
-        "parity": lambda: check_loading(model, reference, rules.parity),
-        # Before anything is timed: the server stops here.
+        "parity": lambda: check_loading(model, reference, rules.tolerance.parity),
+        # First of all that takes time: the server stops here, and the timings have the machine to themselves.
         "serving": lambda: check_deployment(model, server, rules, findings),
-        "embeddings_api": lambda: check_embeddings_api(model, rules.parity),
+        "embeddings_api": lambda: check_embeddings_api(model, rules.tolerance.parity),
         "predict": lambda: check_behaviour(model, rules, findings),
         "quality": lambda: check_quality(model, suites, champion, rules, findings),
     }
@@ -180,8 +170,8 @@ def examine(
     return findings
 
 
-def check_identity(tags: dict[str, str], native) -> list[Check]:
-    """The model is what was logged, and what a model with its weights is known to be; and it is not broken inside."""
+def check_identity(tags: dict[str, str], native: SentenceTransformer) -> list[Check]:
+    """The model is unchanged since it was logged, has the facts its weights are known for, and is not broken inside."""
     facts = factss.facts(native)
     name, known = identity.find_known(tags, facts)
     return [
@@ -193,51 +183,48 @@ def check_identity(tags: dict[str, str], native) -> list[Check]:
 
 
 def check_loading(model: Subject, reference: dict, tolerance: float) -> list[Check]:
-    """The model loaded either way gives what the source model gave when it was logged."""
+    """The model loaded either way gives the vectors of the source model when it was logged."""
     pyfunc, native, sentences = model.pyfunc, model.native, reference["sentences"]
     source = np.array(reference["embeddings"], np.float32)
     predicted = pyfunc.predict(sentences)
     one = pyfunc.predict([sentences[0]])
     cut = pyfunc.predict(sentences, params=model.params | {"batch_size": 2})
     return [
-        same("parity/pyfunc_vs_native", predicted, native.encode(sentences), tolerance),
-        same("parity/native_vs_source", native.encode(sentences), source, tolerance),
-        same("parity/max_abs_diff", predicted, source, tolerance),
-        same("input/str_vs_list", pyfunc.predict(sentences[0]), one, tolerance),
-        same("input/dataframe_vs_list", pyfunc.predict(pd.DataFrame({"text": sentences})), predicted, tolerance),
+        check_close("parity/pyfunc_vs_native", predicted, native.encode(sentences), tolerance),
+        check_close("parity/native_vs_source", native.encode(sentences), source, tolerance),
+        check_close("parity/max_abs_diff", predicted, source, tolerance),
+        check_close("input/str_vs_list", pyfunc.predict(sentences[0]), one, tolerance),
+        check_close("input/dataframe_vs_list", pyfunc.predict(pd.DataFrame({"text": sentences})), predicted, tolerance),
         equal("params/truncate_dim", cut.shape[-1], model.params["truncate_dim"]),
         at_most("params/normalize_embeddings", float(np.abs(np.linalg.norm(cut, axis=1) - 1).max()), 1e-3),
     ]
 
 
-def check_deployment(model: Subject, server: serving.Server | None, rules: Rules, findings: Findings) -> list[Check]:
-    """A server of the model answers as it does, and it predicts in an environment of its own."""
+def check_deployment(
+    model: Subject, server: serving.Server | None, rules: ValidateConf, findings: Findings
+) -> list[Check]:
+    """A server of the model gives its vectors; if asked for, so does the model in a fresh environment."""
     predict, examples = model.pyfunc.predict, input_example(model.folder)
+    tolerance = rules.tolerance.parity
+    metrics: dict[str, float] = {}
     if server is None:
         client = serving.InProcess(scoring_app(model.pyfunc))
-        checks, metrics = serving.check_protocol(client, predict, examples, model.params, rules.parity), {}
+        checks = serving.check_protocol(client, predict, examples, model.params, tolerance)
     else:
         checks, metrics = serving.check_server(
-            server,
-            predict,
-            examples,
-            model.params,
-            tolerance=rules.parity,
-            start_timeout=rules.start_timeout,
-            clients=rules.clients,
-            seconds=rules.seconds,
+            server, predict, examples, model.params, tolerance=tolerance, asked=rules.serving
         )
     findings.deployment = metrics | {"serving/ok": float(not failed(checks))}
     if rules.fresh_environment:
         requirements, expected = model.folder / "requirements.txt", predict(examples)
-        checks += environment.check_fresh_environment(model.found.uri, requirements, examples, expected, rules.parity)
+        checks += environment.check_fresh_environment(model.found.uri, requirements, examples, expected, tolerance)
     return checks
 
 
 def check_embeddings_api(model: Subject, tolerance: float) -> list[Check]:
-    """The model that answers OpenAI's call for this one gives its vectors; nothing where none was logged.
+    """The embeddings API logged beside the model gives its vectors; no checks where none was logged.
 
-    Asked in this process, through the server's own code: what a server adds was tried with the model itself.
+    It is asked in this process, through the server's own code; a server was tried with the model itself.
     """
     api = load_embeddings_api(model.found)
     if api is None:
@@ -247,14 +234,12 @@ def check_embeddings_api(model: Subject, tolerance: float) -> list[Check]:
     return check_api(client, examples, model.pyfunc.predict(examples), tolerance)
 
 
-def check_behaviour(model: Subject, rules: Rules, findings: Findings) -> list[Check]:
-    """Form, invariance and robustness of what the model answers."""
-    sentences, predict = list(rules.sentences), model.pyfunc.predict
+def check_behaviour(model: Subject, rules: ValidateConf, findings: Findings) -> list[Check]:
+    """Form, invariance and robustness of the model's vectors; and its latency."""
+    sentences, predict, tolerance = rules.sentences, model.pyfunc.predict, rules.tolerance
     embeddings = findings.sentences = predict(sentences)
-    print("first 10 entries of each test embedding")
-    summary.show_embeddings(sentences, embeddings)
 
-    def encode(texts, **params):
+    def encode(texts: Sequence[str], **params: int) -> np.ndarray:
         return predict(list(texts), params=params or None)
 
     checks = check_form(
@@ -262,57 +247,62 @@ def check_behaviour(model: Subject, rules: Rules, findings: Findings) -> list[Ch
         sentences,
         model.dim,
         normalizes(model.native),
-        unit_tolerance=rules.unit_length,
-        max_cosine=rules.max_cosine,
+        unit_tolerance=tolerance.unit_length,
+        max_cosine=tolerance.max_cosine,
     )
-    checks += check_output(embeddings, rules.max_cosine)
-    checks += check_invariance(encode, sentences, rules.invariance)
-    checks += check_white_space(encode, model.native, sentences, rules.invariance)
-    checks += check_hostile(encode, sentences[0], rules.invariance)
-    checks += check_refusals(predict, bad_inputs(), Refusal)
+    checks += check_output(embeddings, tolerance.max_cosine)
+    checks += check_invariance(encode, sentences, tolerance.invariance)
+    checks += check_white_space(encode, model.native, sentences, tolerance.invariance)
+    checks += check_hostile(encode, sentences[0], tolerance.invariance)
+    checks += check_refusals(predict, bad_inputs(), RefusedInput)
     findings.latency = latencies_ms(predict, sentences, rules.latency_calls)
     return checks
 
 
 def check_quality(
-    model: Subject, suites: Sequence[AnySuite], champion: FoundModel | None, rules: Rules, findings: Findings
+    model: Subject, suites: Sequence[Suite], champion: FoundModel | None, rules: ValidateConf, findings: Findings
 ) -> list[Check]:
-    """What the suites demand; and what became of each backend, which decides nothing."""
+    """Scores beside what the suites demand. Every backend is scored too; that decides nothing here."""
     with contextlib.ExitStack() as stack:
-        own = load_by_role(stack, model.found, model.folder, model.native, rules.settings)
+        own = load_by_role(stack, model.found, model.folder, model.native, rules.backend)
         findings.scores, embedded = score_all(suites, own, rules.bootstrap)
         if champion is not None:
             others = score_champion(champion, suites, rules)
             findings.differences = scoring.compare_all(findings.scores, others, rules.bootstrap)
         findings.trials = try_backends(model, suites, own, embedded, rules)
         findings.corpus = own(None)(sample_topics()[0])
-    name, _ = identity.find_known(model.found.tags, facts(model.native))
-    checks = []
-    for spec, score in zip(rules.specs, findings.scores):
-        if spec.below_champion is not None and champion is None:
-            logger.warning(
-                "suite %s: below_champion=%g asks nothing, since there is no champion to compare with (champion=<run ID>)",
-                score.suite.name,
-                spec.below_champion,
-            )
-        findings.thresholds[score.suite.name] = spec.threshold
-        if name in spec.references:
-            findings.references[score.suite.name] = spec.references[name]
-        reference = findings.references.get(score.suite.name)
-        checks += check_scores(score, spec, reference, findings.differences.get(score.suite.name))
-    sample = suites[0].sample(rules.candidate_pairs)
-
-    def score_of(other) -> float:
-        return scoring.spearman(sample, lambda texts: other.encode(list(texts), show_progress_bar=False))
-
+    checks = check_demands(model, rules.scored_suites, findings)
     # A tokenizer that does not belong to the weights makes them look untrained; known weights are trained.
     is_known = any(check.name == "known/parameters_sha256" and check.passed for check in findings.checks)
     if is_known or any(check.name.startswith(NAMES_CAUSE) for check in findings.failures):
         return checks
-    return checks + check_trained(findings.scores[0].value, rules.specs[0].threshold, score_of, model.native)
+    sample, threshold = suites[0].sample(rules.candidate_pairs), rules.scored_suites[0].threshold
+
+    def score_of(other: SentenceTransformer) -> float:
+        return scoring.spearman(sample, lambda texts: other.encode(list(texts), show_progress_bar=False))
+
+    return checks + check_trained(findings.scores[0].value, threshold, score_of, model.native)
 
 
-def score_all(suites: Sequence[AnySuite], encode_as, bootstrap) -> tuple[list[scoring.Score], list]:
+def check_demands(model: Subject, specs: Sequence[SuiteSpec], findings: Findings) -> list[Check]:
+    """Each score beside what its suite demands of it, which is noted in the findings."""
+    published_as, _ = identity.find_known(model.found.tags, facts(model.native))
+    checks = []
+    for spec, score in zip(specs, findings.scores):
+        name = score.suite.name
+        difference = findings.differences.get(name)
+        if spec.max_loss_to_champion is not None and difference is None:
+            logger.warning("suite %s: max_loss_to_champion is ignored: no champion is given (champion=<run ID>)", name)
+        findings.thresholds[name] = spec.threshold
+        if published_as in spec.references:
+            findings.references[name] = spec.references[published_as]
+        checks += check_scores(score, spec, findings.references.get(name), difference)
+    return checks
+
+
+def score_all(
+    suites: Sequence[Suite], encode_as: scoring.EncodeAs, bootstrap: Bootstrap
+) -> tuple[list[scoring.Score], list[Vectors]]:
     """A model's scores on all suites, by one backend, and the vectors they are made from."""
     scores, embedded = [], []
     for suite in suites:
@@ -322,29 +312,31 @@ def score_all(suites: Sequence[AnySuite], encode_as, bootstrap) -> tuple[list[sc
     return scores, embedded
 
 
-def score_champion(champion: FoundModel, suites: Sequence[AnySuite], rules: Rules) -> list[scoring.Score]:
+def score_champion(champion: FoundModel, suites: Sequence[Suite], rules: ValidateConf) -> list[scoring.Score]:
     """The champion's scores on the same suites, by torch in float32."""
     logger.info("scoring the champion %s on the same suites", champion.uri)
     folder = download(champion)
     native = models.load_native(folder)
     with contextlib.ExitStack() as stack:
-        encode_as = load_by_role(stack, champion, folder, native, rules.settings.of("torch/f32"))
+        encode_as = load_by_role(stack, champion, folder, native, rules.backend.of("torch/f32"))
         return score_all(suites, encode_as, rules.bootstrap)[0]
 
 
-def try_backends(model: Subject, suites: Sequence[AnySuite], own: ByRole, embedded: list, rules: Rules) -> list[Trial]:
+def try_backends(
+    model: Subject, suites: Sequence[Suite], own: ByRole, embedded: list[Vectors], rules: ValidateConf
+) -> list[Trial]:
     """The backend of the config and every candidate beside torch in float32.
 
     Args:
-        own: the backend of the config. embedded: what it made of the suites.
+        own: the backend of the config. embedded: its vectors of the suites.
     """
     samples = [suite.sample(rules.candidate_pairs) for suite in suites]
     # The rate of whole sentences, the same ones whatever the suites are.
-    pace = trials.Pace(sample_topics()[0], list(rules.sentences), rules.latency_calls)
+    pace = trials.Pace(sample_topics()[0], rules.sentences, rules.latency_calls)
     found = []
 
-    def load(name: str, stack) -> ByRole:
-        return load_by_role(stack, model.found, model.folder, model.native, rules.settings.of(name))
+    def load(name: str, stack: contextlib.ExitStack) -> ByRole:
+        return load_by_role(stack, model.found, model.folder, model.native, rules.backend.of(name))
 
     with contextlib.ExitStack() as stack:
         exact = own if own.key == "torch/f32" else load("torch/f32", stack)
@@ -353,41 +345,48 @@ def try_backends(model: Subject, suites: Sequence[AnySuite], own: ByRole, embedd
             try:
                 with contextlib.ExitStack() as inner:
                     encode_as = {"torch/f32": exact, own.key: own}.get(name) or load(name, inner)
-                    is_exact = encode_as is exact
-                    found.append(trials.judge(name, encode_as, samples, expected, rules.spearman, pace, is_exact))
+                    trial = trials.judge(
+                        name,
+                        encode_as,
+                        list(zip(samples, expected)),
+                        tolerance=rules.tolerance.score,
+                        pace=pace,
+                        is_exact=encode_as is exact,
+                    )
             except Refused as refused:
-                found.append(Trial(name, False, refused.reason))
+                trial = Trial(name, False, refused.reason)
+            found.append(trial)
     return found
 
 
 def load_by_role(
     stack: contextlib.ExitStack, found: FoundModel, folder: Path, model: SentenceTransformer, settings: Settings
 ) -> ByRole:
-    """As `load_backend`, for texts in any role; the stack closes what is loaded."""
+    """A backend for texts in any role (as load_backend); the stack closes what is loaded."""
 
     def load(prompt_name: str | None, task: str | None) -> Backend:
-        return stack.enter_context(contextlib.closing(load_backend(found, folder, model, settings, prompt_name, task)))
+        backend = load_backend(found, folder, model, settings, prompt_name=prompt_name, task=task)
+        return stack.enter_context(contextlib.closing(backend))
 
     return ByRole(load, model.prompts, model.default_prompt_name, find_tasks(model))
 
 
-def check_scores(score: Score, spec: SuiteSpec, reference: float | None, difference: Difference | None) -> list[Check]:
-    """What a suite demands of a score: an absolute value, nearness to a published one, no loss to the champion."""
+def check_scores(score: Score, spec: SuiteSpec, published: float | None, difference: Difference | None) -> list[Check]:
+    """What a suite demands of a score: a least value, nearness to the published one, no loss to the champion."""
     if score.undefined:
         found = [Check(score.name, f"undefined: {score.undefined}", f">= {spec.threshold:g}", False)]
     else:
         found = [at_least(score.name, score.value, spec.threshold)]
-    if reference is not None and spec.below_reference is not None:
-        found.append(
-            at_least(f"quality/{score.suite.name}/beside_published", score.value - reference, -spec.below_reference)
-        )
-    if difference is not None and spec.below_champion is not None:
+    group, allowed = f"quality/{score.suite.name}", spec.max_loss_to_published
+    if published is not None and allowed is not None:
+        found.append(at_least(f"{group}/beside_published", score.value - published, -allowed))
+    if difference is not None and spec.max_loss_to_champion is not None:
         found.append(
             Check(
-                f"quality/{score.suite.name}/beside_champion",
+                f"{group}/beside_champion",
                 difference.value if math.isfinite(difference.value) else None,
-                f">= {-spec.below_champion:g}, or within noise ({difference.low:.2f} to {difference.high:.2f})",
-                not difference.is_loss(spec.below_champion),
+                f">= {-spec.max_loss_to_champion:g}, or within noise ({difference.low:.2f} to {difference.high:.2f})",
+                not difference.is_loss(spec.max_loss_to_champion),
             )
         )
     return found

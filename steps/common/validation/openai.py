@@ -1,8 +1,8 @@
-"""Checks of the model that answers OpenAI's embeddings call (embeddings_api.py). Knows neither MLflow nor Hydra."""
+"""Checks of the model that answers OpenAI's embeddings request (embeddings_api.py)."""
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import httpx
 import numpy as np
@@ -11,8 +11,8 @@ from steps.common.validation import serving
 from steps.common.validation.checks import Check
 from steps.common.vectors import unit_length
 
-# What has to be refused, by name.
-BAD_REQUESTS = {
+# Requests that have to be refused, by name.
+BAD_REQUESTS: dict[str, dict] = {
     "token_ids": {"input": [101, 2023, 102]},
     "no_input": {"input": []},
     "dimensions": {"input": "a text", "dimensions": 1_000_000},
@@ -20,18 +20,15 @@ BAD_REQUESTS = {
 }
 
 
-def check_api(
-    client: "httpx.Client | serving.InProcess", examples: Sequence[str], expected: np.ndarray, tolerance: float
-) -> list[Check]:
-    """Every kind of request gives the vectors of the model it answers for, and what cannot be answered is refused.
+def check_api(client: serving.Client, examples: Sequence[str], expected: np.ndarray, tolerance: float) -> list[Check]:
+    """Every kind of request gives the vectors of the model, and a wrong request is refused.
 
     Args:
-        client: of a server, or InProcess.
         expected: [n, dim], the embeddings of the examples by that model.
     """
     dimensions = max(1, expected.shape[1] // 2)
     texts = list(examples)
-    cases = {
+    cases: dict[str, tuple[dict, Callable[[dict], list], np.ndarray]] = {
         "float": ({"input": texts, "encoding_format": "float"}, _floats, expected),
         "base64": ({"input": texts, "encoding_format": "base64"}, _base64, expected),
         "single_string": ({"input": texts[0]}, _floats, expected[:1]),
@@ -40,14 +37,14 @@ def check_api(
     checks, answers = [], {}
     for name, (body, read, vectors) in cases.items():
         answers[name] = serving.post(client, json.dumps({"model": "any", **body}))
-        checks.append(serving.agrees(f"embeddings_api/{name}", answers[name], read, vectors, tolerance))
+        checks.append(serving.check_answer(f"embeddings_api/{name}", answers[name], read, vectors, tolerance))
     checks.append(_check_usage(answers["float"]))
     for name, body in BAD_REQUESTS.items():
-        checks.append(serving.refuses(f"embeddings_api/refuses_{name}", serving.post(client, json.dumps(body))))
+        checks.append(serving.check_refusal(f"embeddings_api/refuses_{name}", serving.post(client, json.dumps(body))))
     return checks
 
 
-def _floats(body: dict) -> list[list[float]]:
+def _floats(body: dict) -> list:
     return [entry["embedding"] for entry in sorted(body["data"], key=lambda entry: entry["index"])]
 
 
@@ -59,7 +56,7 @@ def _base64(body: dict) -> list[np.ndarray]:
 def _check_usage(response: httpx.Response | httpx.HTTPError) -> Check:
     """Tokens are counted."""
     try:
-        usage = response.json()["usage"]
+        usage = response.json()["usage"]  # type: ignore[union-attr]
         counted = usage["prompt_tokens"] > 0 and usage["total_tokens"] == usage["prompt_tokens"]
     except (AttributeError, ValueError, KeyError, TypeError):
         usage, counted = None, False

@@ -1,11 +1,10 @@
 """Find in seconds what validate would otherwise find after its work."""
 
+from steps.common.validation.rules import ServingConf
 
-def check_deployment(serving, fresh_environment: bool, register: str | None) -> None:
+
+def check_deployment(serving: ServingConf, fresh_environment: bool, register: str | None) -> None:
     """Find in seconds what validate would otherwise find after its work: no port, no uv, no model registry.
-
-    Args:
-        serving: the node of that name of validate's config.
 
     Raises:
         UserError: one of them is missing.
@@ -19,6 +18,8 @@ def check_deployment(serving, fresh_environment: bool, register: str | None) -> 
 
         check_uv()
     if register is not None:
-        from steps.common.model.registry import check_available
+        from steps.common.model import registry
+        from steps.common.tracking import server
 
-        check_available(register)
+        registry.check_name(register)
+        server.check_registry()

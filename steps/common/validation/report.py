@@ -1,45 +1,45 @@
-"""The verdict of validate: as data, as tables for the terminal, as a page. Knows neither MLflow nor Hydra."""
+"""The verdict of validate: as data, as tables for the terminal, as a page."""
 
 import math
 from dataclasses import asdict
 from pathlib import Path
+from typing import TypeGuard
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader
 from prettytable import PrettyTable, TableStyle
 
 from steps.common.quality.scoring import Difference, Score
-from steps.common.quality.suites import digest
 from steps.common.quality.trials import Trial
+from steps.common.validation import figures as draw
 from steps.common.validation.checks import Check
+from steps.common.validation.figures import Figure
+from steps.common.validation.gate import Findings
 from steps.common.vectors import finite
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 
-# What the checks of a group are about, by the part of their name before the slash; others show that part.
+# Titles of groups of checks, by the part of their names before the slash; other groups show that part.
 GROUPS = {
     "quality": "Quality: the suites",
-    "known": "Known: what these weights are known to be",
-    "unchanged": "Unchanged: what was logged is what was loaded",
-    "weights": "Weights: numbers, and trained",
+    "known": "Known: the facts these weights are known for",
+    "unchanged": "Unchanged: the model is as it was logged",
+    "weights": "Weights: finite and trained",
     "tokenizer": "Tokenizer: belongs to the weights",
     "predict": "Prediction: shape and type",
     "embeddings": "Embeddings: finite, of length 1, different",
     "invariance": "Invariance: batch, order, padding, white space",
-    "robust": "Robustness: whatever a text holds",
-    "parity": "Parity: pyfunc, native and source agree",
+    "robust": "Robustness: any text gets a vector",
+    "parity": "Parity: pyfunc, native and source model agree",
     "input": "Input: text, list, DataFrame",
-    "params": "Params: those of the signature are obeyed",
-    "schema": "Schema: what it rules out is refused",
+    "params": "Params: those of the signature take effect",
+    "schema": "Schema: wrong inputs are refused",
     "serving": "Serving",
 }
 
 
-def as_dict(verdict: str, findings, metrics: dict, **facts) -> dict:
-    """The content of validation.json.
-
-    Args:
-        findings: with checks, scores, references, thresholds, differences, regressed and trials.
-    """
+def as_dict(verdict: str, findings: Findings, metrics: dict, **facts: object) -> dict:
+    """The content of validation.json."""
     return {
         "validation": verdict,
         **facts,
@@ -51,14 +51,14 @@ def as_dict(verdict: str, findings, metrics: dict, **facts) -> dict:
     }
 
 
-def _suite(score: Score, findings) -> dict:
+def _suite(score: Score, findings: Findings) -> dict:
     name, suite = score.suite.name, score.suite
     difference = findings.differences.get(name)
     return {
         "name": name,
         "kind": suite.kind,
         "path": str(suite.path),
-        "sha256": digest(suite),
+        "sha256": suite.digest,
         "size": len(suite),
         "unit": suite.unit,
         "metric": suite.metric,
@@ -81,7 +81,7 @@ def _difference(difference: Difference) -> dict:
 
 
 def read_difference(difference: Difference) -> str:
-    """What a difference to the champion means."""
+    """A difference to the champion, in words."""
     if not math.isfinite(difference.value):
         return "undefined"
     return "within noise" if difference.is_noise else "better" if difference.value > 0 else "worse"
@@ -93,7 +93,7 @@ def as_table(checks: list[Check]) -> str:
     return _table(["", "check", "value", "expected"], rows)
 
 
-def suites_table(findings) -> str:
+def suites_table(findings: Findings) -> str:
     """Every suite on a line, for a terminal."""
     rows = []
     for suite in (_suite(score, findings) for score in findings.scores):
@@ -109,7 +109,7 @@ def suites_table(findings) -> str:
                 "" if champion is None else f"{show(champion['difference'])} ({champion['reading']})",
             ]
         )
-    return _table(["suite", "measure", "score", "interval", "published", "beside champion"], rows)
+    return _table(["suite", "measure", "score", "interval", "published", "compared with champion"], rows)
 
 
 def backends_table(trials: list[Trial]) -> str:
@@ -123,7 +123,7 @@ def backends_table(trials: list[Trial]) -> str:
         ]
         for trial in trials
     ]
-    return _table(["", "backend", "score", "lowest cosine", "rows/s", "p50 ms", "beside torch f32"], rows)
+    return _table(["", "backend", "score", "lowest cosine", "rows/s", "p50 ms", "compared with torch f32"], rows)
 
 
 def _table(names: list[str], rows: list[list[str]]) -> str:
@@ -133,37 +133,30 @@ def _table(names: list[str], rows: list[list[str]]) -> str:
     return table.get_string()
 
 
-def figures(findings, sentences: list[str], sample: tuple[list[str], list[str]]) -> list:
-    """The figures there is data for (figures.Figure). `sample`: texts of the sample corpus, and their topics."""
-    # Imported here: matplotlib takes a second.
-    import numpy as np
-
-    from steps.common.validation import figures as drawn
-
+def figures(findings: Findings, sentences: list[str], sample: tuple[list[str], list[str]]) -> list[Figure]:
+    """The figures there is data for. `sample`: texts of the sample corpus, and their topics."""
     found = []
     if findings.scores:
-        champion = drawn.champion_scores(findings.scores, findings.differences)
-        found.append(drawn.suites(findings.scores, findings.thresholds, findings.references, champion))
-        found += [drawn.agreement(score) for score in findings.scores if not score.undefined]
-    if _usable(findings.sentences):
-        found.append(drawn.heatmap(findings.sentences, sentences))
-    if _usable(findings.corpus):
-        found.append(drawn.topic_map(findings.corpus, sample[1]))
+        champion = draw.champion_scores(findings.scores, findings.differences)
+        found.append(draw.suites(findings.scores, findings.thresholds, findings.references, champion))
+        found += [draw.agreement(score) for score in findings.scores if not score.undefined]
+    if _is_drawable(findings.sentences):
+        found.append(draw.heatmap(findings.sentences, sentences))
+    if _is_drawable(findings.corpus):
+        found.append(draw.topic_map(findings.corpus, sample[1]))
     if any(trial.rows_per_second for trial in findings.trials):
-        found.append(drawn.backends(findings.trials))
+        found.append(draw.backends(findings.trials))
     if findings.latency is not None:
-        found.append(drawn.latency(np.asarray(findings.latency)))
+        found.append(draw.latency(np.asarray(findings.latency)))
     return found
 
 
-def _usable(embeddings) -> bool:
-    import numpy as np
-
+def _is_drawable(embeddings: np.ndarray | None) -> TypeGuard[np.ndarray]:
     return embeddings is not None and np.ndim(embeddings) == 2 and bool(np.isfinite(embeddings).all())
 
 
-def as_html(validation: dict, drawn: list) -> str:
-    """validation.json as one self-contained page, verdict first, with its figures (figures.Figure) inline."""
+def as_html(validation: dict, drawn: list[Figure]) -> str:
+    """validation.json as one self-contained page, verdict first, with its figures inline."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATE.parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
@@ -179,5 +172,6 @@ def as_html(validation: dict, drawn: list) -> str:
     )
 
 
-def show(value) -> str:
+def show(value: object) -> str:
+    """A value of a check, a number with six digits."""
     return "none" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,7 +1,4 @@
-"""A real `mlflow models serve` on loopback: start it, ask it all it has to answer, hold it under load, stop it.
-
-Knows the scoring server's protocol, but imports no MLflow.
-"""
+"""A real `mlflow models serve` on loopback: start it, send it every kind of request, test it under load, stop it."""
 
 import asyncio
 import contextlib
@@ -27,8 +24,9 @@ import httpx
 import numpy as np
 import psutil
 
-from steps.common.errors import UserError
-from steps.common.validation.checks import Check, same
+from steps.common.errors import UserError, clip
+from steps.common.validation.checks import Check, check_close
+from steps.common.validation.rules import ServingConf
 
 logger = logging.getLogger("steps")
 
@@ -47,17 +45,17 @@ PORT_REMEDY = "Give another one, or serving.port=null for a free one."
 
 
 def check_port(port: int | None) -> None:
-    """Find out, before anything heavy, that a server can listen on this port; None is any free one.
+    """Check that a server can listen on this port; None is any free one.
 
     Raises:
-        UserError: no such port, or something listens there.
+        UserError: there is no such port, or another process listens on it.
     """
     if port is None:
         return
     if port > 65535:
         raise UserError(f"serving.port is {port}; expected a port from 1 to 65535, or null for a free one.")
     with socket.socket() as probe:
-        # As the server does: a port that a server has just left is free.
+        # As the server sets it: a port that a server has just left is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
@@ -90,40 +88,32 @@ class Server:
         return httpx.Client(base_url=self.url, timeout=REQUEST_TIMEOUT, trust_env=False)
 
     def wait(self, seconds: float) -> str | None:
-        """Wait until it answers /ping; returns why it does not, or None.
+        """Wait until it answers /ping; returns the reason if it does not, else None.
 
         Raises:
-            UserError: something took its port meanwhile.
+            UserError: another process took its port meanwhile.
         """
         end = self.started + seconds
         with self.client() as client:
             while self.process.poll() is None:
                 with contextlib.suppress(httpx.HTTPError):
-                    # Another server on this port would answer as well, but then ours has ended.
+                    # Another server may answer on this port; then ours has ended.
                     if client.get("/ping").status_code == 200 and self.process.poll() is None:
                         logger.info("serving on %s after %.1f s", self.url, time.monotonic() - self.started)
                         return None
                 if time.monotonic() > end:
-                    return f"no answer to /ping in {seconds:g} s. {self._last_line()}"
+                    return f"no answer to /ping in {seconds:g} s. {self._last_words()}"
                 time.sleep(0.1)
-        line = self._last_line()
+        line = self._last_words()
         if "address already in use" in line:
             raise UserError(f"serving.port={self.port} was taken while the server started. {PORT_REMEDY}")
         return f"it ended with exit code {self.process.returncode}. {line}"
 
-    def _last_line(self) -> str:
-        """The line of the server's log that says most."""
-        lines = [line.strip() for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
-        # mlflow's own last words are that the command has failed.
-        errors = [
-            line
-            for line in lines
-            if re.search(r"^[\w.]*(Error|Exception)\b|address already in use", line) and "non zero return" not in line
-        ]
-        return (errors or lines or ["its log is empty"])[-1][:300]
+    def _last_words(self) -> str:
+        return find_error(self.log.read_text(errors="replace")) or "its log is empty"
 
     def stop(self) -> None:
-        """End both processes, and leave no zombie: the child first, so that its parent can collect it."""
+        """End both processes, the child first, so that its parent can collect it and no zombie is left."""
         if self.process.poll() is None:
             with contextlib.suppress(psutil.Error):
                 family = psutil.Process(self.process.pid)
@@ -141,9 +131,22 @@ class Server:
         self.process.wait()
 
 
+def find_error(output: str) -> str:
+    """The last error in the output of a process that mlflow has started, else its last line; empty where it has none."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    # mlflow's own errors say only that the process failed.
+    errors = [
+        line
+        for line in lines
+        if re.search(r"^[\w.]*(Error|Exception|NotFound)\b|address already in use", line)
+        and not re.search(r"non zero return|mlflow\.exceptions|ShellCommand", line)
+    ]
+    return clip((errors or lines or [""])[-1], 300)
+
+
 @contextlib.contextmanager
 def serve(folder: Path, port: int | None) -> Iterator[Server]:
-    """Start `mlflow models serve` of a model in a folder, in this environment; it is stopped however the block ends.
+    """Start `mlflow models serve` of a model in a folder, in this environment; it is stopped when the block ends.
 
     Returns at once: `Server.wait` waits until it answers.
     """
@@ -174,21 +177,40 @@ def serve(folder: Path, port: int | None) -> Iterator[Server]:
 
 
 @functools.cache
-def _libc():
+def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
 
 def _end_with_parent() -> Callable[[], None] | None:
-    """What makes the server end when this process is killed and cannot stop it (Linux only, as in mlflow itself)."""
+    """A function for the child that makes the server end when this process is killed (Linux only, as in mlflow itself)."""
     if not sys.platform.startswith("linux"):
         return None
-    # Loaded here: between fork and exec nothing but the call is safe.
+    # Looked up here: between fork and exec only the call itself is safe.
     prctl = _libc().prctl
     return lambda: prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+class InProcess:
+    """The scoring server's code, an ASGI app, asked without a process or port."""
+
+    def __init__(self, app: Callable):
+        self._app = app
+
+    def post(self, path: str, *, content: bytes, headers: dict[str, str]) -> httpx.Response:
+        async def send() -> httpx.Response:
+            transport = httpx.ASGITransport(self._app, raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport, base_url="http://model", timeout=None) as client:
+                return await client.post(path, content=content, headers=headers)
+
+        return asyncio.run(send())
+
+
+# What requests are sent through.
+Client = httpx.Client | InProcess
+
+
 def payloads(examples: Sequence[str], params: dict) -> dict[str, dict]:
-    """Every way to ask that mlflow documents for a model of one string column, by name."""
+    """Every payload that mlflow documents for a model of one string column, by name."""
     return {
         "inputs": {"inputs": list(examples)},
         "single_string": {"inputs": examples[0]},
@@ -198,8 +220,8 @@ def payloads(examples: Sequence[str], params: dict) -> dict[str, dict]:
     }
 
 
-# What has to be refused: body and content type, by name. (A number under `inputs` is not here: mlflow 3.17.2 makes it text
-# before any model sees it. In a DataFrame it leaves it a number.)
+# Requests that have to be refused: body and content type, by name. (A number under `inputs` is not among them: mlflow
+# 3.17.2 turns it into text. In a DataFrame it stays a number.)
 BAD_REQUESTS = {
     "wrong_key": (json.dumps({"sentences": ["a text"]}), "application/json"),
     "number": (json.dumps({"dataframe_records": [{"text": 3}]}), "application/json"),
@@ -212,12 +234,11 @@ BAD_REQUESTS = {
 
 
 def check_protocol(
-    client: "httpx.Client | InProcess", predict: Callable, examples: Sequence[str], params: dict, tolerance: float
+    client: Client, predict: Callable, examples: Sequence[str], params: dict, tolerance: float
 ) -> list[Check]:
-    """Every documented payload gives what the model gives; what cannot be read gets a 4xx and a reason.
+    """Every documented payload gives the vectors of the model; a wrong request gets a 4xx and a reason.
 
     Args:
-        client: of a server, or InProcess.
         predict: the model itself: (texts, params=...) -> float32 [n, dim].
         params: inference params that change the result.
     """
@@ -229,7 +250,7 @@ def check_protocol(
 
     return [
         *(
-            agrees(
+            check_answer(
                 f"serving/{name}",
                 post(client, json.dumps(payload)),
                 predictions,
@@ -238,33 +259,31 @@ def check_protocol(
             )
             for name, payload in payloads(examples, params).items()
         ),
-        *(refuses(f"serving/refuses_{name}", post(client, *request)) for name, request in BAD_REQUESTS.items()),
+        *(check_refusal(f"serving/refuses_{name}", post(client, *request)) for name, request in BAD_REQUESTS.items()),
     ]
 
 
-def post(
-    client: "httpx.Client | InProcess", body: str, content_type: str = "application/json"
-) -> httpx.Response | httpx.HTTPError:
-    """Ask a model; what went wrong on the way is returned."""
+def post(client: Client, body: str, content_type: str = "application/json") -> httpx.Response | httpx.HTTPError:
+    """Send a request to a model; an error of the connection is returned."""
     try:
         return client.post("/invocations", content=body.encode(), headers={"Content-Type": content_type})
     except httpx.HTTPError as error:
         return error
 
 
-def agrees(
+def check_answer(
     name: str,
     response: httpx.Response | httpx.HTTPError,
     read: Callable[[dict], object],
     expected: np.ndarray,
     tolerance: float,
 ) -> Check:
-    """The embeddings that `read` finds in the body of a response are those expected, number by number."""
+    """The embeddings that `read` finds in a response are those expected, number by number."""
     status, reason = _status(response)
-    if status == 200:
+    if isinstance(response, httpx.Response) and status == 200:
         try:
             found = np.array(read(response.json()), np.float32)
-            return same(name, found, expected, tolerance)
+            return check_close(name, found, expected, tolerance)
         except (ValueError, KeyError, TypeError):
             reason = f"200, but no embeddings: {reason}"
     else:
@@ -272,8 +291,8 @@ def agrees(
     return Check(name, reason, f"<= {tolerance:g}", False)
 
 
-def refuses(name: str, response: httpx.Response | httpx.HTTPError) -> Check:
-    """The client is told that the request was wrong, and why."""
+def check_refusal(name: str, response: httpx.Response | httpx.HTTPError) -> Check:
+    """The response says that the request was wrong, and why."""
     status, reason = _status(response)
     return Check(name, f"{status}: {reason}", "= 4xx and a reason", 400 <= status < 500 and bool(reason))
 
@@ -286,12 +305,12 @@ def _status(response: httpx.Response | httpx.HTTPError) -> tuple[int, str]:
         reason = response.json()["message"]
     except (ValueError, KeyError, TypeError):
         reason = response.text
-    return response.status_code, " ".join(str(reason).split())[:60]
+    return response.status_code, clip(reason, 60)
 
 
 @dataclass(frozen=True)
 class Load:
-    """What clients that ask at once have seen: milliseconds of each answer, reasons of the rest, seconds in all."""
+    """Result of a load test: milliseconds of each answer, reasons of the failures, seconds in all."""
 
     latencies_ms: np.ndarray
     failures: list[str]
@@ -316,7 +335,7 @@ class Load:
 
 
 def run_load(server: Server, sentences: Sequence[str], clients: int, seconds: float) -> Load:
-    """Ask with several clients at once, each one sentence after another, for some seconds."""
+    """Let several clients ask at once for some seconds, each one sentence after another."""
     stop = threading.Event()
     start = time.monotonic()
 
@@ -339,7 +358,7 @@ def run_load(server: Server, sentences: Sequence[str], clients: int, seconds: fl
         try:
             results = list(pool.map(ask, range(clients)))
         finally:
-            # Ctrl-C: the pool waits for its threads.
+            # After Ctrl-C too: the pool waits for its threads.
             stop.set()
     taken = time.monotonic() - start
     latencies = [ms for some, _ in results for ms in some]
@@ -353,16 +372,18 @@ def check_server(
     params: dict,
     *,
     tolerance: float,
-    start_timeout: float,
-    clients: int,
-    seconds: float,
+    asked: ServingConf,
 ) -> tuple[list[Check], dict[str, float]]:
-    """All checks of a server that was started, and its metrics; it is stopped when they are done.
+    """All checks of a started server, and its metrics; the server is stopped then.
+
+    Args:
+        predict, examples, params, tolerance: as check_protocol.
+        asked: seconds that it may take to start, and the load.
 
     Raises:
-        UserError: something took its port meanwhile.
+        UserError: another process took its port meanwhile.
     """
-    trouble = server.wait(start_timeout)
+    trouble = server.wait(asked.start_timeout)
     starts = Check("serving/starts", trouble or "answers /ping", "= answers /ping", trouble is None)
     if trouble:
         server.stop()
@@ -370,24 +391,9 @@ def check_server(
     metrics: dict[str, float] = {}
     with server.client() as client:
         checks = [starts, *check_protocol(client, predict, examples, params, tolerance)]
-    if seconds > 0:
-        load = run_load(server, examples, clients, seconds)
+    if asked.load_seconds > 0:
+        load = run_load(server, examples, asked.clients, asked.load_seconds)
         checks.append(load.check())
         metrics = load.metrics()
     server.stop()
     return checks, metrics
-
-
-class InProcess:
-    """The scoring server's code, an ASGI app, asked without a process or port."""
-
-    def __init__(self, app):
-        self._app = app
-
-    def post(self, path: str, *, content: bytes, headers: dict[str, str]) -> httpx.Response:
-        async def send() -> httpx.Response:
-            transport = httpx.ASGITransport(self._app, raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url="http://model", timeout=None) as client:
-                return await client.post(path, content=content, headers=headers)
-
-        return asyncio.run(send())

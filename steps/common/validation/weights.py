@@ -11,7 +11,7 @@ from steps.common.model.facts import find_tokenizer, token_ids, vocabulary
 from steps.common.validation.checks import Check
 from steps.common.vectors import unit_length
 
-# Words that are near each other in the word vectors of every model that was trained on English.
+# Words whose vectors are close in every model that was trained on English.
 NEIGHBOURS = tuple(
     tuple(pair.split())
     for pair in [
@@ -38,15 +38,15 @@ NEIGHBOURS = tuple(
     ]
 )
 
-# Fewest of those pairs that have to be one token each.
+# The check needs at least so many pairs whose words are one token each.
 ENOUGH_PAIRS = 8
 
-# Lengths of random word vectors vary by 1 / sqrt(2 dim) of their mean; those of trained ones by far more (all-MiniLM-L6-v2
-# by 6 times that, random ones of few words by up to 1.4 times).
+# The lengths of random word vectors vary by 1 / sqrt(2 dim) of their mean, those of a few words by up to 1.4 times that;
+# trained ones vary far more (all-MiniLM-L6-v2: 6 times).
 TRAINED_SPREAD = 2.0
 
-# Least number of standard errors by which neighbours have to be nearer than other words: all-MiniLM-L6-v2 has 23, with
-# its tokens in another order between -2 and 2.
+# Standard errors by which such words have to be closer than others: all-MiniLM-L6-v2 reaches 23, and with its tokens in
+# another order between -2 and 2.
 NEARER = 4.0
 
 
@@ -58,7 +58,7 @@ def check_weights(model: SentenceTransformer) -> list[Check]:
     vectors, tokens = word_vectors(model), vocabulary(model)
     if vectors is not None and tokens:
         rows, largest = len(vectors), max(tokens.values())
-        # Vectors are padded to a round number, and some are kept for later, but not most of them.
+        # Models pad their vectors to a round number and reserve some, but never more than half.
         fits = largest < rows <= 2 * (largest + 1)
         checks.append(
             Check(
@@ -80,9 +80,9 @@ def word_vectors(model: SentenceTransformer) -> np.ndarray | None:
 
 
 def check_word_vectors(model: SentenceTransformer) -> list[Check]:
-    """The tokenizer belongs to the weights: words that belong together have vectors that are near each other.
+    """The tokenizer belongs to the weights: related words have similar vectors.
 
-    No check where it says nothing: word vectors that are random, or a tokenizer that has few of these English words.
+    There is no check for random word vectors, or for a tokenizer that has few of these English words.
     """
     vectors = word_vectors(model)
     if vectors is None or not _is_trained(vectors):
@@ -99,7 +99,7 @@ def check_word_vectors(model: SentenceTransformer) -> list[Check]:
         Check(
             "tokenizer/word_vectors",
             float(nearer),
-            f">= {NEARER:g} standard errors between words that belong together and others",
+            f">= {NEARER:g} standard errors between related words and others",
             bool(nearer >= NEARER),
         )
     ]
@@ -125,12 +125,11 @@ def _one_token(model: SentenceTransformer, word: str) -> int | None:
 
 
 def check_trained(
-    score: float, threshold: float, score_of: Callable[[SentenceTransformer], float], model
+    score: float, threshold: float, score_of: Callable[[SentenceTransformer], float], model: SentenceTransformer
 ) -> list[Check]:
-    """Why a model misses a threshold: it is no better than itself with its weights shuffled.
+    """Whether a model that misses a threshold is trained: closer to the threshold than to itself with shuffled weights.
 
-    No check where the score passes, or is undefined: then the vectors say why. It counts as trained if it is nearer to
-    the threshold than to the shuffled one.
+    There is no check where the score passes or is undefined.
 
     Args:
         score_of: the score of a model on the same suite.

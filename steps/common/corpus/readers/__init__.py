@@ -1,73 +1,88 @@
 """A file of any known format -> its rows."""
 
+import importlib
+import pkgutil
 from collections.abc import Iterator
 
 import pyarrow as pa
 
-from steps.common.corpus.readers import lines as liness
-from steps.common.corpus.readers.arrow import arrow_batches
-from steps.common.corpus.readers.columns import columnar_chunk, slices
-from steps.common.corpus.readers.csv import csv_records
-from steps.common.corpus.readers.formats import DELIMITERS, LINE_FORMATS, split_name
-from steps.common.corpus.readers.jsonl import json_records
-from steps.common.corpus.readers.lines import HEAD, JQ, Dialect, check_head, chunks, command
-from steps.common.corpus.readers.orc import orc_batches
-from steps.common.corpus.readers.parquet import parquet_batches
-from steps.common.corpus.readers.text import text_records
-from steps.common.corpus.rows import Column, Rows
+from steps.common.corpus.readers.format import COMPRESSIONS, Format, Request, split_name
+from steps.common.corpus.rows import Column
 from steps.common.errors import UserError
-from steps.common.storage.place import Place, first_line, reaching
-from steps.common.storage.stream import open_bytes
+from steps.common.storage.place import Place
+
+# What corpus.format says where the endings of the files tell it.
+AUTO = "auto"
+
+_formats: dict[str, Format] = {}
 
 
-def columnar_rows(place: Place, format: str, columns: list[Column], size: int) -> Iterator[Rows]:
-    batches = {"parquet": parquet_batches, "arrow": arrow_batches, "orc": orc_batches}[format]
-    try:
-        for batch in batches(place, columns, size):
-            for slice in slices(batch, size):
-                yield columnar_chunk(slice, columns)
-    except FileNotFoundError:
-        raise UserError(f"there is nothing at {place} (any more). Check its spelling, or bring it back.") from None
-    except PermissionError as error:
-        raise UserError(f"{place} cannot be read: {error.strerror}.") from None
-    except (pa.ArrowException, OSError, OverflowError, ValueError, MemoryError) as error:
-        raise UserError(f"{place} is damaged, or no file of {format}: {first_line(error)}.") from None
-
-
-def read_rows(
-    place: Place,
-    format: str,
-    columns: list[Column],
-    size: int,
-    digest=None,
-    dialect: Dialect = Dialect(),  # noqa: B008 - frozen
-    keys: dict[str, None] | None = None,
-) -> Iterator[Rows]:
-    """Stream columns of a file, at most `size` rows at a time. A text file has one column, the line.
-
-    Args:
-        digest: a hashlib object that is shown the file's bytes, in formats of lines.
-        keys: takes the keys of the objects of JSON Lines, those asked for and some others. Without it a key that none
-            of a file's objects has is an error.
+def register(format: Format) -> None:
+    """Make a format known by its name and endings.
 
     Raises:
-        UserError: a file that cannot be read, with the line where there is one.
+        ValueError: another format has its name or one of its endings.
     """
-    if format not in LINE_FORMATS:
-        yield from columnar_rows(place, format, columns, size)
-        return
-    with reaching(place), open_bytes(place, split_name(place.name)[1], digest) as stream:
-        check_head(place, format, stream.peek(1))
-        if format == "jsonl" and stream.peek(1)[:1] == b"[":
-            raise UserError(
-                f"{place} holds one JSON array; expected one JSON object a line. Convert it first: {command(place, JQ, 'lines')}"
-            )
-        lines = liness.lines(place, stream, 0 in stream.peek(1)[:HEAD])
-        if format == "text":
-            records = text_records(lines)
-        elif format == "jsonl":
-            records = json_records(place, lines, columns, keys)
-        else:
-            delimiter = dialect.delimiter or DELIMITERS[format]
-            records = csv_records(place, lines, columns, delimiter, format == "tsv", dialect.quoted)
-        yield from chunks(place, records, columns, size, format)
+    taken = {*_formats, *known_endings(), AUTO} & {format.name, *format.endings}
+    if taken:
+        raise ValueError(f"format {format.name}: another format has {', '.join(sorted(taken))}")
+    _formats[format.name] = format
+
+
+def known_endings() -> dict[str, Format]:
+    """Ending of a file's name, with its dot -> format."""
+    return {ending: format for format in _formats.values() for ending in format.endings}
+
+
+def names() -> list[str]:
+    """What corpus.format may be."""
+    return [AUTO, *_formats]
+
+
+def find_format(name: str) -> Format:
+    """The format of a name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in _formats:
+        raise UserError(f"corpus.format={name} is not known; expected one of {', '.join(names())}.")
+    return _formats[name]
+
+
+def detect_format(place: Place) -> Format:
+    """The format of a file, by its ending.
+
+    Raises:
+        UserError: an ending that is not known, or a compressed file of a format that is compressed internally.
+    """
+    ending, compression = split_name(place.name)
+    format = known_endings().get(ending)
+    if format is None:
+        raise UserError(
+            f"cannot tell the format of {place} from its ending: expected one of {', '.join(known_endings())}, and {', '.join(COMPRESSIONS)} after those of lines. Give corpus.format=<one of {', '.join(_formats)}>."
+        )
+    if compression and not format.has_lines:
+        raise UserError(f"{place}: a file of {format.name} is already compressed internally. Decompress it first.")
+    return format
+
+
+def read_columns(place: Place, format: Format, names: list[str], size: int) -> Iterator[list[pa.Array]]:
+    """Stream columns of a file, at most `size` rows at a time; the first column holds strings.
+
+    Raises:
+        UserError: a file or a row that cannot be read, with its line.
+    """
+    columns = [Column(name, "value" if i else "string") for i, name in enumerate(names)]
+    first = 0
+    for rows in format.read(Request(place, columns, size)):
+        for row, reason in sorted(rows.reasons.items()):
+            raise UserError(f"{place} {rows.where(row, first)}: {reason}. {format.advise(place, reason)}".strip())
+        first += len(rows)
+        yield rows.arrays
+
+
+for _module in pkgutil.iter_modules(__path__):
+    _found = getattr(importlib.import_module(f"{__name__}.{_module.name}"), "FORMAT", None)
+    if _found is not None:
+        register(_found)

@@ -1,31 +1,67 @@
 """What files with typed columns have in common."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pyarrow as pa
 
-from steps.common.corpus.rows import Column, Rows, position
-from steps.common.corpus.types import without_views
-from steps.common.errors import UserError
-from steps.common.storage.place import Place
+from steps.common.corpus.readers.format import Format, Request
+from steps.common.corpus.rows import Column, Kind, Mark, Rows, position
+from steps.common.corpus.types import is_string, without_views
+from steps.common.errors import UserError, first_line
+from steps.common.storage.place import Place, reaching
 
-# Bytes of text after which rows are handed on, however few they are.
+# A chunk of rows ends at this many bytes, even before it has all its rows.
 CHUNK_BYTES = 32_000_000
 
+# Some rows of a file, the number of the first, and where the row after them can be read.
+Batch = tuple[pa.RecordBatch, int, Mark | None]
 
-def slices(batch: pa.RecordBatch, size: int) -> Iterator[pa.RecordBatch]:
-    """Cut a batch at `size` rows, and where rows are long: a slice copies nothing, but what is made of it does."""
-    # Sound, or what is read of it may be outside its memory.
+
+class ColumnFormat(Format):
+    """A format whose files are read in record batches."""
+
+    kind = Kind.columns
+
+    def read_batches(self, request: Request) -> Iterator[Batch]:
+        """All rows from the mark on, or from another place before the first row asked for, with at least the columns
+        asked for."""
+        raise NotImplementedError
+
+    def read(self, request: Request) -> Iterator[Rows]:
+        with reaching(request.place):
+            try:
+                for batch, row, after in self.read_batches(request):
+                    for slice, is_last in _slices(batch, request.size, skip=max(0, request.first - row)):
+                        yield replace(_to_rows(slice, request.columns), next=after if is_last else None)
+            except (FileNotFoundError, PermissionError):
+                raise
+            except (pa.ArrowException, OSError, OverflowError, ValueError, MemoryError) as error:
+                raise UserError(
+                    f"{request.place} is damaged, or is not a {self.name} file: {first_line(error)}."
+                ) from None
+
+
+def names_of(request: Request) -> list[str]:
+    """The columns that are asked for, each once."""
+    return list(dict.fromkeys(column.name for column in request.columns))
+
+
+def _slices(batch: pa.RecordBatch, size: int, skip: int) -> Iterator[tuple[pa.RecordBatch, bool]]:
+    """Skip rows of a batch and cut the rest: at `size` rows, or earlier where rows are long. With each slice, whether it
+    is the last. A slice copies nothing, but what is made of it does."""
+    # An unsound batch may point outside its memory.
     batch.validate()
+    batch = batch.slice(skip)
     while batch.num_rows:
         rows = min(size, batch.num_rows)
         while rows > 1 and batch.slice(0, rows).nbytes > CHUNK_BYTES:
             rows = (rows + 1) // 2
-        yield batch.slice(0, rows)
+        yield batch.slice(0, rows), rows == batch.num_rows
         batch = batch.slice(rows)
 
 
-def columnar_chunk(batch: pa.RecordBatch, columns: list[Column]) -> Rows:
+def _to_rows(batch: pa.RecordBatch, columns: list[Column]) -> Rows:
     reasons: dict[int, str] = {}
     arrays = []
     for column in columns:
@@ -33,7 +69,7 @@ def columnar_chunk(batch: pa.RecordBatch, columns: list[Column]) -> Rows:
         if pa.types.is_dictionary(array.type):
             array.validate(full=True)
             array = array.cast(array.type.value_type)
-        if _is_string(array.type):
+        if is_string(array.type):
             array = _sound_strings(array, column.name, reasons)
         else:
             array.validate(full=True)
@@ -42,12 +78,8 @@ def columnar_chunk(batch: pa.RecordBatch, columns: list[Column]) -> Rows:
     return Rows(arrays, None, reasons)
 
 
-def _is_string(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-
-
 def _sound_strings(array: pa.Array, name: str, reasons: dict[int, str]) -> pa.Array:
-    """The strings of an array, null where one is not UTF-8: Arrow itself looks only when asked."""
+    """The strings of an array, null where one is not UTF-8: Arrow itself checks only when asked."""
     try:
         array.validate(full=True)
         return array
@@ -66,7 +98,7 @@ def _sound_strings(array: pa.Array, name: str, reasons: dict[int, str]) -> pa.Ar
 
 
 def _is_written(kind: pa.DataType) -> bool:
-    """Whether values of a type can be cast to strings, whatever they are."""
+    """Whether every value of a type can be cast to a string."""
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
         return False
     try:
@@ -77,11 +109,12 @@ def _is_written(kind: pa.DataType) -> bool:
 
 
 def check_schema(place: Place, schema: pa.Schema, columns: list[Column]) -> None:
+    """Raises UserError for a file that lacks a column, or has it as a type that cannot be what it is asked for."""
     for column in columns:
         position(place, schema.names, column.name)
         kind = schema.field(column.name).type
         value_type = kind.value_type if pa.types.is_dictionary(kind) else kind
-        if column.kind == "string" and not (_is_string(value_type) or pa.types.is_null(value_type)):
+        if column.kind == "string" and not (is_string(value_type) or pa.types.is_null(value_type)):
             raise UserError(
                 f"{place}: expected strings in column {column.name!r}, found {kind}. Name the column of the text with corpus.text_column=..., or make a text of several columns with corpus.template=..."
             )

@@ -1,94 +1,150 @@
 """CSV and TSV files."""
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from typing import Any
 
-from steps.common.corpus.readers.lines import UNQUOTED, WITH_NUL, Record, command, is_broken, other_delimiter
+from steps.common.corpus.readers.format import Request
+from steps.common.corpus.readers.lines import LineFormat, Lines, Record, is_broken
 from steps.common.corpus.rows import RENAME, Column, missing, position
 from steps.common.errors import UserError
 from steps.common.storage.place import Place
 
+TAB = "\t"
 
-def csv_records(
-    place: Place, lines: Iterable, columns: list[Column], delimiter: str, is_tsv: bool, quoted: bool
-) -> Iterator[Record]:
-    undecodable: list[str] = []
-    beginning: list[str] = []
+# Delimiters in use, and how each is typed on the command line.
+GUESSES = {TAB: "tab", ";": "';'", "|": "'|'", ",": "','"}
 
-    def texts() -> Iterator[str]:
-        for _, line, reason in lines:
-            if not beginning and line.strip():
-                beginning.append(line)
+# What reads cells in which a quote is a character like any other.
+UNQUOTED = "Where a quote is a character like any other, give corpus.quoting=none"
+
+# A cell may be long, but a quote that is never closed must not take the memory of a whole file.
+csv.field_size_limit(100_000_000)
+
+
+class Cells:
+    """The cells of each record. `undecodable` says what in its lines is not UTF-8."""
+
+    def __init__(self, lines: Lines, request: Request, delimiter: str):
+        self.lines, self.beginning = lines, ""
+        self.delimiter = request.dialect.delimiter or delimiter
+        self.undecodable: list[str] = []
+        quoting: dict[str, Any] = {} if request.dialect.quoted else {"quoting": csv.QUOTE_NONE, "quotechar": None}
+        self._reader = csv.reader(self._texts(), delimiter=self.delimiter, strict=True, **quoting)
+
+    def _texts(self) -> Iterator[str]:
+        for _, line, reason in self.lines:
+            if not self.beginning and line.strip():
+                self.beginning = line
             if reason:
-                undecodable.append(reason)
+                self.undecodable.append(reason)
             yield line
 
-    quoting = {} if quoted else {"quoting": csv.QUOTE_NONE, "quotechar": None}
-    reader = csv.reader(texts(), delimiter=delimiter, strict=True, **quoting)
-    try:
-        header = next(filter(None, reader), None)
-    except csv.Error as error:
-        guess = other_delimiter("".join(beginning), delimiter, columns)
-        raise UserError(
-            f"{place} line {reader.line_num}: this is not valid CSV: {str(error).partition(' - ')[0]}. {guess or UNQUOTED + '.'}"
-        ) from None
-    if header is None:
-        raise UserError(f"{place} is empty: expected a header line that names its columns.")
-    if undecodable:
-        raise UserError(f"{place} line 1: {undecodable[0]}. {advice(place, undecodable[0])}")
-    for column in columns:
-        if column.name not in header:
-            raise missing(place, header, column.name, other_delimiter("".join(beginning), delimiter, columns) or RENAME)
-    picked = [position(place, header, column.name) for column in columns]
-    last_line = reader.line_num
-    nothing = [None] * len(columns)
-    while True:
+    def __iter__(self) -> "Cells":
+        return self
+
+    def __next__(self) -> list[str]:
+        """Raises csv.Error for a record that is not valid CSV."""
+        self.undecodable.clear()
+        return next(self._reader)
+
+
+class DelimitedFormat(LineFormat):
+    """Cells between delimiters, below a header line that names the columns."""
+
+    delimiter: str
+
+    def __init__(self, name: str, endings: tuple[str, ...], delimiter: str, *, has_long_cells: bool = True):
+        """
+        Args:
+            has_long_cells: whether a quoted cell may run over several lines.
+        """
+        self.name, self.endings, self.delimiter = name, endings, delimiter
+        self._has_long_cells = has_long_cells
+
+    def read_header(self, lines: Lines, request: Request) -> list[str]:
+        """The names in the first line that is not blank.
+
+        Raises:
+            UserError: there is none, or it has not all of the columns.
+        """
+        place, columns = request.place, request.columns
+        cells = Cells(lines, request, self.delimiter)
         try:
-            row, broken = next(reader, None), None
+            header = next(filter(None, cells), None)
         except csv.Error as error:
-            row, broken = nothing, f"this is not valid CSV: {error}"
-        if row is None:
-            return
-        first, last_line = last_line + 1, reader.line_num
-        if broken and last_line > first:
-            # A quote that is closed too late has swallowed rows: nobody can say which.
+            guess = _guess_delimiter(cells, columns)
             raise UserError(
-                f"{place} line {first}: {broken}, at line {last_line}. Look for a quote that is not closed. {UNQUOTED}."
-            )
-        if is_tsv and last_line > first:
-            # Most TSV files quote nothing, so this is a stray quote that would swallow rows.
-            raise UserError(
-                f"{place} line {first}: a cell that starts with a quote runs over several lines, which TSV does not have. {UNQUOTED}, or save the file as CSV."
-            )
-        bytes_of_row = undecodable[0] if undecodable else None
-        undecodable.clear()
-        if broken:
-            yield first, nothing, broken
-        elif len(row) == len(header):
-            yield first, *_csv_values([row[i] for i in picked], bytes_of_row)
-        elif row:  # a blank line between records is no record, as in every CSV reader
-            yield first, nothing, f"expected {len(header)} columns ({_shown(header)}), found {len(row)}"
+                f"{place} line {lines.number}: this is not valid CSV: {str(error).partition(' - ')[0]}. {guess or UNQUOTED + '.'}"
+            ) from None
+        if header is None:
+            raise UserError(f"{place} is empty: expected a header line that names its columns.")
+        if cells.undecodable:
+            raise UserError(f"{place} line 1: {cells.undecodable[0]}. {self.advise(place, cells.undecodable[0])}")
+        for column in columns:
+            if column.name not in header:
+                raise missing(place, header, column.name, _guess_delimiter(cells, columns) or RENAME)
+        return header
+
+    def read_records(self, lines: Lines, request: Request, header: list[str]) -> Iterator[Record]:
+        place, cells = request.place, Cells(lines, request, self.delimiter)
+        picked = [position(place, header, column.name) for column in request.columns]
+        nothing: list[str | None] = [None] * len(picked)
+        last_line = lines.number
+        while True:
+            try:
+                row, broken = next(cells, None), None
+            except csv.Error as error:
+                row, broken = [], f"this is not valid CSV: {error}"
+            if row is None:
+                return
+            first, last_line = last_line + 1, lines.number
+            if last_line > first:
+                _check_cells(place, first, last_line, broken, self._has_long_cells)
+            if broken:
+                yield first, nothing, broken
+            elif len(row) == len(header):
+                yield first, *_values([row[i] for i in picked], cells.undecodable)
+            elif row:  # a blank line is not a record, as in every CSV reader
+                yield first, nothing, f"expected {len(header)} columns ({_shown(header)}), found {len(row)}"
+
+    def advise(self, place: Place, reason: str) -> str:
+        if "columns (" in reason or "not valid CSV" in reason:
+            return f'Quote cells that hold the delimiter or a quote, and write a quote in them twice (""). {UNQUOTED}.'
+        return super().advise(place, reason)
 
 
-def _csv_values(values: list[str], undecodable: str | None) -> tuple[list, str | None]:
+def _guess_delimiter(cells: Cells, columns: list[Column]) -> str | None:
+    """What to type where another character separates the columns of a header; None where none seems to."""
+    for other, typed in GUESSES.items():
+        names = [name.strip().strip('"') for name in cells.beginning.split(other)]
+        if other != cells.delimiter and len(names) > 1 and any(column.name in names for column in columns):
+            return f"They look separated by {'a tab' if other == TAB else typed}: for a corpus, give corpus.delimiter={typed}; a suite, save with {'commas' if cells.delimiter == ',' else 'tabs'}."
+    return None
+
+
+def _check_cells(place: Place, first: int, last: int, broken: str | None, has_long_cells: bool) -> None:
+    """Raises UserError for a record of several lines in which a stray quote may have swallowed rows: nothing tells which."""
+    if broken:
+        raise UserError(
+            f"{place} line {first}: {broken}, at line {last}. Look for a quote that is not closed. {UNQUOTED}."
+        )
+    if not has_long_cells:
+        raise UserError(
+            f"{place} line {first}: a cell that starts with a quote runs over several lines, which TSV does not have. {UNQUOTED}, or save the file as CSV."
+        )
+
+
+def _values(values: list[str], undecodable: list[str]) -> tuple[list[str | None], str | None]:
     """The values of a row, null where one is not UTF-8, and what is wrong with them."""
-    if undecodable is None:
-        return values, None
+    if not undecodable:
+        return list(values), None
     sound = [None if is_broken(value) else value for value in values]
-    return sound, undecodable if None in sound else None
+    return sound, undecodable[0] if None in sound else None
 
 
 def _shown(names: list[str]) -> str:
     return ", ".join(name.encode("utf-8", "replace").decode() for name in names)
 
 
-def advice(place: Place, reason: str) -> str:
-    """What to do about a bad row."""
-    if reason.startswith("expected UTF-8, "):
-        if reason.endswith(WITH_NUL):
-            # No text of Latin 1 holds a NUL: it would only hide what the file is.
-            return f"Find out its encoding, such as utf-16le, and convert it: {command(place, 'iconv -f <encoding> -t utf-8', 'utf8')}"
-        return f"Convert the file first: {command(place, 'iconv -f latin1 -t utf-8', 'utf8')}"
-    if "columns (" in reason or "not valid CSV" in reason:
-        return f'Quote cells that hold the delimiter or a quote, and write a quote in them twice (""). {UNQUOTED}.'
-    return ""
+FORMAT = DelimitedFormat("csv", (".csv",), ",")

@@ -2,19 +2,26 @@
 
 from collections.abc import Iterator
 
-import pyarrow as pa
+from pyarrow import orc
 
-from steps.common.corpus.readers.columns import check_schema
-from steps.common.corpus.rows import Column
-from steps.common.storage.place import Place
+from steps.common.corpus.readers.columns import Batch, ColumnFormat, check_schema, names_of
+from steps.common.corpus.readers.format import Request
+from steps.common.corpus.rows import Mark
 
 
-def orc_batches(place: Place, columns: list[Column], size: int) -> Iterator[pa.RecordBatch]:
-    from pyarrow import orc
+class Orc(ColumnFormat):
+    name, endings = "orc", (".orc",)
 
-    names = list(dict.fromkeys(column.name for column in columns))
-    with place.filesystem.open_input_file(place.path) as source:
-        file = orc.ORCFile(source)
-        check_schema(place, file.schema, columns)
-        for stripe in range(file.nstripes):
-            yield file.read_stripe(stripe, columns=names)
+    def read_batches(self, request: Request) -> Iterator[Batch]:
+        place, names = request.place, names_of(request)
+        with place.filesystem.open_input_file(place.path) as source:
+            file = orc.ORCFile(source)
+            check_schema(place, file.schema, request.columns)
+            row = request.mark.row
+            for stripe in range(request.mark.position, file.nstripes):
+                batch = file.read_stripe(stripe, columns=names)
+                yield batch, row, Mark(row + batch.num_rows, stripe + 1)
+                row += batch.num_rows
+
+
+FORMAT = Orc()

@@ -1,0 +1,53 @@
+"""What validate asks of a model, as its config says it: one dataclass for each node, explained in conf/validate.yaml."""
+
+from dataclasses import dataclass, field
+
+from steps.common.backends import Settings
+from steps.common.quality.spec import Bootstrap, SuiteSpec
+
+
+@dataclass
+class Tolerance:
+    """The node `tolerance`."""
+
+    parity: float = field(metadata={"min": 0})
+    invariance: float = field(metadata={"min": 0})
+    unit_length: float = field(metadata={"min": 0})
+    max_cosine: float
+    score: float = field(metadata={"min": 0})
+
+
+@dataclass
+class ServingConf:
+    """The node `serving`."""
+
+    enabled: bool
+    port: int | None = field(metadata={"min": 1})
+    start_timeout: float = field(metadata={"min": 1})
+    clients: int = field(metadata={"min": 1})
+    load_seconds: float = field(metadata={"min": 0})
+
+
+@dataclass
+class ValidateConf:
+    """The whole config."""
+
+    run_id: str
+    champion: str | None
+    suite: SuiteSpec
+    suites: dict[str, SuiteSpec]
+    bootstrap: Bootstrap
+    backend: Settings
+    candidates: list[str]
+    candidate_pairs: int = field(metadata={"min": 2})
+    sentences: list[str] = field(metadata={"min": 2})
+    tolerance: Tolerance
+    latency_calls: int = field(metadata={"min": 1})
+    serving: ServingConf
+    fresh_environment: bool
+    register: str | None
+
+    @property
+    def scored_suites(self) -> list[SuiteSpec]:
+        """Those of `suites`, or where there are none `suite`."""
+        return list(self.suites.values()) or [self.suite]

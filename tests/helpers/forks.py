@@ -1,0 +1,184 @@
+"""Processes of their own for the tests, begun without the ten to twenty seconds that importing torch and mlflow takes.
+
+`Forks.start` does what `subprocess.Popen([sys.executable, *words])` does: one process has imported what the steps need,
+has computed nothing, and forks itself for each command. What runs there runs as __main__, with arguments, environment,
+folder and output of its own, ends as Python ends, and can be killed. What a start imports is not seen this way.
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[2]
+PRELOADED = ("torch", "sentence_transformers", "mlflow", "pyarrow.parquet", "scipy.stats")
+
+
+class Fork:
+    """A running command: the part of subprocess.Popen that the tests use."""
+
+    def __init__(self, words: list[str], connection: socket.socket, folder: Path):
+        self.args, self.returncode = words, None
+        self._lines, self._folder = connection.makefile("r"), folder
+        self.pid = int(self._lines.readline())
+
+    def poll(self) -> int | None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The exit code; where a signal ended the process, the signal's number, negative."""
+        if self.returncode is None:
+            if not select.select([self._lines], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(self.args, timeout)
+            self.returncode = int(self._lines.readline())
+            self._lines.close()
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """What it wrote to stdout and to stderr, once it has ended."""
+        self.wait(timeout)
+        return (self._folder / "out").read_text(encoding="utf-8"), (self._folder / "err").read_text(encoding="utf-8")
+
+
+class Forks:
+    """Begins commands; the first one begins the process that is forked."""
+
+    def __init__(self, folder: Path):
+        self._folder, self._socket = folder, Path(tempfile.mkdtemp()) / "forks"
+        self._server: subprocess.Popen | None = None
+        self._begun: list[Fork] = []
+
+    def start(self, *words: str | Path, cwd: Path = PROJECT, env: Mapping[str, str] | None = None) -> Fork:
+        """Begin `python WORDS`, which is `-m MODULE ...`, `-c CODE ...` or `SCRIPT ...`."""
+        if self._server is None:
+            self._server = self._begin()
+        folder, argv = Path(tempfile.mkdtemp(dir=self._folder)), [str(word) for word in words]
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(str(self._socket))
+        request = {
+            "argv": argv,
+            "cwd": str(cwd),
+            "env": dict(os.environ if env is None else env),
+            "folder": str(folder),
+        }
+        connection.sendall(json.dumps(request).encode() + b"\n")
+        self._begun.append(Fork(argv, connection, folder))
+        return self._begun[-1]
+
+    def run(self, *words: str | Path, timeout: float = 300, **given) -> subprocess.CompletedProcess:
+        fork = self.start(*words, **given)
+        out, err = fork.communicate(timeout)
+        return subprocess.CompletedProcess(fork.args, fork.returncode, out, err)
+
+    def end_all(self) -> None:
+        """Kill what a test has left running."""
+        for fork in self._begun:
+            fork.kill()
+        self._begun.clear()
+
+    def close(self) -> None:
+        self.end_all()
+        if self._server is not None:
+            self._server.kill()
+            self._server.wait()
+
+    def _begin(self) -> subprocess.Popen:
+        log = self._folder / "forks.log"
+        with log.open("wb") as stream:
+            server = subprocess.Popen(
+                [sys.executable, __file__, self._socket],
+                cwd=PROJECT,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+            )
+        end = time.monotonic() + 300
+        while not self._socket.exists():
+            assert server.poll() is None and time.monotonic() < end, log.read_text(encoding="utf-8")
+            time.sleep(0.02)
+        return server
+
+
+def serve(path: str) -> dict:
+    """Fork for every request that arrives at a socket; returns the request, in the process that is forked for it."""
+    for name in PRELOADED:
+        importlib.import_module(name)
+    listener = socket.socket(socket.AF_UNIX)
+    # The path is there from the moment on at which somebody listens.
+    listener.bind(f"{path}.new")
+    listener.listen(16)
+    Path(f"{path}.new").rename(path)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        connection, _ = listener.accept()
+        if os.fork() == 0:
+            listener.close()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            return keep(connection)
+        connection.close()
+
+
+def keep(connection: socket.socket) -> dict:
+    """Fork once more, tell the process and how it ended, and return the request in that process alone."""
+    request = json.loads(connection.makefile("r").readline())
+    pid = os.fork()
+    if pid == 0:
+        connection.close()
+        return request
+    connection.sendall(f"{pid}\n".encode())
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    with contextlib.suppress(OSError):
+        connection.sendall(f"{code}\n".encode())
+    os._exit(0)
+
+
+def become(request: dict) -> None:
+    """Turn this process into the one that was asked for: its environment, folder, output and signals."""
+    os.environ.clear()
+    os.environ.update(request["env"])
+    os.chdir(request["cwd"])
+    for number, name in ((1, "out"), (2, "err")):
+        with (Path(request["folder"]) / name).open("wb") as stream:
+            os.dup2(stream.fileno(), number)
+    # As in a terminal: a shell that begins the tests in the background has SIGINT ignored, and children inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def run_as_main(argv: list[str]) -> None:
+    """Do what `python ARGV` does."""
+    first, *more = argv
+    if first == "-m":
+        sys.argv = more
+        runpy.run_module(more[0], run_name="__main__", alter_sys=True)
+    elif first == "-c":
+        sys.argv = ["-c", *more[1:]]
+        exec(more[0], {"__name__": "__main__"})
+    else:
+        sys.argv = argv
+        runpy.run_path(first, run_name="__main__")
+
+
+if __name__ == "__main__":
+    sys.path[0] = str(PROJECT)
+    wanted = serve(sys.argv[1])
+    become(wanted)
+    run_as_main(wanted["argv"])

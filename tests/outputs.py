@@ -1,0 +1,16 @@
+"""Manifests for tests that have no model."""
+
+from steps.common.embeddings.manifest import Manifest
+from steps.common.embeddings.verify import TOTALS
+
+
+def make_manifest(parts, **facts) -> Manifest:
+    """The manifest of some parts, with vectors of two float32; `facts` say otherwise."""
+    given = {
+        **{"run_id": "r", "upstream_run_id": "u", "validation": None, "model": {}, "corpus": {}, "backend": {}},
+        **{"options": {}, "versions": {}, "code_commit": None, "normalized": False, "plan": {"a": 1}, "runs": ["r"]},
+        **{"rows": sum(part.rows for part in parts), "written_rows": sum(part.written_rows for part in parts)},
+        **dict.fromkeys(TOTALS, 0),
+        **{"dim": 2, "dtype": "float32", "ranges": None, "rejects": None},
+    }
+    return Manifest(parts=list(parts), **given | facts)
