@@ -128,7 +128,7 @@ def show(
     registration: Registration | None,
 ) -> None:
     """Print the findings, and the summary."""
-    if np.ndim(findings.sentences) == 2:
+    if findings.sentences is not None and np.ndim(findings.sentences) == 2:
         print("first 10 entries of each test embedding")
         summary.show_embeddings(sentences, findings.sentences)
     for table in (

@@ -279,7 +279,7 @@ def check_outputs(parsed: list[Override], configs: list[DictConfig]) -> None:
     outputs = [config.output for config in configs if config.output is not None]
     if len(set(outputs)) == len(outputs):
         return
-    typed = next((o.input_line.partition("=")[2] for o in parsed if o.key_or_group == "output"), outputs[0])
+    typed = next((str(o.input_line).partition("=")[2] for o in parsed if o.key_or_group == "output"), outputs[0])
     swept = [
         f"{key}.name" if dataclasses.is_dataclass(field_type(STEPS["encode"], key)) else key
         for key in (o.key_or_group for o in parsed if o.is_sweep_override() and o.key_or_group != "output")

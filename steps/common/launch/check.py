@@ -121,7 +121,7 @@ def _choices(parsed: list[Override]) -> list[list[str]]:
     values = [
         [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()]
         if o.is_sweep_override()
-        else [o.input_line]
+        else [str(o.input_line)]
         for o in parsed
     ]
     first = [options[0] for options in values]
