@@ -20,13 +20,11 @@ from steps.common.corpus.rows import Kind, Mark, missing
 from steps.common.corpus.texts import check_conf, check_text_key, read_texts
 from steps.common.corpus.types import cast, common_type, id_type_of_strings, of_json, readable, to_json
 from steps.common.errors import UserError
-from steps.common.storage import stream
 from steps.common.storage.find import find
 from steps.common.storage.place import Place, before_magic, locate, stamp
 from steps.common.storage.stream import sha256
 
 logger = logging.getLogger("steps")
-
 
 # Rows read at a time when a corpus is read through, which is also how far apart marks are.
 SCAN = 8192
@@ -194,8 +192,8 @@ def _scan(place: Place, format: Format, conf: CorpusConf, keys: dict[str, str | 
             marks.append(chunk.next)
         for found, column, values in zip(types, conf.value_columns, chunk.values):
             found[_type_of(values, format.kind, is_id=column.kind == "id")] = None
-    sha256 = digest.hexdigest() if format.has_lines else stream.sha256(place)
-    source = Source(place, size, modified, rows=rows, null_rows=nulls, sha256=sha256, keys=keys, marks=tuple(marks))
+    hashed = digest.hexdigest() if format.has_lines else sha256(place)
+    source = Source(place, size, modified, rows=rows, null_rows=nulls, sha256=hashed, keys=keys, marks=tuple(marks))
     return _Scan(source, [list(found) for found in types], seen)
 
 
