@@ -16,6 +16,8 @@ from steps.common.project import PROJECT
 if TYPE_CHECKING:
     from steps.common.tracking.run import StepRun
 
+NOT_RESUMABLE = "only an encode with an output can go on: -P output=<folder>"
+
 
 NOT_RESUMABLE = "only an encode with an output can go on: -P output=<folder>"
 

@@ -14,6 +14,9 @@ from steps.common.backends.kinds import registered
 from steps.common.errors import UserError
 from steps.common.project import CONF
 
+# Keys that once had another name, which the new one does not resemble: for the line that says what to type.
+RENAMED = {"model.known": "model.expected_facts", "tolerance.spearman": "tolerance.score"}
+
 # Parameters of MLproject whose name is not the config key they set.
 ALIASES = {step: {"corpus": "corpus.path"} for step in ("encode", "benchmark", "main")}
 
