@@ -77,7 +77,7 @@ def test_an_output_of_no_name_is_none(home, given):
 @pytest.mark.parametrize("given", ["file://elsewhere/x", "file://x", "file://"])
 def test_a_file_uri_of_another_machine_is_refused(home, given):
     for call in (inputs.open_output, existing_output, corpus_place):
-        assert f"{given} is no path on this machine; expected file:///" in refusal(call, given)
+        assert f"{given} is not a path on this machine; expected file:///" in refusal(call, given)
 
 
 @pytest.mark.parametrize(
