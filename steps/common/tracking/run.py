@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-from mlflow.entities import Run
+from mlflow.entities import LoggedModelInput, Param, Run
 
 from steps.common.embeddings.plan import flatten
 from steps.common.errors import Stopped, UserError, one_line
@@ -19,12 +19,10 @@ from steps.common.tracking import server
 
 logger = logging.getLogger("steps")
 
-
 EXPERIMENT = "Introduction to Sentence Transformers"
 
 # mlflow cuts longer values silently, and takes 100 params in a batch.
 MAX_PARAM_LENGTH = 6000
-
 MAX_PARAM_BATCH = 100
 
 
@@ -84,15 +82,13 @@ def tag_waiting_run(reason: str) -> None:
 
 def _set_experiment() -> None:
     """Choose the experiment of a run that we create; one that `mlflow run` created has its own already."""
-    import mlflow
-
     chosen = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
     if not any(os.environ.get(name) for name in chosen):
         mlflow.set_experiment(EXPERIMENT)
 
 
 @contextlib.contextmanager
-def run(step: str, config: dict[str, Any], as_yaml: str) -> Iterator["StepRun"]:
+def run(step: str, config: dict[str, Any], as_yaml: str) -> Iterator[StepRun]:
     """Start or take over the step's MLflow run; log its config (of `resolve`) now, and its log when it ends.
 
     The run ends FINISHED, or with the reason in the tag `error` FAILED or KILLED. (After Ctrl-C the launcher of
@@ -101,12 +97,6 @@ def run(step: str, config: dict[str, Any], as_yaml: str) -> Iterator["StepRun"]:
     Raises:
         UserError: the tracking server cannot be reached.
     """
-    import mlflow
-
-    from steps.common.tracking import server
-
-    pass
-
     server.check_reachable()
     _set_experiment()
     with server.patience(), log_file(step) as log:
@@ -140,15 +130,11 @@ def run(step: str, config: dict[str, Any], as_yaml: str) -> Iterator["StepRun"]:
 
 def _write_line(handler: logging.Handler, text: str) -> None:
     """Write to the run's log only; stderr gets the line once, when the step exits."""
-    handler.emit(logging.LogRecord("steps", logging.ERROR, __file__, 0, text, None, None))
+    handler.emit(logging.makeLogRecord({"levelname": "ERROR", "msg": text}))
 
 
 def _end_run(status: str, why: str | None, log: logging.FileHandler) -> None:
     """Log the reason and the log, and end the run; of a step that failed, the user has to hear of its own failure only."""
-    import mlflow
-
-    from steps.common.tracking import server
-
     with server.optional("the run does not have its log"):
         mlflow.log_artifact(log.baseFilename)
     if why is None:
@@ -165,9 +151,6 @@ def log_config(config: dict[str, Any], as_yaml: str, run_id: str) -> None:
     `mlflow run` has logged the parameters it was given, quoted for the shell, and a param cannot be changed: keys that
     the run has already are left alone.
     """
-    import mlflow
-    from mlflow.entities import Param
-
     mlflow.log_text(as_yaml, "config.yaml")
     client = mlflow.MlflowClient()
     held = client.get_run(run_id).data.params
@@ -184,9 +167,6 @@ def shorten(text: str, limit: int = MAX_PARAM_LENGTH) -> str:
 
 def tag_upstream(upstream_run_id: str, model_id: str) -> None:
     """Tag the active run with the run and the model it uses, and link the model to it as an input."""
-    import mlflow
-    from mlflow.entities import LoggedModelInput
-
     mlflow.set_tags({"upstream_run_id": upstream_run_id, "model_id": model_id})
     run_id = mlflow.active_run().info.run_id
     mlflow.MlflowClient().log_inputs(run_id, models=[LoggedModelInput(model_id)])

@@ -1,4 +1,9 @@
-"""See that a tracking server answers."""
+"""A tracking server that does not answer.
+
+mlflow's client repeats a call that failed, as often as RETRIES says at that moment. A step asks its server once before it
+starts (check_reachable); while it runs, calls are repeated for about ten minutes (patience); once that was in vain, or the
+user has stopped the step, they are not (give_up).
+"""
 
 import contextlib
 import logging
@@ -15,14 +20,11 @@ from steps.common.model.find import no_registry
 
 logger = logging.getLogger("steps")
 
-
 RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
-
 TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 
 # Waits of 0, 4, 8, ... 120 seconds, ten minutes in all: the most that mlflow allows.
 PATIENT = {RETRIES: "10"}
-
 # Once more, for a connection that was only stale.
 IMPATIENT = {RETRIES: "1", TIMEOUT: "10"}
 
