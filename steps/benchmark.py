@@ -7,33 +7,16 @@ Writes  a table on the screen; benchmark.json, benchmark.png and the same number
     python -m steps.benchmark run_id=latest corpus.path=/data/texts.parquet rows=2000 repeats=7
 """
 
-import logging
-
-from steps.common.backends.check import Refused
-from steps.common.backends.hardware import pick_devices, usable_cores, why_emulated
-from steps.common.backends.kinds import check_candidates, keys
-from steps.common.backends.machine import matrix_flops, matrix_peak, processor, rss_mb
-from steps.common.backends.tokens import make_tokenizer
-from steps.common.backends.torch import token_counter
+from steps.common.backends.kinds import check_candidates
 from steps.common.corpus import opening
 from steps.common.corpus.corpus import Corpus
-from steps.common.embeddings.plan import versions
 from steps.common.errors import UserError
-from steps.common.launch import summary
 from steps.common.launch.call import Call
-from steps.common.launch.commands import ui_command
 from steps.common.launch.config import BenchmarkConf
 from steps.common.launch.paths import corpus_place, find_suites
 from steps.common.launch.process import launch
-from steps.common.model import load as models
-from steps.common.model.find import FoundModel, download, find_model
-from steps.common.model.load import load_backend
-from steps.common.quality import benchmark, kinds, scoring
-from steps.common.quality.benchmark import Contender, Rounds, Row, Stopped
+from steps.common.quality import kinds
 from steps.common.quality.suite import Suite
-from steps.common.tracking import run as runs
-from steps.common.tracking.datasets import log_corpus
-from steps.common.tracking.run import tag_upstream
 
 
 def open_inputs(call: Call[BenchmarkConf]) -> tuple[Corpus, Suite]:
@@ -60,6 +43,7 @@ if __name__ == "__main__":
 
 import contextlib
 import copy
+import logging
 import tempfile
 import time
 from dataclasses import dataclass
@@ -67,6 +51,24 @@ from pathlib import Path
 
 import mlflow
 from sentence_transformers import SentenceTransformer
+
+from steps.common.backends.check import Refused
+from steps.common.backends.hardware import pick_devices, usable_cores, why_emulated
+from steps.common.backends.kinds import keys
+from steps.common.backends.machine import matrix_flops, matrix_peak, processor, rss_mb
+from steps.common.backends.tokens import make_tokenizer
+from steps.common.backends.torch import token_counter
+from steps.common.embeddings.plan import versions
+from steps.common.launch import summary
+from steps.common.launch.commands import ui_command
+from steps.common.model import load as models
+from steps.common.model.find import FoundModel, download, find_model
+from steps.common.model.load import load_backend
+from steps.common.quality import benchmark, scoring
+from steps.common.quality.benchmark import Contender, Rounds, Row, Stopped
+from steps.common.tracking import run as runs
+from steps.common.tracking.datasets import log_corpus
+from steps.common.tracking.run import tag_upstream
 
 logger = logging.getLogger("steps")
 

@@ -11,51 +11,23 @@ Refuses a model whose validation failed, an output of another model, corpus or o
     python -m steps.encode run_id=latest corpus.path=s3://bucket/texts/ output=s3://bucket/embeddings
 """
 
-import logging
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from steps.common.backends import Backend, check_task, choose_prompt
-from steps.common.backends.load import check_asked
-from steps.common.backends.tokens import without_limits
-from steps.common.backends.torch import find_input, find_prompt, find_tasks
 from steps.common.corpus import opening
 from steps.common.corpus.corpus import Corpus
-from steps.common.embeddings import encoder, pipeline, resume, verify
-from steps.common.embeddings import manifest as manifests
-from steps.common.embeddings.chunks import Chunker, chunk_room
-from steps.common.embeddings.job import Job, Options
-from steps.common.embeddings.pipeline import Result
-from steps.common.embeddings.plan import complete_plan, plan_of
-from steps.common.errors import UserError
-from steps.common.launch import inputs, summary
+from steps.common.embeddings import resume
+from steps.common.embeddings.plan import plan_of
+from steps.common.launch import inputs
 from steps.common.launch.call import Call
-from steps.common.launch.commands import next_command, resumable
 from steps.common.launch.config import EncodeConf
 from steps.common.launch.paths import check_apart, corpus_place, output_place
 from steps.common.launch.process import launch
-from steps.common.model import load as models
-from steps.common.model.facts import normalizes
-from steps.common.model.find import (
-    FoundModel,
-    digest,
-    download,
-    find_model,
-    saved_modules,
-    saved_prompts,
-    saved_tokenizer,
-)
-from steps.common.model.load import load_backend
 from steps.common.project import PROJECT
 from steps.common.storage.output import CORPUS, Output
 from steps.common.storage.place import Place
-from steps.common.tracking import run as runs
-from steps.common.tracking.datasets import log_data
-from steps.common.tracking.live import LiveMetrics, RunOutput, close_lost_runs, recording
-from steps.common.tracking.run import StepRun, tag_upstream
-from steps.common.vectors import check_dim
 
 
 @dataclass(frozen=True)
@@ -98,12 +70,44 @@ if __name__ == "__main__":
 
 import contextlib
 import json
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import mlflow
 import numpy as np
 import tokenizers
+
+from steps.common.backends import Backend, check_task, choose_prompt
+from steps.common.backends.load import check_asked
+from steps.common.backends.tokens import without_limits
+from steps.common.backends.torch import find_input, find_prompt, find_tasks
+from steps.common.embeddings import encoder, pipeline, verify
+from steps.common.embeddings import manifest as manifests
+from steps.common.embeddings.chunks import Chunker, chunk_room
+from steps.common.embeddings.job import Job, Options
+from steps.common.embeddings.pipeline import Result
+from steps.common.embeddings.plan import complete_plan
+from steps.common.errors import UserError
+from steps.common.launch import summary
+from steps.common.launch.commands import next_command, resumable
+from steps.common.model import load as models
+from steps.common.model.facts import normalizes
+from steps.common.model.find import (
+    FoundModel,
+    digest,
+    download,
+    find_model,
+    saved_modules,
+    saved_prompts,
+    saved_tokenizer,
+)
+from steps.common.model.load import load_backend
+from steps.common.tracking import run as runs
+from steps.common.tracking.datasets import log_data
+from steps.common.tracking.live import LiveMetrics, RunOutput, close_lost_runs, recording
+from steps.common.tracking.run import StepRun, tag_upstream
+from steps.common.vectors import check_dim
 
 logger = logging.getLogger("steps")
 

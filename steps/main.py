@@ -7,27 +7,16 @@ Writes  three nested runs, each of which can be repeated alone with the paramete
     python -m steps.main model=all-MiniLM-L6-v2 suite.threshold=50
 """
 
-import os
-import shlex
-import sys
-from pathlib import Path
-
 from omegaconf import OmegaConf
 
 from steps.common.corpus import opening
-from steps.common.errors import UserError
-from steps.common.launch import inputs, summary
+from steps.common.launch import inputs
 from steps.common.launch.call import Call
-from steps.common.launch.check import check_chain, share_out
-from steps.common.launch.commands import ui_command
+from steps.common.launch.check import check_chain
 from steps.common.launch.config import EncodeConf, MainConf
-from steps.common.launch.overrides import parse
 from steps.common.launch.paths import check_apart, corpus_place, find_suites
 from steps.common.launch.process import launch
-from steps.common.project import PROJECT
 from steps.common.quality import kinds
-from steps.common.tracking import run as runs
-from steps.common.validation.preflight import check_deployment
 from steps.common.validation.rules import ValidateConf
 
 
@@ -52,8 +41,22 @@ if __name__ == "__main__":
 
 # The second half: what computes.
 
+import os
+import shlex
+import sys
+from pathlib import Path
+
 import mlflow
 from mlflow.exceptions import ExecutionException
+
+from steps.common.errors import UserError
+from steps.common.launch import summary
+from steps.common.launch.check import share_out
+from steps.common.launch.commands import ui_command
+from steps.common.launch.overrides import parse
+from steps.common.project import PROJECT
+from steps.common.tracking import run as runs
+from steps.common.validation.preflight import check_deployment
 
 # Overrides that are declared parameters of a step in MLproject, so that its run shows them as the user typed them.
 DECLARED = {

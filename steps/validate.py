@@ -11,28 +11,12 @@ Fails   when a check fails: exit code 1, after everything has been written.
     python -m steps.validate run_id=latest suite=file suite.path=pairs.jsonl suite.threshold=80
 """
 
-import logging
-
 from steps.common.backends.kinds import check_candidates
-from steps.common.corpus.sample import sample_topics
-from steps.common.errors import UserError
-from steps.common.launch import summary
 from steps.common.launch.call import Call
-from steps.common.launch.commands import next_command
 from steps.common.launch.paths import find_suites
 from steps.common.launch.process import launch
-from steps.common.model import registry
-from steps.common.model.find import VALIDATION, FoundModel, download, find_model
-from steps.common.model.registry import Registration
 from steps.common.quality import kinds
 from steps.common.quality.suite import Suite
-from steps.common.tracking import run as runs
-from steps.common.tracking.datasets import log_validation
-from steps.common.tracking.run import StepRun, tag_upstream
-from steps.common.tracking.verdict import lineage, tag_backends, tag_validation
-from steps.common.validation import gate, report, serving
-from steps.common.validation.gate import Findings
-from steps.common.validation.preflight import check_deployment
 from steps.common.validation.rules import ValidateConf
 
 
@@ -52,10 +36,26 @@ if __name__ == "__main__":
 # The second half: what computes.
 
 import contextlib
+import logging
 from dataclasses import asdict
 
 import mlflow
 import numpy as np
+
+from steps.common.corpus.sample import sample_topics
+from steps.common.errors import UserError
+from steps.common.launch import summary
+from steps.common.launch.commands import next_command
+from steps.common.model import registry
+from steps.common.model.find import VALIDATION, FoundModel, download, find_model
+from steps.common.model.registry import Registration
+from steps.common.tracking import run as runs
+from steps.common.tracking.datasets import log_validation
+from steps.common.tracking.run import StepRun, tag_upstream
+from steps.common.tracking.verdict import lineage, tag_backends, tag_validation
+from steps.common.validation import gate, report, serving
+from steps.common.validation.gate import Findings
+from steps.common.validation.preflight import check_deployment
 
 logger = logging.getLogger("steps")
 

@@ -9,17 +9,10 @@ Fails   when one of it is not so: exit code 1, with every finding.
     python -m steps.verify output=runs:/<run of encode>/embeddings
 """
 
-from steps.common.embeddings import verify
-from steps.common.errors import UserError, first_line
-from steps.common.launch import summary
 from steps.common.launch.call import Call
 from steps.common.launch.config import VerifyConf
-from steps.common.launch.paths import OF_MLFLOW, existing_output
+from steps.common.launch.paths import existing_output
 from steps.common.launch.process import launch
-from steps.common.storage.output import Output
-from steps.common.storage.place import locate
-from steps.common.tracking import run as runs
-from steps.common.tracking.run import tag_upstream
 
 
 def open_inputs(call: Call[VerifyConf]) -> str:
@@ -37,6 +30,15 @@ import time
 from pathlib import Path
 
 import mlflow
+
+from steps.common.embeddings import verify
+from steps.common.errors import UserError, first_line
+from steps.common.launch import summary
+from steps.common.launch.paths import OF_MLFLOW
+from steps.common.storage.output import Output
+from steps.common.storage.place import locate
+from steps.common.tracking import run as runs
+from steps.common.tracking.run import tag_upstream
 
 
 def open_output(where: str, scratch: Path) -> Output:
