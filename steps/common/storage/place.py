@@ -1,18 +1,13 @@
 """Files wherever they are: local paths and URIs through pyarrow's filesystems, and fsspec's where pyarrow has none."""
 
-import bz2
 import contextlib
 import glob
-import gzip
-import io
-import lzma
 import os
 import posixpath
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 from urllib.parse import quote, unquote_to_bytes
 
 import pyarrow as pa
@@ -258,53 +253,3 @@ def stamp(place: Place) -> tuple[int, int | None]:
     """Size and modification time: they differ once a file was written again."""
     info = place.info()
     return info.size, info.mtime_ns
-
-
-class Digest(Protocol):
-    """A hash of hashlib."""
-
-    def update(self, data: bytes, /) -> None: ...
-
-
-def open_at(place: Place, start: int) -> pa.NativeFile:
-    if not start:
-        return place.filesystem.open_input_stream(place.path, compression=None, buffer_size=0)
-    stream = place.filesystem.open_input_file(place.path)
-    stream.seek(start)
-    return stream
-
-
-def decompress(raw: io.BufferedReader, compression: str) -> Iterator[bytes]:
-    """Pieces of at most BUFFER bytes."""
-    if not raw.peek(1):
-        raise EOFError(BREAKS_OFF)
-    if compression in ("bz2", "xz"):
-        yield from _decompress_streams(raw, compression)
-        return
-    stream = (
-        gzip.GzipFile(fileobj=raw) if compression == "gz" else pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd")
-    )
-    while piece := stream.read(BUFFER):
-        yield piece
-
-
-def _decompress_streams(raw: io.BufferedReader, compression: str) -> Iterator[bytes]:
-    """The modules bz2 and lzma take damage behind the first stream for the end of the file, and rows would be lost
-    (test_damage_behind_the_first_stream_is_not_taken_for_the_end)."""
-    data = raw.read(PIECE)
-    while data:
-        decoder = bz2.BZ2Decompressor() if compression == "bz2" else lzma.LZMADecompressor()
-        while not decoder.eof:
-            piece = decoder.decompress(data, BUFFER)
-            if piece:
-                yield piece
-            data = b""
-            if not decoder.eof and decoder.needs_input:
-                data = raw.read(PIECE)
-                if not data and not piece:
-                    raise EOFError(BREAKS_OFF)
-        data = decoder.unused_data
-        # Zeros between streams are padding.
-        while not data.lstrip(b"\0") and (data := raw.read(PIECE)):
-            pass
-        data = data.lstrip(b"\0")

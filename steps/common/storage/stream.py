@@ -1,17 +1,25 @@
 """The bytes of a file, decompressed and digested while they are read."""
 
+import bz2
 import contextlib
+import gzip
 import hashlib
 import io
 import lzma
 import zlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 
 from steps.common.errors import UserError, first_line
 from steps.common.storage.place import BUFFER, REMOTE_BUFFER, Digest, Place, decompress, open_at, reaching
+
+
+class Digest(Protocol):
+    """A hash of hashlib."""
+
+    def update(self, data: bytes, /) -> None: ...
 
 
 class _Tee(io.RawIOBase):
@@ -95,3 +103,47 @@ def sha256(place: Place) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with reaching(place), open_bytes(place) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def open_at(place: Place, start: int) -> pa.NativeFile:
+    if not start:
+        return place.filesystem.open_input_stream(place.path, compression=None, buffer_size=0)
+    stream = place.filesystem.open_input_file(place.path)
+    stream.seek(start)
+    return stream
+
+
+def decompress(raw: io.BufferedReader, compression: str) -> Iterator[bytes]:
+    """Pieces of at most BUFFER bytes."""
+    if not raw.peek(1):
+        raise EOFError(BREAKS_OFF)
+    if compression in ("bz2", "xz"):
+        yield from _decompress_streams(raw, compression)
+        return
+    stream = (
+        gzip.GzipFile(fileobj=raw) if compression == "gz" else pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd")
+    )
+    while piece := stream.read(BUFFER):
+        yield piece
+
+
+def _decompress_streams(raw: io.BufferedReader, compression: str) -> Iterator[bytes]:
+    """The modules bz2 and lzma take damage behind the first stream for the end of the file, and rows would be lost
+    (test_damage_behind_the_first_stream_is_not_taken_for_the_end)."""
+    data = raw.read(PIECE)
+    while data:
+        decoder = bz2.BZ2Decompressor() if compression == "bz2" else lzma.LZMADecompressor()
+        while not decoder.eof:
+            piece = decoder.decompress(data, BUFFER)
+            if piece:
+                yield piece
+            data = b""
+            if not decoder.eof and decoder.needs_input:
+                data = raw.read(PIECE)
+                if not data and not piece:
+                    raise EOFError(BREAKS_OFF)
+        data = decoder.unused_data
+        # Zeros between streams are padding.
+        while not data.lstrip(b"\0") and (data := raw.read(PIECE)):
+            pass
+        data = data.lstrip(b"\0")

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from steps.common.corpus.rows import BEGINNING, Column, Kind, Mark, Rows
-from steps.common.storage.place import Digest, Place
+from steps.common.storage.place import Place
+from steps.common.storage.stream import Digest
 
 # Ending after the format's -> how the file is compressed. Only files of lines may be: the others compress inside.
 COMPRESSIONS = {".gz": "gz", ".bz2": "bz2", ".xz": "xz", ".zst": "zst", ".zstd": "zst"}
