@@ -18,8 +18,12 @@ from pages import PROJECT, Page, all_pages, find_page, read_command, read_recipe
 
 from docs import generate
 from steps.common.backends import kinds as backend_kinds
+from steps.common.corpus import readers
+from steps.common.corpus.readers.format import Request
+from steps.common.corpus.rows import Column
 from steps.common.model import load as models
 from steps.common.quality.spec import SuiteSpec
+from steps.common.storage.place import locate
 from steps.common.validation import serving
 
 PAGES = [page.name for page in all_pages()]
@@ -223,6 +227,18 @@ def follow(monkeypatch):
     return make
 
 
+def test_the_recipe_for_a_corpus_format_gives_two(follow, monkeypatch, tmp_path):
+    monkeypatch.setattr(readers, "_formats", dict(readers._formats))
+    for name in ("piped", "notes"):
+        readers.register(follow("A new corpus format", f"steps/common/corpus/readers/{name}.py").FORMAT)
+    (tmp_path / "a.piped").write_text('n|text\n7|"one | two"\n')
+    (tmp_path / "b.note").write_text("cat: a small cat\nno colon\n")
+    for name, texts in (("a.piped", ["one | two"]), ("b.note", ["a small cat", None])):
+        place = locate(str(tmp_path / name))
+        rows = readers.detect_format(place).read(Request(place, [Column("text", "string")], 8))
+        assert [text for batch in rows for text in batch.arrays[0].to_pylist()] == texts
+
+
 def test_the_recipe_for_a_backend_gives_one(follow, monkeypatch):
     recipe = follow("A new backend", "steps/common/backends/kinds/hash.py")
     monkeypatch.setitem(backend_kinds.registered(), recipe.KIND.name, recipe.KIND)
@@ -245,7 +261,9 @@ def test_the_recipe_for_a_kind_of_suite_gives_one(follow, monkeypatch, tmp_path)
     kinds = importlib.import_module("steps.common.validation.checks.kinds")
     title = "A new kind of suite"
     recipe = follow(title, "steps/common/quality/told_apart.py")
-    added = eval("{" + read_recipe(title, "steps/common/quality/kinds.py") + "}", {"__package__": kinds.__package__})
+    added = eval(
+        "{" + read_recipe(title, "steps/common/quality/kinds.py") + "}", {"__package__": suite_kinds.__package__}
+    )
     for name, where in added.items():
         monkeypatch.setitem(kinds.KINDS, name, where)
     path = tmp_path / "own.jsonl"
@@ -268,14 +286,14 @@ def test_the_recipe_for_an_entry_point_gives_one(clone, shell):
     insert(clone / "MLproject", "  test:\n", read_recipe(title, "MLproject") + "  test:\n")
 
     entry = load_project(str(clone)).get_entry_point("lengths")
-    (shell.folder / "texts.csv").write_text("text\none two\nthree\n")
-    command = entry.compute_command({"corpus": str(shell.folder / "texts.csv")}, None)
-    done = shell(
-        *shlex.split(f"{command} --long 5"), cwd=clone, MLFLOW_TRACKING_URI=f"sqlite:///{shell.folder}/mlflow.db"
-    )
+    path = shell.folder / "own.jsonl"
+    path.write_text("".join(json.dumps({"sentence1": a * 7, "sentence2": b, "score": s}) + "\n" for a, b, s in PAIRS))
+    overrides = f"suite.path={path} suite.threshold=0 long=6"
+    command = entry.compute_command({"suite": "file", "overrides": overrides}, None)
+    done = shell("bash", "-c", command, cwd=clone, MLFLOW_TRACKING_URI=f"sqlite:///{shell.folder}/mlflow.db")
     assert done.returncode == 0, done.stderr
-    assert '"longest": 7, "long": 1,' in done.stdout
-    wrong = shell("python", "-m", "steps.lengths", "corpus=x", "longst=3", cwd=clone)
+    assert '"longest": 7, "long": 4,' in done.stdout
+    wrong = shell("python", "-m", "steps.lengths", "longst=3", cwd=clone)
     assert (wrong.returncode, "Did you mean 'long'" in wrong.stderr) == (1, True), wrong.stderr
 
 
