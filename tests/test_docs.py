@@ -258,11 +258,11 @@ def test_the_recipe_for_a_backend_gives_one(follow, monkeypatch):
 
 
 def test_the_recipe_for_a_kind_of_suite_gives_one(follow, monkeypatch, tmp_path):
-    kinds = importlib.import_module("steps.common.validation.checks.kinds")
+    kinds = importlib.import_module("steps.common.quality.kinds")
     title = "A new kind of suite"
     recipe = follow(title, "steps/common/quality/told_apart.py")
     added = eval(
-        "{" + read_recipe(title, "steps/common/quality/kinds.py") + "}", {"__package__": suite_kinds.__package__}
+        "{" + read_recipe(title, "steps/common/quality/kinds.py") + "}", {"__package__": kinds.__package__}
     )
     for name, where in added.items():
         monkeypatch.setitem(kinds.KINDS, name, where)

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from steps.common.errors import UserError, first_line
-from steps.common.storage.place import BUFFER, REMOTE_BUFFER, Digest, Place, decompress, open_at, reaching
+from steps.common.storage.place import BREAKS_OFF, BUFFER, PIECE, REMOTE_BUFFER, Place, reaching
 
 
 class Digest(Protocol):
