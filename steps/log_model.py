@@ -9,27 +9,11 @@ Writes  a LoggedModel (native flavor, signature, input example, pinned requireme
     python -m steps.log_model model=all-MiniLM-L6-v2
 """
 
-import logging
-
-import mlflow
-import numpy as np
-from sentence_transformers import SentenceTransformer
-
-from steps.common.errors import UserError
-from steps.common.launch import summary
 from steps.common.launch.call import Call
-from steps.common.launch.commands import next_command
 from steps.common.launch.config import LogModelConf
 from steps.common.launch.paths import local_path
 from steps.common.launch.process import launch
-from steps.common.model.facts import facts
-from steps.common.model.log import build_signature, load_source, log, log_embeddings_api
 from steps.common.model.source import Source, find_source
-from steps.common.tracking import run as runs
-from steps.common.validation.checks import failed
-from steps.common.validation.weights import check_weights
-
-logger = logging.getLogger("steps")
 
 
 def open_inputs(call: Call[LogModelConf]) -> Source:
@@ -51,6 +35,25 @@ def open_inputs(call: Call[LogModelConf]) -> Source:
 
 if __name__ == "__main__":
     launch("log_model", open_inputs, manual=__doc__)
+
+# The second half: what computes.
+
+import logging
+
+import mlflow
+import numpy as np
+from sentence_transformers import SentenceTransformer
+
+from steps.common.errors import UserError
+from steps.common.launch import summary
+from steps.common.launch.commands import next_command
+from steps.common.model.facts import facts
+from steps.common.model.log import build_signature, load_source, log, log_embeddings_api
+from steps.common.tracking import run as runs
+from steps.common.validation.checks import failed
+from steps.common.validation.weights import check_weights
+
+logger = logging.getLogger("steps")
 
 
 def main(call: Call[LogModelConf], source: Source) -> None:

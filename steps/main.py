@@ -43,8 +43,6 @@ if __name__ == "__main__":
 
 import os
 import shlex
-import sys
-from pathlib import Path
 
 import mlflow
 from mlflow.exceptions import ExecutionException
@@ -54,7 +52,7 @@ from steps.common.launch import summary
 from steps.common.launch.check import share_out
 from steps.common.launch.commands import ui_command
 from steps.common.launch.overrides import parse
-from steps.common.project import PROJECT
+from steps.common.project import PROJECT, child_path
 from steps.common.tracking import run as runs
 from steps.common.validation.preflight import check_deployment
 
@@ -101,8 +99,8 @@ def run_step(step: str, parameters: dict[str, str], experiment_id: str) -> str:
 
 def main(call: Call[MainConf], validate: ValidateConf) -> None:
     check_deployment(validate.serving, validate.fresh_environment, validate.register)
-    # `python` in MLproject is the one that runs now, whether or not its environment was activated.
-    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    # `python` in MLproject is then the one that runs now.
+    os.environ["PATH"] = child_path()
     with runs.run("main", call.config, call.as_yaml) as run:
         made: dict[str, str] = {}
         previous = ""

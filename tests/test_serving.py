@@ -14,6 +14,7 @@ import pytest
 from conftest import PROJECT, last_json
 
 from steps.common.errors import UserError
+from steps.common.project import child_path
 from steps.common.validation import environment, serving
 from steps.common.validation.checks import Check
 
@@ -285,7 +286,7 @@ def test_an_environment_that_cannot_be_built_names_the_package_and_what_to_do(ou
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("uv", path=environment._path()) is None, reason="there is no uv")
+@pytest.mark.skipif(shutil.which("uv", path=child_path()) is None, reason="there is no uv")
 def test_uv_itself_fails_over_a_package_that_does_not_exist(tmp_path, monkeypatch):
     """uv really runs, on a requirement that nobody offers; no network, so no build dependencies either."""
     import platform

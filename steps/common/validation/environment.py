@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from steps.common.errors import UserError, clip
+from steps.common.project import child_path
 from steps.common.validation import serving
 from steps.common.validation.checks import Check, check_close
 
@@ -42,7 +43,7 @@ def check_uv() -> None:
     Raises:
         UserError: uv is not there.
     """
-    if shutil.which("uv", path=_path()) is None:
+    if shutil.which("uv", path=child_path()) is None:
         raise UserError(
             "fresh_environment=true makes an environment with uv, and there is no uv on the PATH. Install it (pip install uv), or leave fresh_environment out."
         )
@@ -75,10 +76,6 @@ def check_fresh_environment(
     return [check_close(CHECK, predictions, expected, tolerance)]
 
 
-def _path() -> str:
-    return f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-
-
 def _run(command: list[str]) -> tuple[int | None, str]:
     """Run a command with all it starts; returns its exit code, None after TIMEOUT, and what it printed."""
     # The environment that this process runs in is not the one to install into.
@@ -86,7 +83,7 @@ def _run(command: list[str]) -> tuple[int | None, str]:
     with tempfile.TemporaryFile("w+") as stream:
         process = subprocess.Popen(
             command,
-            env=env | {"PATH": _path(), "NO_COLOR": "1", "UV_NO_PROGRESS": "1"},
+            env=env | {"PATH": child_path(), "NO_COLOR": "1", "UV_NO_PROGRESS": "1"},
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,

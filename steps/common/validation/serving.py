@@ -25,6 +25,7 @@ import numpy as np
 import psutil
 
 from steps.common.errors import UserError, clip
+from steps.common.project import child_path
 from steps.common.validation.checks import Check, check_close
 from steps.common.validation.rules import ServingConf
 
@@ -154,14 +155,13 @@ def serve(folder: Path, port: int | None) -> Iterator[Server]:
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(Path(folder).absolute())]
     command += ["--host", HOST, "--port", str(chosen), "--env-manager", "local"]
     # It looks for `uvicorn` on the PATH, which need not be this environment's.
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     with tempfile.TemporaryDirectory() as scratch:
         log = Path(scratch) / "server.log"
         with log.open("w") as stream:
             process = subprocess.Popen(
                 command,
                 cwd=scratch,
-                env=os.environ | {"PATH": path},
+                env=os.environ | {"PATH": child_path()},
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,
