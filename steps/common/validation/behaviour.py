@@ -99,7 +99,7 @@ def check_refusals(predict: Callable, bad_inputs: dict[str, object], refusal: ty
 
 
 def check_output(embeddings: np.ndarray, max_cosine: float) -> list[Check]:
-    """Different texts get different vectors. There is no check here of vectors that are not finite: that is another check."""
+    """Different texts get different vectors; no check where they are not finite, which is a check of its own."""
     if np.ndim(embeddings) != 2 or len(embeddings) < 2 or not np.isfinite(embeddings).all():
         return []
     unit = unit_length(np.asarray(embeddings, np.float64))

@@ -182,7 +182,7 @@ def _libc() -> ctypes.CDLL:
 
 
 def _end_with_parent() -> Callable[[], None] | None:
-    """A function for the child that makes the server end when this process is killed (Linux only, as in mlflow itself)."""
+    """A call for the child process that ends it when this process is killed (Linux only, as in mlflow itself)."""
     if not sys.platform.startswith("linux"):
         return None
     # Looked up here: between fork and exec only the call itself is safe.
