@@ -104,6 +104,8 @@ def describe_type(kind: object, field: dataclasses.Field) -> str:
     if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
         options = [one for one in typing.get_args(kind) if one is not type(None)]
         return ", ".join([*(describe_type(one, field) for one in options), "`null`"])
+    if "one_of" in field.metadata:
+        return ", ".join(f"`{name}`" for name in field.metadata["one_of"]())
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return ", ".join(f"`{one.name}`" for one in kind)
     if typing.get_origin(kind) is list:
@@ -111,7 +113,12 @@ def describe_type(kind: object, field: dataclasses.Field) -> str:
     if typing.get_origin(kind) is dict:
         return "names and values"
     plain = {str: "text", int: "whole number", float: "number", bool: "`true`, `false`"}[kind]
-    return plain + (f", at least {field.metadata['min']}" if "min" in field.metadata else "")
+    bounds = [
+        f", {word} {field.metadata[name]}"
+        for name, word in (("min", "at least"), ("below", "below"))
+        if name in field.metadata
+    ]
+    return plain + "".join(bounds)
 
 
 def show_value(value: object) -> str:
