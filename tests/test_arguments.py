@@ -710,24 +710,6 @@ def test_a_step_is_a_script_a_config_and_an_entry_point(step):
     assert "def open_inputs(call: Call[" in first and launch and "def main(call: Call[" in second
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_a_step_is_a_script_a_config_and_an_entry_point(step):
-    """With its entry in STEPS, that is all there is to one; a script has two halves."""
-    assert (CONF / f"{step}.yaml").is_file() and step in MLPROJECT["entry_points"]
-    text = (PROJECT / "steps" / f"{step}.py").read_text(encoding="utf-8")
-    first, launch, second = text.partition(f'launch("{step}", open_inputs, manual=__doc__')
-    assert "def open_inputs(call: Call[" in first and launch and "def main(call: Call[" in second
-
-
-@pytest.mark.parametrize("step", STEPS)
-def test_a_step_is_a_script_a_config_and_an_entry_point(step):
-    """With its entry in STEPS, that is all there is to one; a script has two halves."""
-    assert (CONF / f"{step}.yaml").is_file() and step in MLPROJECT["entry_points"]
-    text = (PROJECT / "steps" / f"{step}.py").read_text(encoding="utf-8")
-    first, launch, second = text.partition(f'launch("{step}", open_inputs, manual=__doc__')
-    assert "def open_inputs(call: Call[" in first and launch and "def main(call: Call[" in second
-
-
 @pytest.mark.parametrize("entry_point", MLPROJECT["entry_points"])
 def test_an_entry_point_passes_each_parameter_on_under_its_own_name(entry_point):
     entry = MLPROJECT["entry_points"][entry_point]

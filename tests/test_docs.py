@@ -22,6 +22,7 @@ from steps.common.corpus import readers
 from steps.common.corpus.readers.format import Request
 from steps.common.corpus.rows import Column
 from steps.common.model import load as models
+from steps.common.quality import kinds as suite_kinds
 from steps.common.quality.spec import SuiteSpec
 from steps.common.storage.place import locate
 from steps.common.validation import serving
@@ -258,17 +259,16 @@ def test_the_recipe_for_a_backend_gives_one(follow, monkeypatch):
 
 
 def test_the_recipe_for_a_kind_of_suite_gives_one(follow, monkeypatch, tmp_path):
-    kinds = importlib.import_module("steps.common.validation.checks.kinds")
     title = "A new kind of suite"
     recipe = follow(title, "steps/common/quality/told_apart.py")
     added = eval(
         "{" + read_recipe(title, "steps/common/quality/kinds.py") + "}", {"__package__": suite_kinds.__package__}
     )
     for name, where in added.items():
-        monkeypatch.setitem(kinds.KINDS, name, where)
+        monkeypatch.setitem(suite_kinds.KINDS, name, where)
     path = tmp_path / "own.jsonl"
     path.write_text("".join(json.dumps({"sentence1": a, "sentence2": b, "score": s}) + "\n" for a, b, s in PAIRS))
-    (suite,) = kinds.read_suites([SuiteSpec(kind="told_apart", path=str(path), **OF_A_FILE)])
+    (suite,) = suite_kinds.read_suites([SuiteSpec(kind="told_apart", path=str(path), **OF_A_FILE)])
     assert isinstance(suite, recipe.ToldApart)
     # One of four is on the wrong side.
     assert suite.compute_metrics(np.array([0.9, 0.8, 0.1, 0.1])) == {"accuracy": 0.75}

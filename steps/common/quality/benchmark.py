@@ -13,7 +13,7 @@ from prettytable import PrettyTable, TableStyle
 from steps.common.backends.machine import peak_mb, reset_peak, rss_mb, timed
 from steps.common.vectors import pair_cosine
 
-Encode = Callable[[Sequence[str]], np.ndarray]
+Encode = Callable[[list[str]], np.ndarray]
 
 # What everything is compared with.
 STOCK = "stock"

@@ -66,7 +66,8 @@ class Retrieval(Suite):
                 f"{file} has {len(wanted)} quer{'y' if len(wanted) == 1 else 'ies'}; expected at least two."
             )
         relevant = [frozenset(keys) for keys in wanted.values()]
-        return cls(name_suite(spec.name, file), file, documents_file, list(wanted), relevant, documents)
+        name = name_suite(spec.name, file)
+        return cls(name, file, documents_file, queries=list(wanted), relevant=relevant, documents=documents)
 
     def __len__(self) -> int:
         return len(self.queries)

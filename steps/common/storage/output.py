@@ -15,8 +15,8 @@ from typing import Any
 from pyarrow import fs
 
 from steps.common.errors import UserError, first_line
-from steps.common.storage.place import BUFFER, Place, reaching
-from steps.common.storage.stream import open_bytes, sha256
+from steps.common.storage.place import Place, reaching
+from steps.common.storage.stream import BUFFER, open_bytes, sha256
 
 # Hidden, so that no reader of the folder takes what is in it for data.
 WORK = ".encode"

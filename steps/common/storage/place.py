@@ -24,14 +24,8 @@ FILE_URI = re.compile(r"file:(?://([^/]*))?(/.*)?", re.DOTALL | re.IGNORECASE)
 # Packages of fsspec's filesystems whose errors are not of the system's kind (httpx: the Hub's).
 NETWORK = ("httpx", "httpcore", "aiohttp", "huggingface_hub")
 
-# Bytes read from a file at a time, on this machine and elsewhere, where each is a request.
-BUFFER, REMOTE_BUFFER = 1 << 20, 8 << 20
-
 # Seconds after which a request to Google's storage is given up; its own default is 15 minutes.
 GS_PATIENCE = 60
-
-# Compressed bytes read at a time: the decoder copies what is left of them with every piece it returns.
-PIECE = 1 << 18
 
 BREAKS_OFF = "it breaks off before its end"
 

@@ -13,7 +13,13 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from steps.common.errors import UserError, first_line
-from steps.common.storage.place import BUFFER, REMOTE_BUFFER, Digest, Place, decompress, open_at, reaching
+from steps.common.storage.place import BREAKS_OFF, Place, reaching
+
+# Bytes read from a file at a time, on this machine and elsewhere, where each is a request.
+BUFFER, REMOTE_BUFFER = 1 << 20, 8 << 20
+
+# Compressed bytes read at a time: the decoder copies what is left of them with every piece it returns.
+PIECE = 1 << 18
 
 
 class Digest(Protocol):

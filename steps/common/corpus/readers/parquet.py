@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 from steps.common.corpus.readers.columns import CHUNK_BYTES, Batch, ColumnFormat, check_schema, names_of
 from steps.common.corpus.readers.format import Request
 from steps.common.errors import UserError
-from steps.common.storage.place import BUFFER
+from steps.common.storage.stream import BUFFER
 
 
 def _rows_at_once(file: pq.ParquetFile, size: int) -> int:
