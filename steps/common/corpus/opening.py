@@ -20,8 +20,8 @@ from steps.common.corpus.rows import Kind, Mark, missing
 from steps.common.corpus.texts import check_conf, check_text_key, read_texts
 from steps.common.corpus.types import cast, common_type, id_type_of_strings, of_json, readable, to_json
 from steps.common.errors import UserError
-from steps.common.storage.find import find
-from steps.common.storage.place import Place, before_magic, locate, stamp
+from steps.common.storage.find import before_magic, find
+from steps.common.storage.place import Place, locate, stamp
 from steps.common.storage.stream import sha256
 
 logger = logging.getLogger("steps")

@@ -20,7 +20,8 @@ from steps.common.project import PROJECT, SAMPLE_CORPUS
 from steps.common.quality import kinds
 from steps.common.quality.spec import SuiteSpec
 from steps.common.storage import hub
-from steps.common.storage.place import Place, is_uri, lies_in, local_name, locate, would_find
+from steps.common.storage.find import lies_in, would_find
+from steps.common.storage.place import Place, is_uri, local_name, locate
 
 # What only mlflow reads and writes.
 OF_MLFLOW = ("runs", "models", "mlflow-artifacts")

@@ -14,7 +14,7 @@ from steps.common.quality.columns import Role
 from steps.common.quality.spec import Bootstrap
 from steps.common.quality.suite import Suite, Vectors
 
-Encode = Callable[[Sequence[str]], np.ndarray]
+Encode = Callable[[list[str]], np.ndarray]
 
 # What embeds texts in a role: with the prompt of the model for it, if it has one.
 EncodeAs = Callable[[Role], Encode]

@@ -1,9 +1,7 @@
 """Files wherever they are: local paths and URIs through pyarrow's filesystems, and fsspec's where pyarrow has none."""
 
 import contextlib
-import glob
 import os
-import posixpath
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -26,8 +24,6 @@ NETWORK = ("httpx", "httpcore", "aiohttp", "huggingface_hub")
 
 # Seconds after which a request to Google's storage is given up; its own default is 15 minutes.
 GS_PATIENCE = 60
-
-BREAKS_OFF = "it breaks off before its end"
 
 
 @dataclass(frozen=True)
@@ -170,77 +166,6 @@ def reaching(place: Place | str) -> Iterator[None]:
         if not known and type(error).__module__.partition(".")[0] not in NETWORK:
             raise
         raise UserError(f"{place} cannot be read: {getattr(error, 'strerror', None) or first_line(error)}.") from None
-
-
-def would_find(where: Path | str, folder: Place, names: tuple[str, ...]) -> bool:
-    """Whether `find` would take files of these names, once they are in a folder that need not be there yet.
-
-    A local folder is looked for under every name it has by links.
-    """
-    root = locate(where)
-    is_folder = root.info().type == fs.FileType.Directory
-    if not is_folder and not glob.has_magic(root.path):
-        return False
-    base = root.path.rstrip("/") + "/" if is_folder else before_magic(root.path)
-    if root.local is not None and folder.local is not None:
-        levels = None if is_folder or "**" in root.path else root.path.removeprefix(base).count("/")
-        folders = _names_below(base, os.path.realpath(folder.path), levels)
-    elif _same_store(root, folder):
-        base, folders = base.replace("//", "/"), iter([posixpath.normpath(folder.path)])
-    else:
-        return False
-    paths = (f"{one}/{name}" for one in folders for name in names)
-    if is_folder:
-        return any(path.startswith(base) and not hidden(path.removeprefix(base)) for path in paths)
-    from fsspec.utils import glob_translate
-
-    pattern = re.compile(glob_translate(root.path))
-    return any(pattern.match(path) and "/." not in "/" + path.removeprefix(base) for path in paths)
-
-
-def lies_in(where: Path | str, folder: Place) -> bool:
-    """Whether a path, or where its glob begins, is a folder or in it; links are followed."""
-    root = locate(where)
-    path = before_magic(root.path) if glob.has_magic(root.path) and not root.info().size else root.path
-    if root.local is not None and folder.local is not None:
-        path, outer = os.path.realpath(path), os.path.realpath(folder.path)
-    elif _same_store(root, folder):
-        path, outer = posixpath.normpath(path), posixpath.normpath(folder.path)
-    else:
-        return False
-    return path == outer or path.startswith(outer.rstrip("/") + "/")
-
-
-def _same_store(one: Place, other: Place) -> bool:
-    return one.prefix == other.prefix and type(one.filesystem) is type(other.filesystem)
-
-
-def _names_below(base: str, target: str, levels: int | None) -> Iterator[str]:
-    """The names under `base` of a real path: one for each folder on the way to it, and for each link."""
-    for folder, folders, _ in os.walk(base, followlinks=True):
-        real = os.path.realpath(folder)
-        if target == real or target.startswith(real.rstrip("/") + "/"):
-            yield (folder.rstrip("/") + "/" + target.removeprefix(real).lstrip("/")).rstrip("/")
-        deep = levels is not None and folder.removeprefix(base).count("/") >= levels
-        folders[:] = [] if deep else [name for name in folders if not is_loop(str(Path(folder, name)))]
-
-
-def is_loop(folder: str) -> bool:
-    """Whether a folder is one of those it is in, by a link."""
-    if not Path(folder).is_symlink():
-        return False
-    real, parent = os.path.realpath(folder), os.path.realpath(Path(folder).parent)
-    return real == parent or parent.startswith(real.rstrip("/") + "/")
-
-
-def before_magic(path: str) -> str:
-    """The folder, with its slash, in which the first glob of a path is."""
-    return re.split(r"[*?\[]", path, maxsplit=1)[0].rpartition("/")[0] + "/"
-
-
-def hidden(path: str) -> bool:
-    """Whether a part of a relative path starts with . or _, as the leavings of other tools do; _a=1 is a column."""
-    return any(part.startswith(".") or (part.startswith("_") and "=" not in part) for part in path.split("/"))
 
 
 def stamp(place: Place) -> tuple[int, int | None]:

@@ -13,13 +13,15 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from steps.common.errors import UserError, first_line
-from steps.common.storage.place import BREAKS_OFF, Place, reaching
+from steps.common.storage.place import Place, reaching
 
 # Bytes read from a file at a time, on this machine and elsewhere, where each is a request.
 BUFFER, REMOTE_BUFFER = 1 << 20, 8 << 20
 
 # Compressed bytes read at a time: the decoder copies what is left of them with every piece it returns.
 PIECE = 1 << 18
+
+BREAKS_OFF = "it breaks off before its end"
 
 
 class Digest(Protocol):
@@ -70,7 +72,7 @@ def open_bytes(
         UserError: what is compressed breaks off, or is something else.
     """
     size = buffer or (BUFFER if place.local is not None else REMOTE_BUFFER)
-    with open_at(place, start) as stream:
+    with _open_at(place, start) as stream:
         raw: Any = io.BufferedReader(_Tee(stream, digest, start), size)
         yield raw if compression is None else io.BufferedReader(_Decompressed(place, raw, compression), BUFFER)
         # The digest covers the rest of the file too.
@@ -78,12 +80,20 @@ def open_bytes(
             pass
 
 
+def _open_at(place: Place, start: int) -> pa.NativeFile:
+    if not start:
+        return place.filesystem.open_input_stream(place.path, compression=None, buffer_size=0)
+    stream = place.filesystem.open_input_file(place.path)
+    stream.seek(start)
+    return stream
+
+
 class _Decompressed(io.RawIOBase):
     """What is compressed in a file: all the streams that stand in it one after another, as pigz, pbzip2 or cat leave them."""
 
     def __init__(self, place: Place, raw: io.BufferedReader, compression: str):
         self._place, self._compression = place, compression
-        self._pieces = decompress(raw, compression)
+        self._pieces = _decompress(raw, compression)
         self._piece = memoryview(b"")
 
     def readable(self) -> bool:
@@ -105,21 +115,7 @@ class _Decompressed(io.RawIOBase):
         return count
 
 
-def sha256(place: Place) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with reaching(place), open_bytes(place) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def open_at(place: Place, start: int) -> pa.NativeFile:
-    if not start:
-        return place.filesystem.open_input_stream(place.path, compression=None, buffer_size=0)
-    stream = place.filesystem.open_input_file(place.path)
-    stream.seek(start)
-    return stream
-
-
-def decompress(raw: io.BufferedReader, compression: str) -> Iterator[bytes]:
+def _decompress(raw: io.BufferedReader, compression: str) -> Iterator[bytes]:
     """Pieces of at most BUFFER bytes."""
     if not raw.peek(1):
         raise EOFError(BREAKS_OFF)
@@ -153,3 +149,9 @@ def _decompress_streams(raw: io.BufferedReader, compression: str) -> Iterator[by
         while not data.lstrip(b"\0") and (data := raw.read(PIECE)):
             pass
         data = data.lstrip(b"\0")
+
+
+def sha256(place: Place) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with reaching(place), open_bytes(place) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
