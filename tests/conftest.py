@@ -10,59 +10,17 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from helpers.forks import Forks
+from helpers.models import TINY_WORDS
+from helpers.project import LEAKED, PROJECT, SHARED_DATA
+from helpers.servers import wait_for_server
+from helpers.steps import last_json, run_step
 from pyarrow import fs
 
-from steps.common.backends import Precision, Settings
 from steps.common.launch import arguments
-
-PROJECT = Path(__file__).resolve().parents[1]
-SHARED_DATA = Path(os.environ.get("SHARED_DATA", PROJECT.parent / "shared" / "data"))
-
-# Set by `mlflow run -e test`, so that a test that kept them would write into the run of the tests; the last by a step that
-# was stopped in this process, and a step after it would not wait for its server.
-LEAKED = (
-    "MLFLOW_RUN_ID",
-    "MLFLOW_EXPERIMENT_ID",
-    "MLFLOW_EXPERIMENT_NAME",
-    "MLFLOW_TRACKING_URI",
-    "MLFLOW_RUN_NAME",
-    "HYDRA_FULL_ERROR",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES",
-)
-
-TINY_WORDS = [
-    "the",
-    "a",
-    "of",
-    "and",
-    "to",
-    "in",
-    "is",
-    "on",
-    "for",
-    "with",
-    "cat",
-    "dog",
-    "car",
-    "sky",
-    "red",
-    "blue",
-    "fast",
-    "slow",
-    "big",
-    "small",
-    "house",
-    "tree",
-    "river",
-    "stone",
-    "apple",
-    "bread",
-]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -182,38 +140,6 @@ def tiny_suite(tmp_path_factory) -> Path:
     return path
 
 
-# A server of its own, and backends that are converted, cost validate ten seconds each; the tests about them ask for them.
-LEFT_OUT = {"serving.": "serving.enabled=false", "candidates": "candidates=[]"}
-
-
-def run_step(name: str, *argv: str) -> int:
-    """Run a step in this process, as `python -m steps.<step> ...` would; returns its exit code.
-
-    The heavy imports are paid once for the whole test session this way.
-    """
-    import logging
-    import runpy
-
-    from steps.common.launch import process as project
-
-    handlers, on_term = list(project.logger.handlers), signal.getsignal(signal.SIGTERM)
-    level = logging.getLogger().level
-    if name == "validate":
-        argv = (*argv, *(word for key, word in LEFT_OUT.items() if not any(key in given for given in argv)))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [f"steps.{name}", *argv])
-        try:
-            runpy.run_module(f"steps.{name}", run_name="__main__")
-        except SystemExit as exit:
-            return exit.code or 0
-        finally:
-            signal.signal(signal.SIGTERM, on_term)
-            project.logger.handlers[:] = handlers
-            project.logger.propagate = True
-            logging.getLogger().setLevel(level)
-    return 0
-
-
 @pytest.fixture
 def step(capfd, store):
     """Run a step in this process; returns (exit code, stdout, stderr)."""
@@ -224,11 +150,6 @@ def step(capfd, store):
         return code, out, err
 
     return run
-
-
-def last_json(stdout: str) -> dict:
-    """The JSON line a step ends with."""
-    return json.loads([line for line in stdout.splitlines() if line.startswith('{"step"')][-1])
 
 
 @pytest.fixture(scope="session")
@@ -286,55 +207,6 @@ def s3(tmp_path_factory):
         finally:
             server.terminate()
             server.wait(20)
-
-
-def wait_for_server(port: int, server: subprocess.Popen) -> None:
-    end = time.monotonic() + 60
-    while True:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        assert server.poll() is None and time.monotonic() < end, "the server does not start"
-        time.sleep(0.05)
-
-
-def backend_settings(name: str, precision: str, batch_size: int = 32, **others) -> Settings:
-    """The node `backend` of a config: with the defaults of conf/, but for what is given."""
-    keys = {"batch_tokens": None, "device": "auto", "threads": None, "streams": None}
-    return Settings(name, Precision(precision), batch_size, **keys | others)
-
-
-def spec(**given):
-    """What a config says of a suite, but for what is given."""
-    from steps.common.quality.spec import SuiteSpec
-
-    columns = {name: name for name in ("sentence1", "sentence2", "score", "query", "relevant")}
-    named = {"kind": "sts", "split": "test", "document_id": "id", "document": "text"}
-    values = dict.fromkeys(SuiteSpec.__dataclass_fields__) | columns | named | {"references": {}, "threshold": 0.0}
-    return SuiteSpec(**(values | given))
-
-
-def needs_precision(precision: str) -> None:
-    """Skip a test of OpenVINO where this CPU does not compute in a precision, with the reason."""
-    from steps.common.backends import openvino
-    from steps.common.backends.check import Unsuitable
-
-    try:
-        openvino.check(precision, ["cpu"])
-    except Unsuitable as reason:
-        pytest.skip(str(reason))
-
-
-class FolderStore:
-    """Converted models in a folder (a backends.Store)."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-
-    def find(self, name: str) -> Path | None:
-        return self.folder / name if (self.folder / name).is_dir() else None
-
-    def keep(self, name: str, folder: Path) -> Path:
-        return Path(shutil.copytree(folder, self.folder / name, dirs_exist_ok=True))
 
 
 @pytest.fixture(scope="session")

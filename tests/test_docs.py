@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.pages import PROJECT, Page, all_pages, find_page, read_command, read_recipe
 from mlflow.projects._project_spec import load_project
-from pages import PROJECT, Page, all_pages, find_page, read_command, read_recipe
 
 from docs import generate
 from steps.common.backends import kinds as backend_kinds

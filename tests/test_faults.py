@@ -15,8 +15,9 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT, last_json
+from helpers.project import PROJECT
 from helpers.servers import free_port, wait_for
+from helpers.steps import last_json
 
 KILLS = int(os.environ.get("KILLS", 2))
 FILLS = int(os.environ.get("FILLS", 3))
@@ -69,7 +70,7 @@ class Encoding:
         counts.touch()
         self._before = counts.stat().st_size
         self.process = forks.start(
-            PROJECT / "tests" / "counted_encode.py",
+            PROJECT / "tests" / "helpers" / "counted_encode.py",
             f"run_id={run_id}",
             f"corpus.path={corpus}",
             *more,

@@ -3,7 +3,7 @@
 import ast
 from pathlib import Path
 
-from conftest import PROJECT
+from helpers.project import PROJECT
 
 MOST_LINES = 50
 MOST_POSITIONAL = 5

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import PROJECT
+from helpers.project import PROJECT
 
 RESERVED_PORT = 9  # discard: nothing listens there
 
@@ -127,7 +127,7 @@ import json, sys
 from pathlib import Path
 from sentence_transformers import SentenceTransformer
 from steps.common.storage import place as files; from steps.common.embeddings import pipeline
-from tests.corpora import open_corpus
+from helpers.corpora import open_corpus
 from steps.common.embeddings.job import Job, Options
 from steps.common.storage.output import Output
 from steps.common.backends import Settings

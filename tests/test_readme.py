@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers.pages import PROJECT, find_page
 from helpers.servers import free_port, wait_for
-from pages import PROJECT, find_page
 
 from steps.common.model.find import find_model
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import PROJECT
+from helpers.project import PROJECT
 
 from steps.test import read_journal
 

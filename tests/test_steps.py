@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from conftest import last_json
+from helpers.steps import last_json
 
 
 def write_corpus(path, texts):
@@ -464,7 +464,7 @@ def test_declared_strings_reach_the_config_as_typed(step, tiny_run, tmp_path):
 
 
 def test_no_folder_of_hydra_appears(step, tiny_run, tmp_path):
-    from conftest import PROJECT
+    from helpers.project import PROJECT
 
     assert not (PROJECT / "outputs").exists()
     assert not (PROJECT / "multirun").exists()

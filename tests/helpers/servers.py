@@ -1,5 +1,6 @@
 """Servers in processes of their own."""
 
+import contextlib
 import socket
 import subprocess
 import time
@@ -24,3 +25,12 @@ def wait_for(url: str, process: subprocess.Popen, seconds: float = 120) -> None:
             pass
         time.sleep(0.5)
     raise AssertionError(f"{url} did not answer in {seconds} s")
+
+
+def wait_for_server(port: int, server: subprocess.Popen) -> None:
+    end = time.monotonic() + 60
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        assert server.poll() is None and time.monotonic() < end, "the server does not start"
+        time.sleep(0.05)

@@ -99,11 +99,12 @@ def _int8_product(side: int) -> Callable[[], object] | None:
     random = np.random.default_rng(0)
     given = ops.parameter([side, side], np.float32)
     low, high = np.float32(-1), np.float32(1)
-    quantized = ops.fake_quantize(given, low, high, low, high, 256)
+    levels = {"input_low": low, "input_high": high, "output_low": low, "output_high": high, "levels": 256}
+    quantized = ops.fake_quantize(given, **levels)
     weights = ops.constant(random.integers(-127, 128, (side, side), dtype=np.int8))
     scaled = ops.multiply(ops.convert(weights, np.float32), ops.constant(np.float32(1 / 127)))
     # The output is quantised too, as between two layers: 4 bytes a number would be measured with it otherwise.
-    result = ops.fake_quantize(ops.matmul(quantized, scaled, False, True), low, high, low, high, 256)
+    result = ops.fake_quantize(ops.matmul(quantized, scaled, False, True), **levels)
     compiled = core().compile_model(
         ov.Model([result], [given]), "CPU", {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
     )

@@ -108,7 +108,8 @@ def _to_windows(job: Job, batches: list[pa.RecordBatch], row: int) -> list[Windo
     windows = []
     for batch, repeats in zip(batches, plans):
         end = row + batch.num_rows
-        windows.append(Window(part, row, end == job.rows_of(part).stop, batch, repeats, kept))
+        is_last = end == job.rows_of(part).stop
+        windows.append(Window(part, row, is_last, batch=batch, repeats=repeats, kept=kept))
         row = end
     return windows
 

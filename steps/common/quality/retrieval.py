@@ -67,7 +67,7 @@ class Retrieval(Suite):
             )
         relevant = [frozenset(keys) for keys in wanted.values()]
         name = name_suite(spec.name, file)
-        return cls(name, file, documents_file, list(wanted), relevant=relevant, documents=documents)
+        return cls(name, file, documents_file, queries=list(wanted), relevant=relevant, documents=documents)
 
     def __len__(self) -> int:
         return len(self.queries)

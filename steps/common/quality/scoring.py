@@ -82,14 +82,14 @@ def score(suite: Suite, vectors: Vectors, bootstrap: Bootstrap | None = None) ->
     cosines = suite.compute_cosines(vectors)
     undefined = _why_undefined(cosines)
     if undefined:
-        return Score(suite, math.nan, math.nan, math.nan, undefined, metrics={}, units=cosines)
+        return Score(suite, math.nan, math.nan, math.nan, undefined=undefined, metrics={}, units=cosines)
     units = suite.compute_units(cosines)
     metrics = {name: value * 100 for name, value in suite.compute_metrics(cosines).items()}
     value = low = high = metrics[suite.metric]
     if bootstrap:
         found = resample(suite.compute_score, [units, *suite.labels], bootstrap)
         low, high = find_interval(found * 100, bootstrap.confidence)
-    return Score(suite, value, low, high, undefined, metrics=metrics, units=units)
+    return Score(suite, value, low, high, undefined=None, metrics=metrics, units=units)
 
 
 def spearman(suite: Suite, encode: Encode) -> float:
@@ -124,7 +124,7 @@ def find_regressions(differences: dict[str, Difference]) -> list[str]:
 def _why_undefined(cosines: np.ndarray) -> str | None:
     """Why a score from these cosines would mean nothing; None where it means something."""
     if not np.isfinite(cosines).all():
-        return "embeddings contain numbers that are not finite"
+        return "embeddings hold numbers that are not finite"
     if np.ptp(cosines) < SAME_COSINE:
         return f"every cosine is {float(cosines.flat[0]):.6g}"
     return None

@@ -1,0 +1,43 @@
+"""Steps in this process."""
+
+import json
+import signal
+import sys
+
+import pytest
+
+# A server of its own, and backends that are converted, cost validate ten seconds each; the tests about them ask for them.
+LEFT_OUT = {"serving.": "serving.enabled=false", "candidates": "candidates=[]"}
+
+
+def run_step(name: str, *argv: str) -> int:
+    """Run a step in this process, as `python -m steps.<step> ...` would; returns its exit code.
+
+    The heavy imports are paid once for the whole test session this way.
+    """
+    import logging
+    import runpy
+
+    from steps.common.launch import process as project
+
+    handlers, on_term = list(project.logger.handlers), signal.getsignal(signal.SIGTERM)
+    level = logging.getLogger().level
+    if name == "validate":
+        argv = (*argv, *(word for key, word in LEFT_OUT.items() if not any(key in given for given in argv)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [f"steps.{name}", *argv])
+        try:
+            runpy.run_module(f"steps.{name}", run_name="__main__")
+        except SystemExit as exit:
+            return exit.code or 0
+        finally:
+            signal.signal(signal.SIGTERM, on_term)
+            project.logger.handlers[:] = handlers
+            project.logger.propagate = True
+            logging.getLogger().setLevel(level)
+    return 0
+
+
+def last_json(stdout: str) -> dict:
+    """The JSON line a step ends with."""
+    return json.loads([line for line in stdout.splitlines() if line.startswith('{"step"')][-1])

@@ -1,0 +1,11 @@
+"""Suites as a config gives them."""
+
+
+def spec(**given):
+    """What a config says of a suite, but for what is given."""
+    from steps.common.quality.spec import SuiteSpec
+
+    columns = {name: name for name in ("sentence1", "sentence2", "score", "query", "relevant")}
+    named = {"kind": "sts", "split": "test", "document_id": "id", "document": "text"}
+    values = dict.fromkeys(SuiteSpec.__dataclass_fields__) | columns | named | {"references": {}, "threshold": 0.0}
+    return SuiteSpec(**(values | given))
