@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from helpers.corpora import open_corpus
 from helpers.counting import put
-from helpers.parts import Letters, WindowBackend, content, job_of, options, output_of, some_texts
+from helpers.parts import Letters, WindowBackend, content, job_of, open_beside, options, output_of, some_texts
 
 from steps.common.corpus.opening import SCAN
 from steps.common.corpus.readers import jsonl
@@ -20,7 +20,7 @@ def make_parts(jobs, last):
     """Make every second part of some jobs, from the last on."""
     for job, folder in jobs:
         for part in range(job.parts - last, -1, -2):
-            pipeline.make_part(job, part, WindowBackend(), output_of(folder))
+            pipeline.make_part(job, part, WindowBackend(), open_beside(folder))
 
 
 def test_parts_made_in_reverse_order_by_two_processes_are_those_of_one_encode(tmp_path, monkeypatch):

@@ -37,9 +37,14 @@ def options(**given):
 
 def output_of(folder):
     folder.mkdir(exist_ok=True)
-    output = Output(files.locate(folder), folder)
+    output = open_beside(folder)
     output.make()
     return output
+
+
+def open_beside(folder):
+    """An output that somebody has made, and may be writing to: `make` would remove what they have not finished."""
+    return Output(files.locate(folder), folder)
 
 
 def job_of(corpus, options, *, chunker=None, ranges=None, **limits):

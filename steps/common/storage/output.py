@@ -83,7 +83,8 @@ class Output:
         """Write a small file, in one piece."""
         with self._reaching():
             self.workspace.mkdir(parents=True, exist_ok=True)
-            temporary = self.workspace / f"{Path(name).name}.tmp"
+            # Another process may write a file of this name at the same time.
+            temporary = self.workspace / f"{Path(name).name}.{os.getpid()}.tmp"
             try:
                 temporary.write_text(text, encoding="utf-8")
                 self.put(temporary, name)
