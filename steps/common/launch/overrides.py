@@ -15,13 +15,14 @@ from steps.common.errors import UserError
 from steps.common.project import CONF
 
 # Keys that once had another name, which the new one does not resemble: for the line that says what to type.
-RENAMED = {"model.known": "model.expected_facts", "tolerance.spearman": "tolerance.score"}
+RENAMED = {
+    "model.known": "model.expected_facts",
+    "suite.below_reference": "suite.max_loss_to_published",
+    "tolerance.spearman": "tolerance.score",
+}
 
 # Parameters of MLproject whose name is not the config key they set.
 ALIASES = {step: {"corpus": "corpus.path"} for step in ("encode", "benchmark", "main")}
-
-# Keys that once had another name, which the new one does not resemble: for the line that says what to type.
-RENAMED = {"model.known": "model.expected_facts", "tolerance.spearman": "tolerance.score"}
 
 # The steps that `main` runs, in order.
 CHAIN = ("log_model", "validate", "encode")
