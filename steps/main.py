@@ -29,10 +29,12 @@ def open_inputs(call: Call[MainConf]) -> ValidateConf:
     configs = check_chain(call.conf.overrides)
     validate: ValidateConf = OmegaConf.to_object(configs["validate"])  # type: ignore[assignment]
     encode: EncodeConf = OmegaConf.to_object(configs["encode"])  # type: ignore[assignment]
-    kinds.read_suites(find_suites(validate.scored_suites))
+    suites = find_suites(validate.scored_suites)
     check_apart(encode.corpus.path, encode.output)
     opening.open_corpus(corpus_place(encode.corpus.path), encode.corpus)
     inputs.open_output(encode.output)
+    # Last: it imports what computes scores.
+    kinds.read_suites(suites)
     return validate
 
 
