@@ -42,9 +42,9 @@ def test_out_of_memory_makes_smaller_batches_and_keeps_them(tiny, cramped, said,
     assert_same(backend.encode(TEXTS), tiny.expected("mean"))
     assert backend._model.failures == 3
     assert [warning.split("; ")[1] for warning in said()] == [
-        "going on with at most 256",
-        "going on with at most 128",
-        "going on with at most 64",
+        "continuing with at most 256",
+        "continuing with at most 128",
+        "continuing with at most 64",
     ]
     assert_same(backend.encode(TEXTS), tiny.expected("mean"))
     assert backend._model.failures == 3

@@ -46,11 +46,10 @@ def test_a_sweep_with_an_output_for_each_job_goes_on_too(step, tiny_run, corpus,
     ],
 )
 def test_a_stop_at_any_time_says_how_to_go_on(step, tiny_run, corpus, tmp_path, monkeypatch, moment):
+    from steps import encode
     from steps.common.corpus import opening
     from steps.common.launch import inputs
-    from steps.common.model import find as found
     from steps.common.model import load as model
-    from steps.common.tracking import datasets
     from steps.common.tracking import run as tracking
 
     def stop(*arguments, **named):
@@ -60,9 +59,9 @@ def test_a_stop_at_any_time_says_how_to_go_on(step, tiny_run, corpus, tmp_path, 
         "the corpus is read": (opening, "open_corpus"),
         "the output is looked at": (inputs, "open_output"),
         "the run begins": (tracking, "log_config"),
-        "the model is found": (found, "find_model"),
+        "the model is found": (encode, "find_model"),
         "the model is loaded": (model, "load_native"),
-        "results are logged": (datasets, "log_data"),
+        "results are logged": (encode, "log_data"),
     }[moment]
     given = (f"run_id={tiny_run['run_id']}", f"corpus={corpus}", f"output={tmp_path / 'out'}", "backend=torch")
     with monkeypatch.context() as patch:

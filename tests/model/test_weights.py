@@ -20,7 +20,8 @@ def load(tmp_path_factory):
     from steps.common.model.log import load_source
     from steps.common.model.source import find_source
 
-    conf = OmegaConf.to_container(OmegaConf.load(PROJECT / "conf/model/all-MiniLM-L6-v2.yaml"))
+    files = [PROJECT / "conf" / "model" / f"{name}.yaml" for name in ("_base", "all-MiniLM-L6-v2")]
+    conf = OmegaConf.to_container(OmegaConf.merge(*map(OmegaConf.load, files)))
     source = find_source(**{key: conf[key] for key in ("name", "revision", "path", "package", "weights_sha256")})
     model = load_source(source, trust_remote_code=False, prompts={}, default_prompt_name=None)
     store, loaded = FolderStore(tmp_path_factory.mktemp("store")), {}
@@ -94,7 +95,7 @@ def test_neighbours_in_the_sample_corpus_are_visibly_right(minilm):
 
     from helpers.project import PROJECT
 
-    with (PROJECT / "data" / "sample_corpus.csv").open(encoding="utf-8") as stream:
+    with (PROJECT / "steps" / "data" / "sample_corpus.csv").open(encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) >= 200
     embeddings = minilm.encode([row["text"] for row in rows])
@@ -111,7 +112,7 @@ def test_the_builtin_suite_is_what_the_readme_says():
     from steps.common.quality import kinds
     from steps.common.storage import place as files
 
-    path = PROJECT / "data" / "suites" / "builtin.jsonl"
+    path = PROJECT / "steps" / "data" / "suites" / "builtin.jsonl"
     (suite,) = kinds.read_suites([spec(path=path)])
     assert suite.name == "builtin"
     assert len(suite.scores) == 180

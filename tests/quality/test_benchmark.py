@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers.steps import last_json
 
+from steps.common.backends import machine
 from steps.common.backends.hardware import why_emulated
 
 VECTORS = np.eye(3, dtype=np.float32)
@@ -99,7 +100,7 @@ def test_the_operations_of_a_bert_are_counted_as_by_hand(benchmark, tiny_model_f
     # BERT's pooler looks at the first token of each text; the polynomial has no term for it.
     pooler = 2 * hidden * hidden
     expected = 2 * weights * lengths.sum() + 2 * attention * (lengths**2).sum()
-    assert benchmark.matrix_flops(model, lengths) == pytest.approx(expected, rel=pooler / expected * 10)
+    assert machine.matrix_flops(model, lengths) == pytest.approx(expected, rel=pooler / expected * 10)
 
 
 @pytest.fixture
@@ -177,29 +178,29 @@ def test_a_contender_that_may_go_on_goes_on(benchmark, race, pace, stop_below):
 def test_the_peak_of_the_machine_is_measured(benchmark, monkeypatch, precision):
     if why := why_emulated(precision, "cpu"):
         pytest.skip(why)
-    monkeypatch.setitem(benchmark.PEAK_SIDE, "cpu", 128)
-    assert benchmark.matrix_peak(precision, "cpu") > 1e6
+    monkeypatch.setitem(machine.PEAK_SIDE, "cpu", 128)
+    assert machine.matrix_peak(precision, "cpu") > 1e6
 
 
 def test_the_peak_of_an_emulated_precision_is_not_measured(benchmark, monkeypatch):
-    monkeypatch.setattr(benchmark, "why_emulated", lambda precision, device: "it has none")
-    monkeypatch.setattr(benchmark, "_torch_product", lambda *given: pytest.fail("a product was made"))
-    assert benchmark.matrix_peak("bf16", "cpu") is None
+    monkeypatch.setattr(machine, "why_emulated", lambda precision, device: "it has none")
+    monkeypatch.setattr(machine, "_torch_product", lambda *given: pytest.fail("a product was made"))
+    assert machine.matrix_peak("bf16", "cpu") is None
 
 
 def test_there_is_no_peak_of_float16_on_a_cpu(benchmark):
-    assert benchmark.matrix_peak("fp16", "cpu") is None
+    assert machine.matrix_peak("fp16", "cpu") is None
 
 
 def test_the_peak_of_memory_is_that_of_the_call(benchmark):
-    if not benchmark.reset_peak():
+    if not machine.reset_peak():
         pytest.skip("this system cannot reset the peak")
-    before = benchmark.rss_mb()
+    before = machine.rss_mb()
     block = np.ones(30_000_000, np.uint8)
     del block
-    assert benchmark.peak_mb() - before > 20
-    benchmark.reset_peak()
-    assert benchmark.peak_mb() - benchmark.rss_mb() < 10
+    assert machine.peak_mb() - before > 20
+    machine.reset_peak()
+    assert machine.peak_mb() - machine.rss_mb() < 10
 
 
 def test_texts_are_taken_evenly_and_nulls_are_not(tmp_path):

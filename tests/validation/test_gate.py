@@ -38,7 +38,7 @@ def encoder(model):
 def looked_into(model, tags) -> list[Check]:
     """What the gate says of a model without MLflow and the checks that the step's own tests run."""
     checks = gate.check_identity(tags, model) + check_output(encoder(model)(SENTENCES), 0.999)
-    (builtin,) = kinds.read_suites([spec(path=PROJECT / "data" / "suites" / "builtin.jsonl")])
+    (builtin,) = kinds.read_suites([spec(path=PROJECT / "steps" / "data" / "suites" / "builtin.jsonl")])
     suite = builtin.sample(90)
     score = scoring.spearman(suite, encoder(model))
     if any(check.name.startswith(gate.NAMES_CAUSE) for check in quality.failed(checks)):
