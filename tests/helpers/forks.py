@@ -178,7 +178,7 @@ def run_as_main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.path[0] = str(PROJECT)
+    sys.path[:1] = [str(PROJECT), str(PROJECT / "tests")]
     wanted = serve(sys.argv[1])
     become(wanted)
     run_as_main(wanted["argv"])

@@ -149,9 +149,9 @@ def test_a_body_of_an_openai_client_is_answered_by_a_real_server(logged, source,
                 answer = client.post("/invocations", json=body)
                 assert answer.status_code == 400, (body, answer.text)
                 assert reason in answer.json()["message"]
-            # The line of the README, as it is typed.
-            readme = (PROJECT / "README.md").read_text(encoding="utf-8")
-            line = next(line for line in readme.splitlines() if line.startswith("curl") and "5002" in line)
+            # The line of the documentation, as it is typed.
+            page = (PROJECT / "docs" / "serving-and-registry.md").read_text(encoding="utf-8")
+            line = next(line for line in page.splitlines() if line.startswith("curl") and "5002" in line)
             answer = json.loads(shell("bash", "-c", line.replace("5002", str(server.port))).stdout)
             np.testing.assert_allclose(
                 answer["data"][0]["embedding"],

@@ -310,7 +310,7 @@ def test_uv_itself_fails_over_a_package_that_does_not_exist(tmp_path, monkeypatc
 
 
 def test_a_fresh_environment_without_uv_is_one_line_before_the_work(step, monkeypatch):
-    monkeypatch.setattr(environment, "_path", lambda: "/nowhere")
+    monkeypatch.setattr(environment, "child_path", lambda: "/nowhere")
     code, _, err = step("validate", "fresh_environment=true")
     assert code == 1
     assert "error: fresh_environment=true makes an environment with uv, and there is no uv on the PATH." in err
