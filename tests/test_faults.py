@@ -15,31 +15,13 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers.encodes import WORDS
 from helpers.project import PROJECT
 from helpers.servers import free_port, wait_for
 from helpers.steps import last_json
 
 KILLS = int(os.environ.get("KILLS", 2))
 FILLS = int(os.environ.get("FILLS", 3))
-WORDS = [
-    "the",
-    "cat",
-    "is",
-    "on",
-    "the",
-    "house",
-    "and",
-    "a",
-    "big",
-    "red",
-    "dog",
-    "in",
-    "the",
-    "sky",
-    "of",
-    "blue",
-    "stone",
-]
 
 
 def write_corpus(path: Path, rows: int) -> Path:

@@ -59,12 +59,6 @@ def test_facts_are_size_and_digest_of_what_is_there(output):
     assert output.facts("b") is None
 
 
-def test_a_fetched_file_is_one_of_this_machine(output):
-    put(output, "a", b"rows" * 1000)
-    with output.fetched("a") as path:
-        assert path.read_bytes() == b"rows" * 1000
-
-
 def test_a_text_replaces_the_one_before_it(output):
     for text in ("first", "second"):
         output.write_text(f"{WORK}/done/x.json", text)

@@ -21,8 +21,6 @@ from steps.common.errors import UserError
 logger = logging.getLogger("steps")
 
 
-FASTEST = "the fastest that validate has passed for this model"
-
 # Precisions of a GPU, the fastest first.
 ON_GPU = ("fp16", "bf16", "f32")
 

@@ -55,17 +55,6 @@ def embed_window(job: Job, backend: Backend, ready: TokenizedWindow, on_rows: Ca
     return _write_out_repeats(vectors, lengths, ready.window)
 
 
-def store(embeddings: np.ndarray, dtype: str, ranges: np.ndarray | None) -> np.ndarray:
-    """Embeddings [n, dim] as they are stored: [n, stored_width]. int8 and binary are those of sentence-transformers.
-
-    Args:
-        ranges: of `int8`, from value_ranges; what is beyond them is stored as their end.
-    """
-    if dtype in ("int8", "binary"):
-        return quantize_embeddings(embeddings, precision=dtype, ranges=ranges)
-    return embeddings.astype(STORED[dtype], copy=False)
-
-
 def _compute(
     job: Job,
     backend: Backend,
@@ -95,9 +84,6 @@ def _store(vectors: np.ndarray, job: Job) -> np.ndarray:
     dtype = job.options.dtype
     if dtype not in ("int8", "binary"):
         return vectors.astype(STORED[dtype], copy=False)
-    # Brings torch, which a process that makes parts of floats may not have loaded.
-    from sentence_transformers import quantize_embeddings
-
     precision: Literal["int8", "binary"] = "int8" if dtype == "int8" else "binary"
     return np.asarray(quantize_embeddings(vectors, precision=precision, ranges=job.ranges))
 

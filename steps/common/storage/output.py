@@ -7,7 +7,6 @@ finished part), and the claim of the process that writes.
 import contextlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -116,20 +115,6 @@ class Output:
 
     def flush(self) -> None:
         """Wait until every file that was put is there."""
-
-    @contextlib.contextmanager
-    def fetched(self, name: str) -> Iterator[Path]:
-        """A file as one of this machine."""
-        place = self.place.joined(name)
-        if place.local is not None:
-            yield place.local
-            return
-        with tempfile.TemporaryDirectory(dir=self.workspace) as folder:
-            path = Path(folder) / place.name
-            with reaching(place), open_bytes(place) as source, path.open("wb") as target:
-                while data := source.read(8 * BUFFER):
-                    target.write(data)
-            yield path
 
     def delete(self, name: str) -> None:
         """Raises UserError where it is still there afterwards; some object stores do as asked and then complain."""

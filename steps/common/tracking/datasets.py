@@ -59,11 +59,6 @@ def _joint_digest(parts: Sequence) -> str:
     return hashlib.sha256("".join(part.sha256 for part in parts).encode()).hexdigest()[:36]
 
 
-def log_dataset(where: str, name: str, digest: str, context: str) -> None:
-    dataset = MetaDataset(dataset_source(where), name=name, digest=digest)
-    mlflow.log_input(dataset, context=context)
-
-
 def dataset_source(where: str) -> DatasetSource:
     """The source of a dataset, as mlflow records it, from its path or URI."""
     # Most object stores mlflow resolves with their own libraries only, which the project does not need.
