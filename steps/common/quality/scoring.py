@@ -97,17 +97,25 @@ def spearman(suite: Suite, encode: Encode) -> float:
     return score(suite, embed(suite, lambda role: encode)).value
 
 
-def compare(first: Score, second: Score, bootstrap: Bootstrap) -> Difference:
-    """Score `first` minus score `second` of the same suite, on the same resamples. NaN where one is undefined."""
+def resample_difference(first: Score, second: Score, bootstrap: Bootstrap) -> np.ndarray:
+    """Score `first` minus score `second` of the same suite on the same resamples: points, float64 [resamples].
+
+    NaN where one is undefined.
+    """
     if first.undefined or second.undefined:
-        return Difference(math.nan, math.nan, math.nan)
+        return np.full(bootstrap.resamples, math.nan)
     compute = first.suite.compute_score
 
     def subtract(one: np.ndarray, other: np.ndarray, *labels: np.ndarray, axis: int) -> np.ndarray:
         return compute(one, *labels, axis=axis) - compute(other, *labels, axis=axis)
 
-    found = resample(subtract, [first.units, second.units, *first.suite.labels], bootstrap)
-    return Difference(first.value - second.value, *find_interval(found * 100, bootstrap.confidence))
+    return resample(subtract, [first.units, second.units, *first.suite.labels], bootstrap) * 100
+
+
+def compare(first: Score, second: Score, bootstrap: Bootstrap) -> Difference:
+    """Score `first` minus score `second` of the same suite, on the same resamples. NaN where one is undefined."""
+    found = resample_difference(first, second, bootstrap)
+    return Difference(first.value - second.value, *find_interval(found, bootstrap.confidence))
 
 
 def compare_all(scores: Sequence[Score], others: Sequence[Score], bootstrap: Bootstrap) -> dict[str, Difference]:
