@@ -34,6 +34,11 @@ BACKENDS = "validated_backends"
 # Tag of the LoggedModel that answers OpenAI's embeddings call for another one: the ID of that one.
 ANSWERS_FOR = "answers_for_model_id"
 
+# Tags of the LoggedModel that carries vectors of one model over to another: the IDs of both.
+BRIDGES_FROM = "bridges_from_model_id"
+
+BRIDGES_TO = "bridges_to_model_id"
+
 # How a registered version is written, and what mlflow answers where there is nothing of a name.
 SCHEME = "models:/"
 
@@ -256,6 +261,10 @@ def _find_logged(client: mlflow.MlflowClient, uri: str, model_id: str, experimen
         )
     if ANSWERS_FOR in logged.tags:
         raise UserError(f"{uri} is the embeddings API of models:/{logged.tags[ANSWERS_FOR]}. Give that model instead.")
+    if BRIDGES_TO in logged.tags:
+        raise UserError(
+            f"{uri} embeds no text: it carries vectors of models:/{logged.tags[BRIDGES_FROM]} over to models:/{logged.tags[BRIDGES_TO]}. Give that model instead."
+        )
     return FoundModel(logged.source_run_id or "", logged)
 
 
