@@ -58,6 +58,8 @@ class FoundModel:
     logged: LoggedModel
     # name/version, where it was found in the model registry.
     registered: str | None = None
+    # What validate wrote on that version, beside the champion of then: compatible or reindex_required.
+    compatibility: str | None = None
 
     @property
     def uri(self) -> str:
@@ -243,7 +245,7 @@ def of_version(client: mlflow.MlflowClient, version: ModelVersion) -> FoundModel
         raise UserError(
             f"models:/{where} was made from {version.source}, and there is no such logged model. Register one with mlflow run . -e validate -P register={version.name}."
         )
-    return FoundModel(logged.source_run_id or version.run_id or "", logged, where)
+    return FoundModel(logged.source_run_id or version.run_id or "", logged, where, version.tags.get("compatibility"))
 
 
 def _find_logged(client: mlflow.MlflowClient, uri: str, model_id: str, experiment_id: str) -> FoundModel:
