@@ -29,6 +29,17 @@ class ServingConf:
 
 
 @dataclass
+class CompatibilityConf:
+    """The node `compatibility`."""
+
+    rows: int = field(metadata={"min": 20})
+    cosine: float
+    overlap: float = field(metadata={"min": 0})
+    reindex_rows: int | None = field(metadata={"min": 1})
+    bridge: bool
+
+
+@dataclass
 class ValidateConf:
     """The whole config."""
 
