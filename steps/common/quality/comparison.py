@@ -43,6 +43,15 @@ class Comparison:
         """Whether the model may replace the other."""
         return self.result in (Result.BETTER, Result.EQUAL)
 
+    def describe(self) -> str:
+        """The difference and what it shows, such as `-0.12 points (-0.30 to +0.05): equal`."""
+        if not math.isfinite(self.difference.value):
+            return f"{self.result}: no score to compare"
+        shown = f"{self.difference.value:+.2f} points ({self.difference.low:+.2f} to {self.difference.high:+.2f})"
+        lost = [name for name, found in self.suites.items() if found.high < -self.margin]
+        on = f" on {', '.join(lost)}" if self.result is Result.WORSE and lost else ""
+        return f"{shown}: {self.result}{on}" + (f", {self.needed:,} more pairs would decide" if self.needed else "")
+
 
 def compare(scores: Sequence[Score], others: Sequence[Score], margin: float, bootstrap: Bootstrap) -> Comparison:
     """Compare two models on the same suites.
@@ -62,7 +71,7 @@ def compare(scores: Sequence[Score], others: Sequence[Score], margin: float, boo
     strict = 1 - (1 - bootstrap.confidence) / max(1, len(pairs))
     suites: dict[str, Difference] = {}
     drawn, values, weights = [], [], []
-    is_lost = any(one.undefined for one, _ in pairs)
+    is_lost = any(one.undefined for one in scores)
     for one, other in pairs:
         found = resample_difference(one, other, bootstrap)
         value = one.value - other.value

@@ -149,7 +149,7 @@ def check_spread(embeddings: np.ndarray, champion: np.ndarray, least: float) -> 
         return []
     here, there = _cosines(embeddings), _cosines(champion)
     centred = [_cosines(vectors - vectors.mean(axis=0)) for vectors in (embeddings, champion)]
-    if not np.corrcoef(*centred)[0, 1] >= SAME_SPACE:
+    if not np.corrcoef(centred[0], centred[1])[0, 1] >= SAME_SPACE:
         return []
     share = float(stats.iqr(here) / stats.iqr(there))
     threshold = f">= {least:g} of the champion's spread of cosines"
