@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from steps.common.backends import Settings
+from steps.common.corpus.conf import CorpusConf
 from steps.common.quality.spec import Bootstrap, ComparisonConf, SuiteSpec
 
 
@@ -56,6 +57,7 @@ class ValidateConf:
     candidate_pairs: int = field(metadata={"min": 2})
     sentences: list[str] = field(metadata={"min": 2})
     tolerance: Tolerance
+    corpus: CorpusConf
     latency_calls: int = field(metadata={"min": 1})
     serving: ServingConf
     fresh_environment: bool
