@@ -20,7 +20,7 @@ from steps.common.corpus import opening
 from steps.common.corpus.corpus import Corpus
 from steps.common.embeddings import resume
 from steps.common.embeddings.plan import plan_of
-from steps.common.launch import inputs
+from steps.common.launch import paths
 from steps.common.launch.call import Call
 from steps.common.launch.config import EncodeConf
 from steps.common.launch.paths import check_apart, corpus_place, output_place
@@ -48,16 +48,12 @@ def read_corpus_note(output: str | None) -> dict | None:
 
 
 def open_inputs(call: Call[EncodeConf]) -> Opened:
-    """Read the corpus through, and see that the output may be written.
-
-    Raises:
-        UserError: one of them cannot be used, or the output was begun with another plan.
-    """
+    """Read the corpus through, and see that the output may be written; raises UserError where one cannot be used."""
     conf = call.conf
     resume.check_accepted(conf.accept_changes)
     check_apart(conf.corpus.path, conf.output)
     texts = opening.open_corpus(corpus_place(conf.corpus.path), conf.corpus, read_corpus_note(conf.output))
-    place = inputs.open_output(conf.output)
+    place = paths.open_output(conf.output)
     plan = plan_of(call.config, {"format": texts.format.name, **texts.decisive()}, PROJECT / "steps")
     resume.check_plan(place, plan, conf.accept_changes)
     return Opened(texts, place, plan)
@@ -116,20 +112,14 @@ logger = logging.getLogger("steps")
 
 
 def check_validated(found: FoundModel) -> None:
-    """Obey the verdict that validate has written on the model.
-
-    Raises:
-        UserError: validation failed.
-    """
+    """Raises UserError for a model whose validation failed."""
     if found.validation == "failed":
         run_id = found.tags.get("validation_run_id")
         raise UserError(
             f"model {found.logged.model_id} failed its validation (run {run_id}), so it is not used. See report.html of that run; log a better model, or validate again with other thresholds."
         )
     if found.validation is None:
-        logger.warning(
-            "model %s was never validated; run validate first to know what it is worth", found.logged.model_id
-        )
+        logger.warning("model %s was never validated; run validate to know its quality", found.logged.model_id)
     if found.compatibility == "reindex_required":
         logger.warning(
             "vectors of %s do not mix with those of the champion before it (compatibility=reindex_required): embed all of a corpus again, into a new output, and replace its index as a whole",
@@ -140,8 +130,7 @@ def check_validated(found: FoundModel) -> None:
 def check_model_files(conf: EncodeConf, found: FoundModel) -> tuple[Path, dict]:
     """Check the files of a found model before it is loaded: returns their folder, and their share of the plan.
 
-    Raises:
-        UserError: an embedding or chunks that the model does not have.
+    Raises UserError for an embedding or chunks that the model does not have.
     """
     dim, longest = found.tags.get("dimension", ""), found.tags.get("max_seq_length", "")
     if dim.isdecimal():

@@ -53,11 +53,7 @@ def log_file(step: str) -> Iterator[logging.FileHandler]:
 
 
 def start_sweep(step: str) -> None:
-    """Start the run that holds the runs of a sweep's jobs.
-
-    Raises:
-        UserError: the tracking server cannot be reached.
-    """
+    """Start the run that holds the runs of a sweep's jobs; raises UserError for a server that cannot be reached."""
     server.check_reachable()
     _set_experiment()
     mlflow.start_run()
