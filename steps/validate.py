@@ -106,7 +106,7 @@ def register(
 
 def write(
     found: FoundModel,
-    champion: FoundModel | None,
+    rivals: dict[str, FoundModel],
     findings: Findings,
     registration: Registration | None,
     *,
@@ -118,11 +118,15 @@ def write(
         findings.verdict,
         findings,
         findings.metrics(),
+        {against: rival.describe() for against, rival in rivals.items()},
         run_id=run_id,
         upstream_run_id=found.run_id,
         model=found.describe(),
         lineage=lineage(found, run_id),
-    ) | {"champion": champion and champion.describe(), "registration": registration and asdict(registration)}
+    ) | {
+        "champion": rivals["champion"].describe() if "champion" in rivals else None,
+        "registration": registration and asdict(registration),
+    }
     figures = report.figures(findings, sentences, sample_topics())
     mlflow.log_dict(summary.as_json(validation), "validation.json")
     mlflow.log_text(report.as_html(validation, figures), "report.html")
@@ -156,6 +160,7 @@ def show(
             "validation": findings.verdict,
             "checks": len(findings.checks),
             "failed": len(findings.failures),
+            **report.summarize(findings),
             "backends passed": ", ".join(findings.passed_backends) or "none",
             **({"registered": str(registration), "because": registration.reason} if registration else {}),
             **metrics,
@@ -196,7 +201,7 @@ def main(call: Call[ValidateConf], suites: list[Suite]) -> None:
         metrics = findings.metrics()
         shown = {score.name: score.value for score in findings.scores} | metrics
         registration = register(conf.register, run, found, champion=champion, findings=findings, metrics=shown)
-        write(found, champion, findings, registration, run_id=run_id, sentences=conf.sentences)
+        write(found, rivals, findings, registration, run_id=run_id, sentences=conf.sentences)
         log_validation(found, metrics, findings.scores)
         show(found, findings, run, shown, sentences=conf.sentences, registration=registration)
         check_verdict(findings, registration, run_id)

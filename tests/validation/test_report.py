@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from steps.common.quality import scoring
+from steps.common.quality.comparison import Comparison, Result
 from steps.common.quality.pairs import GradedPairs, Paraphrases
 from steps.common.quality.retrieval import Retrieval
 from steps.common.quality.scoring import Difference
@@ -16,7 +17,9 @@ from steps.common.quality.spec import Bootstrap
 from steps.common.quality.trials import Trial
 from steps.common.validation import report
 from steps.common.validation.checks import Check
+from steps.common.validation.compatibility import Compatibility, Verdict
 from steps.common.validation.gate import Findings
+from steps.common.validation.identity import FactChange
 
 SENTENCES = [f"sentence {i} with <markup> & more" for i in range(6)]
 TOPICS = [f"topic {i % 12}" for i in range(60)]
@@ -54,10 +57,25 @@ def findings(tmp_path) -> Findings:
         scores=[scored(sts, rng), scored(same, rng), scored(search, rng), undefined],
         thresholds={"sts pairs": 45.0, "same": 50.0, "search": 50.0, "equal": 1.0},
         references={"sts pairs": 60.0},
-        differences={"sts pairs": Difference(-5.0, -9.0, -1.0), "equal": Difference(math.nan, math.nan, math.nan)},
+        comparisons={
+            "champion": Comparison(
+                Result.WORSE,
+                Difference(-5.0, -9.0, -1.0),
+                0.5,
+                None,
+                {"sts pairs": Difference(-5.0, -9.0, -1.0), "equal": Difference(math.nan, math.nan, math.nan)},
+            ),
+            "baseline": Comparison(Result.UNDECIDED, Difference(-0.2, -0.9, 0.6), 0.5, 900, {"same": Difference(-0.2, -0.9, 0.6)}),
+        },
+        fact_changes=[FactChange("max_seq_length", "16", "256", "champion")],
+        compatibility=Compatibility(
+            against="champion", rows=60, cosine_median=-0.007, cosine_p5=-0.1, overlap_within=1.0, overlap_across=0.04,
+            quantiles=[], rows_per_second=200.0, reindex_rows=1_000_000, reindex_hours=1.4, bridge_recall=0.97,
+            verdict=Verdict.REINDEX_REQUIRED,
+        ),
         trials=[
-            Trial("torch/f32", True, "+0.00 points", 50.0, 0.0, {"sts pairs": 50.0}, 1.0, 100.0, 5.0, 9.0),
-            Trial("openvino/int8", False, "-3.00 points", 47.0, -3.0, {"sts pairs": 47.0}, 0.9, 400.0, 2.0, 3.0, "ab"),
+            Trial("torch/f32", True, "+0.00 points", 50.0, 0.0, 0.0, 0.0, {"sts pairs": 50.0}, 1.0, 100.0, 5.0, 9.0),
+            Trial("openvino/int8", False, "-3.00 points", 47.0, -3.0, -4.5, -1.5, {"sts pairs": 47.0}, 0.9, 400.0, 2.0, 3.0, "ab"),
             Trial("torch/fp16", False, "fp16 is for a GPU"),
         ],
         latency=rng.gamma(3, 2, 30),
@@ -70,7 +88,12 @@ def findings(tmp_path) -> Findings:
 def page(findings) -> str:
     model = {"hub_id": "org/model", "name": "m"}
     content = report.as_dict(
-        "failed", findings, {"m": 1.0}, model=model, lineage={"validate run": "abc", "commit": "def"}
+        "failed",
+        findings,
+        {"m": 1.0},
+        {"champion": {"name": "old"}},
+        model=model,
+        lineage={"validate run": "abc", "commit": "def"},
     )
     return report.as_html(content, report.figures(findings, SENTENCES, ([], TOPICS)))
 

@@ -44,13 +44,13 @@ class Comparison:
         return self.result in (Result.BETTER, Result.EQUAL)
 
     def describe(self) -> str:
-        """The difference and what it shows, such as `-0.12 points (-0.30 to +0.05): equal`."""
+        """The difference in words, such as `-0.12 points (-0.30 to +0.05)`."""
         if not math.isfinite(self.difference.value):
-            return f"{self.result}: no score to compare"
+            return "no score to compare"
         shown = f"{self.difference.value:+.2f} points ({self.difference.low:+.2f} to {self.difference.high:+.2f})"
         lost = [name for name, found in self.suites.items() if found.high < -self.margin]
         on = f" on {', '.join(lost)}" if self.result is Result.WORSE and lost else ""
-        return f"{shown}: {self.result}{on}" + (f", {self.needed:,} more pairs would decide" if self.needed else "")
+        return f"{shown}{on}" + (f"; about {self.needed:,} more pairs would decide" if self.needed else "")
 
 
 def compare(scores: Sequence[Score], others: Sequence[Score], margin: float, bootstrap: Bootstrap) -> Comparison:
