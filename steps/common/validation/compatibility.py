@@ -119,9 +119,7 @@ def overlap(first: np.ndarray, second: np.ndarray) -> float:
 def _quantiles(pairs: str, old: np.ndarray, new: np.ndarray) -> list[Quantile]:
     compute = _nearest_cosines if pairs == "nearest" else _unrelated_cosines
     before, after = np.quantile(compute(old), SHARES), np.quantile(compute(new), SHARES)
-    return [
-        Quantile(pairs, share, float(first), float(second)) for share, first, second in zip(SHARES, before, after)
-    ]
+    return [Quantile(pairs, share, float(first), float(second)) for share, first, second in zip(SHARES, before, after)]
 
 
 def _nearest_cosines(unit: np.ndarray) -> np.ndarray:

@@ -43,6 +43,8 @@ def as_dict(verdict: str, findings: Findings, metrics: dict, **facts: object) ->
     return {
         "validation": verdict,
         **facts,
+        "facts": [asdict(change) for change in findings.fact_changes],
+        "compatibility": findings.compatibility and asdict(findings.compatibility),
         "suites": [_suite(score, findings) for score in findings.scores],
         "regressed": findings.regressed,
         "metrics": metrics,

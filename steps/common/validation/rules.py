@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from steps.common.backends import Settings
+from steps.common.corpus.conf import CorpusConf
 from steps.common.quality.spec import Bootstrap, SuiteSpec
 
 
@@ -14,6 +15,8 @@ class Tolerance:
     invariance: float = field(metadata={"min": 0})
     unit_length: float = field(metadata={"min": 0})
     max_cosine: float
+    mean_cosine: float
+    spread: float = field(metadata={"min": 0})
     score: float = field(metadata={"min": 0})
 
 
@@ -53,6 +56,8 @@ class ValidateConf:
     candidate_pairs: int = field(metadata={"min": 2})
     sentences: list[str] = field(metadata={"min": 2})
     tolerance: Tolerance
+    corpus: CorpusConf
+    compatibility: CompatibilityConf
     latency_calls: int = field(metadata={"min": 1})
     serving: ServingConf
     fresh_environment: bool
