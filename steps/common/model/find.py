@@ -270,6 +270,12 @@ def _find_logged(client: mlflow.MlflowClient, uri: str, model_id: str, experimen
     return FoundModel(logged.source_run_id or "", logged)
 
 
+def of_logged(model_id: str) -> FoundModel | None:
+    """The model of a LoggedModel's ID; None where it is gone."""
+    logged = _get_logged(mlflow.MlflowClient(), model_id)
+    return FoundModel(logged.source_run_id or "", logged) if logged else None
+
+
 def _get_logged(client: mlflow.MlflowClient, model_id: str) -> LoggedModel | None:
     """The LoggedModel of an ID; None where there is none."""
     try:

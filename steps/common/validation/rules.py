@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from steps.common.backends import Settings
 from steps.common.corpus.conf import CorpusConf
-from steps.common.quality.spec import Bootstrap, SuiteSpec
+from steps.common.quality.spec import Bootstrap, ComparisonConf, SuiteSpec
 
 
 @dataclass
@@ -48,6 +48,10 @@ class ValidateConf:
 
     run_id: str
     champion: str | None
+    baseline: str | None
+    comparison: ComparisonConf
+    corpus: CorpusConf
+    compatibility: CompatibilityConf
     suite: SuiteSpec
     suites: dict[str, SuiteSpec]
     bootstrap: Bootstrap
@@ -56,8 +60,6 @@ class ValidateConf:
     candidate_pairs: int = field(metadata={"min": 2})
     sentences: list[str] = field(metadata={"min": 2})
     tolerance: Tolerance
-    corpus: CorpusConf
-    compatibility: CompatibilityConf
     latency_calls: int = field(metadata={"min": 1})
     serving: ServingConf
     fresh_environment: bool
