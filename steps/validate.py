@@ -11,23 +11,37 @@ Fails   when a check fails: exit code 1, after everything has been written.
     python -m steps.validate run_id=latest suite=file suite.path=pairs.jsonl suite.threshold=80
 """
 
+from dataclasses import dataclass
+
 from steps.common.backends.kinds import check_candidates
+from steps.common.corpus import opening
+from steps.common.corpus.corpus import Corpus
 from steps.common.launch.call import Call
-from steps.common.launch.paths import find_suites
+from steps.common.launch.paths import corpus_place, find_suites
 from steps.common.launch.process import launch
 from steps.common.quality import kinds
 from steps.common.quality.suite import Suite
 from steps.common.validation.rules import ValidateConf
 
 
-def open_inputs(call: Call[ValidateConf]) -> list[Suite]:
-    """The suites.
+@dataclass(frozen=True)
+class Opened:
+    """The suites, and the user's corpus; None where that is the sample."""
+
+    suites: list[Suite]
+    corpus: Corpus | None
+
+
+def open_inputs(call: Call[ValidateConf]) -> Opened:
+    """The suites and the corpus.
 
     Raises:
         UserError: one cannot be read, or a candidate does not exist.
     """
     check_candidates(call.conf.candidates)
-    return kinds.read_suites(find_suites(call.conf.scored_suites))
+    asked = call.conf.corpus
+    corpus = None if asked.path == "sample" else opening.open_corpus(corpus_place(asked.path), asked)
+    return Opened(kinds.read_suites(find_suites(call.conf.scored_suites)), corpus)
 
 
 if __name__ == "__main__":
@@ -37,23 +51,25 @@ if __name__ == "__main__":
 
 import contextlib
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import mlflow
 import numpy as np
 
-from steps.common.corpus.sample import sample_topics
+from steps.common.corpus.sample import pick_texts, sample_topics
 from steps.common.errors import UserError
 from steps.common.launch import summary
 from steps.common.launch.commands import next_command
 from steps.common.model import registry
 from steps.common.model.find import VALIDATION, FoundModel, download, find_model
+from steps.common.model.log import log_bridge
 from steps.common.model.registry import Registration
 from steps.common.tracking import run as runs
 from steps.common.tracking.datasets import log_validation
 from steps.common.tracking.run import StepRun, tag_upstream
 from steps.common.tracking.verdict import lineage, tag_backends, tag_validation
 from steps.common.validation import gate, report, serving
+from steps.common.validation.compatibility import NEAREST
 from steps.common.validation.gate import Findings
 from steps.common.validation.preflight import check_deployment
 
@@ -79,6 +95,23 @@ def find_champion(conf: ValidateConf, experiment_id: str) -> FoundModel | None:
     return registry.find_compared(named, conf.register) if conf.register is not None else named
 
 
+def find_texts(conf: ValidateConf, corpus: Corpus | None) -> tuple[ValidateConf, list[str] | None]:
+    """The texts on which vectors are compared, and the config with the rows that would be embedded again.
+
+    Raises:
+        UserError: too few texts to have neighbours.
+    """
+    if corpus is None:
+        return conf, None
+    texts = list(dict.fromkeys(pick_texts(corpus, conf.compatibility.rows)))
+    if len(texts) <= NEAREST:
+        raise UserError(
+            f"corpus.path={conf.corpus.path} holds {len(texts)} different texts; expected more than {NEAREST}, since the {NEAREST} nearest of each are compared. Give a larger corpus, or leave corpus.path out."
+        )
+    rows = conf.compatibility.reindex_rows or corpus.rows
+    return replace(conf, compatibility=replace(conf.compatibility, reindex_rows=rows)), texts
+
+
 def register(
     name: str | None,
     run: StepRun,
@@ -92,13 +125,16 @@ def register(
     if name is None:
         return None
     commit = run.data.tags.get("mlflow.source.git.commit")
+    tags = registry.version_tags(found, run.info.run_id, findings.verdict, commit, metrics)
+    if findings.compatibility is not None:
+        tags["compatibility"] = findings.compatibility.verdict
     registration = registry.register(
         found,
         name,
         passed=not findings.failures,
         regressions=findings.regressed,
         compared=champion,
-        tags=registry.version_tags(found, run.info.run_id, findings.verdict, commit, metrics),
+        tags=tags,
     )
     mlflow.set_tag("registered", str(registration))
     return registration
@@ -180,8 +216,8 @@ def check_verdict(findings: Findings, registration: Registration | None, run_id:
         raise UserError(f"the model passed, but register={registration.name} did not work: {registration.reason}")
 
 
-def main(call: Call[ValidateConf], suites: list[Suite]) -> None:
-    conf = call.conf
+def main(call: Call[ValidateConf], opened: Opened) -> None:
+    conf, texts = find_texts(call.conf, opened.corpus)
     with runs.run("validate", call.config, call.as_yaml) as run, contextlib.ExitStack() as stack:
         run_id, experiment_id = run.info.run_id, run.info.experiment_id
         check_deployment(conf.serving, conf.fresh_environment, conf.register)
@@ -193,7 +229,7 @@ def main(call: Call[ValidateConf], suites: list[Suite]) -> None:
         server = stack.enter_context(serving.serve(folder, conf.serving.port)) if conf.serving.enabled else None
         tag_upstream(found.run_id, found.logged.model_id)
         logger.info("validating %s (%s)", found.uri, found.tags.get("hub_id", found.logged.name))
-        findings = gate.examine(found, folder, suites, rules=conf, rivals=rivals, server=server)
+        findings = gate.examine(found, folder, opened.suites, rules=conf, rivals=rivals, server=server, texts=texts)
 
         tag_validation(found, findings.verdict, run_id)
         tag_backends(found, [] if findings.failures else findings.trials)
@@ -201,6 +237,9 @@ def main(call: Call[ValidateConf], suites: list[Suite]) -> None:
         metrics = findings.metrics()
         shown = {score.name: score.value for score in findings.scores} | metrics
         registration = register(conf.register, run, found, champion=champion, findings=findings, metrics=shown)
+        if "champion" in rivals and findings.bridge is not None:
+            # Before the metrics: mlflow attaches those to every model that a run logs later.
+            mlflow.set_tag("bridge", log_bridge(findings.bridge, rivals["champion"], found).model_uri)
         write(found, rivals, findings, registration, run_id=run_id, sentences=conf.sentences)
         log_validation(found, metrics, findings.scores)
         show(found, findings, run, shown, sentences=conf.sentences, registration=registration)

@@ -18,6 +18,7 @@ from steps.common.quality.trials import Trial
 from steps.common.validation import report
 from steps.common.validation.checks import Check
 from steps.common.validation.compatibility import Compatibility, Verdict
+from steps.common.validation.decision import decide
 from steps.common.validation.gate import Findings
 from steps.common.validation.identity import FactChange
 
@@ -110,9 +111,16 @@ def test_the_verdict_comes_first_with_what_failed_and_why(page):
         body.index(text)
         for text in (
             "Validation <span",
+            "May it replace the champion?",
+            "Which backend will encode take?",
+            "max seq length is",
             "weights/not_finite",
-            "<h2>Checks",
             "<h2>Suites",
+            "<h2>Checks",
+            "The other 1 checks passed",
+            "<h2>Pairs it disagrees with most",
+            "<h2>Queries it answers worst",
+            "<h2>Score by length of text",
             "<h2>Figures",
             "<h2>Backends",
             "<h2>Lineage",
@@ -122,6 +130,39 @@ def test_the_verdict_comes_first_with_what_failed_and_why(page):
     assert "2 &lt;tensors&gt;" in body and "<tensors>" not in body
     assert "Worse than the champion, beyond noise: sts pairs, equal" in body
     assert "undefined: every cosine is 1" in body
+
+
+def test_the_first_lines_decide(findings):
+    """With what it would cost, and how sure that is."""
+    content = report.as_dict("failed", findings, {}, {}, model={"hub_id": "org/model", "name": "m"}, lineage={})
+    assert content["decision"] == {
+        "may_replace": False,
+        "comparison": "worse",
+        "compatibility": "reindex_required",
+        "backend": None,
+        "reindex_hours": 1.4,
+        "why": "1 of 2 checks failed",
+    }
+    findings.checks = findings.checks[:1]
+    decided = decide(findings)
+    assert (decided.may_replace, decided.backend) == (False, "torch/f32")
+    assert decided.why == (
+        "worse than the champion: -5.00 points (-9.00 to -1.00) on sts pairs, margin 0.5; "
+        "not shown to be as good as the baseline: -0.20 points (-0.90 to +0.60); about 900 more pairs would decide, margin 0.5"
+    )
+    del findings.comparisons["champion"]
+    assert decide(findings).may_replace is None
+    findings.comparisons = {}
+    assert decide(findings).why == "there is no champion to compare with"
+
+
+def test_a_threshold_inside_the_interval_is_passed_within_noise(findings):
+    (first, *_) = findings.scores
+    assert first.low < first.value < first.high
+    for threshold, within in ((first.low - 1, False), ((first.low + first.value) / 2, True)):
+        findings.thresholds = {first.suite.name: threshold}
+        suites = report.as_dict("passed", findings, {}, {}, model={}, lineage={})["suites"]
+        assert suites[0]["within_noise"] is within
 
 
 def test_every_figure_is_on_the_page_and_no_text_is_nan(page):
@@ -149,7 +190,7 @@ def test_figures_take_their_ink_from_the_page_and_are_the_same_every_time(findin
 
 def test_a_model_that_answers_nothing_still_has_a_page():
     nothing = Findings(checks=[Check("predict/runs", "IndexError", "no error", False)])
-    content = report.as_dict("failed", nothing, {}, model={"hub_id": "", "name": "m"}, lineage={})
+    content = report.as_dict("failed", nothing, {}, {}, model={"hub_id": "", "name": "m"}, lineage={})
     page = report.as_html(content, report.figures(nothing, SENTENCES, ([], TOPICS)))
     assert "predict/runs" in page and "No suite could be scored." in page
 

@@ -272,8 +272,8 @@ def latency(milliseconds: np.ndarray, of: str) -> Figure:
         for share, colour in ((50, AMBER), (95, RED)):
             value = float(np.percentile(milliseconds, share))
             axes.plot([value, value], [0, share], color=colour, linewidth=1.5)
-            side = {"ha": "right", "x": value} if share == 50 else {"ha": "left", "x": value}
-            axes.text(side["x"], 102, f" p{share} {value:.1f} ", fontsize=8, color=ink, va="bottom", ha=side["ha"])
+            side = "right" if share == 50 else "left"
+            axes.text(value, 102, f" p{share} {value:.1f} ", fontsize=8, color=ink, va="bottom", ha=side)
         axes.set_ylim(0, 101)
         axes.set(xlabel="milliseconds of one call with one sentence", ylabel="% of calls within")
         return figure
