@@ -117,6 +117,11 @@ def check_validated(found: FoundModel) -> None:
         )
     if found.validation is None:
         logger.warning("model %s was never validated; run validate to know its quality", found.logged.model_id)
+    if found.compatibility == "reindex_required":
+        logger.warning(
+            "vectors of %s do not mix with those of the champion before it (compatibility=reindex_required): embed all of a corpus again, into a new output, and replace its index as a whole",
+            found.registered,
+        )
 
 
 def check_model_files(conf: EncodeConf, found: FoundModel) -> tuple[Path, dict]:

@@ -60,6 +60,17 @@ from steps.common.validation.preflight import check_deployment
 logger = logging.getLogger("steps")
 
 
+def find_rivals(conf: ValidateConf, experiment_id: str) -> dict[str, FoundModel]:
+    """The models to compare with: the champion, which this one would replace, and the baseline."""
+    baseline = None
+    if conf.baseline is not None:
+        baseline = find_model(conf.baseline, preceding="validate", experiment_id=experiment_id)
+    elif conf.register is not None:
+        baseline = registry.find_baseline(conf.register)
+    rivals = {"champion": find_champion(conf, experiment_id), "baseline": baseline}
+    return {against: rival for against, rival in rivals.items() if rival is not None}
+
+
 def find_champion(conf: ValidateConf, experiment_id: str) -> FoundModel | None:
     """The model that this one would replace: what `champion` names, else the champion of `register`."""
     if conf.champion is None:
@@ -170,13 +181,14 @@ def main(call: Call[ValidateConf], suites: list[Suite]) -> None:
         run_id, experiment_id = run.info.run_id, run.info.experiment_id
         check_deployment(conf.serving, conf.fresh_environment, conf.register)
         found = find_model(conf.run_id, preceding="log_model", experiment_id=experiment_id)
-        champion = find_champion(conf, experiment_id)
+        rivals = find_rivals(conf, experiment_id)
+        champion = rivals.get("champion")
         folder = download(found)
         # The server loads the model while this process does.
         server = stack.enter_context(serving.serve(folder, conf.serving.port)) if conf.serving.enabled else None
         tag_upstream(found.run_id, found.logged.model_id)
         logger.info("validating %s (%s)", found.uri, found.tags.get("hub_id", found.logged.name))
-        findings = gate.examine(found, folder, suites, rules=conf, champion=champion, server=server)
+        findings = gate.examine(found, folder, suites, rules=conf, rivals=rivals, server=server)
 
         tag_validation(found, findings.verdict, run_id)
         tag_backends(found, [] if findings.failures else findings.trials)

@@ -7,13 +7,16 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from steps.common.errors import UserError
-from steps.common.model.find import FoundModel, ask_registry, no_registry, of_version
+from steps.common.model.find import FoundModel, ask_registry, no_registry, of_logged, of_version
 
 CHAMPION = "champion"
 
 CHALLENGER = "challenger"
 
 # Metrics that become tags of a version, by the start of their name.
+# Tag of a registered model: the LoggedModel of the best version there ever was.
+BASELINE = "baseline_model_id"
+
 TAGGED_METRICS = ("quality/", "parity/max_abs_diff", "latency/", "serving/", "checks/")
 
 
@@ -53,6 +56,14 @@ def find_champion(name: str) -> FoundModel | None:
         raise UserError(
             f"the {CHAMPION} of {name!r} cannot be compared with: {error} To remove the alias: mlflow.MlflowClient().delete_registered_model_alias({name!r}, {CHAMPION!r})."
         ) from None
+
+
+def find_baseline(name: str) -> FoundModel | None:
+    """The best model that was ever registered under a name; None where the registry remembers none."""
+    client = mlflow.MlflowClient()
+    registered = ask_registry(lambda: client.get_registered_model(name))
+    model_id = registered.tags.get(BASELINE) if registered is not None else None
+    return of_logged(model_id) if model_id else None
 
 
 def find_compared(named: FoundModel, name: str) -> FoundModel:

@@ -28,6 +28,15 @@ class SuiteSpec:
 
 
 @dataclass
+class ComparisonConf:
+    """The node `comparison`: what a model may lose to the one it would replace, in points; and whether it does at once."""
+
+    margin: float = field(metadata={"min": 0})
+    max_loss: float = field(metadata={"min": 0})
+    promote: bool
+
+
+@dataclass
 class Bootstrap:
     """The node `bootstrap`: resamples drawn, share of them that an interval covers, and the seed."""
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from steps.common.backends import Settings
-from steps.common.quality.spec import Bootstrap, SuiteSpec
+from steps.common.quality.spec import Bootstrap, ComparisonConf, SuiteSpec
 
 
 @dataclass
@@ -29,11 +29,25 @@ class ServingConf:
 
 
 @dataclass
+class CompatibilityConf:
+    """The node `compatibility`."""
+
+    rows: int = field(metadata={"min": 20})
+    cosine: float
+    overlap: float = field(metadata={"min": 0})
+    reindex_rows: int | None = field(metadata={"min": 1})
+    bridge: bool
+
+
+@dataclass
 class ValidateConf:
     """The whole config."""
 
     run_id: str
     champion: str | None
+    baseline: str | None
+    comparison: ComparisonConf
+    compatibility: CompatibilityConf
     suite: SuiteSpec
     suites: dict[str, SuiteSpec]
     bootstrap: Bootstrap
