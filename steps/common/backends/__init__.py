@@ -109,11 +109,7 @@ class Settings:
 
 
 def choose_prompt(prompts: dict[str, str], default: str | None, name: str | None) -> str | None:
-    """The text of one of a model's prompts, by name; without a name that of its default.
-
-    Raises:
-        UserError: the model has no prompt of this name.
-    """
+    """The text of one of a model's prompts, by name, else of its default; raises UserError for an unknown name."""
     name = name or default
     if name is None:
         return None

@@ -24,7 +24,6 @@ from steps.common.errors import clip
 
 logger = logging.getLogger("steps")
 
-
 # How much of the activations' range SmoothQuant moves into the weights. Tried on all-MiniLM-L6-v2: 0.8 is nearest to
 # float32 (worst cosine 0.985 of 2,000 package summaries, 0.994 of 800 news items); NNCF's 0.95 gives 0.984 and 0.984,
 # 0.5 gives 0.960 and 0.981, no SmoothQuant 0.961 and 0.986.

@@ -20,7 +20,6 @@ from steps.common.errors import UserError
 
 logger = logging.getLogger("steps")
 
-
 # Precisions of a GPU, the fastest first.
 ON_GPU = ("fp16", "bf16", "f32")
 
@@ -40,11 +39,7 @@ class Candidate:
 
 
 def find_kind(name: str) -> Kind:
-    """The backend of a name.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The backend of a name; raises UserError where there is none."""
     if name not in registered():
         raise UserError(f"there is no backend {name!r}; expected one of {', '.join(names())}.")
     return registered()[name]
@@ -111,11 +106,7 @@ def _candidates_for_cpu(settings: Settings, passed: dict[str, Passed]) -> list[C
 
 
 def check_asked(settings: Settings) -> None:
-    """Check, before a model is loaded, that this machine has the device and the precision.
-
-    Raises:
-        UserError: as load_backend.
-    """
+    """Raises UserError, as load_backend, before a model is loaded, where the machine lacks the device or precision."""
     devices = pick_devices(settings.device)
     asked = candidates(settings, on_gpu=devices[0] != "cpu", passed={})
     if settings.name == settings.precision == "auto":
@@ -133,11 +124,7 @@ def check_asked(settings: Settings) -> None:
 
 
 def _module(candidate: Candidate) -> ModuleType:
-    """The module that checks and loads a backend.
-
-    Raises:
-        Unsuitable: a library that it imports is not installed.
-    """
+    """The module that checks and loads a backend; raises Unsuitable where a library of its is not installed."""
     try:
         return importlib.import_module(find_kind(candidate.name).module)
     except ImportError as error:
@@ -196,11 +183,7 @@ def load_backend(
 
 
 def _load_best(request: Request, expected: np.ndarray, passed: dict[str, Passed]) -> Backend:
-    """The first candidate that can compute with the model and agrees with `expected`, PROBES by torch in float32.
-
-    Raises:
-        UserError: none of them can.
-    """
+    """The first candidate that agrees with `expected`, PROBES by torch in float32; raises UserError where none does."""
     settings = request.settings
     reasons: list[str] = []
     for candidate in candidates(settings, on_gpu=request.devices[0] != "cpu", passed=passed):
@@ -222,8 +205,7 @@ def _load_best(request: Request, expected: np.ndarray, passed: dict[str, Passed]
 def _load_checked(candidate: Candidate, request: Request, expected: np.ndarray) -> tuple[Backend, float]:
     """A candidate, and its largest relative error beside `expected`, PROBES by torch in float32: [len(PROBES), dim].
 
-    Raises:
-        Unsuitable: it cannot compute with this model or on this machine.
+    Raises Unsuitable where it cannot compute with this model or on this machine.
     """
     asked, devices = request.settings, request.devices
     emulated = why_emulated(candidate.precision, devices[0]) if candidate.name == "torch" else None

@@ -41,8 +41,7 @@ class WorkersBackend:
     def embed(self, tokens: TokenizedTexts, on_rows: OnRows | None = None) -> np.ndarray:
         """float32 [len(tokens), dim]. Every worker gets texts of all lengths, so that all end at about the same time.
 
-        Raises:
-            UserError: a worker process died.
+        Raises UserError where a worker process died.
         """
         order = np.argsort(tokens.lengths, kind="stable")
         shares = [order[i :: len(self._pools)] for i in range(len(self._pools))]

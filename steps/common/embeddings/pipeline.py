@@ -10,7 +10,7 @@ import logging
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
@@ -29,7 +29,6 @@ from steps.common.errors import UserError
 from steps.common.storage.output import Output
 
 logger = logging.getLogger("steps")
-
 
 # Embeddings shown at the end.
 SAMPLES = 3
@@ -80,8 +79,8 @@ class Result(Counts):
     def manifest(self) -> dict:
         """What the manifest says of the whole."""
         names = (
-            "rows",
             "written_rows",
+            "rows",
             "null_rows",
             "empty_rows",
             "long_rows",
@@ -90,10 +89,8 @@ class Result(Counts):
             "dim",
             "dtype",
         )
-        return {name: getattr(self, name) for name in names} | {
-            "ranges": None if self.ranges is None else self.ranges.tolist(),
-            "rejects": self.rejects,
-        }
+        ranges = None if self.ranges is None else self.ranges.tolist()
+        return {name: getattr(self, name) for name in names} | {"ranges": ranges, "rejects": self.rejects}
 
 
 def peak_rss_mb() -> float:
@@ -264,10 +261,7 @@ class PartWriter:
     """Embedded windows -> parts in the output, each with its record. Used by one thread at a time."""
 
     def __init__(self, job: Job, output: Output, max_tokens: int | None, before_part: Callable[[], None]):
-        """
-        Args:
-            max_tokens: longest text that the model reads.
-        """
+        """`max_tokens`: longest text that the model reads."""
         self._job, self._output, self._max_tokens, self._before_part = job, output, max_tokens, before_part
         self._writer: ParquetPart | NpyPart | None = None
         self._counts = Counts()
@@ -284,7 +278,7 @@ class PartWriter:
     def write(self, window: Window, embedded: Embedded) -> None:
         """Write the next window; with the last one of a part, put the part in its place."""
         job = self._job
-        with explain_write_errors(self._output):
+        with self._output.explain_errors():
             writer = self._writer
             if writer is None:
                 make = WRITERS[job.options.format]
@@ -316,21 +310,6 @@ class PartWriter:
             self._output.put(path, name)
         manifests.write_record(self._output, part, pa.concat_tables(self._rejects))
         self.made.append(part)
-
-
-@contextlib.contextmanager
-def explain_write_errors(output: Output) -> Iterator[None]:
-    """Say in one line that a disk is full, or gone.
-
-    Raises:
-        UserError: what was to be written cannot be.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"output {output} cannot be written: {error.strerror or error}. The finished parts are kept; mend that, and run the same command again to go on."
-        ) from error
 
 
 def _span(corpus: Corpus, first: int, last: int) -> dict:

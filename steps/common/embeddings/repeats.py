@@ -14,11 +14,6 @@ class KeptVectors:
     vectors: np.ndarray
     lengths: np.ndarray
 
-    @classmethod
-    def make(cls, count: int, width: int, dtype: str) -> "KeptVectors":
-        """Room for `count` vectors; memory is taken when a row is written."""
-        return cls(np.empty((count, width), dtype), np.empty(count, np.int64))
-
 
 @dataclass(frozen=True)
 class Repeats:

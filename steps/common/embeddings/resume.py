@@ -28,7 +28,6 @@ from steps.common.storage.place import Place
 
 logger = logging.getLogger("steps")
 
-
 # What of a plan may differ, where accept_changes names it.
 ACCEPTABLE = ("code", "versions")
 
@@ -41,10 +40,9 @@ def check_accepted(names: Collection[str]) -> None:
 
 
 def check_plan(place: Place | None, known: dict[str, Any], accepted: Collection[str]) -> None:
-    """Compare the part of a plan that is known with that of an output; `begin` compares the whole, and holds the claim.
+    """Raises UserError where what is known of a plan differs from that of an output, or its version is unknown.
 
-    Raises:
-        UserError: the output was started with another plan, or is of an unknown version.
+    `begin` compares the whole, and holds the claim.
     """
     if place is None:
         return
@@ -94,8 +92,7 @@ def _refuse_differences(
 def claim_output(place: Place, scratch: Path, run_id: str) -> Iterator[tuple[Output, Callable[[], None]]]:
     """The output at a place, and what is to be called before each of its parts; no other process writes to it meanwhile.
 
-    Raises:
-        UserError: another process writes to it, or it cannot be written.
+    Raises UserError where another process writes to it, or it cannot be written.
     """
     output = Output(place, scratch)
     with Claim(output, run_id) as claim:

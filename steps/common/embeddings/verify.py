@@ -30,7 +30,6 @@ from steps.common.vectors import STORED, stored_width
 
 logger = logging.getLogger("steps")
 
-
 # How a finding ends that encode does not repair.
 MOVE = "; move it away"
 

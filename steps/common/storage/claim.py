@@ -18,7 +18,6 @@ from steps.common.storage.output import WORK, Output
 
 logger = logging.getLogger("steps")
 
-
 # Seconds after its last heartbeat for which the encode of another machine counts as alive, and between two heartbeats.
 LEASE = 60.0
 
@@ -83,7 +82,7 @@ class Claim:
     def _times(self) -> dict[str, float]:
         """When each claim was last renewed, in seconds by the clock of the store."""
         place = self._output.place
-        with self._output._reaching():
+        with self._output.explain_errors():
             infos = place.filesystem.get_file_info(fs.FileSelector(place.joined(WORK).path, allow_not_found=True))
         return {
             f"{WORK}/{info.base_name}": info.mtime_ns / 1e9 if info.mtime_ns else time.time()

@@ -48,7 +48,7 @@ class Output:
         return self._found(fs.FileType.Directory)
 
     def _found(self, kind: fs.FileType) -> list[str]:
-        with self._reaching():
+        with self.explain_errors():
             infos = self.place.filesystem.get_file_info(
                 fs.FileSelector(self.place.path, recursive=True, allow_not_found=True)
             )
@@ -58,7 +58,7 @@ class Output:
     def put(self, temporary: Path, name: str) -> None:
         """Move a finished file of the workspace to its name."""
         local = self.place.local
-        with self._reaching():
+        with self.explain_errors():
             if local is None:
                 self._upload(temporary, name)
                 temporary.unlink()
@@ -80,7 +80,7 @@ class Output:
 
     def write_text(self, name: str, text: str) -> None:
         """Write a small file, in one piece."""
-        with self._reaching():
+        with self.explain_errors():
             self.workspace.mkdir(parents=True, exist_ok=True)
             # Another process may write a file of this name at the same time.
             temporary = self.workspace / f"{Path(name).name}.{os.getpid()}.tmp"
@@ -142,13 +142,14 @@ class Output:
 
     def make(self) -> None:
         """Make the workspace, and remove what a killed encode had not finished. The caller holds the claim."""
-        with self._reaching():
+        with self.explain_errors():
             self.workspace.mkdir(parents=True, exist_ok=True)
             for left in self.workspace.glob("part-*.tmp"):
                 left.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def _reaching(self) -> Iterator[None]:
+    def explain_errors(self) -> Iterator[None]:
+        """Raises UserError, one line, where the disk is full or gone, or a store refuses."""
         try:
             yield
         except OSError as error:

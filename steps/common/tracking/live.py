@@ -17,7 +17,6 @@ from steps.common.tracking import server
 
 logger = logging.getLogger("steps")
 
-
 # Where a run holds its embeddings.
 EMBEDDINGS = "embeddings"
 
