@@ -69,9 +69,9 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import mlflow
-import numpy as np
 import tokenizers
 
 from steps.common.backends import Backend, check_task, choose_prompt
@@ -82,6 +82,8 @@ from steps.common.embeddings import encoder, pipeline, verify
 from steps.common.embeddings import manifest as manifests
 from steps.common.embeddings.chunks import Chunker, chunk_room
 from steps.common.embeddings.job import Job, Options
+from steps.common.embeddings.manifest import PlanRecord
+from steps.common.embeddings.origin import Origin
 from steps.common.embeddings.pipeline import Result
 from steps.common.embeddings.plan import complete_plan
 from steps.common.errors import UserError
@@ -102,7 +104,8 @@ from steps.common.model.load import load_backend
 from steps.common.tracking import run as runs
 from steps.common.tracking.datasets import log_data
 from steps.common.tracking.live import LiveMetrics, RunOutput, close_lost_runs, recording
-from steps.common.tracking.run import StepRun, tag_upstream
+from steps.common.tracking.outputs import tag_origin
+from steps.common.tracking.run import COMMIT, StepRun, tag_upstream
 from steps.common.vectors import check_dim
 
 logger = logging.getLogger("steps")
@@ -179,6 +182,22 @@ def load(conf: EncodeConf, found: FoundModel, folder: Path) -> tuple[Backend, Ch
     return backend, chunker, options, plan
 
 
+def describe_origin(found: FoundModel, plan: dict[str, Any], commit: str | None) -> Origin:
+    """What the parts say of the model and the settings that made them."""
+    facts = found.describe()
+    return Origin(
+        model_id=found.logged.model_id,
+        hub_id=facts["hub_id"] or None,
+        revision=facts["revision"] or None,
+        registered_version=found.registered,
+        model_digest=plan["model"]["files"],
+        backend=f"{plan['backend']['name']}/{plan['backend']['precision']}",
+        prompt=plan["model"]["prompt"] or None,
+        options=plan["embedding"],
+        git_commit=commit,
+    )
+
+
 @contextlib.contextmanager
 def open_output(place: Place | None, scratch: Path, run_id: str) -> Iterator[tuple[Output, Callable[[], None]]]:
     """The output, in its place or in the run, and what is to be called before each of its parts."""
@@ -198,7 +217,8 @@ def encode(
     """Compute and write, up to the manifest: the result, the manifest, what computed it, and where it is."""
     conf, texts = call.conf, opened.texts
     backend, chunker, options, computed = load(conf, found, folder)
-    plan, run_id = complete_plan(opened.plan, computed), run.info.run_id
+    plan, run_id, commit = complete_plan(opened.plan, computed), run.info.run_id, run.data.tags.get(COMMIT)
+    origin = describe_origin(found, plan, commit)
     with (
         contextlib.closing(backend),
         tempfile.TemporaryDirectory() as scratch,
@@ -207,16 +227,14 @@ def encode(
         job = Job(texts, options, backend.dim, chunker)
         if conf.corpus.long_text == "error":
             encoder.refuse_long(job, backend)
-
-        def ranges_of_int8() -> np.ndarray | None:
-            return encoder.sample_ranges(job, backend) if options.dtype == "int8" else None
-
-        ranges, runs = resume.begin(output, plan, run_id, conf.accept_changes, ranges_of_int8)
-        job = replace(job, ranges=ranges)
+        make_ranges = partial(encoder.sample_ranges, job, backend) if options.dtype == "int8" else lambda: None
+        begun = resume.begin(output, PlanRecord(plan, [run_id], None, origin=origin), conf.accept_changes, make_ranges)
+        job = replace(job, ranges=begun.ranges_of_int8, origin=begun.origin)
+        tag_origin(origin, str(output))
         if opened.place is not None:
             # After the plan: an output without one is none of encode's.
             output.write_text(CORPUS, json.dumps(texts.noted()))
-        close_lost_runs(runs, by=run_id)
+        close_lost_runs(begun.runs, by=run_id)
         logger.info("encoding %d rows with %s", texts.rows, found.tags.get("hub_id", found.logged.name))
         with LiveMetrics(run_id) as live:
             result = pipeline.encode_corpus(job, backend, output, before_part=check, on_rows=live.rows)
@@ -229,10 +247,11 @@ def encode(
             backend={name: getattr(backend, name) for name in ("name", "precision", "device", "digest")},
             options=call.config,
             versions=plan["versions"],
-            code_commit=run.data.tags.get("mlflow.source.git.commit"),
+            code_commit=commit,
             normalized=options.normalize,
             plan=plan,
-            runs=runs,
+            runs=begun.runs,
+            origin=begun.origin,
             parts=result.parts,
             **result.manifest(),
         )
@@ -256,7 +275,6 @@ def main(call: Call[EncodeConf], opened: Opened) -> None:
         with recording(where):
             mlflow.log_text(manifest, "manifest.json")
             log_data(opened.texts, result, where, found)
-            mlflow.set_tag("embeddings", where)
         if result.samples:
             print("sample embeddings")
             summary.show_embeddings([text for text, _ in result.samples], [vector for _, vector in result.samples])

@@ -22,7 +22,9 @@ RENAMED = {
 }
 
 # Parameters of MLproject whose name is not the config key they set.
-ALIASES = {step: {"corpus": "corpus.path"} for step in ("encode", "benchmark", "main")}
+ALIASES = {step: {"corpus": "corpus.path"} for step in ("encode", "benchmark", "main")} | {
+    "outputs": {"model": "run_id"}
+}
 
 # The steps that `main` runs, in order.
 CHAIN = ("log_model", "validate", "encode")

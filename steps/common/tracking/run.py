@@ -21,6 +21,9 @@ logger = logging.getLogger("steps")
 
 EXPERIMENT = "Introduction to Sentence Transformers"
 
+# Tag that mlflow gives a run: the commit of the project.
+COMMIT = "mlflow.source.git.commit"
+
 # mlflow cuts longer values silently, and takes 100 params in a batch.
 MAX_PARAM_LENGTH = 6000
 MAX_PARAM_BATCH = 100
