@@ -69,11 +69,7 @@ def converted(
 ) -> tuple[Path, str]:
     """The OpenVINO form of a model, from the store or made and kept there: its path and digest.
 
-    Args:
-        calibration: texts that int8 ranges are measured on; called only if they are needed.
-
-    Raises:
-        Unsuitable: the model cannot be converted.
+    `calibration`: texts that int8 ranges are measured on, called if needed. Raises Unsuitable where conversion fails.
     """
     whole = _Whole(model, prompt)
     # Nothing at all and rare scripts have ranges of their own.

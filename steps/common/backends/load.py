@@ -48,11 +48,8 @@ def find_kind(name: str) -> Kind:
 def candidates(settings: Settings, *, on_gpu: bool, passed: dict[str, Passed]) -> list[Candidate]:
     """The backends to try, best first; there are several where the name or the precision is auto.
 
-    Args:
-        passed: backends that validate has passed for this model, by name/precision.
-
-    Raises:
-        UserError: an unknown backend, or a precision it does not have.
+    `passed`: backends that validate has passed for this model, by name/precision. Raises UserError for an unknown
+    backend, or a precision it does not have.
     """
     if settings.name == "auto":
         return _candidates_for_gpu(settings) if on_gpu else _candidates_for_cpu(settings, passed)
@@ -151,14 +148,12 @@ def load_backend(
 
     Args:
         model: on the CPU, in float32; it stays as it is.
-        store: where converted models are kept.
         calibration: texts that int8 is calibrated on; called if there is no int8 model yet.
         task: the route through the model's Router; None takes its default.
         passed: backends that validate has passed for this model, by name/precision.
 
     Raises:
-        UserError: an unknown backend or device, a prompt or a route the model does not have, or what was asked for cannot
-            compute with this model or on this machine.
+        UserError: an unknown backend, device, prompt or route, or one that cannot compute with this model here.
     """
     prompt = find_prompt(model, prompt_name)
     check_task(find_tasks(model), task)

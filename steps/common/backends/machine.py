@@ -51,10 +51,9 @@ def _token_inputs(features: dict) -> list[str]:
 
 
 def matrix_peak(precision: str, device: str) -> float | None:
-    """Operations a second of one large matrix product here, the best of a few; None where there is none to measure.
+    """Operations a second of one large matrix product here, the best of a few; None where it cannot be measured.
 
-    None also where the precision is emulated: the machine has no instructions for it, and measuring takes minutes.
-    float32, bfloat16 and float16 by torch, int8 (on a CPU) by OpenVINO.
+    None also where the precision is emulated, since that takes minutes. int8 (on a CPU) by OpenVINO, others by torch.
     """
     side = PEAK_SIDE[device.partition(":")[0]]
     if (device == "cpu" and precision == "fp16") or why_emulated(precision, device):

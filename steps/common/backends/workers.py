@@ -22,11 +22,7 @@ class WorkersBackend:
     padding_share = None
 
     def __init__(self, load: Callable[[str], Backend], devices: list[str], first: Backend):
-        """
-        Args:
-            load: makes the backend of a device; it and what it holds are sent to the workers.
-            first: a backend like theirs, which tokenises and gives name, precision and dimensions.
-        """
+        """`load` makes the backend of a device, in a worker. `first` is one like theirs, and tokenises."""
         self.name, self.precision, self.device = first.name, first.precision, ",".join(devices)
         self.dim, self.max_tokens, self.tokenize = first.dim, first.max_tokens, first.tokenize
         context = torch.multiprocessing.get_context("spawn")

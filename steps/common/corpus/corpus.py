@@ -140,20 +140,13 @@ class Corpus:
         return [0, *itertools.accumulate(source.rows for source in self.sources[:-1])]
 
     def batches(self, size: int, first: int = 0, end: int | None = None) -> Iterator[pa.RecordBatch]:
-        """Stream rows [first, end) in the order of the corpus, at most `size` rows at a time.
+        """Stream rows [first, end) in the order of the corpus, at most `size` rows at a time; `end` None is its end.
 
-        Reading begins at the last mark before `first`. Where a batch ends also depends on the files and on `first`, so
-        join batches before anything that must not depend on that.
+        Where a batch ends depends on the files and on `first`: join batches before what must not depend on that.
 
-        A file whose size or modification time has changed is noticed before its rows are yielded. A change of content
-        that keeps both is noticed only where a file of lines is read as a whole: its digest is compared before its last
-        batch is yielded.
-
-        Args:
-            end: None for the end of the corpus.
-
-        Raises:
-            UserError: a file that can no longer be read as it was when the corpus was opened.
+        Raises UserError for a file that has changed since the corpus was opened. Another size or modification time is
+        noticed before its rows are yielded; a change of content that keeps both, only where a file of lines is read whole:
+        its digest is compared before its last batch is yielded.
         """
         end = self.rows if end is None else end
         for source, row in zip(self.sources, self._first_rows):

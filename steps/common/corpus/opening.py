@@ -34,10 +34,8 @@ def open_corpus(path: Path | str, conf: CorpusConf, noted: dict | None = None) -
     """Find the files of a corpus and check that every row of them can be read.
 
     Args:
-        path: a file, a folder (its files of a known format, in name order) or a glob; a local path or a URI. `conf.path`
-            is what the user typed for it.
-        noted: what `Corpus.noted` gave before. Where files of the same names hold the same bytes, and are read the same
-            way, it is taken, and the files are only hashed.
+        path: a file, a folder (its files of a known format, in name order) or a glob; a local path or a URI.
+        noted: what `Corpus.noted` gave before. Files of the same names and bytes, read the same way, are only hashed.
 
     Raises:
         UserError: no file, an unknown or mixed format, a missing column, no row at all, a file that cannot be read, a

@@ -45,8 +45,7 @@ def tokenize(job: Job, backend: Backend, texts: list[str]) -> tuple[list[list[st
 def embed_window(job: Job, backend: Backend, ready: TokenizedWindow, on_rows: Callable[[int], None]) -> Embedded:
     """The stored vectors of every text of a window, repeats written out. Windows come in the order of their rows.
 
-    Args:
-        on_rows: told how many texts were embedded since it was last called.
+    `on_rows` is told how many texts were embedded since it was last called.
     """
     vectors, lengths = _compute(job, backend, ready.pieces, ready.tokens, on_rows)
     vectors = _store(vectors, job)

@@ -110,14 +110,11 @@ def encode_corpus(
     """Embed every row of a corpus, in order, into parts; those that are finished in `output` already stay as they are.
 
     A row without a text gets a null embedding, and a row in rejects.parquet. A text that is longer than the model reads
-    is cut by the model, or by the chunker into pieces, and counted.
+    is cut by the model, or by the chunker into pieces, and counted. Raises UserError as make_part.
 
     Args:
         before_part: called before a finished part is put in its place; may raise.
         on_rows: told now and then how many rows are done in all.
-
-    Raises:
-        UserError: a corpus that has changed, or an output that cannot be written.
     """
     finished = find_finished(job, output)
     there = sum(len(job.rows_of(part)) for part in finished)
@@ -140,11 +137,8 @@ def make_part(
 ) -> Part:
     """Make one part and its record, by its number from 0: in any order, in any process, with the same bytes.
 
-    Args:
-        before_part: called before the finished part is put in its place; may raise.
-
-    Raises:
-        UserError: a corpus that has changed, or an output that cannot be written.
+    `before_part` is called before the finished part is put in its place, and may raise. Raises UserError for a corpus
+    that has changed, or an output that cannot be written.
     """
     writer = PartWriter(job, output, backend.max_tokens, before_part)
     with Progress(len(job.rows_of(part))) as progress:
@@ -210,15 +204,10 @@ def find_finished(job: Job, output: Output) -> set[int]:
 
 
 def collect_parts(job: Job, output: Output, resumed: set[int]) -> Result:
-    """Bring together what is known of every part, and check that each new one is what was written.
+    """Bring together what is known of every part; raises UserError where a new one is not what was written.
 
-    Files are named where they are now: the corpus may have moved since a part was finished.
-
-    Args:
-        resumed: the parts that an earlier encode has finished.
-
-    Raises:
-        UserError: one is not what was written.
+    Files are named where they are now: the corpus may have moved since a part was finished. `resumed`: the parts that
+    an earlier encode has finished.
     """
     corpus = job.corpus
     result = Result(dim=job.dim, dtype=job.options.dtype, ranges=job.ranges)

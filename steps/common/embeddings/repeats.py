@@ -31,14 +31,10 @@ class Repeats:
 
 
 def find_repeats(windows: Sequence[pa.Array], most_kept: int) -> tuple[list[Repeats], int]:
-    """Plan how the texts of consecutive windows get their vectors, each text computed once.
+    """Plan how the texts of consecutive windows, without nulls, get their vectors, each text computed once.
 
-    Args:
-        windows: the texts of each window, without nulls.
-        most_kept: vectors that may be kept; texts beyond them are computed in every window that they are in.
-
-    Returns:
-        A plan for each window, and the number of vectors that they keep.
+    At most `most_kept` vectors are kept; texts beyond them are computed in every window that they are in. Returns a
+    plan for each window, and the number of vectors that they keep.
     """
     # Numbered in the order in which they come first.
     encoded = pa.chunked_array(windows, pa.string()).dictionary_encode()

@@ -86,12 +86,9 @@ def check_apart(corpus: str, output: str | None) -> None:
 
 
 def existing_output(given: str) -> str:
-    """An output that a user named: a URI as it is, else the path of what is there.
+    """An output that a user named: a URI as it is, else the path of what is there; raises UserError where nothing is.
 
     A relative path counts from the folder the command was typed in, where encode makes it.
-
-    Raises:
-        UserError: a local path at which there is nothing.
     """
     if given.partition(":/")[0] in OF_MLFLOW:
         return given
@@ -128,11 +125,8 @@ def check_scheme(given: str, key: str) -> None:
 def local_path(given: str, key: str, first: Path | None = None) -> Path:
     """An existing file, folder or glob the user named: absolute, or relative to the project's folder.
 
-    A path that is not there is looked for in the folder `mlflow run` was typed in; first of all there, where the
-    project's folder is mlflow's temporary clone of a git URL.
-
-    Raises:
-        UserError: it is in neither.
+    What is not there is looked for in the folder `mlflow run` was typed in; first of all there, where the project's
+    folder is mlflow's temporary clone of a git URL. Raises UserError where it is in neither.
     """
     if not given:
         raise UserError(f"{key} is empty; expected a path.")

@@ -28,8 +28,8 @@ class Claim:
     """The right to write to an output, held by one process and shown by a file that is renewed while it lives.
 
     Each writer publishes its claim before listing others, so of two that start together at least one sees the other
-    (object stores list what was written before). A claim counts as long as its process lives or, where that is on another
-    machine, for LEASE seconds after its last heartbeat, by the clock of the store.
+    (object stores list what was written before). A claim counts as long as its process lives or, on another machine,
+    for LEASE seconds after its last heartbeat, by the clock of the store.
     """
 
     def __init__(self, output: Output, run_id: str, lease: float = LEASE, beat: float = BEAT):

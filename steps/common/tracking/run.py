@@ -88,13 +88,10 @@ def _set_experiment() -> None:
 
 @contextlib.contextmanager
 def run(step: str, config: dict[str, Any], as_yaml: str) -> Iterator[StepRun]:
-    """Start or take over the step's MLflow run; log its config (of `resolve`) now, and its log when it ends.
+    """Start or take over the step's MLflow run; log its config now, and its log when it ends.
 
     The run ends FINISHED, or with the reason in the tag `error` FAILED or KILLED. (After Ctrl-C the launcher of
-    mlflow 3.17.2 writes FAILED over KILLED; the tag stays.)
-
-    Raises:
-        UserError: the tracking server cannot be reached.
+    mlflow 3.17.2 writes FAILED over KILLED; the tag stays.) Raises UserError where the server cannot be reached.
     """
     server.check_reachable()
     _set_experiment()

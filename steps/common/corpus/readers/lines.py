@@ -44,11 +44,7 @@ class Lines:
     """
 
     def __init__(self, place: Place, stream: io.BufferedReader, has_nul: bool, before: int = 0):
-        """
-        Args:
-            has_nul: whether there is a NUL among the first bytes of the file.
-            before: lines of the file before those of the stream.
-        """
+        """`has_nul`: the file begins with NUL bytes among others. `before`: lines of the file before the stream."""
         self.place, self.number = place, before
         self._stream, self._has_nul = stream, has_nul
 
