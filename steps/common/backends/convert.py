@@ -45,7 +45,7 @@ class _Whole(torch.nn.Module):
         self.model = model
         features = model.preprocess([PROBES[0]], prompt=prompt)
         self.has_token_types = "token_type_ids" in features
-        # Everything that is no tensor holds for every batch: the modality, the length of the prompt.
+        # What is not a tensor is the same for every batch: the modality, the length of the prompt.
         self.constants = {name: value for name, value in features.items() if not isinstance(value, torch.Tensor)}
         # One conversion for every prompt, but for models that leave the prompt out of their pooling.
         if all(getattr(module, "include_prompt", True) for module in model.modules()):

@@ -91,7 +91,7 @@ class OpenVinoBackend(BatchedBackend):
         )
 
         # Two a stream: one computes, the other waits with its batch. Not an AsyncInferQueue: its callbacks take Python's
-        # lock in OpenVINO's threads, and a model that is freed at that moment waits for them for ever.
+        # lock in OpenVINO's threads, and a model that is freed at that moment deadlocks.
         self._requests = [self._compiled.create_infer_request() for _ in range(2 * self._streams)]
 
     def _padded(self, widths: np.ndarray) -> np.ndarray:

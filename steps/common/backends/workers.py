@@ -50,7 +50,7 @@ class WorkersBackend:
                     on_rows(len(rows))
         except BrokenProcessPool:
             raise UserError(
-                f"a worker process on {self.device} died, most likely for want of memory. Use fewer devices with backend.device=, or a smaller backend.batch_tokens."
+                f"a worker process on {self.device} died, most likely out of memory. Use fewer devices with backend.device=, or a smaller backend.batch_tokens."
             ) from None
         return vectors
 

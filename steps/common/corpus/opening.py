@@ -87,7 +87,7 @@ def _find_format(path: Path | str, name: str, found: list[Place]) -> Format:
 def _recall(
     noted: dict | None, format: Format, conf: CorpusConf, found: list[tuple[Place, dict[str, str | None]]]
 ) -> Corpus | None:
-    """The corpus as it was noted; None where that is damaged, or of other files or another way to read them."""
+    """The noted corpus; None where the note is damaged, or of other files or another way to read them."""
     if not isinstance(noted, dict):
         return None
     findings = {name: value for name, value in noted.items() if name != "digest"}

@@ -106,7 +106,7 @@ def read_texts(request: Request, format: Format, conf: CorpusConf, keys: dict[st
 
 
 def check_text_key(place: Place, conf: CorpusConf, seen: dict[str, None], keys: dict[str, str | None]) -> None:
-    """Raises UserError for a file none of whose objects has a text; `seen` are their keys."""
+    """Raises UserError for a file in which no object has a text; `seen` are their keys."""
     names = [column.name for column in conf.text_columns]
     if not any(name in seen or name in keys for name in names):
         raise missing(place, list(seen), names[0])

@@ -79,7 +79,7 @@ class Chunker:
         while True:
             end = min(first + room, count)
             if end < count:
-                # Back to the beginning of a word, as long as the next window still gets on.
+                # Back to the beginning of a word, as long as the next window still advances.
                 end = next((i for i in range(end, first + overlap, -1) if i in starts), end)
             begin = 0 if first == 0 else spans[first][0]
             windows.append((begin, spans[end - 1][1]))

@@ -53,7 +53,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Job:
-    """All that decides the parts of an output: of one job and one backend, a part has the same bytes whoever makes it.
+    """All that decides the parts of an output: with one backend, every process makes the same bytes of a part.
 
     Raises UserError where `truncate_dim` is more than the model has.
     """

@@ -35,7 +35,7 @@ READABLE = (2, 3, FORMAT_VERSION)
 # Version 2's names for corpus.on_bad_row, and today's.
 RENAMED_POLICIES = {"auto": "keep_nulls", None: "keep_all", "error": "refuse_all"}
 
-# Files that encode makes: nobody else names theirs so.
+# Names of the parts that encode makes.
 OURS = re.compile(r"part-\d{5,}\.(parquet|npy|ids\.parquet)")
 
 

@@ -36,7 +36,7 @@ SAMPLES = 3
 
 @dataclass
 class Result(Counts):
-    """What a corpus became."""
+    """The output of a corpus, and what was counted."""
 
     # Of `rows`, those in parts that an earlier encode had finished.
     resumed_rows: int = 0
@@ -73,7 +73,7 @@ class Result(Counts):
         }
 
     def files(self) -> list[File]:
-        """Every file that the corpus became."""
+        """Every file of the output but the manifest."""
         return [file for part in self.parts for file in part.files] + ([self.rejects] if self.rejects else [])
 
     def manifest(self) -> dict:

@@ -1,4 +1,4 @@
-"""What an output was started with: noted in it, compared with the plan of whoever goes on."""
+"""The plan that an output was started with: noted in it, compared with the plan of an encode that resumes it."""
 
 import contextlib
 import logging

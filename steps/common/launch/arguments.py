@@ -171,7 +171,7 @@ def _typed_by_hand(step: str, override: str, multirun: bool) -> str:
 def _string_by_hand(value: str, nullable: bool, multirun: bool) -> str:
     """The value of a string key in Hydra's grammar, quoted where Hydra would read something else than was typed.
 
-    What nobody types but for Hydra stays Hydra's: quotes round the whole value, ${...}, and sweeps where there are some.
+    What is typed for Hydra alone stays Hydra's: quotes round the whole value, ${...}, and sweeps with --multirun.
     """
     if nullable and value in ("", "null"):
         return "null"

@@ -24,7 +24,7 @@ from steps.common.storage.place import Place, is_uri, local_name, locate
 # What only mlflow reads and writes.
 OF_MLFLOW = ("runs", "models", "mlflow-artifacts")
 
-# What fsspec opens and nobody can write to, or what ends with the process that has written it.
+# Filesystems that fsspec opens and encode cannot write to, or not for long.
 UNWRITABLE = dict.fromkeys(("http", "https"), "a web server is only read") | {
     "memory": "it would be gone with this process"
 }
@@ -62,13 +62,13 @@ def _find_suite(spec: SuiteSpec) -> SuiteSpec:
 
 
 def output_place(given: str) -> Place:
-    """The place of the output a user named, which may not be there yet; raises UserError for a URI that cannot be one."""
+    """The place of the output a user named, which may be new; raises UserError for a URI that cannot be one."""
     check_scheme(given, "output")
     return locate(given if is_uri(given) else output_path(given))
 
 
 def open_output(given: str | None) -> Place | None:
-    """The place of the output a user named, found usable; None where none was named. Raises UserError as check_output."""
+    """The place of the output a user named, checked; None without one. Raises UserError as check_output."""
     return check_output(output_place(given)) if given else None
 
 

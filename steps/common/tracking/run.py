@@ -130,7 +130,7 @@ def _write_line(handler: logging.Handler, text: str) -> None:
 
 
 def _end_run(status: str, why: str | None, log: logging.FileHandler) -> None:
-    """Log the reason and the log, and end the run; of a step that failed, the user has to hear of its own failure only."""
+    """Log the reason and the log, and end the run; where a failed step cannot do that, it is a warning, not an error."""
     with server.optional("the run does not have its log"):
         mlflow.log_artifact(log.baseFilename)
     if why is None:

@@ -28,10 +28,10 @@ HEAD = 1 << 16
 # A chunk of rows ends at this many characters, even before it has all its rows.
 CHUNK_CHARACTERS = 8_000_000
 
-# What a reason says of a file that cannot be of an encoding of single bytes.
+# Ends the reason in a file that no encoding of single bytes explains.
 WITH_NUL = ", in a file that begins with NUL bytes too"
 
-# What writes a compressed file out.
+# Commands that decompress a file to stdout.
 UNPACK = {"gz": "gzip -dc", "bz2": "bzip2 -dc", "xz": "xz -dc", "zst": "zstd -dc"}
 
 TR = "tr '\\r' '\\n'"
