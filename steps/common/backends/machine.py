@@ -32,9 +32,10 @@ def matrix_flops(model: SentenceTransformer, lengths: np.ndarray) -> float:
     for length in (short, long):
         features = model.preprocess(["a"])
         ids = features["input_ids"][:, :1].repeat(1, length)
+        of_tokens = [name for name, value in features.items() if isinstance(value, torch.Tensor) and value.ndim == 2]
         features = {
             **{name: value for name, value in features.items() if not isinstance(value, torch.Tensor)},
-            **{name: ids if name == "input_ids" else torch.zeros_like(ids) for name in _token_inputs(features)},
+            **{name: ids if name == "input_ids" else torch.zeros_like(ids) for name in of_tokens},
             "attention_mask": torch.ones_like(ids),
         }
         # The products of fused attention are not counted.
@@ -44,10 +45,6 @@ def matrix_flops(model: SentenceTransformer, lengths: np.ndarray) -> float:
     quadratic = (counted[1] / long - counted[0] / short) / (long - short)
     linear = counted[0] / short - quadratic * short
     return float(linear * lengths.sum() + quadratic * (lengths.astype(np.float64) ** 2).sum())
-
-
-def _token_inputs(features: dict) -> list[str]:
-    return [name for name, value in features.items() if isinstance(value, torch.Tensor) and value.ndim == 2]
 
 
 def matrix_peak(precision: str, device: str) -> float | None:

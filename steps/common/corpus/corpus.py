@@ -98,17 +98,15 @@ class Corpus:
         }
 
     def decisive(self) -> dict:
-        """What of its files decides a result, for a plan: their names and contents, and the columns in use that their
-        folders name. Types follow from these, and from the code and libraries that are in the plan as well."""
-        names = [f"{i:05d} {source.place.name}" for i, source in enumerate(self.sources)]
+        """What of its files decides a result, for a plan: their names, contents, and the columns that folders name."""
         used = {column.name for column in self.conf.text_columns + self.conf.value_columns}
-        # As JSON, which tells a null from the word.
-        keys = {
-            name: {key: json.dumps(value, ensure_ascii=False) for key, value in source.keys.items() if key in used}
-            for name, source in zip(names, self.sources)
-        }
-        sources = {name: f"{one.sha256} ({one.rows} rows)" for name, one in zip(names, self.sources)}
-        partitions = {name: values for name, values in keys.items() if values}
+        sources, partitions = {}, {}
+        for i, one in enumerate(self.sources):
+            name = f"{i:05d} {one.place.name}"
+            sources[name] = f"{one.sha256} ({one.rows} rows)"
+            # As JSON, which tells a null from the word.
+            if keys := {key: json.dumps(value, ensure_ascii=False) for key, value in one.keys.items() if key in used}:
+                partitions[name] = keys
         return {"sources": sources} | ({"partitions": partitions} if partitions else {})
 
     def noted(self) -> dict:

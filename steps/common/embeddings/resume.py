@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import tempfile
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -48,20 +47,18 @@ def check_plan(place: Place | None, known: dict[str, Any], accepted: Collection[
     """
     if place is None:
         return
-    with tempfile.TemporaryDirectory() as scratch:
-        output = Output(place, Path(scratch))
-        record = _read_begun(output)
-        if record is None:
+    output = Output(place)
+    record = _read_begun(output)
+    if record is None:
+        return
+    shared = {key: record.current_plan.get(key) for key in known}
+    # Of these a plan holds more than is known.
+    for key in {"model", "backend"} & known.keys():
+        node = shared[key]
+        if not isinstance(node, dict):
             return
-        plan = record.current_plan
-        shared = {key: plan.get(key) for key in known}
-        # Of these a plan holds more than is known.
-        for key in {"model", "backend"} & known.keys():
-            node = shared[key]
-            if not isinstance(node, dict):
-                return
-            shared[key] = {name: value for name, value in node.items() if name in known[key]}
-        _refuse_differences(output, record, (shared, known), accepted)
+        shared[key] = {name: value for name, value in node.items() if name in known[key]}
+    _refuse_differences(output, record, (shared, known), accepted)
 
 
 def _read_begun(output: Output) -> PlanRecord | None:

@@ -4,7 +4,6 @@ import contextlib
 import logging
 import tempfile
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -71,7 +70,7 @@ def check_output(place: Place) -> Place:
     """
     if place.info().type == files.fs.FileType.File:
         raise UserError(f"output {place} is a file; expected a folder that is new, empty or an output of encode.")
-    output = Output(place, Path(tempfile.gettempdir()))
+    output = Output(place)
     check_kinds(output)
     state, names = state_of(output), output.names()
     if state == "foreign" or (state == "whole" and not _is_ours(output, names)):

@@ -35,9 +35,8 @@ class Claim:
     def __init__(self, output: Output, run_id: str, lease: float = LEASE, beat: float = BEAT):
         self._output, self._lease, self._beat = output, lease, beat
         self._name = f"{WORK}/claim-{uuid.uuid4().hex}.json"
-        self._content = json.dumps(
-            {"machine": _machine(), "host": socket.gethostname(), "run_id": run_id, **_process()}
-        )
+        me = {"pid": os.getpid(), "started": psutil.Process().create_time()}
+        self._content = json.dumps({"machine": _machine(), "host": socket.gethostname(), "run_id": run_id, **me})
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="claim", daemon=True)
 
@@ -116,7 +115,3 @@ def _machine() -> str:
     with contextlib.suppress(OSError):
         parts.append(str(Path("/proc/self/ns/pid").stat().st_ino))
     return " ".join(parts)
-
-
-def _process() -> dict:
-    return {"pid": os.getpid(), "started": psutil.Process().create_time()}

@@ -7,6 +7,8 @@ finished part), and the claim of the process that writes.
 import contextlib
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,10 +33,10 @@ CORPUS = f"{DONE}/corpus.json"
 class Output:
     """Named files in a folder; each appears whole, under its name, or not at all."""
 
-    def __init__(self, place: Place, scratch: Path):
-        """`scratch`: a folder of this machine for unfinished files, used where the output is not on this machine."""
+    def __init__(self, place: Place, scratch: Path | None = None):
+        """`scratch`: a folder of this machine for unfinished files of an output elsewhere; not needed to read."""
         self.place = place
-        self.workspace = scratch if place.local is None else place.local / WORK
+        self.workspace = place.local / WORK if place.local else scratch or Path(tempfile.gettempdir())
 
     def __str__(self) -> str:
         return str(self.place)
@@ -75,8 +77,7 @@ class Output:
             temporary.open("rb") as source,
             self.place.filesystem.open_output_stream(self.place.joined(name).path) as target,
         ):
-            while data := source.read(8 * BUFFER):
-                target.write(data)
+            shutil.copyfileobj(source, target, 8 * BUFFER)
 
     def write_text(self, name: str, text: str) -> None:
         """Write a small file, in one piece."""
