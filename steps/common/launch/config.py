@@ -76,6 +76,13 @@ class BenchmarkConf:
 
 
 @dataclass
+class PromoteConf:
+    name: str
+    version: str
+    reason: str
+
+
+@dataclass
 class MainConf:
     overrides: list[str]
 
@@ -87,4 +94,5 @@ STEPS: dict[str, type] = {
     "encode": EncodeConf,
     "verify": VerifyConf,
     "benchmark": BenchmarkConf,
+    "promote": PromoteConf,
 }

@@ -28,6 +28,13 @@ class SuiteSpec:
 
 
 @dataclass
+class ComparisonConf:
+    """The node `comparison`; its keys are explained in conf/validate.yaml."""
+
+    promote: bool
+
+
+@dataclass
 class Bootstrap:
     """The node `bootstrap`: resamples drawn, share of them that an interval covers, and the seed."""
 

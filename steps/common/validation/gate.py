@@ -31,6 +31,7 @@ from steps.common.model.load import (
     scoring_app,
 )
 from steps.common.quality import scoring, trials
+from steps.common.quality.comparison import Comparison
 from steps.common.quality.roles import ByRole
 from steps.common.quality.scoring import Difference, Score
 from steps.common.quality.spec import Bootstrap, SuiteSpec
@@ -89,6 +90,8 @@ class Findings:
     thresholds: dict[str, float] = field(default_factory=dict)
     references: dict[str, float] = field(default_factory=dict)
     differences: dict[str, scoring.Difference] = field(default_factory=dict)
+    # By "champion" and "baseline".
+    comparisons: dict[str, Comparison] = field(default_factory=dict)
     trials: list[Trial] = field(default_factory=list)
     # Milliseconds of single calls; embeddings of the test sentences and of the sample corpus.
     latency: np.ndarray | None = None

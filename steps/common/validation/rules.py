@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from steps.common.backends import Settings
-from steps.common.quality.spec import Bootstrap, SuiteSpec
+from steps.common.quality.spec import Bootstrap, ComparisonConf, SuiteSpec
 
 
 @dataclass
@@ -34,6 +34,8 @@ class ValidateConf:
 
     run_id: str
     champion: str | None
+    baseline: str | None
+    comparison: ComparisonConf
     suite: SuiteSpec
     suites: dict[str, SuiteSpec]
     bootstrap: Bootstrap
