@@ -1,6 +1,8 @@
 """The model registry: which version becomes champion, and every way to name a registered model as run_id."""
 
 import logging
+import shlex
+import threading
 from datetime import UTC, datetime
 
 import pytest
@@ -402,49 +404,75 @@ def test_a_store_without_a_registry_is_one_line_and_a_reason_where_it_goes_away_
     assert "gives no model registry" in made.reason
 
 
-def test_validate_registers_and_later_steps_find_the_champion(step, tiny_run, tiny_suite, tmp_path):
+def test_validate_registers_promote_confirms_and_later_steps_find_the_champion(
+    step, tiny_run, tiny_suite, tmp_path, monkeypatch, client
+):
     import mlflow
 
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
     words = [f"suite.path={tiny_suite}", "candidates=[]", "latency_calls=2", "register=tiny"]
     code, out, err = step("validate", f"--run_id={tiny_run['run_id']}", *words)
     assert code == 0, err
     first = last_json(out)
     assert first["registered"] == "tiny/1 (champion)"
+    version = client.get_model_version("tiny", "1")
+    assert version.tags["validation"] == "passed"
+    assert version.tags["validate_run_id"] == first["run_id"]
+    assert version.tags["log_model_run_id"] == tiny_run["run_id"]
+    assert float(version.tags["quality/tiny/spearman"]) == pytest.approx(first["quality/tiny/spearman"], abs=1e-3)
+    assert "status" not in version.tags
+
+    # What MLflow's own pages show.
+    run = mlflow.get_run(first["run_id"])
+    assert run.info.run_name == f"validate local passed {first['quality/tiny/spearman']:.1f}"
+    assert "Registered as tiny/1 (champion): the gate passed" in run.data.tags["mlflow.note.content"]
+    assert 0 < run.data.metrics["system/system_memory_usage_percentage"] < 100
+    assert not [thread.name for thread in threading.enumerate() if "ystem" in thread.name]
+    note = mlflow.get_logged_model(tiny_run["model_id"]).tags["mlflow.note.content"]
+    assert note.startswith("**Validation passed**") and f'load_model("models:/{tiny_run["model_id"]}")' in note
+    assert f"| tiny (spearman) | {first['quality/tiny/spearman']:.2f} |" in note
+    assert 'load_model("models:/tiny/1")' in version.description
+    made = mlflow.get_run(tiny_run["run_id"])
+    assert made.info.run_name == "log_model local" and "licence not declared" in made.data.tags["mlflow.note.content"]
+
     code, out, err = step("validate", f"--run_id=models:/{tiny_run['model_id']}", *words, "suite.threshold=100.5")
     assert code == 1
     assert "error: validation failed, 1 of " in err
     second = last_json(out)
-    assert (second["registered"], second["because"]) == (
-        "tiny/2 (challenger)",
-        "the gate failed; version 1 stays champion",
-    )
+    assert second["registered"] == "tiny/2 (rejected)"
+    assert second["because"].startswith("the gate failed, 1 of ")
+    assert second["because"].endswith("(expected >= 100.5); version 1 stays champion")
     validation = mlflow.artifacts.load_dict(f"runs:/{second['run_id']}/validation.json")
-    assert validation["registration"] == {
-        "name": "tiny",
-        "version": "2",
-        "alias": "challenger",
-        "reason": "the gate failed; version 1 stays champion",
-    }
-    assert "the gate failed; version 1 stays champion" in mlflow.artifacts.load_text(
-        f"runs:/{second['run_id']}/report.html"
-    )
-    tags = mlflow.MlflowClient().get_model_version("tiny", "1").tags
-    assert tags["validation"] == "passed"
-    assert tags["validate_run_id"] == first["run_id"]
-    assert tags["log_model_run_id"] == tiny_run["run_id"]
-    assert float(tags["quality/tiny/spearman"]) == pytest.approx(first["quality/tiny/spearman"], abs=1e-3)
+    assert (validation["registration"]["version"], validation["registration"]["alias"]) == ("2", None)
+    assert "version 1 stays champion" in mlflow.artifacts.load_text(f"runs:/{second['run_id']}/report.html")
+    assert client.get_model_version("tiny", "2").tags["status"] == "rejected"
 
     # The verdict stands on the model: the champion of a model that failed since is not used.
     corpus = tmp_path / "c.txt"
     corpus.write_text("the cat\n")
     code, _, err = step("encode", "run_id=models:/tiny@champion", f"--corpus={corpus}")
     assert code == 1 and "failed its validation" in err
-    assert step("validate", "--run_id", "models:/tiny/1", *words)[0] == 0
+
+    code, out, err = step("validate", "--run_id", "models:/tiny/1", *words, "comparison.promote=false")
+    assert code == 0, err
+    third = last_json(out)
+    assert third["registered"] == "tiny/3 (challenger)"
+    command = shlex.split(third["to confirm"])
+    assert command[:3] == ["python", "-m", "steps.promote"]
+    code, out, err = step("promote", *command[3:])
+    assert code == 0, err
+    promoted = last_json(out)
+    assert (promoted["champion"], promoted["replaced"]) == ("tiny/3", "tiny/1")
+    assert promoted["because"] == "confirmed as proposed"
+    run = mlflow.get_run(promoted["run_id"])
+    assert (run.info.run_name, run.data.tags["model_id"]) == ("promote tiny/3", tiny_run["model_id"])
+
     code, out, err = step("encode", "--run_id", "models:/tiny@champion", f"--corpus={corpus}")
     assert code == 0, err
     assert "run_id=models:/tiny@champion is tiny/3" in err
     run = mlflow.get_run(last_json(out)["run_id"])
     assert run.data.tags["upstream_run_id"] == tiny_run["run_id"]
+    assert run.info.run_name == "encode local c.txt 1 rows"
     manifest = mlflow.artifacts.load_dict(f"runs:/{run.info.run_id}/manifest.json")
     assert manifest["model"]["registered"] == "tiny/3"
 
@@ -456,6 +484,9 @@ def test_validate_registers_and_later_steps_find_the_champion(step, tiny_run, ti
         ("main", ["register=a:b"], "register='a:b' is not a name for a registered model"),
         ("encode", ["--run_id", "models:/nope@champion"], "there is no registered model 'nope'. Registered: none yet"),
         ("benchmark", ["run_id=models:/nope/3"], "there is no registered model 'nope'"),
+        ("promote", ["name=nope", "version=3", "reason=x"], "there is no registered model 'nope'"),
+        ("promote", ["name=nope", "version=3"], "reason is required here: give -P reason=<value>."),
+        ("promote", ["name=nope", "version=3", "reason= "], "reason is empty. Say why this version"),
     ],
 )
 def test_bad_input_is_one_line(step, name, argv, expected):

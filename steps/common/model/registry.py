@@ -133,7 +133,9 @@ def find_baseline(name: str) -> FoundModel | None:
     if BASELINE_MODEL not in record:
         return None
     model_id, run_id = record[BASELINE_MODEL], record[BASELINE_RUN]
-    gone = LoggedModel("", model_id, model_id, "", 0, 0, tags={VALIDATION_RUN: run_id})
+    gone = LoggedModel(
+        "", model_id, model_id, "", creation_timestamp=0, last_updated_timestamp=0, tags={VALIDATION_RUN: run_id}
+    )
     logged = get_logged(client, model_id) or gone
     return FoundModel(logged.source_run_id or run_id, logged, f"{name}/{record[BASELINE_VERSION]}")
 
