@@ -95,6 +95,7 @@ from steps.common.model.find import (
     saved_tokenizer,
 )
 from steps.common.model.load import load_backend
+from steps.common.tracking import notes
 from steps.common.tracking import run as runs
 from steps.common.tracking.datasets import log_data
 from steps.common.tracking.live import LiveMetrics, RunOutput, close_lost_runs, recording
@@ -258,7 +259,7 @@ def encode(
 
 def main(call: Call[EncodeConf], opened: Opened) -> None:
     conf = call.conf
-    with runs.run("encode", call.config, call.as_yaml) as run:
+    with runs.run("encode", call.config, call.as_yaml, measured=True) as run:
         found = find_model(conf.run_id, preceding="validate", experiment_id=run.info.experiment_id)
         tag_upstream(found.run_id, found.logged.model_id)
         check_validated(found)
@@ -269,6 +270,7 @@ def main(call: Call[EncodeConf], opened: Opened) -> None:
         with recording(where):
             mlflow.log_text(manifest, "manifest.json")
             log_data(opened.texts, result, where, found)
+            run.describe(*notes.of_encode(found, opened.texts, result, backend=backend, where=where))
         if result.samples:
             print("sample embeddings")
             summary.show_embeddings([text for text, _ in result.samples], [vector for _, vector in result.samples])

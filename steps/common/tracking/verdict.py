@@ -8,7 +8,7 @@ from mlflow.exceptions import MlflowException
 
 from steps.common.embeddings.plan import versions
 from steps.common.errors import UserError
-from steps.common.model.find import BACKENDS, VALIDATION, FoundModel
+from steps.common.model.find import BACKENDS, VALIDATION, VALIDATION_RUN, FoundModel
 from steps.common.quality.trials import Trial
 
 
@@ -51,9 +51,7 @@ def reference(found: FoundModel) -> dict:
 
 def tag_validation(found: FoundModel, verdict: str, run_id: str) -> None:
     """Write the verdict on the LoggedModel, where encode looks for it."""
-    mlflow.MlflowClient().set_logged_model_tags(
-        found.logged.model_id, {VALIDATION: verdict, "validation_run_id": run_id}
-    )
+    mlflow.MlflowClient().set_logged_model_tags(found.logged.model_id, {VALIDATION: verdict, VALIDATION_RUN: run_id})
 
 
 def tag_backends(found: FoundModel, trials: list[Trial]) -> None:
