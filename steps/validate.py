@@ -70,7 +70,7 @@ from steps.common.tracking import notes
 from steps.common.tracking import run as runs
 from steps.common.tracking.datasets import log_validation
 from steps.common.tracking.run import StepRun, tag_upstream
-from steps.common.tracking.verdict import lineage, tag_backends, tag_validation
+from steps.common.tracking.verdict import lineage, log_units, tag_backends, tag_validation
 from steps.common.validation import gate, report, serving
 from steps.common.validation.checks import describe_failures
 from steps.common.validation.compatibility import NEAREST
@@ -255,5 +255,6 @@ def main(call: Call[ValidateConf], opened: Opened) -> None:
             mlflow.set_tag("bridge", log_bridge(findings.bridge, rivals["champion"], found).model_uri)
         write(found, rivals, findings, registration, run_id=run_id, sentences=conf.sentences)
         log_validation(found, metrics, findings.scores)
+        log_units(findings.scores)
         show(found, findings, run, shown, sentences=conf.sentences, registration=registration)
         check_verdict(findings, registration, run_id)

@@ -63,11 +63,12 @@ def compare(scores: Sequence[Score], others: Sequence[Score], margin: float, boo
     Weights are the numbers of units: near those of the inverse variances, and unlike them no matter of the outcome.
 
     Args:
-        scores: of the model. others: of the one it would replace, on suites of the same names.
+        scores: of the model. others: of the one it would replace, on suites of the same names, or on some of them.
         margin: points that count as no loss.
     """
     by_name = {other.suite.name: other for other in others}
-    pairs = [(one, by_name[one.suite.name]) for one in scores if not by_name[one.suite.name].undefined]
+    shared = [one for one in scores if one.suite.name in by_name]
+    pairs = [(one, by_name[one.suite.name]) for one in shared if not by_name[one.suite.name].undefined]
     strict = 1 - (1 - bootstrap.confidence) / max(1, len(pairs))
     suites: dict[str, Difference] = {}
     drawn, values, weights = [], [], []

@@ -416,13 +416,23 @@ def compare_rivals(
         if model_id not in scored:
             logger.info("scoring the %s %s on the same suites", against, rival.uri)
             scored[model_id] = score_rival(rival, suites, rules)
+        if not scored[model_id]:
+            logger.warning(
+                "the %s %s is deleted, and its last validation recorded none of these suites: it is not compared with. baseline=<run ID> names another.",
+                against,
+                rival.registered,
+            )
+            continue
         findings.comparisons[against] = comparison.compare(
             findings.scores, scored[model_id], rules.comparison.margin, rules.bootstrap
         )
 
 
 def score_rival(rival: FoundModel, suites: Sequence[Suite], rules: ValidateConf) -> list[Score]:
-    """Another model's scores on the same suites, by torch in float32."""
+    """Another model's scores on the same suites, by torch in float32; of one that is deleted, those on record."""
+    if rival.is_gone:
+        recorded = verdict.read_units(rival)
+        return [scoring.restore(suite, recorded[suite.digest]) for suite in suites if suite.digest in recorded]
     folder = download(rival)
     native = models.load_native(folder)
     with contextlib.ExitStack() as stack:
