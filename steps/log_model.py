@@ -17,11 +17,7 @@ from steps.common.model.source import Source, find_source
 
 
 def open_inputs(call: Call[LogModelConf]) -> Source:
-    """The folder of the model.
-
-    Raises:
-        UserError: it is not there, or its weights are not those of the config.
-    """
+    """The folder of the model; raises UserError where it is missing, or its weights are not those of the config."""
     spec = call.conf.model
     return find_source(
         name=spec.name,
@@ -95,8 +91,7 @@ def main(call: Call[LogModelConf], source: Source) -> None:
 def embed_examples(model: SentenceTransformer, examples: list[str]) -> np.ndarray:
     """The embeddings of the examples: float32 [n, dim].
 
-    Raises:
-        UserError: the model cannot embed anything, as where its tokenizer is another model's.
+    Raises UserError where the model cannot embed anything, as with the tokenizer of another model.
     """
     try:
         return model.encode(examples, show_progress_bar=False)

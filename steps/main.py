@@ -10,29 +10,24 @@ Writes  three nested runs, each of which can be repeated alone with the paramete
 from omegaconf import OmegaConf
 
 from steps.common.corpus import opening
-from steps.common.launch import inputs
 from steps.common.launch.call import Call
 from steps.common.launch.check import check_chain
 from steps.common.launch.config import EncodeConf, MainConf
-from steps.common.launch.paths import check_apart, corpus_place, find_suites
+from steps.common.launch.paths import check_apart, corpus_place, find_suites, open_output
 from steps.common.launch.process import launch
 from steps.common.quality import kinds
 from steps.common.validation.rules import ValidateConf
 
 
 def open_inputs(call: Call[MainConf]) -> ValidateConf:
-    """The config of validate, once it is seen in seconds that encode and validate will find what they need.
-
-    Raises:
-        UserError: a corpus, suite or output that cannot be used.
-    """
+    """The config of validate; raises UserError for a corpus, suite or output that encode or validate cannot use."""
     configs = check_chain(call.conf.overrides)
     validate: ValidateConf = OmegaConf.to_object(configs["validate"])  # type: ignore[assignment]
     encode: EncodeConf = OmegaConf.to_object(configs["encode"])  # type: ignore[assignment]
     suites = find_suites(validate.scored_suites)
     check_apart(encode.corpus.path, encode.output)
     opening.open_corpus(corpus_place(encode.corpus.path), encode.corpus)
-    inputs.open_output(encode.output)
+    open_output(encode.output)
     # Last: it imports what computes scores.
     kinds.read_suites(suites)
     return validate
@@ -84,8 +79,7 @@ def step_parameters(step: str, overrides: list[str]) -> dict[str, str]:
 def run_step(step: str, parameters: dict[str, str], experiment_id: str) -> str:
     """Run one step as a nested project run, in this very environment; returns its run ID.
 
-    Raises:
-        UserError: the step failed; it has said why.
+    Raises UserError where the step failed; it has said why.
     """
     try:
         submitted = mlflow.projects.run(

@@ -64,19 +64,23 @@ from steps.common.validation.preflight import check_deployment
 logger = logging.getLogger("steps")
 
 
+def find_rivals(conf: ValidateConf, experiment_id: str) -> dict[str, FoundModel]:
+    """The models to compare with: the champion, which this one would replace, and the baseline."""
+    baseline = None
+    if conf.baseline is not None:
+        baseline = find_model(conf.baseline, preceding="validate", experiment_id=experiment_id)
+    elif conf.register is not None:
+        baseline = registry.find_baseline(conf.register)
+    rivals = {"champion": find_champion(conf, experiment_id), "baseline": baseline}
+    return {against: rival for against, rival in rivals.items() if rival is not None}
+
+
 def find_champion(conf: ValidateConf, experiment_id: str) -> FoundModel | None:
     """The model that this one would replace: what `champion` names, else the champion of `register`."""
     if conf.champion is None:
         return registry.find_champion(conf.register) if conf.register is not None else None
     named = find_model(conf.champion, preceding="validate", experiment_id=experiment_id)
     return registry.find_compared(named, conf.register) if conf.register is not None else named
-
-
-def find_baseline(conf: ValidateConf, experiment_id: str) -> FoundModel | None:
-    """The model that this one must not be worse than: what `baseline` names, else the best version of `register` there was."""
-    if conf.baseline is None:
-        return registry.find_baseline(conf.register) if conf.register is not None else None
-    return find_model(conf.baseline, preceding="validate", experiment_id=experiment_id)
 
 
 def register(
@@ -88,6 +92,8 @@ def register(
     commit = run.data.tags.get("mlflow.source.git.commit")
     metrics = {score.name: score.value for score in findings.scores} | findings.metrics()
     tags = registry.version_tags(found, run.info.run_id, findings.verdict, commit, metrics)
+    if findings.compatibility is not None:
+        tags["compatibility"] = findings.compatibility.verdict
     note = notes.of_validation(found, validated, findings.scores, findings.differences)
     registration = registry.register(found, name, validated, tags=tags, describe=note)
     mlflow.set_tag("registered", str(registration))
@@ -189,17 +195,13 @@ def main(call: Call[ValidateConf], suites: list[Suite]) -> None:
         run_id, experiment_id = run.info.run_id, run.info.experiment_id
         check_deployment(conf.serving, conf.fresh_environment, conf.register)
         found = find_model(conf.run_id, preceding="log_model", experiment_id=experiment_id)
-        champion = find_champion(conf, experiment_id)
-        baseline = find_baseline(conf, experiment_id)
-        compared = {
-            role: model for role, model in (("champion", champion), ("baseline", baseline)) if model is not None
-        }
+        rivals = find_rivals(conf, experiment_id)
         folder = download(found)
         # The server loads the model while this process does.
         server = stack.enter_context(serving.serve(folder, conf.serving.port)) if conf.serving.enabled else None
         tag_upstream(found.run_id, found.logged.model_id)
         logger.info("validating %s (%s)", found.uri, found.tags.get("hub_id", found.logged.name))
-        findings = gate.examine(found, folder, suites, rules=conf, champion=champion, server=server)
+        findings = gate.examine(found, folder, suites, rules=conf, rivals=rivals, server=server)
 
         tag_validation(found, findings.verdict, run_id)
         tag_backends(found, [] if findings.failures else findings.trials)
@@ -207,10 +209,10 @@ def main(call: Call[ValidateConf], suites: list[Suite]) -> None:
         metrics = findings.metrics()
         shown = {score.name: score.value for score in findings.scores} | metrics
         failure = describe_failures(findings.checks) if findings.failures else None
-        validated = Validated(failure, compared, findings.comparisons, promote=conf.comparison.promote)
+        validated = Validated(failure, rivals, findings.comparisons, promote=conf.comparison.promote)
         registration = register(conf.register, run, found, findings, validated=validated)
         describe(run, found, findings, registration, validated=validated)
-        write(found, champion, findings, registration, run_id=run_id, sentences=conf.sentences)
+        write(found, rivals.get("champion"), findings, registration, run_id=run_id, sentences=conf.sentences)
         log_validation(found, metrics, findings.scores)
         show(found, findings, run, shown, sentences=conf.sentences, registration=registration)
         check_verdict(findings, registration, run_id)

@@ -117,8 +117,7 @@ def _recall(
 def find_files(path: Path | str, format: str = AUTO) -> list[Place]:
     """The files that a path, folder or glob names, in name order; of a folder those of a known format.
 
-    Raises:
-        UserError: there is none.
+    Raises UserError where there is none.
     """
     root, found = locate(path), find(path)
     taken = found
@@ -140,17 +139,15 @@ def find_files(path: Path | str, format: str = AUTO) -> list[Place]:
 
 def _count_endings(places: list[Place]) -> str:
     """How many files there are, and with what endings: 3 files (2 .csv, 1 .csv.gz)."""
-    names = [place.name.lower() for place in places]
-    counts = Counter("".join(_suffixes(name)) or "without an ending" for name in names).most_common()
+
+    def ending(name: str) -> str:
+        first, compression = split_name(name)
+        last = f".{name.rpartition('.')[2]}"
+        return first + (last if compression else "") if "." in name else "without an ending"
+
+    counts = Counter(ending(place.name.lower()) for place in places).most_common()
     shown = ", ".join(f"{count} {ending}" for ending, count in counts[:10]) + (", ..." if len(counts) > 10 else "")
     return f"{len(places)} file{'' if len(places) == 1 else 's'}" + (f" ({shown})" if shown else "")
-
-
-def _suffixes(name: str) -> list[str]:
-    ending, compression = split_name(name)
-    if compression is not None:
-        return [ending, "." + name.rpartition(".")[2]]
-    return [ending] if "." in name else []
 
 
 def partition_keys(path: Path | str, place: Place) -> dict[str, str | None]:
@@ -204,10 +201,9 @@ def _type_of(values: pa.Array, kind: Kind, *, is_id: bool) -> pa.DataType:
 
 
 def _check_keys(conf: CorpusConf, scans: list[_Scan]) -> None:
-    """Any object of JSON Lines may leave a key out: its value is null there.
+    """Raises UserError for a file of JSON Lines in which no object has the text, or a key that no object of any has.
 
-    Raises:
-        UserError: a file in which no object has the text, or a key that no object of the corpus has.
+    A single object may leave a key out: its value is null there.
     """
     scans = [scan for scan in scans if scan.seen]
     for scan in scans:
@@ -218,11 +214,9 @@ def _check_keys(conf: CorpusConf, scans: list[_Scan]) -> None:
 
 
 def _check_values(format: Format, conf: CorpusConf, scans: list[_Scan], types: list[pa.DataType]) -> None:
-    """Read columns again whose type differs from that of the corpus: a date may be too far away for nanoseconds, or for
-    the milliseconds that Parquet makes of seconds.
+    """Raises UserError for a value that its column's type in the whole corpus cannot hold.
 
-    Raises:
-        UserError: a value that the type of the whole corpus cannot hold.
+    Reads columns of another type again: a date may be too far away for nanoseconds, or for Parquet's milliseconds.
     """
     for scan in scans:
         for column, found, kind in zip(conf.value_columns, scan.types, types):

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from steps.common.corpus.corpus import Corpus
+from steps.common.embeddings.origin import Origin
 from steps.common.embeddings.parts import embedding_schema, part_stem
 from steps.common.vectors import STORED, check_dim, stored_width
 
@@ -65,6 +66,8 @@ class Job:
     chunker: "Chunker | None" = None
     # What `int8` is scaled between, [2, dim].
     ranges: np.ndarray | None = None
+    # What each part says of the model and the settings that made it.
+    origin: Origin | None = None
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -106,8 +109,8 @@ class Job:
 
     @functools.cached_property
     def schema(self) -> pa.Schema:
-        """Columns of a part."""
-        return embedding_schema(
+        """Columns of a part, and its metadata."""
+        columns = embedding_schema(
             self.corpus.id_type,
             self.width,
             self.stored_dtype,
@@ -116,6 +119,7 @@ class Job:
             chunks=self.options.row_per_chunk,
             kept=self.corpus.keep_types,
         )
+        return columns if self.origin is None else columns.with_metadata(self.origin.metadata())
 
 
 def consecutive(parts: Iterable[int]) -> Iterator[range]:

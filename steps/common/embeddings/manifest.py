@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from steps.common.embeddings.declared import read_declared
+from steps.common.embeddings.origin import Origin
 from steps.common.embeddings.parts import File, Part, file_facts, rejects_schema
 from steps.common.errors import UserError
 from steps.common.storage.output import DONE, PLAN, Output
@@ -25,10 +26,11 @@ COPY = ".manifest.json"
 
 REJECTS = "rejects.parquet"
 
-# 3: the manifest always carries its digest, and the plan has a version too. 2 is still read.
-FORMAT_VERSION = 3
+# 3: the manifest always carries its digest, and the plan has a version too. 4: both have the origin, and so has each part.
+# 2 and 3 are still read.
+FORMAT_VERSION = 4
 
-READABLE = (2, FORMAT_VERSION)
+READABLE = (2, 3, FORMAT_VERSION)
 
 # Version 2's names for corpus.on_bad_row, and today's.
 RENAMED_POLICIES = {"auto": "keep_nulls", None: "keep_all", "error": "refuse_all"}
@@ -48,6 +50,13 @@ class PlanRecord:
     ranges: list[list[float]] | None
     # Version 2 did not note it; write_plan notes the current one.
     format_version: int = 2
+    # What each part says of the model and the settings that made it; noted from version 4 on.
+    origin: Origin | None = None
+
+    @property
+    def ranges_of_int8(self) -> np.ndarray | None:
+        """The ranges as what computes takes them: float32 [2, dim]."""
+        return np.array(self.ranges, np.float32) if self.ranges else None
 
     @property
     def current_plan(self) -> dict[str, Any]:
@@ -115,6 +124,8 @@ class Manifest:
     ranges: list[list[float]] | None
     rejects: File | None
     parts: list[Part]
+    # What each part says of the model and the settings that made it; noted from version 4 on.
+    origin: Origin | None = None
     # SHA-256 of all of the above. Early manifests of version 2 have none.
     digest: str | None = None
 
@@ -132,14 +143,17 @@ class Manifest:
         """Whether the manifest says what it said when it was written; true of one that was written without a digest."""
         if self.digest is None:
             return self.format_version == 2
+        content = asdict(self)
+        if self.format_version < 4:
+            del content["origin"]
         try:
-            return self.digest == _digest(asdict(self))
+            return self.digest == _digest(content)
         except RecursionError:
             return False
 
     @property
     def plan_record(self) -> PlanRecord:
-        return PlanRecord(self.plan, self.runs, self.ranges, self.format_version)
+        return PlanRecord(self.plan, self.runs, self.ranges, self.format_version, self.origin)
 
     @property
     def files(self) -> list[File]:
@@ -182,7 +196,7 @@ def check_version(output: Output, content: Any) -> None:
     version = content.get("format_version", FORMAT_VERSION) if isinstance(content, dict) else FORMAT_VERSION
     if version not in READABLE:
         raise UserError(
-            f"output {output} has format {version}, this version of the project reads formats {READABLE[0]} and {READABLE[1]}. Use the version that wrote it, or give another output."
+            f"output {output} has format {version}, this version of the project reads formats {READABLE[0]} to {READABLE[-1]}. Use the version that wrote it, or give another output."
         )
 
 

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import tempfile
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from steps.common.embeddings.manifest import (
     restore,
     write_plan,
 )
+from steps.common.embeddings.origin import Origin
 from steps.common.embeddings.plan import find_differences, shown
 from steps.common.embeddings.verify import state_of
 from steps.common.errors import UserError
@@ -116,20 +118,18 @@ def _forget_restored(output: Output) -> None:
 
 
 def begin(
-    output: Output,
-    plan: dict[str, Any],
-    run_id: str,
-    accepted: Collection[str],
-    make_ranges: Callable[[], np.ndarray | None],
-) -> tuple[np.ndarray | None, list[str]]:
+    output: Output, now: PlanRecord, accepted: Collection[str], make_ranges: Callable[[], np.ndarray | None]
+) -> PlanRecord:
     """Note the plan in an output, or go on with one that has the same.
 
     Args:
+        now: the plan of this run, its ID and its origin, without ranges.
         accepted: what of the plan may differ, of ACCEPTABLE.
-        make_ranges: called where the output has no ranges of int8 yet.
+        make_ranges: called where the output has no ranges of int8 yet; [2, dim], or None.
 
     Returns:
-        The ranges of int8, [2, dim], or None; and the run IDs that have worked on the output, this one last.
+        What is noted: the ranges, the run IDs that have worked on the output, this one last, and the origin that its
+        parts carry, that of its first run.
 
     Raises:
         UserError: the output was started with another plan, or is of an unknown version.
@@ -141,14 +141,27 @@ def begin(
         logger.warning("the plan of output %s cannot be read, so all of its parts are made again", output)
         output.clear_work()
     if state == "new" or before is None:
-        before = PlanRecord(plan, before.runs if before else [], None, FORMAT_VERSION)
-    _refuse_differences(output, before, (before.current_plan, plan), accepted)
-    ranges = np.array(before.ranges, np.float32) if before.ranges else make_ranges()
-    runs = [*before.runs, run_id]
-    write_plan(output, PlanRecord(plan, runs, None if ranges is None else ranges.tolist()))
+        before = replace(now, runs=before.runs if before else [], format_version=FORMAT_VERSION)
+    _refuse_differences(output, before, (before.current_plan, now.plan), accepted)
+    ranges = before.ranges
+    if not ranges and (made := make_ranges()) is not None:
+        ranges = made.tolist()
+    noted = replace(
+        now, runs=[*before.runs, *now.runs], ranges=ranges, origin=_continue(before, now), format_version=FORMAT_VERSION
+    )
+    write_plan(output, noted)
     if is_lost:
         # From here on it is an output that was stopped.
         for name in (MANIFEST, COPY):
             if output.size(name) is not None:
                 output.delete(name)
-    return ranges, runs
+    return noted
+
+
+def _continue(before: PlanRecord, now: PlanRecord) -> Origin | None:
+    """The origin of the parts that are still to be made: that of the others, but for code that is accepted as another."""
+    if before.origin is None or now.origin is None:
+        return now.origin
+    if before.plan.get("code") == now.plan.get("code"):
+        return before.origin
+    return replace(before.origin, git_commit=now.origin.git_commit)

@@ -1,5 +1,6 @@
 """The check of an output: what a folder is, and whether a whole output still matches its manifest."""
 
+import contextlib
 import logging
 import tempfile
 from collections.abc import Iterable
@@ -21,7 +22,9 @@ from steps.common.embeddings.manifest import (
     find_rejects,
     read_copy,
 )
+from steps.common.embeddings.origin import Origin, find_other, read_facts
 from steps.common.embeddings.parts import ENDINGS, File, Part, part_stem
+from steps.common.embeddings.plan import shown
 from steps.common.errors import UserError, first_line
 from steps.common.storage import place as files
 from steps.common.storage.output import DONE, PLAN, WORK, Output
@@ -36,6 +39,9 @@ MOVE = "; move it away"
 
 # What a manifest says of its parts together, from what it says of each.
 TOTALS = ("null_rows", "empty_rows", "long_rows", "truncated_rows", "tokens")
+
+# What is shown of the model and the settings that made an output.
+SHOWN = ("model_id", "hub_id", "registered_version", "model_digest", "backend", "prompt", "dtype", "git_commit")
 
 
 def state_of(output: Output) -> str:
@@ -132,6 +138,7 @@ def verify_output(output: Output) -> tuple[Manifest, list[str]]:
     for part in manifest.parts:
         if part.name in sound:
             findings += check_rows(output, part) or _check_columns(output, part, manifest)
+        findings += check_origin(output, part, manifest.origin)
     findings += _check_order(manifest) + _check_totals(manifest) + _check_rejects(output, manifest, REJECTS in sound)
     for name in _find_strays(output, manifest.files):
         ours = OURS.fullmatch(name) or name == REJECTS
@@ -162,6 +169,22 @@ def read_manifest(output: Output) -> Manifest:
         raise UserError(
             f"{MANIFEST} of output {output} cannot be read: {error}. Run the same encode again to write it again."
         ) from None
+
+
+def describe_origin(manifest: Manifest) -> dict[str, str]:
+    """Whose embeddings an output holds, in a few facts; a manifest without an origin says some of them elsewhere."""
+    if manifest.origin is not None:
+        facts = manifest.origin.facts()
+        return {name: facts[name] for name in SHOWN if name in facts}
+    model, backend = manifest.model, manifest.backend
+    known = {
+        "model_id": model.get("model_id"),
+        "hub_id": model.get("hub_id"),
+        "registered_version": model.get("registered"),
+        "backend": "/".join(str(backend[name]) for name in ("name", "precision") if name in backend),
+        "git_commit": manifest.code_commit,
+    }
+    return {name: str(value) for name, value in known.items() if value}
 
 
 def describe_remedy(findings: list[str]) -> str:
@@ -269,3 +292,17 @@ def check_rows(output: Output, part: Part) -> list[str]:
     except (ValueError, KeyError, AttributeError, OSError, pa.ArrowException) as error:
         return [f"{part.name} cannot be read: {first_line(error)}"]
     return [] if rows == part.written_rows else [f"{part.name} has {rows} rows, expected {part.written_rows}"]
+
+
+def check_origin(output: Output, part: Part, origin: Origin | None) -> list[str]:
+    """Compare what a part that is there says of its model and settings with what it has to say; of a damaged part, what can be read.
+
+    A matrix says it in the file beside it.
+    """
+    if origin is None:
+        return []
+    place = output.place.joined(part.files[-1].name)
+    with contextlib.suppress(OSError, pa.ArrowException), place.filesystem.open_input_file(place.path) as stream:
+        other = find_other(read_facts(pq.read_schema(stream)), origin)
+        return [f"{part.name} was made by another model or with other settings: {shown(other)}"] if other else []
+    return []

@@ -64,6 +64,11 @@ class VerifyConf:
 
 
 @dataclass
+class OutputsConf:
+    run_id: str
+
+
+@dataclass
 class BenchmarkConf:
     run_id: str
     corpus: CorpusConf
@@ -93,6 +98,7 @@ STEPS: dict[str, type] = {
     "validate": ValidateConf,
     "encode": EncodeConf,
     "verify": VerifyConf,
+    "outputs": OutputsConf,
     "benchmark": BenchmarkConf,
     "promote": PromoteConf,
 }

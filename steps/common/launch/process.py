@@ -12,7 +12,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any, NoReturn
 
 import hydra
@@ -83,18 +83,13 @@ def _exit_with(error: BaseException) -> NoReturn:
         raise error
     print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
     if os.environ.get("MLFLOW_RUN_ID"):
-        from steps.common.tracking import run
-
-        run.tag_waiting_run(one_line(error))
+        _tracking().tag_waiting_run(one_line(error))
     sys.exit(1)
 
 
 def _interrupted(what: str, code: int) -> NoReturn:
-    print(
-        f"{what}: what was finished is kept, and the run, if it had started, is marked KILLED.",
-        file=sys.stderr,
-        flush=True,
-    )
+    line = f"{what}: what was finished is kept, and the run, if it had started, is marked KILLED."
+    print(line, file=sys.stderr, flush=True)
     sys.exit(code)
 
 
@@ -116,7 +111,8 @@ class _Jobs:
     def run(self, cfg: DictConfig) -> None:
         try:
             if self._given.multirun and not self._started:
-                self._start_sweep()
+                _tracking().start_sweep(self.step)
+                self._started = True
             self._run_job(self._call(cfg))
         except (KeyboardInterrupt, Stopped):
             self._end_sweep("KILLED")
@@ -153,17 +149,16 @@ class _Jobs:
         self._end_sweep("FAILED", one_line(error))
         raise error
 
-    def _start_sweep(self) -> None:
-        from steps.common.tracking import run
-
-        run.start_sweep(self.step)
-        self._started = True
-
     def _end_sweep(self, status: str, reason: str | None = None) -> None:
         if self._started:
-            from steps.common.tracking import run
+            _tracking().end_sweep(status, reason)
 
-            run.end_sweep(status, reason)
+
+def _tracking() -> ModuleType:
+    """The runs of MLflow, which takes seconds to import: only once the command line is checked."""
+    from steps.common.tracking import run
+
+    return run
 
 
 def _quiet_libraries() -> None:

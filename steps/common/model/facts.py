@@ -1,7 +1,8 @@
-"""What identifies a model: its form, its weights, its tokenizer."""
+"""What identifies a model: its form, its weights, its tokenizer, its prompts."""
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import tokenizers
@@ -60,12 +61,24 @@ def tokenizer_digest(model: SentenceTransformer) -> str:
     return hashlib.sha256(known.encode()).hexdigest()
 
 
+def write_prompts(prompts: Mapping[str, str | None]) -> str:
+    """Prompts as JSON, in the order of their names. The library gives every model an empty `query` and `document`: empty
+    ones are left out.
+    """
+    return json.dumps({name: text for name, text in prompts.items() if text}, sort_keys=True, ensure_ascii=False)
+
+
 def facts(model: SentenceTransformer) -> dict[str, str]:
-    """What identifies a model: dimension, longest input, pooling, modules, and digests of its tokenizer and parameters."""
+    """What identifies a model: dimension, longest input, prompts, pooling, modules, and digests of its tokenizer and parameters.
+
+    `prompts` is JSON (write_prompts); `default_prompt` is a text, "none" where there is none.
+    """
     pooling = [module.pooling_mode for module in model if isinstance(module, Pooling)]
     return {
         "dimension": str(model.get_embedding_dimension()),
         "max_seq_length": str(model.max_seq_length),
+        "prompts": write_prompts(model.prompts),
+        "default_prompt": model.prompts.get(model.default_prompt_name or "") or "none",
         "pooling": "+".join(mode if isinstance(mode, str) else "+".join(mode) for mode in pooling) or "none",
         "normalizes": str(normalizes(model)).lower(),
         "modules": " > ".join(type(module).__name__ for module in model),

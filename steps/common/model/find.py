@@ -36,6 +36,11 @@ VALIDATION_RUN = "validation_run_id"
 # Tag of the LoggedModel that answers OpenAI's embeddings call for another one: the ID of that one.
 ANSWERS_FOR = "answers_for_model_id"
 
+# Tags of the LoggedModel that carries vectors of one model over to another: the IDs of both.
+BRIDGES_FROM = "bridges_from_model_id"
+
+BRIDGES_TO = "bridges_to_model_id"
+
 # How a registered version is written, and what mlflow answers where there is nothing of a name.
 SCHEME = "models:/"
 
@@ -55,6 +60,8 @@ class FoundModel:
     logged: LoggedModel
     # name/version, where it was found in the model registry.
     registered: str | None = None
+    # What validate wrote on that version, beside the champion of then: compatible or reindex_required.
+    compatibility: str | None = None
 
     @property
     def uri(self) -> str:
@@ -245,7 +252,7 @@ def of_version(client: mlflow.MlflowClient, version: ModelVersion) -> FoundModel
         raise UserError(
             f"models:/{where} was made from {version.source}, and there is no such logged model. Register one with mlflow run . -e validate -P register={version.name}."
         )
-    return FoundModel(logged.source_run_id or version.run_id or "", logged, where)
+    return FoundModel(logged.source_run_id or version.run_id or "", logged, where, version.tags.get("compatibility"))
 
 
 def _find_logged(client: mlflow.MlflowClient, uri: str, model_id: str, experiment_id: str) -> FoundModel:
@@ -263,6 +270,10 @@ def _find_logged(client: mlflow.MlflowClient, uri: str, model_id: str, experimen
         )
     if ANSWERS_FOR in logged.tags:
         raise UserError(f"{uri} is the embeddings API of models:/{logged.tags[ANSWERS_FOR]}. Give that model instead.")
+    if BRIDGES_TO in logged.tags:
+        raise UserError(
+            f"{uri} embeds no text: it carries vectors of models:/{logged.tags[BRIDGES_FROM]} over to models:/{logged.tags[BRIDGES_TO]}. Give that model instead."
+        )
     return FoundModel(logged.source_run_id or "", logged)
 
 

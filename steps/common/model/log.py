@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import mlflow
@@ -15,9 +16,9 @@ from mlflow.types import ParamSchema, ParamSpec
 from sentence_transformers import SentenceTransformer
 
 from steps.common.errors import UserError
-from steps.common.model import embeddings_api
+from steps.common.model import bridge, embeddings_api
 from steps.common.model.facts import facts
-from steps.common.model.find import ANSWERS_FOR, EMBEDDINGS_API
+from steps.common.model.find import ANSWERS_FOR, BRIDGES_FROM, BRIDGES_TO, EMBEDDINGS_API, FoundModel
 from steps.common.model.source import Source
 
 logger = logging.getLogger("steps")
@@ -25,6 +26,7 @@ logger = logging.getLogger("steps")
 
 # What the logged model needs to predict; versions are those installed now.
 REQUIREMENTS = ("mlflow", "sentence-transformers", "transformers", "tokenizers", "torch", "numpy", "pandas")
+BRIDGE_REQUIREMENTS = ("mlflow", "numpy", "pandas")
 
 # Inference params that encode() takes and that leave its result float32 [n, dim]. mlflow passes the declared
 # defaults on every call, so they are encode()'s own; infer_signature refuses None, so those come second.
@@ -73,9 +75,9 @@ def build_signature(examples: list[str], embeddings: np.ndarray) -> ModelSignatu
     return ModelSignature(signature.inputs, signature.outputs, ParamSchema(signature.params.params + optional))
 
 
-def requirements() -> list[str]:
-    """Exact versions of what the logged model imports, without a build's local part (2.13.0+cpu)."""
-    return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in REQUIREMENTS]
+def requirements(names: Sequence[str] = REQUIREMENTS) -> list[str]:
+    """Exact versions of what a logged model imports, without a build's local part (2.13.0+cpu)."""
+    return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in names]
 
 
 def read_license(folder: Path) -> str:
@@ -145,3 +147,17 @@ def log_embeddings_api(
     )
     mlflow.set_tag(EMBEDDINGS_API, info.model_id)
     return info
+
+
+def log_bridge(rotation: np.ndarray, old: FoundModel, new: FoundModel) -> ModelInfo:
+    """Log, in the run that compared two models, a model that carries vectors of the old one over to the new one.
+
+    Log it before metrics of the new model: mlflow attaches those to every model that the run logs later.
+
+    Args:
+        rotation: float32 [old dim, new dim] (compatibility.fit_bridge).
+    """
+    tags = {BRIDGES_FROM: old.logged.model_id, BRIDGES_TO: new.logged.model_id}
+    for side, model in (("from", old), ("to", new)):
+        tags[f"bridges_{side}"] = model.registered or model.tags.get("hub_id", model.logged.name)
+    return bridge.log(rotation, tags=tags, requirements=requirements(BRIDGE_REQUIREMENTS))

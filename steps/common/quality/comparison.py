@@ -1,12 +1,25 @@
-"""stub"""
+"""Whether one model may stand in for another: non-inferiority on all suites at once, and on each.
 
-from dataclasses import dataclass, field
+"Not shown to be worse" is not "shown to be no worse": the less a suite can tell, the easier it would be to pass. So a model
+replaces another only where the interval of the paired difference lies above minus a margin, as in a non-inferiority trial
+(Piaggio et al. 2012, CONSORT extension; Walker and Nowacki 2011).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 
-from steps.common.quality.scoring import Difference
+import numpy as np
+
+from steps.common.quality.bootstrap import find_interval
+from steps.common.quality.scoring import Difference, Score, resample_difference
+from steps.common.quality.spec import Bootstrap
 
 
 class Result(StrEnum):
+    """What a comparison shows."""
+
     BETTER = "better"
     EQUAL = "equal"
     WORSE = "worse"
@@ -15,8 +28,91 @@ class Result(StrEnum):
 
 @dataclass(frozen=True)
 class Comparison:
+    """A model beside another: the difference over all suites, and on each; points."""
+
     result: Result
+    # Each suite counts by its number of units.
     difference: Difference
     margin: float
+    # How many more pairs and queries would decide, in the present mix of suites; None where it is decided.
     needed: int | None
-    suites: dict[str, Difference] = field(default_factory=dict)
+    suites: dict[str, Difference]
+
+    @property
+    def is_no_worse(self) -> bool:
+        """Whether the model may replace the other."""
+        return self.result in (Result.BETTER, Result.EQUAL)
+
+    def describe(self) -> str:
+        """The difference and what it shows, such as `-0.12 points (-0.30 to +0.05): equal`."""
+        if not math.isfinite(self.difference.value):
+            return f"{self.result}: no score to compare"
+        shown = f"{self.difference.value:+.2f} points ({self.difference.low:+.2f} to {self.difference.high:+.2f})"
+        lost = [name for name, found in self.suites.items() if found.high < -self.margin]
+        on = f" on {', '.join(lost)}" if self.result is Result.WORSE and lost else ""
+        return f"{shown}: {self.result}{on}" + (f", {self.needed:,} more pairs would decide" if self.needed else "")
+
+
+def compare(scores: Sequence[Score], others: Sequence[Score], margin: float, bootstrap: Bootstrap) -> Comparison:
+    """Compare two models on the same suites.
+
+    Better: the whole interval of the pooled difference is above 0. Equal: it is above -margin. Worse: it is below 0 and
+    reaches below -margin, or one suite alone is lost by more than the margin, at a confidence that is corrected for the
+    number of suites (Bonferroni), so that what only one suite can see is not averaged away. Undecided: anything else.
+
+    Weights are the numbers of units: near those of the inverse variances, and unlike them no matter of the outcome.
+
+    Args:
+        scores: of the model. others: of the one it would replace, on suites of the same names.
+        margin: points that count as no loss.
+    """
+    by_name = {other.suite.name: other for other in others}
+    pairs = [(one, by_name[one.suite.name]) for one in scores if not by_name[one.suite.name].undefined]
+    strict = 1 - (1 - bootstrap.confidence) / max(1, len(pairs))
+    suites: dict[str, Difference] = {}
+    drawn, values, weights = [], [], []
+    is_lost = any(one.undefined for one in scores)
+    for one, other in pairs:
+        found = resample_difference(one, other, bootstrap)
+        value = one.value - other.value
+        suites[one.suite.name] = Difference(value, *find_interval(found, bootstrap.confidence))
+        is_lost |= find_interval(found, strict)[1] < -margin
+        drawn.append(found)
+        values.append(value)
+        weights.append(len(one.suite))
+    # A model without a number to compare with is not in the way.
+    pooled = Difference(math.inf, math.inf, math.inf)
+    if pairs:
+        total = np.average(np.array(drawn), axis=0, weights=weights)
+        pooled = Difference(float(np.average(values, weights=weights)), *find_interval(total, bootstrap.confidence))
+    result = Result.WORSE if is_lost else judge(pooled, margin)
+    needed = count_needed(pooled, margin, sum(weights)) if result is Result.UNDECIDED else None
+    return Comparison(result, pooled, margin, needed, suites)
+
+
+def judge(difference: Difference, margin: float) -> Result:
+    """What the interval of a difference shows; one that is undefined is a loss."""
+    if not math.isfinite(difference.low) and difference.low != math.inf:
+        return Result.WORSE
+    if difference.low > 0:
+        return Result.BETTER
+    if difference.low > -margin:
+        return Result.EQUAL
+    return Result.WORSE if difference.high < 0 else Result.UNDECIDED
+
+
+def count_needed(difference: Difference, margin: float, units: int) -> int | None:
+    """How many more units would decide, if the difference stays as it is.
+
+    The width of an interval falls with the square root of the number of units. It has to end before -margin, or before 0.
+
+    Returns:
+        None where no number would: the difference is exactly -margin or 0 on the side that counts.
+    """
+    below, above = difference.value - difference.low, difference.high - difference.value
+    enough = []
+    if difference.value > -margin:
+        enough.append(units * (below / (difference.value + margin)) ** 2)
+    if difference.value < 0:
+        enough.append(units * (above / -difference.value) ** 2)
+    return max(1, math.ceil(min(enough)) - units) if enough else None

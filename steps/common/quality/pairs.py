@@ -11,6 +11,7 @@ from sklearn import metrics
 
 from steps.common.errors import UserError
 from steps.common.quality.columns import Role, name_suite, read_columns, read_number
+from steps.common.quality.examples import Disagreement, count_words
 from steps.common.quality.spec import SuiteSpec
 from steps.common.quality.suite import Suite, Vectors, sample_rows
 from steps.common.vectors import pair_cosine
@@ -94,6 +95,25 @@ class Pairs(Suite):
     @property
     def labels(self) -> tuple[np.ndarray, ...]:
         return (self.scores,)
+
+    @property
+    def words(self) -> np.ndarray:
+        """Of the longer sentence of each pair."""
+        return np.maximum(count_words(self.first), count_words(self.second))
+
+    def find_disagreements(self, cosines: np.ndarray, most: int) -> list[Disagreement]:
+        apart = (stats.rankdata(cosines) - stats.rankdata(self.scores)) / len(self)
+        return [
+            Disagreement(
+                self.name,
+                self.first[row],
+                self.second[row],
+                grade=float(self.scores[row]),
+                cosine=float(cosines[row]),
+                apart=float(apart[row]),
+            )
+            for row in np.argsort(-np.abs(apart), kind="stable")[:most]
+        ]
 
 
 @dataclass(frozen=True)

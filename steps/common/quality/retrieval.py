@@ -8,6 +8,7 @@ import numpy as np
 
 from steps.common.errors import UserError
 from steps.common.quality.columns import Role, name_suite, read_columns
+from steps.common.quality.examples import Miss, count_words
 from steps.common.quality.spec import SuiteSpec
 from steps.common.quality.suite import Suite, Vectors, sample_rows
 from steps.common.vectors import unit_length
@@ -117,6 +118,27 @@ class Retrieval(Suite):
             "mrr_at_10": float(first.mean()),
             "accuracy_at_1": float(hits[:, 0].mean()),
         }
+
+    @property
+    def words(self) -> np.ndarray:
+        """Of the longest document that answers each query."""
+        return np.array(
+            [count_words([self.documents[key] for key in wanted]).max() for wanted in self.relevant], np.int64
+        )
+
+    def find_misses(self, cosines: np.ndarray, most: int) -> list[Miss]:
+        order, units, nearest = sorted(self.documents), self.compute_units(cosines), cosines.argmax(axis=1)
+        missed = [row for row in np.argsort(units, kind="stable") if order[nearest[row]] not in self.relevant[row]]
+        return [
+            Miss(
+                self.name,
+                query=self.queries[row],
+                wanted=self.documents[min(self.relevant[row])],
+                found=self.documents[order[nearest[row]]],
+                unit=float(units[row]),
+            )
+            for row in missed[:most]
+        ]
 
     def _find_hits(self, cosines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Which of the ten documents nearest to each query answer it, bool [queries, <= 10], and how many there are."""

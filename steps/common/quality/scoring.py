@@ -5,14 +5,16 @@ Two models are compared on the same resamples, so what both find hard cancels ou
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from steps.common.quality.bootstrap import find_interval, resample
 from steps.common.quality.columns import Role
+from steps.common.quality.examples import Disagreement, LengthScore, Miss, group_by_length
 from steps.common.quality.spec import Bootstrap
 from steps.common.quality.suite import Suite, Vectors
+from steps.common.vectors import finite
 
 Encode = Callable[[list[str]], np.ndarray]
 
@@ -21,6 +23,9 @@ EncodeAs = Callable[[Role], Encode]
 
 # Cosines that differ by less are rounding of equal ones.
 SAME_COSINE = 1e-6
+
+# Examples of each sort that are kept of a suite.
+EXAMPLES = 10
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,10 @@ class Score:
     metrics: dict[str, float]
     # What a resample draws from: cosine of each pair, or nDCG@10 of each query.
     units: np.ndarray
+    # Where model and suite disagree most, worst first, and the score of short and of long texts.
+    disagreements: list[Disagreement] = field(default_factory=list, repr=False)
+    misses: list[Miss] = field(default_factory=list, repr=False)
+    by_length: list[LengthScore] = field(default_factory=list, repr=False)
 
     @property
     def name(self) -> str:
@@ -89,7 +98,32 @@ def score(suite: Suite, vectors: Vectors, bootstrap: Bootstrap | None = None) ->
     if bootstrap:
         found = resample(suite.compute_score, [units, *suite.labels], bootstrap)
         low, high = find_interval(found * 100, bootstrap.confidence)
-    return Score(suite, value, low, high, undefined=None, metrics=metrics, units=units)
+    return Score(
+        suite,
+        value,
+        low,
+        high,
+        undefined=None,
+        metrics=metrics,
+        units=units,
+        disagreements=suite.find_disagreements(cosines, EXAMPLES),
+        misses=suite.find_misses(cosines, EXAMPLES),
+        by_length=_score_by_length(suite, units),
+    )
+
+
+def _score_by_length(suite: Suite, units: np.ndarray) -> list[LengthScore]:
+    return [
+        LengthScore(
+            suite.name,
+            words,
+            units=int(members.sum()),
+            score=finite(
+                float(suite.compute_score(units[members], *(values[members] for values in suite.labels))) * 100
+            ),
+        )
+        for words, members in group_by_length(suite.words)
+    ]
 
 
 def spearman(suite: Suite, encode: Encode) -> float:
@@ -97,17 +131,25 @@ def spearman(suite: Suite, encode: Encode) -> float:
     return score(suite, embed(suite, lambda role: encode)).value
 
 
-def compare(first: Score, second: Score, bootstrap: Bootstrap) -> Difference:
-    """Score `first` minus score `second` of the same suite, on the same resamples. NaN where one is undefined."""
+def resample_difference(first: Score, second: Score, bootstrap: Bootstrap) -> np.ndarray:
+    """Score `first` minus score `second` of the same suite on the same resamples: points, float64 [resamples].
+
+    NaN where one is undefined.
+    """
     if first.undefined or second.undefined:
-        return Difference(math.nan, math.nan, math.nan)
+        return np.full(bootstrap.resamples, math.nan)
     compute = first.suite.compute_score
 
     def subtract(one: np.ndarray, other: np.ndarray, *labels: np.ndarray, axis: int) -> np.ndarray:
         return compute(one, *labels, axis=axis) - compute(other, *labels, axis=axis)
 
-    found = resample(subtract, [first.units, second.units, *first.suite.labels], bootstrap)
-    return Difference(first.value - second.value, *find_interval(found * 100, bootstrap.confidence))
+    return resample(subtract, [first.units, second.units, *first.suite.labels], bootstrap) * 100
+
+
+def compare(first: Score, second: Score, bootstrap: Bootstrap) -> Difference:
+    """Score `first` minus score `second` of the same suite, on the same resamples. NaN where one is undefined."""
+    found = resample_difference(first, second, bootstrap)
+    return Difference(first.value - second.value, *find_interval(found, bootstrap.confidence))
 
 
 def compare_all(scores: Sequence[Score], others: Sequence[Score], bootstrap: Bootstrap) -> dict[str, Difference]:

@@ -29,8 +29,10 @@ class SuiteSpec:
 
 @dataclass
 class ComparisonConf:
-    """The node `comparison`; its keys are explained in conf/validate.yaml."""
+    """The node `comparison`: what a model may lose to the one it would replace, in points; and whether it does at once."""
 
+    margin: float = field(metadata={"min": 0})
+    max_loss: float = field(metadata={"min": 0})
     promote: bool
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import numpy as np
 
 from steps.common.quality.columns import Role
+from steps.common.quality.examples import Disagreement, Miss
 from steps.common.quality.spec import SuiteSpec
 
 if TYPE_CHECKING:
@@ -99,6 +100,19 @@ class Suite(ABC):
     @abstractmethod
     def compute_metrics(self, cosines: np.ndarray) -> dict[str, float]:
         """Everything to report, 1 at best, by name; `metric`, the score itself, among it."""
+
+    @property
+    @abstractmethod
+    def words(self) -> np.ndarray:
+        """How long the text of each unit is, in words: int [len(self)]."""
+
+    def find_disagreements(self, cosines: np.ndarray, most: int) -> list[Disagreement]:
+        """The pairs whose rank by cosine is farthest from their rank by grade, worst first; none of a kind without grades."""
+        return []
+
+    def find_misses(self, cosines: np.ndarray, most: int) -> list[Miss]:
+        """The queries that are answered worst, worst first, and what they find instead; none of a kind without queries."""
+        return []
 
     @property
     @abstractmethod

@@ -1,6 +1,5 @@
 """Backends beside torch in float32: how near their vectors are, what they lose in quality, how fast they are."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -8,7 +7,9 @@ import numpy as np
 
 from steps.common.backends.timing import latencies_ms, rows_per_second
 from steps.common.quality import scoring
+from steps.common.quality.comparison import compare
 from steps.common.quality.roles import ByRole
+from steps.common.quality.spec import Bootstrap
 from steps.common.quality.suite import Suite, Vectors
 from steps.common.vectors import finite, pair_cosine
 
@@ -20,9 +21,12 @@ class Trial:
     backend: str
     passed: bool
     reason: str
-    # Its score on the first suite, in that suite's measure, and the most it lost on any; points.
+    # Its score on the first suite, in that suite's measure; and the difference to torch in float32 over all suites, with its
+    # interval; points.
     spearman: float | None = None
     difference: float | None = None
+    low: float | None = None
+    high: float | None = None
     # Score on every suite.
     scores: dict[str, float | None] = field(default_factory=dict)
     # Cosine with the vector of torch in float32: the least of any text.
@@ -54,36 +58,37 @@ def judge(
     encode_as: ByRole,
     suites: Sequence[tuple[Suite, Vectors]],
     *,
-    tolerance: float,
+    margin: float,
+    bootstrap: Bootstrap,
     pace: Pace,
     is_exact: bool = False,
 ) -> Trial:
-    """Score a backend: it passes unless it loses more than `tolerance` points on a suite.
+    """Score a backend: it passes where it is shown to be no worse than torch in float32 (comparison.compare).
 
     Args:
         suites: each with the vectors that torch in float32 makes of its texts, or of more.
         is_exact: this is the backend that has made them; it need not do that again.
     """
-    scores, losses, cosines = {}, [], []
+    scores, expected, cosines = [], [], []
     for suite, exact in suites:
         vectors = exact if is_exact else scoring.embed(suite, encode_as)
-        score = scoring.score(suite, vectors).value
-        scores[suite.name] = finite(score)
-        losses.append(score - scoring.score(suite, exact).value)
+        scores.append(scoring.score(suite, vectors))
+        expected.append(scoring.score(suite, exact))
         cosines += [
             pair_cosine(vectors.of(role, texts), exact.of(role, texts)).min() for role, texts in suite.texts.items()
         ]
-    worst = min(losses, key=lambda loss: loss if math.isfinite(loss) else -math.inf)
-    passed = bool(worst >= -tolerance)
+    found = compare(scores, expected, margin, bootstrap)
     encode = encode_as(None)
     latency = latencies_ms(lambda sentence: encode([sentence]), pace.sentences, pace.calls)
     return Trial(
         backend=name,
-        passed=passed,
-        reason=f"{worst:+.2f} points" + ("" if passed else f", expected no less than {-tolerance:g}"),
-        spearman=next(iter(scores.values())),
-        difference=finite(worst),
-        scores=scores,
+        passed=found.is_no_worse,
+        reason=found.describe(),
+        spearman=finite(scores[0].value),
+        difference=finite(found.difference.value),
+        low=finite(found.difference.low),
+        high=finite(found.difference.high),
+        scores={score.suite.name: finite(score.value) for score in scores},
         cosine_min=finite(min(cosines)),
         rows_per_second=rows_per_second(encode, pace.texts),
         p50_ms=float(np.percentile(latency, 50)),

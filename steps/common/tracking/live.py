@@ -131,11 +131,7 @@ class LiveMetrics:
 
 @contextlib.contextmanager
 def recording(where: str) -> Iterator[None]:
-    """Log results, with patience where the tracking server is away.
-
-    Raises:
-        UserError: it stays away; the embeddings are whole.
-    """
+    """Log the results of a whole output; raises UserError where the tracking server stays away."""
     with server.needed(
         f"the embeddings at {where} are whole, but the tracking server has not taken the results",
         "Run the same command again when it answers: nothing is computed twice.",

@@ -24,6 +24,9 @@ logger = logging.getLogger("steps")
 
 EXPERIMENT = "Introduction to Sentence Transformers"
 
+# Tag that mlflow gives a run: the commit of the project.
+COMMIT = "mlflow.source.git.commit"
+
 # mlflow cuts longer values silently, and takes 100 params in a batch.
 MAX_PARAM_LENGTH = 6000
 MAX_PARAM_BATCH = 100
@@ -68,11 +71,7 @@ def log_file(step: str) -> Iterator[logging.FileHandler]:
 
 
 def start_sweep(step: str) -> None:
-    """Start the run that holds the runs of a sweep's jobs.
-
-    Raises:
-        UserError: the tracking server cannot be reached.
-    """
+    """Start the run that holds the runs of a sweep's jobs; raises UserError for a server that cannot be reached."""
     server.check_reachable()
     _set_experiment()
     mlflow.start_run()

@@ -1,14 +1,17 @@
 """Checks of what a model does with its inputs."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 from sentence_transformers import SentenceTransformer
 
 from steps.common.errors import clip
 from steps.common.model.facts import token_ids
 from steps.common.validation.checks import Check, at_most, check_close, equal, scaled
+from steps.common.validation.identity import MEAN_COSINE
 from steps.common.vectors import finite, max_abs_diff, pair_cosine, unit_length
 
 # Texts that a model has to embed.
@@ -22,6 +25,9 @@ HOSTILE = {
     "control_characters": "a\x00b\x07c\x1b[31md\x7f e​f﻿g\u2028h",
     "combining": "Z̷̡̢a̴̛l̵g̶o̸ é ﷽",
 }
+
+# Correlation of the cosines of two models, each with its mean vector taken off, from which on they are one space.
+SAME_SPACE = 0.9
 
 
 def bad_inputs() -> dict[str, object]:
@@ -105,6 +111,57 @@ def check_output(embeddings: np.ndarray, max_cosine: float) -> list[Check]:
     unit = unit_length(np.asarray(embeddings, np.float64))
     cosines = (unit @ unit.T)[~np.eye(len(unit), dtype=bool)]
     return [at_most("embeddings/constant", float(cosines.min()), max_cosine)]
+
+
+def check_mean_cosine(embeddings: np.ndarray, limit: float, declared: bool) -> list[Check]:
+    """Unrelated texts get unlike vectors: their cosines are not compressed by a direction that all of them share.
+
+    The mean cosine of texts on many topics is the share of that direction (Ethayarajh 2019, How Contextual are
+    Contextualized Word Representations; Mu & Viswanath 2018, All-but-the-Top). No check where vectors are not finite.
+
+    Args:
+        embeddings: of the sample corpus, float32 [n, dim].
+        limit: the highest mean accepted. declared: it is what the model is known to have.
+    """
+    if not np.isfinite(embeddings).all():
+        return []
+    unit, count = unit_length(np.asarray(embeddings, np.float64)), len(embeddings)
+    mean = float((np.square(unit.sum(axis=0)).sum() - count) / (count * (count - 1)))
+    threshold = f"<= {limit:g}" + (", as declared" if declared else "")
+    if mean > limit:
+        typed = f"model.expected_facts.{MEAN_COSINE}={math.ceil(mean * 20) / 20:g}"
+        threshold += f"; cosines compressed: unrelated texts have {mean:.2f}, so something was added to every vector. If the model was trained to that (a low temperature, as E5), log it again with -P {typed}"
+    return [Check("embeddings/mean_cosine", mean, threshold, mean <= limit)]
+
+
+def check_spread(embeddings: np.ndarray, champion: np.ndarray, least: float) -> list[Check]:
+    """A model that has the champion's neighbours spreads its cosines no less than that one: otherwise a vector was added to
+    all of them, and every threshold on cosines would let all through.
+
+    The spread is the interquartile range of the cosines of all pairs. No check of a model whose cosines, with the mean vector
+    taken off, are not the champion's: that is another space, with a spread of its own.
+
+    Args:
+        embeddings, champion: of the sample corpus, float32 [n, dim] each.
+        least: share of the champion's spread.
+    """
+    if not (np.isfinite(embeddings).all() and np.isfinite(champion).all()):
+        return []
+    here, there = _cosines(embeddings), _cosines(champion)
+    centred = [_cosines(vectors - vectors.mean(axis=0)) for vectors in (embeddings, champion)]
+    if not np.corrcoef(centred[0], centred[1])[0, 1] >= SAME_SPACE:
+        return []
+    share = float(stats.iqr(here) / stats.iqr(there))
+    threshold = f">= {least:g} of the champion's spread of cosines"
+    if share < least:
+        threshold += f"; cosines compressed: their middle half lies in {stats.iqr(here):.3f}, the champion's in {stats.iqr(there):.3f}. Log the model without what was added to every vector"
+    return [Check("embeddings/spread", share, threshold, share >= least)]
+
+
+def _cosines(vectors: np.ndarray) -> np.ndarray:
+    """Cosines of all pairs of [n, dim]: float [n (n - 1) / 2]."""
+    unit = unit_length(np.asarray(vectors, np.float64))
+    return (unit @ unit.T)[np.triu_indices(len(unit), 1)]
 
 
 def check_hostile(encode: Callable[[list[str]], np.ndarray], sentence: str, tolerance: float) -> list[Check]:

@@ -2,8 +2,7 @@
 
 import contextlib
 import logging
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,8 +29,8 @@ from steps.common.model.load import (
     load_pyfunc,
     scoring_app,
 )
-from steps.common.quality import scoring, trials
-from steps.common.quality.comparison import Comparison
+from steps.common.quality import comparison, scoring, trials
+from steps.common.quality.comparison import Comparison, Result
 from steps.common.quality.roles import ByRole
 from steps.common.quality.scoring import Difference, Score
 from steps.common.quality.spec import Bootstrap, SuiteSpec
@@ -49,9 +48,12 @@ from steps.common.validation.behaviour import (
     check_white_space,
 )
 from steps.common.validation.checks import Check, at_least, at_most, check_close, equal, failed, guarded
+from steps.common.validation.compatibility import Compatibility
+from steps.common.validation.identity import FactChange
 from steps.common.validation.openai import check_api
 from steps.common.validation.rules import ValidateConf
 from steps.common.validation.weights import check_trained, check_weights, check_word_vectors
+from steps.common.vectors import finite
 
 logger = logging.getLogger("steps")
 
@@ -86,12 +88,13 @@ class Findings:
 
     checks: list[Check] = field(default_factory=list)
     scores: list[scoring.Score] = field(default_factory=list)
-    # By suite: the score required, the published one, and the difference to the champion.
+    # By suite: the score required, and the published one.
     thresholds: dict[str, float] = field(default_factory=dict)
     references: dict[str, float] = field(default_factory=dict)
-    differences: dict[str, scoring.Difference] = field(default_factory=dict)
-    # By "champion" and "baseline".
+    # By the part of the model compared with: champion, baseline.
     comparisons: dict[str, Comparison] = field(default_factory=dict)
+    fact_changes: list[FactChange] = field(default_factory=list)
+    compatibility: Compatibility | None = None
     trials: list[Trial] = field(default_factory=list)
     # Milliseconds of single calls; embeddings of the test sentences and of the sample corpus.
     latency: np.ndarray | None = None
@@ -114,9 +117,22 @@ class Findings:
         return [trial.backend for trial in self.trials if trial.passed and not self.failures]
 
     @property
+    def differences(self) -> dict[str, Difference]:
+        """By suite: the difference to the champion."""
+        return self.comparisons["champion"].suites if "champion" in self.comparisons else {}
+
+    @property
     def regressed(self) -> list[str]:
         """The suites on which the champion is better, and not by noise."""
         return scoring.find_regressions(self.differences)
+
+    @property
+    def may_replace(self) -> bool | None:
+        """Whether the model may become champion; None where that is not decided."""
+        results = {comparison.result for comparison in self.comparisons.values()}
+        if self.failures or Result.WORSE in results:
+            return False
+        return None if Result.UNDECIDED in results else True
 
     def metrics(self) -> dict[str, float]:
         """What is logged beside the scores, by name."""
@@ -142,7 +158,7 @@ def examine(
     suites: Sequence[Suite],
     rules: ValidateConf,
     *,
-    champion: FoundModel | None = None,
+    rivals: Mapping[str, FoundModel] | None = None,
     server: serving.Server | None = None,
 ) -> Findings:
     """Load a model both ways and check all it claims. A check that cannot be made is a failed check.
@@ -150,7 +166,7 @@ def examine(
     Args:
         folder: where the model was downloaded to.
         suites: those of the rules, read.
-        champion: the model that this one would replace.
+        rivals: the models it is compared with: champion, the one it would replace, and baseline, the best there was.
         server: one of this model, started; without it the server's code is asked in this process.
 
     Raises:
@@ -166,7 +182,7 @@ def examine(
         "serving": lambda: check_deployment(model, server, rules, findings),
         "embeddings_api": lambda: check_embeddings_api(model, rules.tolerance.parity),
         "predict": lambda: check_behaviour(model, rules, findings),
-        "quality": lambda: check_quality(model, suites, champion, rules, findings),
+        "quality": lambda: check_quality(model, suites, rivals or {}, rules, findings),
     }
     for name, check in groups.items():
         findings.checks += guarded(name, check)
@@ -263,18 +279,16 @@ def check_behaviour(model: Subject, rules: ValidateConf, findings: Findings) -> 
 
 
 def check_quality(
-    model: Subject, suites: Sequence[Suite], champion: FoundModel | None, rules: ValidateConf, findings: Findings
+    model: Subject, suites: Sequence[Suite], rivals: Mapping[str, FoundModel], rules: ValidateConf, findings: Findings
 ) -> list[Check]:
     """Scores beside what the suites demand. Every backend is scored too; that decides nothing here."""
     with contextlib.ExitStack() as stack:
         own = load_by_role(stack, model.found, model.folder, model.native, rules.backend)
         findings.scores, embedded = score_all(suites, own, rules.bootstrap)
-        if champion is not None:
-            others = score_champion(champion, suites, rules)
-            findings.differences = scoring.compare_all(findings.scores, others, rules.bootstrap)
+        compare_rivals(model, rivals, suites, rules, findings=findings)
         findings.trials = try_backends(model, suites, own, embedded, rules)
         findings.corpus = own(None)(sample_topics()[0])
-    checks = check_demands(model, rules.scored_suites, findings)
+    checks = check_demands(model, rules.scored_suites, findings) + check_losses(rules, findings)
     # A tokenizer that does not belong to the weights makes them look untrained; known weights are trained.
     is_known = any(check.name == "known/parameters_sha256" and check.passed for check in findings.checks)
     if is_known or any(check.name.startswith(NAMES_CAUSE) for check in findings.failures):
@@ -303,6 +317,26 @@ def check_demands(model: Subject, specs: Sequence[SuiteSpec], findings: Findings
     return checks
 
 
+def check_losses(rules: ValidateConf, findings: Findings) -> list[Check]:
+    """The model loses no more than `comparison.max_loss` points to a rival beyond noise, over all suites or on one."""
+    limit = rules.comparison.max_loss
+    checks = []
+    for against, found in findings.comparisons.items():
+        for name, difference in {"": found.difference, **found.suites}.items():
+            checks.append(check_loss(f"comparison/{against}" + (f"/{name}" if name else ""), difference, limit))
+    return checks
+
+
+def check_loss(name: str, difference: Difference, limit: float) -> Check:
+    """No more than `limit` points are lost, or that is within noise."""
+    return Check(
+        name,
+        finite(difference.value),
+        f">= {-limit:g}, or within noise ({difference.low:.2f} to {difference.high:.2f})",
+        not difference.is_loss(limit),
+    )
+
+
 def score_all(
     suites: Sequence[Suite], encode_as: scoring.EncodeAs, bootstrap: Bootstrap
 ) -> tuple[list[scoring.Score], list[Vectors]]:
@@ -315,13 +349,34 @@ def score_all(
     return scores, embedded
 
 
-def score_champion(champion: FoundModel, suites: Sequence[Suite], rules: ValidateConf) -> list[scoring.Score]:
-    """The champion's scores on the same suites, by torch in float32."""
-    logger.info("scoring the champion %s on the same suites", champion.uri)
-    folder = download(champion)
+def compare_rivals(
+    model: Subject,
+    rivals: Mapping[str, FoundModel],
+    suites: Sequence[Suite],
+    rules: ValidateConf,
+    *,
+    findings: Findings,
+) -> None:
+    """Compare with each rival, which is noted in the findings; one model in two parts is scored once."""
+    scored: dict[str, list[Score]] = {}
+    known = facts(model.native)
+    for against, rival in rivals.items():
+        findings.fact_changes += identity.compare_facts(known, rival.tags, against)
+        model_id = rival.logged.model_id
+        if model_id not in scored:
+            logger.info("scoring the %s %s on the same suites", against, rival.uri)
+            scored[model_id] = score_rival(rival, suites, rules)
+        findings.comparisons[against] = comparison.compare(
+            findings.scores, scored[model_id], rules.comparison.margin, rules.bootstrap
+        )
+
+
+def score_rival(rival: FoundModel, suites: Sequence[Suite], rules: ValidateConf) -> list[Score]:
+    """Another model's scores on the same suites, by torch in float32."""
+    folder = download(rival)
     native = models.load_native(folder)
     with contextlib.ExitStack() as stack:
-        encode_as = load_by_role(stack, champion, folder, native, rules.backend.of("torch/f32"))
+        encode_as = load_by_role(stack, rival, folder, native, rules.backend.of("torch/f32"))
         return score_all(suites, encode_as, rules.bootstrap)[0]
 
 
@@ -352,7 +407,8 @@ def try_backends(
                         name,
                         encode_as,
                         list(zip(samples, expected)),
-                        tolerance=rules.tolerance.score,
+                        margin=rules.tolerance.score,
+                        bootstrap=rules.bootstrap,
                         pace=pace,
                         is_exact=encode_as is exact,
                     )
@@ -384,12 +440,5 @@ def check_scores(score: Score, spec: SuiteSpec, published: float | None, differe
     if published is not None and allowed is not None:
         found.append(at_least(f"{group}/beside_published", score.value - published, -allowed))
     if difference is not None and spec.max_loss_to_champion is not None:
-        found.append(
-            Check(
-                f"{group}/beside_champion",
-                difference.value if math.isfinite(difference.value) else None,
-                f">= {-spec.max_loss_to_champion:g}, or within noise ({difference.low:.2f} to {difference.high:.2f})",
-                not difference.is_loss(spec.max_loss_to_champion),
-            )
-        )
+        found.append(check_loss(f"{group}/beside_champion", difference, spec.max_loss_to_champion))
     return found

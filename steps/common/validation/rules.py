@@ -29,6 +29,17 @@ class ServingConf:
 
 
 @dataclass
+class CompatibilityConf:
+    """The node `compatibility`."""
+
+    rows: int = field(metadata={"min": 20})
+    cosine: float
+    overlap: float = field(metadata={"min": 0})
+    reindex_rows: int | None = field(metadata={"min": 1})
+    bridge: bool
+
+
+@dataclass
 class ValidateConf:
     """The whole config."""
 
@@ -36,6 +47,7 @@ class ValidateConf:
     champion: str | None
     baseline: str | None
     comparison: ComparisonConf
+    compatibility: CompatibilityConf
     suite: SuiteSpec
     suites: dict[str, SuiteSpec]
     bootstrap: Bootstrap

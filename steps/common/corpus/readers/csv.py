@@ -55,19 +55,12 @@ class DelimitedFormat(LineFormat):
     delimiter: str
 
     def __init__(self, name: str, endings: tuple[str, ...], delimiter: str, *, has_long_cells: bool = True):
-        """
-        Args:
-            has_long_cells: whether a quoted cell may run over several lines.
-        """
+        """`has_long_cells`: whether a quoted cell may run over several lines."""
         self.name, self.endings, self.delimiter = name, endings, delimiter
         self._has_long_cells = has_long_cells
 
     def read_header(self, lines: Lines, request: Request) -> list[str]:
-        """The names in the first line that is not blank.
-
-        Raises:
-            UserError: there is none, or it has not all of the columns.
-        """
+        """The names in the first line that is not blank; raises UserError where there is none, or a column is missing."""
         place, columns = request.place, request.columns
         cells = Cells(lines, request, self.delimiter)
         try:
@@ -104,9 +97,12 @@ class DelimitedFormat(LineFormat):
             if broken:
                 yield first, nothing, broken
             elif len(row) == len(header):
-                yield first, *_values([row[i] for i in picked], cells.undecodable)
+                values = [row[i] for i in picked]
+                sound = [None if is_broken(value) else value for value in values] if cells.undecodable else values
+                yield first, sound, cells.undecodable[0] if None in sound else None
             elif row:  # a blank line is not a record, as in every CSV reader
-                yield first, nothing, f"expected {len(header)} columns ({_shown(header)}), found {len(row)}"
+                names = ", ".join(header).encode("utf-8", "replace").decode()
+                yield first, nothing, f"expected {len(header)} columns ({names}), found {len(row)}"
 
     def advise(self, place: Place, reason: str) -> str:
         if "columns (" in reason or "not valid CSV" in reason:
@@ -133,18 +129,6 @@ def _check_cells(place: Place, first: int, last: int, broken: str | None, has_lo
         raise UserError(
             f"{place} line {first}: a cell that starts with a quote runs over several lines, which TSV does not have. {UNQUOTED}, or save the file as CSV."
         )
-
-
-def _values(values: list[str], undecodable: list[str]) -> tuple[list[str | None], str | None]:
-    """The values of a row, null where one is not UTF-8, and what is wrong with them."""
-    if not undecodable:
-        return list(values), None
-    sound = [None if is_broken(value) else value for value in values]
-    return sound, undecodable[0] if None in sound else None
-
-
-def _shown(names: list[str]) -> str:
-    return ", ".join(name.encode("utf-8", "replace").decode() for name in names)
 
 
 FORMAT = DelimitedFormat("csv", (".csv",), ",")

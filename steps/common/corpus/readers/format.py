@@ -63,8 +63,7 @@ class Format:
     def read(self, request: Request) -> Iterator[Rows]:
         """Stream rows of a file. What is wrong with a single row is a reason beside it.
 
-        Raises:
-            UserError: a file that cannot be read, with the line where there is one.
+        Raises UserError for a file that cannot be read, with the line where there is one.
         """
         raise NotImplementedError
 

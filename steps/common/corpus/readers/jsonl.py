@@ -75,9 +75,7 @@ def _check_value(value: Any, column: Column, depth: int = 0) -> tuple[Any, str |
 def json_type(values: list[Any], is_id: bool = False) -> pa.DataType:
     """The type of values of JSON, whatever their order: pyarrow itself makes 1.0 of a true that follows 1.5.
 
-    Raises:
-        ValueError: values of several types. Integers and fractions share one where a double keeps them all exactly, but
-            not as ids.
+    Raises ValueError for several types. Integers and fractions share one where a double keeps them all, but not as ids.
     """
     kinds = set(map(type, values)) - {type(None)}
     if not kinds:

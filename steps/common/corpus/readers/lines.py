@@ -16,8 +16,7 @@ from steps.common.errors import UserError, first_line
 from steps.common.storage.place import Place, reaching
 from steps.common.storage.stream import open_bytes
 
-# A row: its line, a value for each column that is asked for, and what is wrong with it; without a reason the values are
-# good.
+# A row: its line, a value for each column that is asked for, and what is wrong with it, if anything.
 Record = tuple[int, list[Any], str | None]
 
 # What a compressed file begins with.
@@ -41,8 +40,7 @@ TR = "tr '\\r' '\\n'"
 class Lines:
     """Number and text of every line, with its end, and what is wrong with it. A byte order mark is dropped.
 
-    Bytes that are not UTF-8 become surrogates, so that the line can still be cut into cells. `number` is that of the
-    line that was handed out last.
+    Bytes that are not UTF-8 become surrogates, so that the line can still be cut into cells. `number`: of the last line.
     """
 
     def __init__(self, place: Place, stream: io.BufferedReader, has_nul: bool, before: int = 0):
@@ -82,11 +80,7 @@ class LineFormat(Format):
         """What the first lines say about the others. They are read even when reading begins at a mark."""
 
     def check_head(self, place: Place, head: bytes) -> None:
-        """Look at the bytes that a file begins with, before they are cut into lines.
-
-        Raises:
-            UserError: a file of UTF-16 or UTF-32, or one whose lines end in a carriage return alone.
-        """
+        """Raises UserError where the first bytes show UTF-16, UTF-32, or lines that end in a carriage return alone."""
         check_encoding(place, head)
         # A text may hold a carriage return.
         check_line_ends(place, head, head.count(b"\r") - 1)
