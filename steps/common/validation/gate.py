@@ -138,6 +138,14 @@ class Findings:
             return False
         return None if Result.UNDECIDED in results else True
 
+    def beside_champion(self) -> dict[str, str]:
+        """For the summary: the facts that differ, and whether the champion's vectors can stay."""
+        changes = "; ".join(
+            f"{change.fact} {change.here}, the {change.against}'s {change.there}" for change in self.fact_changes
+        )
+        shown = {"facts that differ": changes, "vectors beside the champion's": str(self.compatibility or "")}
+        return {name: text for name, text in shown.items() if text}
+
     def metrics(self) -> dict[str, float]:
         """What is logged beside the scores, by name."""
         values = {check.name: check.value for check in self.checks}
