@@ -51,6 +51,7 @@ if __name__ == "__main__":
 
 import contextlib
 import logging
+import math
 from dataclasses import asdict, replace
 
 import mlflow
@@ -61,15 +62,18 @@ from steps.common.errors import UserError
 from steps.common.launch import summary
 from steps.common.launch.commands import next_command
 from steps.common.model import registry
+from steps.common.model.decision import Validated
 from steps.common.model.find import VALIDATION, FoundModel, download, find_model
 from steps.common.model.log import log_bridge
 from steps.common.model.registry import Registration
+from steps.common.tracking import notes
 from steps.common.tracking import run as runs
 from steps.common.tracking.datasets import log_validation
 from steps.common.tracking.outputs import find_outputs
 from steps.common.tracking.run import StepRun, tag_upstream
-from steps.common.tracking.verdict import lineage, tag_backends, tag_validation
+from steps.common.tracking.verdict import lineage, log_units, tag_backends, tag_validation
 from steps.common.validation import gate, report, serving
+from steps.common.validation.checks import describe_failures
 from steps.common.validation.compatibility import NEAREST
 from steps.common.validation.gate import Findings
 from steps.common.validation.preflight import check_deployment
@@ -122,36 +126,37 @@ def count_reindexed(conf: ValidateConf, corpus: Corpus | None, champion: FoundMo
 
 
 def register(
-    name: str | None,
-    run: StepRun,
-    found: FoundModel,
-    champion: FoundModel | None,
-    findings: Findings,
-    *,
-    metrics: dict[str, float],
+    name: str | None, run: StepRun, found: FoundModel, findings: Findings, *, validated: Validated
 ) -> Registration | None:
-    """Make the model a version of `name` and the champion or the challenger; None where nothing is registered."""
+    """Make the model a version of `name`, with the alias that the findings decide; None where nothing is registered."""
     if name is None:
         return None
     commit = run.data.tags.get("mlflow.source.git.commit")
+    metrics = {score.name: score.value for score in findings.scores} | findings.metrics()
     tags = registry.version_tags(found, run.info.run_id, findings.verdict, commit, metrics)
     if findings.compatibility is not None:
         tags["compatibility"] = findings.compatibility.verdict
-    registration = registry.register(
-        found,
-        name,
-        passed=not findings.failures,
-        regressions=findings.regressed,
-        compared=champion,
-        tags=tags,
-    )
+    note = notes.of_validation(found, validated, findings.scores, findings.differences)
+    registration = registry.register(found, name, validated, tags=tags, describe=note)
     mlflow.set_tag("registered", str(registration))
     return registration
 
 
+def describe(
+    run: StepRun, found: FoundModel, findings: Findings, registration: Registration | None, *, validated: Validated
+) -> None:
+    """Name the run by the verdict and the first score, and describe the run and the model."""
+    note = notes.of_validation(found, validated, findings.scores, findings.differences)(found.uri)
+    notes.describe_logged(found, note)
+    registered = f"Registered as {registration}: {registration.reason}.\n\n" if registration else ""
+    score = findings.scores[0].value if findings.scores else math.nan
+    shown = f" {score:.1f}" if math.isfinite(score) else ""
+    run.describe(f"{notes.short_name(found)} {findings.verdict}{shown}", registered + note)
+
+
 def write(
     found: FoundModel,
-    champion: FoundModel | None,
+    rivals: dict[str, FoundModel],
     findings: Findings,
     registration: Registration | None,
     *,
@@ -163,11 +168,15 @@ def write(
         findings.verdict,
         findings,
         findings.metrics(),
+        {against: rival.describe() for against, rival in rivals.items()},
         run_id=run_id,
         upstream_run_id=found.run_id,
         model=found.describe(),
         lineage=lineage(found, run_id),
-    ) | {"champion": champion and champion.describe(), "registration": registration and asdict(registration)}
+    ) | {
+        "champion": rivals["champion"].describe() if "champion" in rivals else None,
+        "registration": registration and asdict(registration),
+    }
     figures = report.figures(findings, sentences, sample_topics())
     mlflow.log_dict(summary.as_json(validation), "validation.json")
     mlflow.log_text(report.as_html(validation, figures), "report.html")
@@ -201,35 +210,40 @@ def show(
             "validation": findings.verdict,
             "checks": len(findings.checks),
             "failed": len(findings.failures),
-            **findings.beside_champion(),
+            **report.summarize(findings),
             "backends passed": ", ".join(findings.passed_backends) or "none",
-            **({"registered": str(registration), "because": registration.reason} if registration else {}),
+            **(registration_lines(registration, run) if registration else {}),
             **metrics,
         },
         None if findings.failures else next_command("encode", run, run_id=run.info.run_id, corpus="sample"),
     )
 
 
+def registration_lines(registration: Registration, run: StepRun) -> dict[str, str]:
+    """The lines of the summary on the registered version; of a proposal, the command that confirms it."""
+    lines = {"registered": str(registration), "because": registration.reason}
+    if registration.proposed:
+        named = {"name": registration.name, "version": str(registration.version)}
+        lines["to confirm"] = next_command("promote", run, **named, reason="confirmed as proposed")
+    return lines
+
+
 def check_verdict(findings: Findings, registration: Registration | None, run_id: str) -> None:
     """Raises UserError where the model failed, or could not be registered."""
     if findings.failures:
-        names = ", ".join(f"{check.name} is {check.value} (expected {check.threshold})" for check in findings.failures)
-        raise UserError(
-            f"validation failed, {len(findings.failures)} of {len(findings.checks)} checks: {names}. See report.html of run {run_id}."
-        )
+        raise UserError(f"validation failed, {describe_failures(findings.checks)}. See report.html of run {run_id}.")
     if registration and registration.version is None:
         raise UserError(f"the model passed, but register={registration.name} did not work: {registration.reason}")
 
 
 def main(call: Call[ValidateConf], opened: Opened) -> None:
     conf, texts = call.conf, pick_compared(call.conf, opened.corpus)
-    with runs.run("validate", call.config, call.as_yaml) as run, contextlib.ExitStack() as stack:
+    with runs.run("validate", call.config, call.as_yaml, measured=True) as run, contextlib.ExitStack() as stack:
         run_id, experiment_id = run.info.run_id, run.info.experiment_id
         check_deployment(conf.serving, conf.fresh_environment, conf.register)
         found = find_model(conf.run_id, preceding="log_model", experiment_id=experiment_id)
         rivals = find_rivals(conf, experiment_id)
-        champion = rivals.get("champion")
-        rows = count_reindexed(conf, opened.corpus, champion)
+        rows = count_reindexed(conf, opened.corpus, rivals.get("champion"))
         conf = replace(conf, compatibility=replace(conf.compatibility, reindex_rows=rows))
         folder = download(found)
         # The server loads the model while this process does.
@@ -243,11 +257,15 @@ def main(call: Call[ValidateConf], opened: Opened) -> None:
         mlflow.set_tag(VALIDATION, findings.verdict)
         metrics = findings.metrics()
         shown = {score.name: score.value for score in findings.scores} | metrics
-        registration = register(conf.register, run, found, champion=champion, findings=findings, metrics=shown)
-        if champion is not None and findings.bridge is not None:
+        failure = describe_failures(findings.checks) if findings.failures else None
+        validated = Validated(failure, rivals, findings.comparisons, promote=conf.comparison.promote)
+        registration = register(conf.register, run, found, findings, validated=validated)
+        describe(run, found, findings, registration, validated=validated)
+        if "champion" in rivals and findings.bridge is not None:
             # Before the metrics: mlflow attaches those to every model that a run logs later.
-            mlflow.set_tag("bridge", log_bridge(findings.bridge, champion, found).model_uri)
-        write(found, champion, findings, registration, run_id=run_id, sentences=conf.sentences)
+            mlflow.set_tag("bridge", log_bridge(findings.bridge, rivals["champion"], found).model_uri)
+        write(found, rivals, findings, registration, run_id=run_id, sentences=conf.sentences)
         log_validation(found, metrics, findings.scores)
+        log_units(findings.scores)
         show(found, findings, run, shown, sentences=conf.sentences, registration=registration)
         check_verdict(findings, registration, run_id)

@@ -102,6 +102,8 @@ class Findings:
     trials: list[Trial] = field(default_factory=list)
     # Milliseconds of single calls; embeddings of the test sentences and of the sample corpus.
     latency: np.ndarray | None = None
+    # What answered those calls.
+    latency_of: str = "the loaded model (torch f32)"
     sentences: np.ndarray | None = None
     corpus: np.ndarray | None = None
     # Metrics of the server.
@@ -137,14 +139,6 @@ class Findings:
         if self.failures or Result.WORSE in results:
             return False
         return None if Result.UNDECIDED in results else True
-
-    def beside_champion(self) -> dict[str, str]:
-        """For the summary: the facts that differ, and whether the champion's vectors can stay."""
-        changes = "; ".join(
-            f"{change.fact} {change.here}, the {change.against}'s {change.there}" for change in self.fact_changes
-        )
-        shown = {"facts that differ": changes, "vectors beside the champion's": str(self.compatibility or "")}
-        return {name: text for name, text in shown.items() if text}
 
     def metrics(self) -> dict[str, float]:
         """What is logged beside the scores, by name."""
@@ -422,13 +416,23 @@ def compare_rivals(
         if model_id not in scored:
             logger.info("scoring the %s %s on the same suites", against, rival.uri)
             scored[model_id] = score_rival(rival, suites, rules)
+        if not scored[model_id]:
+            logger.warning(
+                "the %s %s is deleted, and its last validation recorded none of these suites: it is not compared with. baseline=<run ID> names another.",
+                against,
+                rival.registered,
+            )
+            continue
         findings.comparisons[against] = comparison.compare(
             findings.scores, scored[model_id], rules.comparison.margin, rules.bootstrap
         )
 
 
 def score_rival(rival: FoundModel, suites: Sequence[Suite], rules: ValidateConf) -> list[Score]:
-    """Another model's scores on the same suites, by torch in float32."""
+    """Another model's scores on the same suites, by torch in float32; of one that is deleted, those on record."""
+    if rival.is_gone:
+        recorded = verdict.read_units(rival)
+        return [scoring.restore(suite, recorded[suite.digest]) for suite in suites if suite.digest in recorded]
     folder = download(rival)
     native = models.load_native(folder)
     with contextlib.ExitStack() as stack:
