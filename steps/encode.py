@@ -39,20 +39,14 @@ class Opened:
     plan: dict[str, Any]
 
 
-def read_corpus_note(output: str | None) -> dict | None:
-    """What an encode that was stopped noted of its corpus, so that only the digest of its files is computed again."""
-    if not output:
-        return None
-    with tempfile.TemporaryDirectory() as scratch:
-        return Output(output_place(output), Path(scratch)).read_json(CORPUS)
-
-
 def open_inputs(call: Call[EncodeConf]) -> Opened:
     """Read the corpus through, and see that the output may be written; raises UserError where one cannot be used."""
     conf = call.conf
     resume.check_accepted(conf.accept_changes)
     check_apart(conf.corpus.path, conf.output)
-    texts = opening.open_corpus(corpus_place(conf.corpus.path), conf.corpus, read_corpus_note(conf.output))
+    # What an encode that was stopped noted of its corpus: then its files are only hashed.
+    noted = Output(output_place(conf.output)).read_json(CORPUS) if conf.output else None
+    texts = opening.open_corpus(corpus_place(conf.corpus.path), conf.corpus, noted)
     place = paths.open_output(conf.output)
     plan = plan_of(call.config, {"format": texts.format.name, **texts.decisive()}, PROJECT / "steps")
     resume.check_plan(place, plan, conf.accept_changes)
@@ -233,7 +227,7 @@ def encode(
         job = replace(job, ranges=begun.ranges_of_int8, origin=begun.origin)
         tag_origin(origin, str(output))
         if opened.place is not None:
-            # After the plan: an output without one is none of encode's.
+            # After the plan: without one, the folder would not count as an output.
             output.write_text(CORPUS, json.dumps(texts.noted()))
         close_lost_runs(begun.runs, by=run_id)
         logger.info("encoding %d rows with %s", texts.rows, found.tags.get("hub_id", found.logged.name))
@@ -276,7 +270,6 @@ def main(call: Call[EncodeConf], opened: Opened) -> None:
         with recording(where):
             mlflow.log_text(manifest, "manifest.json")
             log_data(opened.texts, result, where, found)
-            mlflow.set_tag("embeddings", where)
             run.describe(*notes.of_encode(found, opened.texts, result, backend=backend, where=where))
         if result.samples:
             print("sample embeddings")

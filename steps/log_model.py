@@ -100,5 +100,5 @@ def embed_examples(model: SentenceTransformer, examples: list[str]) -> np.ndarra
             f"{check.name}: {check.value}, expected {check.threshold}" for check in failed(check_weights(model))
         )
         raise UserError(
-            f"the model loads, but cannot embed the examples of the config ({type(error).__name__}: {error}). {misfits or 'Its files do not belong together, or an example is none for it'}."
+            f"the model loads, but cannot embed the examples of the config ({type(error).__name__}: {error}). {misfits or 'Its files do not belong together, or an example does not suit it'}."
         ) from error

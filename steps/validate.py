@@ -11,23 +11,37 @@ Fails   when a check fails: exit code 1, after everything has been written.
     python -m steps.validate run_id=latest suite=file suite.path=pairs.jsonl suite.threshold=80
 """
 
+from dataclasses import dataclass
+
 from steps.common.backends.kinds import check_candidates
+from steps.common.corpus import opening
+from steps.common.corpus.corpus import Corpus
 from steps.common.launch.call import Call
-from steps.common.launch.paths import find_suites
+from steps.common.launch.paths import corpus_place, find_suites
 from steps.common.launch.process import launch
 from steps.common.quality import kinds
 from steps.common.quality.suite import Suite
 from steps.common.validation.rules import ValidateConf
 
 
-def open_inputs(call: Call[ValidateConf]) -> list[Suite]:
-    """The suites.
+@dataclass(frozen=True)
+class Opened:
+    """The suites, and the user's corpus; None where that is the sample."""
+
+    suites: list[Suite]
+    corpus: Corpus | None
+
+
+def open_inputs(call: Call[ValidateConf]) -> Opened:
+    """The suites and the corpus.
 
     Raises:
         UserError: one cannot be read, or a candidate does not exist.
     """
     check_candidates(call.conf.candidates)
-    return kinds.read_suites(find_suites(call.conf.scored_suites))
+    asked = call.conf.corpus
+    corpus = None if asked.path == "sample" else opening.open_corpus(corpus_place(asked.path), asked)
+    return Opened(kinds.read_suites(find_suites(call.conf.scored_suites)), corpus)
 
 
 if __name__ == "__main__":
@@ -38,26 +52,28 @@ if __name__ == "__main__":
 import contextlib
 import logging
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import mlflow
 import numpy as np
 
-from steps.common.corpus.sample import sample_topics
+from steps.common.corpus.sample import pick_texts, sample_topics
 from steps.common.errors import UserError
 from steps.common.launch import summary
 from steps.common.launch.commands import next_command
 from steps.common.model import registry
 from steps.common.model.decision import Validated
 from steps.common.model.find import VALIDATION, FoundModel, download, find_model
+from steps.common.model.log import log_bridge
 from steps.common.model.registry import Registration
 from steps.common.tracking import notes
 from steps.common.tracking import run as runs
 from steps.common.tracking.datasets import log_validation
 from steps.common.tracking.run import StepRun, tag_upstream
-from steps.common.tracking.verdict import lineage, tag_backends, tag_validation
+from steps.common.tracking.verdict import lineage, log_units, tag_backends, tag_validation
 from steps.common.validation import gate, report, serving
 from steps.common.validation.checks import describe_failures
+from steps.common.validation.compatibility import NEAREST
 from steps.common.validation.gate import Findings
 from steps.common.validation.preflight import check_deployment
 
@@ -81,6 +97,23 @@ def find_champion(conf: ValidateConf, experiment_id: str) -> FoundModel | None:
         return registry.find_champion(conf.register) if conf.register is not None else None
     named = find_model(conf.champion, preceding="validate", experiment_id=experiment_id)
     return registry.find_compared(named, conf.register) if conf.register is not None else named
+
+
+def find_texts(conf: ValidateConf, corpus: Corpus | None) -> tuple[ValidateConf, list[str] | None]:
+    """The texts on which vectors are compared, and the config with the rows that would be embedded again.
+
+    Raises:
+        UserError: too few texts to have neighbours.
+    """
+    if corpus is None:
+        return conf, None
+    texts = list(dict.fromkeys(pick_texts(corpus, conf.compatibility.rows)))
+    if len(texts) <= NEAREST:
+        raise UserError(
+            f"corpus.path={conf.corpus.path} holds {len(texts)} different texts; expected more than {NEAREST}, since the {NEAREST} nearest of each are compared. Give a larger corpus, or leave corpus.path out."
+        )
+    rows = conf.compatibility.reindex_rows or corpus.rows
+    return replace(conf, compatibility=replace(conf.compatibility, reindex_rows=rows)), texts
 
 
 def register(
@@ -114,7 +147,7 @@ def describe(
 
 def write(
     found: FoundModel,
-    champion: FoundModel | None,
+    rivals: dict[str, FoundModel],
     findings: Findings,
     registration: Registration | None,
     *,
@@ -126,11 +159,15 @@ def write(
         findings.verdict,
         findings,
         findings.metrics(),
+        {against: rival.describe() for against, rival in rivals.items()},
         run_id=run_id,
         upstream_run_id=found.run_id,
         model=found.describe(),
         lineage=lineage(found, run_id),
-    ) | {"champion": champion and champion.describe(), "registration": registration and asdict(registration)}
+    ) | {
+        "champion": rivals["champion"].describe() if "champion" in rivals else None,
+        "registration": registration and asdict(registration),
+    }
     figures = report.figures(findings, sentences, sample_topics())
     mlflow.log_dict(summary.as_json(validation), "validation.json")
     mlflow.log_text(report.as_html(validation, figures), "report.html")
@@ -164,6 +201,7 @@ def show(
             "validation": findings.verdict,
             "checks": len(findings.checks),
             "failed": len(findings.failures),
+            **report.summarize(findings),
             "backends passed": ", ".join(findings.passed_backends) or "none",
             **(registration_lines(registration, run) if registration else {}),
             **metrics,
@@ -189,8 +227,8 @@ def check_verdict(findings: Findings, registration: Registration | None, run_id:
         raise UserError(f"the model passed, but register={registration.name} did not work: {registration.reason}")
 
 
-def main(call: Call[ValidateConf], suites: list[Suite]) -> None:
-    conf = call.conf
+def main(call: Call[ValidateConf], opened: Opened) -> None:
+    conf, texts = find_texts(call.conf, opened.corpus)
     with runs.run("validate", call.config, call.as_yaml, measured=True) as run, contextlib.ExitStack() as stack:
         run_id, experiment_id = run.info.run_id, run.info.experiment_id
         check_deployment(conf.serving, conf.fresh_environment, conf.register)
@@ -201,7 +239,7 @@ def main(call: Call[ValidateConf], suites: list[Suite]) -> None:
         server = stack.enter_context(serving.serve(folder, conf.serving.port)) if conf.serving.enabled else None
         tag_upstream(found.run_id, found.logged.model_id)
         logger.info("validating %s (%s)", found.uri, found.tags.get("hub_id", found.logged.name))
-        findings = gate.examine(found, folder, suites, rules=conf, rivals=rivals, server=server)
+        findings = gate.examine(found, folder, opened.suites, rules=conf, rivals=rivals, server=server, texts=texts)
 
         tag_validation(found, findings.verdict, run_id)
         tag_backends(found, [] if findings.failures else findings.trials)
@@ -212,7 +250,11 @@ def main(call: Call[ValidateConf], suites: list[Suite]) -> None:
         validated = Validated(failure, rivals, findings.comparisons, promote=conf.comparison.promote)
         registration = register(conf.register, run, found, findings, validated=validated)
         describe(run, found, findings, registration, validated=validated)
-        write(found, rivals.get("champion"), findings, registration, run_id=run_id, sentences=conf.sentences)
+        if "champion" in rivals and findings.bridge is not None:
+            # Before the metrics: mlflow attaches those to every model that a run logs later.
+            mlflow.set_tag("bridge", log_bridge(findings.bridge, rivals["champion"], found).model_uri)
+        write(found, rivals, findings, registration, run_id=run_id, sentences=conf.sentences)
         log_validation(found, metrics, findings.scores)
+        log_units(findings.scores)
         show(found, findings, run, shown, sentences=conf.sentences, registration=registration)
         check_verdict(findings, registration, run_id)

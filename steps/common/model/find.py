@@ -68,6 +68,11 @@ class FoundModel:
         return f"models:/{self.logged.model_id}"
 
     @property
+    def is_gone(self) -> bool:
+        """Whether only the record of the model is left (registry.find_baseline)."""
+        return not self.logged.artifact_location
+
+    @property
     def tags(self) -> dict[str, str]:
         return self.logged.tags
 

@@ -106,16 +106,16 @@ def _set_experiment() -> None:
 
 @contextlib.contextmanager
 def run(step: str, config: dict[str, Any], as_yaml: str, *, measured: bool = False) -> Iterator[StepRun]:
-    """Start or take over the step's MLflow run; log its config (of `resolve`) now, and its log when it ends.
+    """Start or take over the step's MLflow run; log its config now, and its log when it ends.
+
+    Args:
+        measured: log how busy the machine is meanwhile.
 
     Args:
         measured: log how busy the machine is meanwhile.
 
     The run ends FINISHED, or with the reason in the tag `error` FAILED or KILLED. (After Ctrl-C the launcher of
-    mlflow 3.17.2 writes FAILED over KILLED; the tag stays.)
-
-    Raises:
-        UserError: the tracking server cannot be reached.
+    mlflow 3.17.2 writes FAILED over KILLED; the tag stays.) Raises UserError where the server cannot be reached.
     """
     server.check_reachable()
     _set_experiment()
@@ -157,7 +157,7 @@ def _write_line(handler: logging.Handler, text: str) -> None:
 
 
 def _end_run(status: str, why: str | None, log: logging.FileHandler) -> None:
-    """Log the reason and the log, and end the run; of a step that failed, the user has to hear of its own failure only."""
+    """Log the reason and the log, and end the run; where a failed step cannot do that, it is a warning, not an error."""
     with server.optional("the run does not have its log"):
         mlflow.log_artifact(log.baseFilename)
     if why is None:
