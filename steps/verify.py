@@ -1,8 +1,9 @@
 """verify: check embeddings against their manifest.
 
 Reads   an output of encode: a folder, a URI or runs:/<run>/embeddings.
+Shows   whose embeddings they are: model, registered version, backend, prompt, commit.
 Checks  that every file of the manifest is there, byte for byte, that the parts hold every row of the corpus once and in
-        order, and that no other part lies beside them.
+        order, that each says it was made by that model, and that no other part lies beside them.
 Fails   when one of it is not so: exit code 1, with every finding.
 
     mlflow run . -e verify -P output=embeddings
@@ -42,11 +43,7 @@ from steps.common.tracking.run import tag_upstream
 
 
 def open_output(where: str, scratch: Path) -> Output:
-    """The output at a place; one that a run holds is downloaded.
-
-    Raises:
-        UserError: the run does not hold it.
-    """
+    """The output at a place; one that a run holds is downloaded. Raises UserError where the run does not hold it."""
     if where.partition(":/")[0] in OF_MLFLOW:
         try:
             where = mlflow.artifacts.download_artifacts(where, dst_path=str(scratch))
@@ -79,6 +76,7 @@ def main(call: Call[VerifyConf], where: str) -> None:
                 "verdict": "damaged" if findings else "whole",
                 **metrics,
                 "encoded by": manifest.run_id,
+                **verify.describe_origin(manifest),
             },
         )
         if findings:

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from helpers.corpora import open_corpus
 from helpers.counting import put
+from helpers.outputs import ORIGIN
 from helpers.parts import Letters, WindowBackend, content, job_of, open_beside, options, output_of, some_texts
 
 from steps.common.corpus.opening import SCAN
@@ -35,7 +36,7 @@ def test_parts_made_in_reverse_order_by_two_processes_are_those_of_one_encode(tm
         "chunks": ({"row_per_chunk": True}, {"chunker": Letters()}),
     }
     jobs = [
-        (job_of(corpus, options(rows_per_part=12, **wanted), **limits, **more), tmp_path / name)
+        (job_of(corpus, options(rows_per_part=12, **wanted), origin=ORIGIN, **limits, **more), tmp_path / name)
         for name, (wanted, more) in given.items()
     ]
     for _, folder in jobs:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers.outputs import make_manifest
+from helpers.outputs import ORIGIN, make_manifest, record_of
 
 from steps.common.embeddings import manifest as manifests
 from steps.common.embeddings import parts as shards
@@ -372,7 +372,7 @@ def test_the_records_of_a_whole_output_can_be_written_again(output):
     before = [manifests.read_record(output, f"part-0000{i}") for i in range(2)]
     output.clear_work()
     assert manifests.read_record(output, "part-00000") is None
-    assert manifests.restore(output) == manifests.PlanRecord({"a": 1}, ["r"], None, 3)
+    assert manifests.restore(output) == manifests.PlanRecord({"a": 1}, ["r"], None, 4)
     assert [manifests.read_record(output, f"part-0000{i}") for i in range(2)] == before
 
 
@@ -554,7 +554,7 @@ def test_rejects_are_as_many_as_rows_without_an_embedding(output):
     assert verify.verify_output(output)[1] == ["rejects.parquet has 2 rows, expected 1"]
 
 
-@pytest.mark.parametrize("version", [1, 4, "3", None])
+@pytest.mark.parametrize("version", [1, 5, "3", None])
 def test_verify_and_encode_say_the_same_of_another_version(output, version):
     finish(output, put_part(output, 0, table_of(0, 3)))
     output.delete(manifests.COPY)
@@ -562,7 +562,7 @@ def test_verify_and_encode_say_the_same_of_another_version(output, version):
     for look in (verify.verify_output, manifests.find_manifest):
         with pytest.raises(
             UserError,
-            match=f"has format {version}, this version of the project reads formats 2 and 3.*give another output",
+            match=f"has format {version}, this version of the project reads formats 2 to 4.*give another output",
         ):
             look(output)
 
@@ -697,64 +697,70 @@ def test_a_manifest_is_read_as_it_was_written(output):
     assert (dataclasses.replace(read, digest=None), read.keeps_digest()) == (manifest, True)
 
 
-# version 2, as the code before version 3 wrote it: 5 rows in parts of 2, one of them null
+# versions 2 and 3, as the code of then wrote them: 5 rows in parts of 2, one of them null
+
+
+@pytest.fixture(params=[2, 3])
+def old_version(request):
+    return request.param
 
 
 @pytest.fixture
-def old_output(tmp_path):
-    shutil.copytree(Path(__file__).with_name("output_v2"), tmp_path / "old")
+def old_output(tmp_path, old_version):
+    shutil.copytree(Path(__file__).with_name(f"output_v{old_version}"), tmp_path / "old")
     output = Output(files.locate(tmp_path / "old"), tmp_path)
     output.make()
     return output
 
 
-def interrupt_version_2(output):
-    """The records of version 2, as it wrote them before the manifest."""
+def interrupt_old(output, version):
+    """The records of an old version, as it wrote them before the manifest."""
     manifest = json.loads(output.read_bytes(manifests.MANIFEST))
-    plan = {name: manifest[name] for name in ("plan", "runs", "ranges")}
+    plan = {name: manifest[name] for name in ("plan", "runs", "ranges", *(["format_version"] if version > 2 else []))}
     manifests.restore(output)
     output.write_text(PLAN, json.dumps(plan))
     output.delete(manifests.MANIFEST)
 
 
-def test_an_output_of_version_2_is_verified(old_output):
+def test_an_output_of_an_old_version_is_verified(old_output, old_version):
     manifest, findings = verify.verify_output(old_output)
-    assert (manifest.format_version, manifest.rows, findings) == (2, 5, [])
+    assert (manifest.format_version, manifest.rows, manifest.origin, findings) == (old_version, 5, None, [])
     flip_a_byte(old_output.place.local / "part-00001.parquet")
     (finding,) = verify.verify_output(old_output)[1]
     assert finding.startswith("part-00001.parquet has SHA-256")
 
 
 @pytest.mark.parametrize("state", ["whole", "interrupted"])
-def test_an_output_of_version_2_goes_on_with_its_plan(old_output, state):
-    plan = manifests.find_manifest(old_output).plan
+def test_an_output_of_an_old_version_goes_on_with_its_plan(old_output, old_version, state):
+    before = manifests.find_manifest(old_output)
+    plan = before.plan
     if state == "interrupted":
-        interrupt_version_2(old_output)
+        interrupt_old(old_output, old_version)
     assert verify.state_of(old_output) == state
     now = plan | {"code": "new", "corpus": plan["corpus"] | {"on_bad_row": "keep_nulls"}}
-    ranges, runs = resume.begin(old_output, now, "next", ["code"], lambda: None)
-    assert (ranges, runs) == (None, ["b11e1c7de5ac4c21b77e6cf90a5eaede", "next"])
+    begun = resume.begin(old_output, record_of(now, "next"), ["code"], lambda: None)
+    assert (begun.ranges_of_int8, begun.runs, begun.origin) == (None, [before.run_id, "next"], ORIGIN)
     rows = [range(0, 2), range(2, 4), range(4, 5)]
-    job = types.SimpleNamespace(parts=3, stem="part-0000{}".format, rows_of=rows.__getitem__)
+    job = types.SimpleNamespace(parts=3, stem="part-0000{}".format, rows_of=rows.__getitem__, origin=ORIGIN)
     assert pipeline.find_finished(job, old_output) == {0, 1, 2}
     rejects = manifests.read_record(old_output, "part-00001").read_rejects(pa.int64())
     assert rejects.select(["row", "id", "reason"]).to_pylist() == [{"row": 3, "id": 3, "reason": "null"}]
-    assert manifests.read_plan(old_output).format_version == 3
+    assert manifests.read_plan(old_output).format_version == 4
 
 
 @pytest.mark.parametrize("state", ["whole", "interrupted"])
-def test_an_output_of_version_2_with_another_plan_is_refused_and_says_so(old_output, state):
+def test_an_output_of_an_old_version_with_another_plan_is_refused_and_says_so(old_output, old_version, state):
     plan = manifests.find_manifest(old_output).plan
     if state == "interrupted":
-        interrupt_version_2(old_output)
+        interrupt_old(old_output, old_version)
     before = {path: path.read_bytes() for path in old_output.place.local.rglob("*") if path.is_file()}
     plan["corpus"]["on_bad_row"] = "keep_nulls"
-    started = "was started by an older version of this project \\(format 2\\) with other settings: "
+    started = f"was started by an older version of this project \\(format {old_version}\\) with other settings: "
     with pytest.raises(
         UserError,
         match=started + "keep_text was True, is now False. Run encode with that version, or give another output.$",
     ):
-        resume.begin(old_output, plan | {"keep_text": False}, "next", [], lambda: None)
+        resume.begin(old_output, record_of(plan | {"keep_text": False}, "next"), [], lambda: None)
     with pytest.raises(UserError, match=started + "code was .*, or accept that with -P accept_changes=.code."):
         resume.check_plan(old_output.place, {"code": "new"}, [])
     assert (
@@ -765,8 +771,8 @@ def test_an_output_of_version_2_with_another_plan_is_refused_and_says_so(old_out
 
 def test_a_plan_of_an_unknown_version_is_refused(output):
     put_part(output, 0, table_of(0, 3))
-    output.write_text(PLAN, '{"format_version": 4, "plan": {}, "runs": [], "ranges": null}')
-    with pytest.raises(UserError, match="has format 4, this version of the project reads formats 2 and 3"):
+    output.write_text(PLAN, '{"format_version": 5, "plan": {}, "runs": [], "ranges": null}')
+    with pytest.raises(UserError, match="has format 5, this version of the project reads formats 2 to 4"):
         manifests.read_plan(output)
 
 

@@ -1,7 +1,25 @@
 """Manifests for tests that have no model."""
 
-from steps.common.embeddings.manifest import Manifest
+from steps.common.embeddings.manifest import Manifest, PlanRecord
+from steps.common.embeddings.origin import Origin
 from steps.common.embeddings.verify import TOTALS
+
+ORIGIN = Origin(
+    model_id="m-1",
+    hub_id="org/model",
+    revision=None,
+    registered_version="name/3",
+    model_digest="ab" * 32,
+    backend="torch/f32",
+    prompt="query: ",
+    options={"dtype": "float32", "truncate_dim": None, "normalize": False},
+    git_commit="c0ffee",
+)
+
+
+def record_of(plan, run_id, origin=ORIGIN) -> PlanRecord:
+    """What a run notes of its plan."""
+    return PlanRecord(plan, [run_id], None, origin=origin)
 
 
 def make_manifest(parts, **facts) -> Manifest:

@@ -47,8 +47,8 @@ def open_beside(folder):
     return Output(files.locate(folder), folder)
 
 
-def job_of(corpus, options, *, chunker=None, ranges=None, **limits):
-    return Job(corpus, options, CountingBackend.dim, chunker, ranges, Limits(**limits))
+def job_of(corpus, options, *, chunker=None, ranges=None, origin=None, **limits):
+    return Job(corpus, options, CountingBackend.dim, chunker, ranges, origin=origin, limits=Limits(**limits))
 
 
 def content(folder):

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.project import PROJECT
+from helpers.pages import find_page
 from helpers.steps import last_json
 
 from steps.common.model import load as models
@@ -131,6 +131,18 @@ def test_a_body_of_an_openai_client_is_answered_by_a_real_server(logged, source,
             answer = ask(input=TEXTS, dimensions=8, encoding_format="base64")
             np.testing.assert_allclose([decode(entry["embedding"]) for entry in answer["data"]], cut, atol=1e-6)
 
+            # A key of null is not given, as clients mean it.
+            answer = ask(input=TEXTS, dimensions=None, encoding_format=None, user=None)
+            np.testing.assert_allclose([entry["embedding"] for entry in answer["data"]], expected, atol=1e-6)
+
+            # The official client, as the page on serving shows it.
+            page, names = find_page("docs/serving-and-registry.md"), {}
+            (block,) = [one for one in page.blocks("python") if "openai" in one]
+            exec(block.replace("http://127.0.0.1:5002", server.url), names)
+            (entry,) = names["answer"].data
+            np.testing.assert_allclose(entry.embedding, unit(source.encode(["a red car"])[:, :8])[0], atol=1e-6)
+            assert names["answer"].usage.prompt_tokens == len(source.tokenizer("a red car")["input_ids"])
+
             # A text that is longer than the model reads counts what it reads: 64 tokens here.
             assert ask(input=["cat " * 500])["usage"]["prompt_tokens"] == 64
 
@@ -142,7 +154,9 @@ def test_a_body_of_an_openai_client_is_answered_by_a_real_server(logged, source,
                 ({"input": True}, "input holds True"),
                 ({"input": "a", "dimensions": 0}, "dimensions is 0; expected 1 to 32"),
                 ({"input": "a", "dimensions": 33}, "dimensions is 33; expected 1 to 32"),
-                ({"input": "a", "dimensions": "8"}, "Incompatible input types for column dimensions"),
+                ({"input": "a", "dimensions": "8"}, "dimensions is '8'; expected a whole number"),
+                ({"input": "a", "dimensions": 8.5}, "dimensions is 8.5; expected a whole number"),
+                ({"input": "a", "dimensions": True}, "dimensions is True; expected a whole number"),
                 ({"input": "a", "encoding_format": "int8"}, "encoding_format is 'int8'; expected float or base64"),
                 ({"model": "tiny"}, "The input must be a JSON dictionary"),
             ):
@@ -150,8 +164,7 @@ def test_a_body_of_an_openai_client_is_answered_by_a_real_server(logged, source,
                 assert answer.status_code == 400, (body, answer.text)
                 assert reason in answer.json()["message"]
             # The line of the documentation, as it is typed.
-            page = (PROJECT / "docs" / "serving-and-registry.md").read_text(encoding="utf-8")
-            line = next(line for line in page.splitlines() if line.startswith("curl") and "5002" in line)
+            line = next(line for line in page.text.splitlines() if line.startswith("curl") and "5002" in line)
             answer = json.loads(shell("bash", "-c", line.replace("5002", str(server.port))).stdout)
             np.testing.assert_allclose(
                 answer["data"][0]["embedding"],

@@ -1,6 +1,7 @@
 """All that decides the parts of an output, as one value."""
 
 import functools
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from steps.common.corpus.corpus import Corpus
+from steps.common.embeddings.origin import Origin
 from steps.common.embeddings.parts import embedding_schema, part_stem
 from steps.common.vectors import STORED, check_dim, stored_width
 
@@ -51,10 +53,9 @@ class Limits:
 
 @dataclass(frozen=True)
 class Job:
-    """All that decides the parts of an output: of one job and one backend, a part has the same bytes whoever makes it.
+    """All that decides the parts of an output: with one backend, every process makes the same bytes of a part.
 
-    Raises:
-        UserError: `truncate_dim` is more than the model has.
+    Raises UserError where `truncate_dim` is more than the model has.
     """
 
     corpus: Corpus
@@ -65,6 +66,8 @@ class Job:
     chunker: "Chunker | None" = None
     # What `int8` is scaled between, [2, dim].
     ranges: np.ndarray | None = None
+    # What each part says of the model and the settings that made it.
+    origin: Origin | None = None
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -106,8 +109,8 @@ class Job:
 
     @functools.cached_property
     def schema(self) -> pa.Schema:
-        """Columns of a part."""
-        return embedding_schema(
+        """Columns of a part, and its metadata."""
+        columns = embedding_schema(
             self.corpus.id_type,
             self.width,
             self.stored_dtype,
@@ -116,17 +119,11 @@ class Job:
             chunks=self.options.row_per_chunk,
             kept=self.corpus.keep_types,
         )
+        return columns if self.origin is None else columns.with_metadata(self.origin.metadata())
 
 
 def consecutive(parts: Iterable[int]) -> Iterator[range]:
     """Numbers in growing order -> runs of consecutive ones: 0 1 2 5 6 -> 0-2, 5-6."""
-    run = range(0)
-    for part in parts:
-        if run and part == run.stop:
-            run = range(run.start, part + 1)
-            continue
-        if run:
-            yield run
-        run = range(part, part + 1)
-    if run:
-        yield run
+    for _, group in itertools.groupby(enumerate(parts), key=lambda pair: pair[1] - pair[0]):
+        run = [part for _, part in group]
+        yield range(run[0], run[-1] + 1)

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from steps.common.embeddings.declared import read_declared
+from steps.common.embeddings.origin import Origin
 from steps.common.embeddings.parts import File, Part, file_facts, rejects_schema
 from steps.common.errors import UserError
 from steps.common.storage.output import DONE, PLAN, Output
@@ -25,15 +26,16 @@ COPY = ".manifest.json"
 
 REJECTS = "rejects.parquet"
 
-# 3: the manifest always carries its digest, and the plan has a version too. 2 is still read.
-FORMAT_VERSION = 3
+# 3: the manifest always carries its digest, and the plan has a version too. 4: both have the origin, and so has each part.
+# 2 and 3 are still read.
+FORMAT_VERSION = 4
 
-READABLE = (2, FORMAT_VERSION)
+READABLE = (2, 3, FORMAT_VERSION)
 
 # Version 2's names for corpus.on_bad_row, and today's.
 RENAMED_POLICIES = {"auto": "keep_nulls", None: "keep_all", "error": "refuse_all"}
 
-# Files that encode makes: nobody else names theirs so.
+# Names of the parts that encode makes.
 OURS = re.compile(r"part-\d{5,}\.(parquet|npy|ids\.parquet)")
 
 
@@ -48,6 +50,13 @@ class PlanRecord:
     ranges: list[list[float]] | None
     # Version 2 did not note it; write_plan notes the current one.
     format_version: int = 2
+    # What each part says of the model and the settings that made it; noted from version 4 on.
+    origin: Origin | None = None
+
+    @property
+    def ranges_of_int8(self) -> np.ndarray | None:
+        """The ranges as what computes takes them: float32 [2, dim]."""
+        return np.array(self.ranges, np.float32) if self.ranges else None
 
     @property
     def current_plan(self) -> dict[str, Any]:
@@ -115,6 +124,8 @@ class Manifest:
     ranges: list[list[float]] | None
     rejects: File | None
     parts: list[Part]
+    # What each part says of the model and the settings that made it; noted from version 4 on.
+    origin: Origin | None = None
     # SHA-256 of all of the above. Early manifests of version 2 have none.
     digest: str | None = None
 
@@ -132,14 +143,17 @@ class Manifest:
         """Whether the manifest says what it said when it was written; true of one that was written without a digest."""
         if self.digest is None:
             return self.format_version == 2
+        content = asdict(self)
+        if self.format_version < 4:
+            del content["origin"]
         try:
-            return self.digest == _digest(asdict(self))
+            return self.digest == _digest(content)
         except RecursionError:
             return False
 
     @property
     def plan_record(self) -> PlanRecord:
-        return PlanRecord(self.plan, self.runs, self.ranges, self.format_version)
+        return PlanRecord(self.plan, self.runs, self.ranges, self.format_version, self.origin)
 
     @property
     def files(self) -> list[File]:
@@ -165,11 +179,7 @@ def write_plan(output: Output, record: PlanRecord) -> None:
 
 
 def read_plan(output: Output) -> PlanRecord | None:
-    """What write_plan has noted; None where it is damaged or not there.
-
-    Raises:
-        UserError: a plan of an unknown version.
-    """
+    """What write_plan has noted; None where it is damaged or missing. Raises UserError for an unknown version."""
     content = output.read_json(PLAN)
     check_version(output, content)
     with contextlib.suppress(ValueError):
@@ -182,16 +192,12 @@ def check_version(output: Output, content: Any) -> None:
     version = content.get("format_version", FORMAT_VERSION) if isinstance(content, dict) else FORMAT_VERSION
     if version not in READABLE:
         raise UserError(
-            f"output {output} has format {version}, this version of the project reads formats {READABLE[0]} and {READABLE[1]}. Use the version that wrote it, or give another output."
+            f"output {output} has format {version}, this version of the project reads formats {READABLE[0]} to {READABLE[-1]}. Use the version that wrote it, or give another output."
         )
 
 
 def write_record(output: Output, part: Part, rejects: pa.Table) -> None:
-    """Note that a part is finished: written after its files, read by whoever goes on.
-
-    Args:
-        rejects: its rows without an embedding, by shards.rejects_schema.
-    """
+    """Note that a part is finished, after its files; `rejects` are its rows without an embedding, by rejects_schema."""
     stem = part.name.partition(".")[0]
     content = asdict(PartRecord(part, _pack(rejects) if rejects.num_rows else None))
     output.write_text(f"{DONE}/{stem}.json", json.dumps(content | {"digest": _digest(content)}, allow_nan=False))
@@ -214,11 +220,7 @@ def read_record(output: Output, stem: str) -> PartRecord | None:
 
 
 def write_rejects(output: Output, id_type: pa.DataType, rejects: Iterable[pa.Table]) -> File | None:
-    """Write `rejects.parquet`, a row for each corpus row without an embedding; None where there is none.
-
-    Args:
-        rejects: those of each part, in order.
-    """
+    """Write `rejects.parquet` from those of each part, in order; None where every row has an embedding."""
     temporary = output.workspace / f"{REJECTS}.tmp"
     try:
         writer = None
@@ -249,11 +251,9 @@ def write_manifest(output: Output, manifest: Manifest) -> str:
 
 
 def find_manifest(output: Output) -> Manifest | None:
-    """The manifest of a whole output: manifest.json or its copy, whichever is unchanged and agrees with more of the files
-    that are there (either may have come from another output); None where neither does.
+    """The manifest of a whole output, or its copy: the unchanged one that agrees with more of the files that are there.
 
-    Raises:
-        UserError: a manifest of an unknown version.
+    Either may have come from another output. None where both were changed; raises UserError for an unknown version.
     """
     manifest, copy = _read_unchanged(output, MANIFEST), read_copy(output)
     known = [one for one in (manifest, copy) if one is not None]
@@ -305,15 +305,10 @@ def check_files(output: Output, files: Iterable[File]) -> list[str]:
 
 
 def restore(output: Output) -> PlanRecord | None:
-    """Write the records of a whole output again, so that damage in it can be repaired.
+    """Write the records of a whole output again, so that damage in it can be repaired; returns its plan.
 
-    Where the rejects are damaged or gone, the parts that may have some get no record, and are made again.
-
-    Returns:
-        What was noted of its plan; None where neither the manifest nor its copy can be read.
-
-    Raises:
-        UserError: a manifest of an unknown version.
+    Where the rejects are damaged or gone, the parts that may have some get no record, and are made again. None where
+    neither the manifest nor its copy can be read; raises UserError for a manifest of an unknown version.
     """
     manifest = find_manifest(output)
     if manifest is None:

@@ -1,9 +1,9 @@
-"""What an output was started with: noted in it, compared with the plan of whoever goes on."""
+"""The plan that an output was started with: noted in it, compared with the plan of an encode that resumes it."""
 
 import contextlib
 import logging
-import tempfile
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from steps.common.embeddings.manifest import (
     restore,
     write_plan,
 )
+from steps.common.embeddings.origin import Origin
 from steps.common.embeddings.plan import find_differences, shown
 from steps.common.embeddings.verify import state_of
 from steps.common.errors import UserError
@@ -27,7 +28,6 @@ from steps.common.storage.output import Output
 from steps.common.storage.place import Place
 
 logger = logging.getLogger("steps")
-
 
 # What of a plan may differ, where accept_changes names it.
 ACCEPTABLE = ("code", "versions")
@@ -41,27 +41,24 @@ def check_accepted(names: Collection[str]) -> None:
 
 
 def check_plan(place: Place | None, known: dict[str, Any], accepted: Collection[str]) -> None:
-    """Compare the part of a plan that is known with that of an output; `begin` compares the whole, and holds the claim.
+    """Raises UserError where what is known of a plan differs from that of an output, or its version is unknown.
 
-    Raises:
-        UserError: the output was started with another plan, or is of an unknown version.
+    `begin` compares the whole, and holds the claim.
     """
     if place is None:
         return
-    with tempfile.TemporaryDirectory() as scratch:
-        output = Output(place, Path(scratch))
-        record = _read_begun(output)
-        if record is None:
+    output = Output(place)
+    record = _read_begun(output)
+    if record is None:
+        return
+    shared = {key: record.current_plan.get(key) for key in known}
+    # Of these a plan holds more than is known.
+    for key in {"model", "backend"} & known.keys():
+        node = shared[key]
+        if not isinstance(node, dict):
             return
-        plan = record.current_plan
-        shared = {key: plan.get(key) for key in known}
-        # Of these a plan holds more than is known.
-        for key in {"model", "backend"} & known.keys():
-            node = shared[key]
-            if not isinstance(node, dict):
-                return
-            shared[key] = {name: value for name, value in node.items() if name in known[key]}
-        _refuse_differences(output, record, (shared, known), accepted)
+        shared[key] = {name: value for name, value in node.items() if name in known[key]}
+    _refuse_differences(output, record, (shared, known), accepted)
 
 
 def _read_begun(output: Output) -> PlanRecord | None:
@@ -94,8 +91,7 @@ def _refuse_differences(
 def claim_output(place: Place, scratch: Path, run_id: str) -> Iterator[tuple[Output, Callable[[], None]]]:
     """The output at a place, and what is to be called before each of its parts; no other process writes to it meanwhile.
 
-    Raises:
-        UserError: another process writes to it, or it cannot be written.
+    Raises UserError where another process writes to it, or it cannot be written.
     """
     output = Output(place, scratch)
     with Claim(output, run_id) as claim:
@@ -116,20 +112,18 @@ def _forget_restored(output: Output) -> None:
 
 
 def begin(
-    output: Output,
-    plan: dict[str, Any],
-    run_id: str,
-    accepted: Collection[str],
-    make_ranges: Callable[[], np.ndarray | None],
-) -> tuple[np.ndarray | None, list[str]]:
+    output: Output, now: PlanRecord, accepted: Collection[str], make_ranges: Callable[[], np.ndarray | None]
+) -> PlanRecord:
     """Note the plan in an output, or go on with one that has the same.
 
     Args:
+        now: the plan of this run, its ID and its origin, without ranges.
         accepted: what of the plan may differ, of ACCEPTABLE.
-        make_ranges: called where the output has no ranges of int8 yet.
+        make_ranges: called where the output has no ranges of int8 yet; [2, dim], or None.
 
     Returns:
-        The ranges of int8, [2, dim], or None; and the run IDs that have worked on the output, this one last.
+        What is noted: the ranges, the run IDs that have worked on the output, this one last, and the origin that its
+        parts carry, that of its first run.
 
     Raises:
         UserError: the output was started with another plan, or is of an unknown version.
@@ -141,14 +135,27 @@ def begin(
         logger.warning("the plan of output %s cannot be read, so all of its parts are made again", output)
         output.clear_work()
     if state == "new" or before is None:
-        before = PlanRecord(plan, before.runs if before else [], None, FORMAT_VERSION)
-    _refuse_differences(output, before, (before.current_plan, plan), accepted)
-    ranges = np.array(before.ranges, np.float32) if before.ranges else make_ranges()
-    runs = [*before.runs, run_id]
-    write_plan(output, PlanRecord(plan, runs, None if ranges is None else ranges.tolist()))
+        before = replace(now, runs=before.runs if before else [], format_version=FORMAT_VERSION)
+    _refuse_differences(output, before, (before.current_plan, now.plan), accepted)
+    ranges = before.ranges
+    if not ranges and (made := make_ranges()) is not None:
+        ranges = made.tolist()
+    noted = replace(
+        now, runs=[*before.runs, *now.runs], ranges=ranges, origin=_continue(before, now), format_version=FORMAT_VERSION
+    )
+    write_plan(output, noted)
     if is_lost:
         # From here on it is an output that was stopped.
         for name in (MANIFEST, COPY):
             if output.size(name) is not None:
                 output.delete(name)
-    return ranges, runs
+    return noted
+
+
+def _continue(before: PlanRecord, now: PlanRecord) -> Origin | None:
+    """The origin of the parts that are still to be made: that of the others, but for code that is accepted as another."""
+    if before.origin is None or now.origin is None:
+        return now.origin
+    if before.plan.get("code") == now.plan.get("code"):
+        return before.origin
+    return replace(before.origin, git_commit=now.origin.git_commit)

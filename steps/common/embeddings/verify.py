@@ -1,9 +1,9 @@
 """The check of an output: what a folder is, and whether a whole output still matches its manifest."""
 
+import contextlib
 import logging
 import tempfile
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,9 @@ from steps.common.embeddings.manifest import (
     find_rejects,
     read_copy,
 )
+from steps.common.embeddings.origin import Origin, find_other, read_facts
 from steps.common.embeddings.parts import ENDINGS, File, Part, part_stem
+from steps.common.embeddings.plan import shown
 from steps.common.errors import UserError, first_line
 from steps.common.storage import place as files
 from steps.common.storage.output import DONE, PLAN, WORK, Output
@@ -30,20 +32,18 @@ from steps.common.vectors import STORED, stored_width
 
 logger = logging.getLogger("steps")
 
-
 # How a finding ends that encode does not repair.
 MOVE = "; move it away"
 
 # What a manifest says of its parts together, from what it says of each.
 TOTALS = ("null_rows", "empty_rows", "long_rows", "truncated_rows", "tokens")
 
+# What is shown of the model and the settings that made an output.
+SHOWN = ("model_id", "hub_id", "registered_version", "model_digest", "backend", "prompt", "dtype", "git_commit")
+
 
 def state_of(output: Output) -> str:
-    """What an output is: `new` (no part of it is there), `interrupted`, `whole`, or `foreign`, not made by encode.
-
-    Raises:
-        UserError: it cannot be reached.
-    """
+    """What an output is: `new` (no part of it is there), `interrupted`, `whole`, or `foreign`, not made by encode."""
     names = [name for name in output.names() if not name.startswith(f"{WORK}/claim-") and not name.endswith(".tmp")]
     if MANIFEST in names or (COPY in names and PLAN not in names):
         return "whole"
@@ -66,12 +66,11 @@ def check_kinds(output: Output) -> None:
 def check_output(place: Place) -> Place:
     """Take a place for an output: new, empty, or what encode has written there before.
 
-    Raises:
-        UserError: a file, a folder that holds something else, or one that cannot be written or has a folder where a file goes.
+    Raises UserError for a file, or a folder that holds something else, cannot be written or has a folder for a file.
     """
     if place.info().type == files.fs.FileType.File:
         raise UserError(f"output {place} is a file; expected a folder that is new, empty or an output of encode.")
-    output = Output(place, Path(tempfile.gettempdir()))
+    output = Output(place)
     check_kinds(output)
     state, names = state_of(output), output.names()
     if state == "foreign" or (state == "whole" and not _is_ours(output, names)):
@@ -118,8 +117,7 @@ def _find_strays(output: Output, expected: Iterable[File]) -> list[str]:
 def verify_output(output: Output) -> tuple[Manifest, list[str]]:
     """Check an output against its manifest: every file, every row, nothing more. Returns manifest and findings.
 
-    Raises:
-        UserError: there is no manifest, or none that can be read, or a folder has the name of a file.
+    Raises UserError without a manifest that can be read, and where a folder has the name of a file.
     """
     check_kinds(output)
     manifest = read_manifest(output)
@@ -132,6 +130,7 @@ def verify_output(output: Output) -> tuple[Manifest, list[str]]:
     for part in manifest.parts:
         if part.name in sound:
             findings += check_rows(output, part) or _check_columns(output, part, manifest)
+        findings += check_origin(output, part, manifest.origin)
     findings += _check_order(manifest) + _check_totals(manifest) + _check_rejects(output, manifest, REJECTS in sound)
     for name in _find_strays(output, manifest.files):
         ours = OURS.fullmatch(name) or name == REJECTS
@@ -140,11 +139,7 @@ def verify_output(output: Output) -> tuple[Manifest, list[str]]:
 
 
 def read_manifest(output: Output) -> Manifest:
-    """What manifest.json says, whether or not it was changed.
-
-    Raises:
-        UserError: there is none, or none that can be read.
-    """
+    """What manifest.json says, changed or not; raises UserError where it is missing or cannot be read."""
     state = state_of(output)
     if state == "interrupted":
         raise UserError(
@@ -162,6 +157,22 @@ def read_manifest(output: Output) -> Manifest:
         raise UserError(
             f"{MANIFEST} of output {output} cannot be read: {error}. Run the same encode again to write it again."
         ) from None
+
+
+def describe_origin(manifest: Manifest) -> dict[str, str]:
+    """Whose embeddings an output holds, in a few facts; a manifest without an origin says some of them elsewhere."""
+    if manifest.origin is not None:
+        facts = manifest.origin.facts()
+        return {name: facts[name] for name in SHOWN if name in facts}
+    model, backend = manifest.model, manifest.backend
+    known = {
+        "model_id": model.get("model_id"),
+        "hub_id": model.get("hub_id"),
+        "registered_version": model.get("registered"),
+        "backend": "/".join(str(backend[name]) for name in ("name", "precision") if name in backend),
+        "git_commit": manifest.code_commit,
+    }
+    return {name: str(value) for name, value in known.items() if value}
 
 
 def describe_remedy(findings: list[str]) -> str:
@@ -269,3 +280,17 @@ def check_rows(output: Output, part: Part) -> list[str]:
     except (ValueError, KeyError, AttributeError, OSError, pa.ArrowException) as error:
         return [f"{part.name} cannot be read: {first_line(error)}"]
     return [] if rows == part.written_rows else [f"{part.name} has {rows} rows, expected {part.written_rows}"]
+
+
+def check_origin(output: Output, part: Part, origin: Origin | None) -> list[str]:
+    """Compare what a part that is there says of its model and settings with what it has to say; of a damaged part, what can be read.
+
+    A matrix says it in the file beside it.
+    """
+    if origin is None:
+        return []
+    place = output.place.joined(part.files[-1].name)
+    with contextlib.suppress(OSError, pa.ArrowException), place.filesystem.open_input_file(place.path) as stream:
+        other = find_other(read_facts(pq.read_schema(stream)), origin)
+        return [f"{part.name} was made by another model or with other settings: {shown(other)}"] if other else []
+    return []

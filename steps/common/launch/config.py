@@ -64,6 +64,11 @@ class VerifyConf:
 
 
 @dataclass
+class OutputsConf:
+    run_id: str
+
+
+@dataclass
 class BenchmarkConf:
     run_id: str
     corpus: CorpusConf
@@ -73,6 +78,13 @@ class BenchmarkConf:
     rows: int = field(metadata={"min": 2})
     repeats: int = field(metadata={"min": 1})
     backend: Settings
+
+
+@dataclass
+class PromoteConf:
+    name: str
+    version: str
+    reason: str
 
 
 @dataclass
@@ -86,5 +98,7 @@ STEPS: dict[str, type] = {
     "validate": ValidateConf,
     "encode": EncodeConf,
     "verify": VerifyConf,
+    "outputs": OutputsConf,
     "benchmark": BenchmarkConf,
+    "promote": PromoteConf,
 }

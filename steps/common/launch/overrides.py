@@ -22,7 +22,9 @@ RENAMED = {
 }
 
 # Parameters of MLproject whose name is not the config key they set.
-ALIASES = {step: {"corpus": "corpus.path"} for step in ("validate", "encode", "benchmark", "main")}
+ALIASES = {step: {"corpus": "corpus.path"} for step in ("validate", "encode", "benchmark", "main")} | {
+    "outputs": {"model": "run_id"}
+}
 
 # The steps that `main` runs, in order.
 CHAIN = ("log_model", "validate", "encode")
@@ -55,11 +57,7 @@ def field_type(schema: Any, key: str) -> Any:
 
 
 def parse(overrides: list[str]) -> list[Override]:
-    """Read overrides in Hydra's grammar.
-
-    Raises:
-        UserError: one of them cannot be read.
-    """
+    """Read overrides in Hydra's grammar; raises UserError for one that cannot be read."""
     parser = OverridesParser.create()
     parsed = []
     for text in overrides:

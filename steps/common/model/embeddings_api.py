@@ -103,7 +103,8 @@ def read_request(model_input: pd.DataFrame) -> tuple[list[str], dict[str, Any]]:
     """The texts of a request, and its other keys, checked.
 
     Raises:
-        MlflowException: no text, token ids in place of text, an unknown encoding_format, requests that differ.
+        MlflowException: no text, token ids in place of text, dimensions that are no whole number, an unknown encoding_format,
+            requests that differ.
     """
     rows = model_input.to_dict("records")
     others = [{key: value for key, value in row.items() if key != "input" and _is_given(value)} for row in rows]
@@ -122,6 +123,9 @@ def read_request(model_input: pd.DataFrame) -> tuple[list[str], dict[str, Any]]:
                 else f"input holds {text!r}; expected a text or a list of texts"
             )
     options = others[0]
+    dimensions = options.get("dimensions")
+    if dimensions is not None and (isinstance(dimensions, bool) or not isinstance(dimensions, int | np.integer)):
+        raise refused(f"dimensions is {dimensions!r}; expected a whole number")
     form = options.get("encoding_format", "float")
     if form not in FORMATS:
         raise refused(f"encoding_format is {form!r}; expected {' or '.join(FORMATS)}")
@@ -150,7 +154,8 @@ def signature() -> ModelSignature:
             [
                 ColSpec(AnyType(), "input"),
                 ColSpec("string", "model", required=False),
-                ColSpec("long", "dimensions", required=False),
+                # A client may send null, which no number of MLflow takes.
+                ColSpec(AnyType(), "dimensions", required=False),
                 ColSpec("string", "encoding_format", required=False),
                 ColSpec("string", "user", required=False),
             ]

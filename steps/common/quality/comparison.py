@@ -44,13 +44,13 @@ class Comparison:
         return self.result in (Result.BETTER, Result.EQUAL)
 
     def describe(self) -> str:
-        """The difference and what it shows, such as `-0.12 points (-0.30 to +0.05): equal`."""
+        """The difference in words, such as `-0.12 points (-0.30 to +0.05)`."""
         if not math.isfinite(self.difference.value):
-            return f"{self.result}: no score to compare"
+            return "no score to compare"
         shown = f"{self.difference.value:+.2f} points ({self.difference.low:+.2f} to {self.difference.high:+.2f})"
         lost = [name for name, found in self.suites.items() if found.high < -self.margin]
         on = f" on {', '.join(lost)}" if self.result is Result.WORSE and lost else ""
-        return f"{shown}: {self.result}{on}" + (f", {self.needed:,} more pairs would decide" if self.needed else "")
+        return f"{shown}{on}" + (f"; about {self.needed:,} more pairs would decide" if self.needed else "")
 
 
 def compare(scores: Sequence[Score], others: Sequence[Score], margin: float, bootstrap: Bootstrap) -> Comparison:
@@ -63,11 +63,12 @@ def compare(scores: Sequence[Score], others: Sequence[Score], margin: float, boo
     Weights are the numbers of units: near those of the inverse variances, and unlike them no matter of the outcome.
 
     Args:
-        scores: of the model. others: of the one it would replace, on suites of the same names.
+        scores: of the model. others: of the one it would replace, on suites of the same names, or on some of them.
         margin: points that count as no loss.
     """
     by_name = {other.suite.name: other for other in others}
-    pairs = [(one, by_name[one.suite.name]) for one in scores if not by_name[one.suite.name].undefined]
+    shared = [one for one in scores if one.suite.name in by_name]
+    pairs = [(one, by_name[one.suite.name]) for one in shared if not by_name[one.suite.name].undefined]
     strict = 1 - (1 - bootstrap.confidence) / max(1, len(pairs))
     suites: dict[str, Difference] = {}
     drawn, values, weights = [], [], []

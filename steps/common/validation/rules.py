@@ -15,6 +15,8 @@ class Tolerance:
     invariance: float = field(metadata={"min": 0})
     unit_length: float = field(metadata={"min": 0})
     max_cosine: float
+    mean_cosine: float
+    spread: float = field(metadata={"min": 0})
     score: float = field(metadata={"min": 0})
 
 
@@ -48,6 +50,7 @@ class ValidateConf:
     champion: str | None
     baseline: str | None
     comparison: ComparisonConf
+    corpus: CorpusConf
     compatibility: CompatibilityConf
     suite: SuiteSpec
     suites: dict[str, SuiteSpec]
@@ -57,7 +60,6 @@ class ValidateConf:
     candidate_pairs: int = field(metadata={"min": 2})
     sentences: list[str] = field(metadata={"min": 2})
     tolerance: Tolerance
-    corpus: CorpusConf
     latency_calls: int = field(metadata={"min": 1})
     serving: ServingConf
     fresh_environment: bool

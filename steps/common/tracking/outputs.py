@@ -1,0 +1,75 @@
+"""The outputs of encode, as their runs tell of them: tags that say what made them and where they are."""
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import mlflow
+from mlflow.entities import Run, ViewType
+
+from steps.common.embeddings.origin import Origin
+from steps.common.tracking.run import shorten
+
+# Facts of the origin that a run has as tags, beside its model_id.
+TAGGED = ("model_digest", "registered_version", "backend", "prompt")
+
+# Tag of a run: folder or URI of its embeddings.
+PLACE = "embeddings"
+
+# What a run's status says of its output.
+STATES = {"FINISHED": "whole", "RUNNING": "being written", "SCHEDULED": "being written"}
+UNFINISHED, FINISHED_ELSEWHERE = "not whole", "whole, by another run"
+
+
+@dataclass(frozen=True)
+class EncodedOutput:
+    """An output, as one run of encode tells of it; None is what the run does not say."""
+
+    run_id: str
+    # When the run ended: ISO 8601 in UTC, to the second.
+    finished: str | None
+    rows: int | None
+    backend: str | None
+    registered_version: str | None
+    state: str
+    place: str | None
+
+
+def tag_origin(origin: Origin, where: str) -> None:
+    """Tag the active run with what made its embeddings and where they are.
+
+    Args:
+        where: folder or URI of the embeddings.
+    """
+    facts = origin.facts()
+    mlflow.set_tags({**{name: shorten(facts[name]) for name in TAGGED if name in facts}, PLACE: where})
+
+
+def find_outputs(model_id: str) -> list[EncodedOutput]:
+    """What encode has made with a model, in every experiment; the newest first."""
+    runs = mlflow.search_runs(
+        search_all_experiments=True,
+        filter_string=f"tags.step = 'encode' and tags.model_id = '{model_id}'",
+        run_view_type=ViewType.ACTIVE_ONLY,
+        order_by=["attributes.start_time DESC"],
+        output_format="list",
+    )
+    outputs = [_describe(run) for run in runs]
+    # A run that was stopped, and the one that went on with its output.
+    whole = {one.place for one in outputs if one.state == "whole"}
+    return [
+        replace(one, state=FINISHED_ELSEWHERE) if one.state == UNFINISHED and one.place in whole else one
+        for one in outputs
+    ]
+
+
+def _describe(run: Run) -> EncodedOutput:
+    tags, rows, ended = run.data.tags, run.data.metrics.get("encode/rows"), run.info.end_time
+    return EncodedOutput(
+        run_id=run.info.run_id,
+        finished=datetime.fromtimestamp(ended / 1000, UTC).isoformat(timespec="seconds") if ended else None,
+        rows=None if rows is None else int(rows),
+        backend=tags.get("backend"),
+        registered_version=tags.get("registered_version"),
+        state=STATES.get(run.info.status, UNFINISHED),
+        place=tags.get(PLACE),
+    )
