@@ -3,7 +3,7 @@
 Reads   a run of log_model (run_id), suites (conf/suite), and if asked for the model it would replace (champion).
 Writes  metrics linked to the model and the suites, validation.json (every check: name, value, threshold, passed),
         report.html, figures/*.png, and the tag validation=passed|failed on the LoggedModel; with register=<name> a
-        version of it in the model registry, whose alias is champion or challenger.
+        version of it in the model registry: champion, challenger, or without an alias where the gate failed.
 Fails   when a check fails: exit code 1, after everything has been written.
 
     mlflow run . -e validate -P run_id=<run of log_model>
