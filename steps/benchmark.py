@@ -20,11 +20,7 @@ from steps.common.quality.suite import Suite
 
 
 def open_inputs(call: Call[BenchmarkConf]) -> tuple[Corpus, Suite]:
-    """The corpus and the suite.
-
-    Raises:
-        UserError: one cannot be read, a candidate does not exist, or the corpus holds no text.
-    """
+    """The corpus and the suite; raises UserError where one cannot be read or is empty, and for an unknown candidate."""
     check_candidates(call.conf.candidates or [])
     corpus = call.conf.corpus
     texts = opening.open_corpus(corpus_place(corpus.path), corpus)
@@ -46,7 +42,6 @@ import copy
 import logging
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
@@ -58,6 +53,7 @@ from steps.common.backends.kinds import keys
 from steps.common.backends.machine import matrix_flops, matrix_peak, processor, rss_mb
 from steps.common.backends.tokens import make_tokenizer
 from steps.common.backends.torch import token_counter
+from steps.common.corpus.sample import pick_texts
 from steps.common.embeddings.plan import versions
 from steps.common.launch import summary
 from steps.common.launch.commands import ui_command
@@ -65,7 +61,7 @@ from steps.common.model import load as models
 from steps.common.model.find import FoundModel, download, find_model
 from steps.common.model.load import load_backend
 from steps.common.quality import benchmark, scoring
-from steps.common.quality.benchmark import Contender, Rounds, Row, Stopped
+from steps.common.quality.benchmark import Contender, Row
 from steps.common.tracking import run as runs
 from steps.common.tracking.datasets import log_corpus
 from steps.common.tracking.run import tag_upstream
@@ -73,34 +69,11 @@ from steps.common.tracking.run import tag_upstream
 logger = logging.getLogger("steps")
 
 
-def pick_texts(corpus: Corpus, rows: int) -> list[str]:
-    """Texts from evenly over a corpus, those that are null left out; all of them where there are fewer."""
-    present = corpus.rows - corpus.null_rows
-    step = max(1, present // rows)
-    texts: list[str] = []
-    seen = 0
-    for batch in corpus.batches(8192):
-        for text in batch.column("text").drop_null().to_pylist():
-            if seen % step == 0 and len(texts) < rows:
-                texts.append(text)
-            seen += 1
-    return texts
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """The library itself and every candidate that can run here; why the others cannot; and memory before they came."""
-
-    contenders: list[Contender]
-    left_out: dict[str, str]
-    base_mb: float
-
-
 def load_contenders(
     conf: BenchmarkConf, found: FoundModel, folder: Path, native: SentenceTransformer, stack: contextlib.ExitStack
-) -> Loaded:
-    """Load everything that is compared; the stack closes it."""
-    device, base_mb = pick_devices(conf.backend.device)[0], rss_mb()
+) -> tuple[list[Contender], dict[str, str]]:
+    """The library itself and every candidate that can run here, which the stack closes; and why the others cannot."""
+    device = pick_devices(conf.backend.device)[0]
     stock = native if device == "cpu" else copy.deepcopy(native).to(device)
     contenders = [
         Contender(benchmark.STOCK, "f32", lambda texts: stock.encode(texts, show_progress_bar=False), 0.0, 0.0)
@@ -117,7 +90,7 @@ def load_contenders(
                 left_out[name] = refused.reason
         if name in left_out:
             logger.warning("%s is left out: %s", name, left_out[name])
-    return Loaded(contenders, left_out, base_mb)
+    return contenders, left_out
 
 
 def load_contender(
@@ -129,11 +102,7 @@ def load_contender(
     *,
     stack: contextlib.ExitStack,
 ) -> Contender:
-    """Load a backend, name/precision, and measure what that takes.
-
-    Raises:
-        Refused: it cannot compute with this model or on this machine.
-    """
+    """Load a backend, name/precision, and measure what that takes; raises Refused where it cannot run."""
     before, start = rss_mb(), time.perf_counter()
     backend = load_backend(found, folder, native, conf.backend.of(name))
     stack.enter_context(contextlib.closing(backend))
@@ -156,17 +125,17 @@ def compare(conf: BenchmarkConf, found: FoundModel, texts: list[str], suite: Sui
         lengths = lengths.clip(max=native.max_seq_length)
     device = pick_devices(conf.backend.device)[0]
     with contextlib.ExitStack() as stack:
-        loaded = load_contenders(conf, found, folder, native, stack)
-        contenders, rounds, stopped, peaks = time_contenders(conf, loaded.contenders, texts, device)
+        base_mb = rss_mb()
+        contenders, left_out = load_contenders(conf, found, folder, native, stack)
+        peaks = time_contenders(conf, contenders, texts, device)
         rows = benchmark.summarize(
             contenders,
-            rounds,
-            {contender.name: scoring.spearman(suite, contender.encode) for contender in contenders},
+            {one.name: scoring.spearman(suite, one.encode) for one in benchmark.running(contenders)},
             tokens=int(lengths.sum()),
             # The number of operations is unknown for models without token ids, such as a bag of words.
             flops=matrix_flops(native, lengths) if make_tokenizer(native, None) else None,
             peaks=peaks,
-            base_mb=loaded.base_mb,
+            base_mb=base_mb,
         )
     facts = {
         "processor": processor(),
@@ -179,17 +148,17 @@ def compare(conf: BenchmarkConf, found: FoundModel, texts: list[str], suite: Sui
         "repeats": conf.repeats,
         "versions": versions(),
     }
-    table = benchmark.as_table(rows, stopped, loaded.left_out)
-    return rows, table, benchmark.as_dict(rows, stopped, loaded.left_out, peaks, **facts)
+    stopped = [one.stopped for one in contenders if one.stopped is not None]
+    table = benchmark.as_table(rows, stopped, left_out)
+    return rows, table, benchmark.as_dict(rows, stopped, left_out, peaks, **facts)
 
 
 def time_contenders(
     conf: BenchmarkConf, contenders: list[Contender], texts: list[str], device: str
-) -> tuple[list[Contender], dict[str, Rounds], list[Stopped], dict[str, float | None]]:
-    """Warm up and time: the contenders that were not too slow, their rounds, those that were, and peaks by precision."""
-    early = benchmark.warm_up(contenders, texts, conf.stop_below)
-    contenders = [one for one in contenders if one.name not in [slow.name for slow in early]]
-    peaks: dict[str, float | None] = {contender.precision: None for contender in contenders}
+) -> dict[str, float | None]:
+    """Warm up and time; returns the peaks of the machine, by precision."""
+    benchmark.warm_up(contenders, texts, conf.stop_below)
+    peaks: dict[str, float | None] = {one.precision: None for one in benchmark.running(contenders)}
 
     def before_round(number: int) -> None:
         logger.info("round %d of %d, %d texts", number + 1, conf.repeats, len(texts))
@@ -198,10 +167,11 @@ def time_contenders(
             measured = matrix_peak(precision, device)
             peaks[precision] = measured if best is None or measured is None else max(best, measured)
 
-    rounds, late = benchmark.run_rounds(contenders, texts, conf.repeats, before_round, conf.stop_below)
-    for one in early + late:
-        logger.warning("%s is stopped: %s", one.name, one)
-    return [one for one in contenders if one.name in rounds], rounds, early + late, peaks
+    benchmark.run_rounds(contenders, texts, conf.repeats, before_round, conf.stop_below)
+    for one in contenders:
+        if one.stopped is not None:
+            logger.warning("%s is stopped: %s", one.name, one.stopped)
+    return peaks
 
 
 METRICS = ("ratio", "sentences_per_second", "tokens_per_second", "peak_share", "peak_mb", "cosine_min", "spearman")

@@ -20,7 +20,7 @@ from steps.common.corpus import opening
 from steps.common.corpus.corpus import Corpus
 from steps.common.embeddings import resume
 from steps.common.embeddings.plan import plan_of
-from steps.common.launch import inputs
+from steps.common.launch import paths
 from steps.common.launch.call import Call
 from steps.common.launch.config import EncodeConf
 from steps.common.launch.paths import check_apart, corpus_place, output_place
@@ -39,25 +39,15 @@ class Opened:
     plan: dict[str, Any]
 
 
-def read_corpus_note(output: str | None) -> dict | None:
-    """What an encode that was stopped noted of its corpus, so that only the digest of its files is computed again."""
-    if not output:
-        return None
-    with tempfile.TemporaryDirectory() as scratch:
-        return Output(output_place(output), Path(scratch)).read_json(CORPUS)
-
-
 def open_inputs(call: Call[EncodeConf]) -> Opened:
-    """Read the corpus through, and see that the output may be written.
-
-    Raises:
-        UserError: one of them cannot be used, or the output was begun with another plan.
-    """
+    """Read the corpus through, and see that the output may be written; raises UserError where one cannot be used."""
     conf = call.conf
     resume.check_accepted(conf.accept_changes)
     check_apart(conf.corpus.path, conf.output)
-    texts = opening.open_corpus(corpus_place(conf.corpus.path), conf.corpus, read_corpus_note(conf.output))
-    place = inputs.open_output(conf.output)
+    # What an encode that was stopped noted of its corpus: then its files are only hashed.
+    noted = Output(output_place(conf.output)).read_json(CORPUS) if conf.output else None
+    texts = opening.open_corpus(corpus_place(conf.corpus.path), conf.corpus, noted)
+    place = paths.open_output(conf.output)
     plan = plan_of(call.config, {"format": texts.format.name, **texts.decisive()}, PROJECT / "steps")
     resume.check_plan(place, plan, conf.accept_changes)
     return Opened(texts, place, plan)
@@ -105,6 +95,7 @@ from steps.common.model.find import (
     saved_tokenizer,
 )
 from steps.common.model.load import load_backend
+from steps.common.tracking import notes
 from steps.common.tracking import run as runs
 from steps.common.tracking.datasets import log_data
 from steps.common.tracking.live import LiveMetrics, RunOutput, close_lost_runs, recording
@@ -116,20 +107,14 @@ logger = logging.getLogger("steps")
 
 
 def check_validated(found: FoundModel) -> None:
-    """Obey the verdict that validate has written on the model.
-
-    Raises:
-        UserError: validation failed.
-    """
+    """Raises UserError for a model whose validation failed."""
     if found.validation == "failed":
         run_id = found.tags.get("validation_run_id")
         raise UserError(
             f"model {found.logged.model_id} failed its validation (run {run_id}), so it is not used. See report.html of that run; log a better model, or validate again with other thresholds."
         )
     if found.validation is None:
-        logger.warning(
-            "model %s was never validated; run validate first to know what it is worth", found.logged.model_id
-        )
+        logger.warning("model %s was never validated; run validate to know its quality", found.logged.model_id)
     if found.compatibility == "reindex_required":
         logger.warning(
             "vectors of %s do not mix with those of the champion before it (compatibility=reindex_required): embed all of a corpus again, into a new output, and replace its index as a whole",
@@ -140,8 +125,7 @@ def check_validated(found: FoundModel) -> None:
 def check_model_files(conf: EncodeConf, found: FoundModel) -> tuple[Path, dict]:
     """Check the files of a found model before it is loaded: returns their folder, and their share of the plan.
 
-    Raises:
-        UserError: an embedding or chunks that the model does not have.
+    Raises UserError for an embedding or chunks that the model does not have.
     """
     dim, longest = found.tags.get("dimension", ""), found.tags.get("max_seq_length", "")
     if dim.isdecimal():
@@ -243,7 +227,7 @@ def encode(
         job = replace(job, ranges=begun.ranges_of_int8, origin=begun.origin)
         tag_origin(origin, str(output))
         if opened.place is not None:
-            # After the plan: an output without one is none of encode's.
+            # After the plan: without one, the folder would not count as an output.
             output.write_text(CORPUS, json.dumps(texts.noted()))
         close_lost_runs(begun.runs, by=run_id)
         logger.info("encoding %d rows with %s", texts.rows, found.tags.get("hub_id", found.logged.name))
@@ -275,7 +259,7 @@ def encode(
 
 def main(call: Call[EncodeConf], opened: Opened) -> None:
     conf = call.conf
-    with runs.run("encode", call.config, call.as_yaml) as run:
+    with runs.run("encode", call.config, call.as_yaml, measured=True) as run:
         found = find_model(conf.run_id, preceding="validate", experiment_id=run.info.experiment_id)
         tag_upstream(found.run_id, found.logged.model_id)
         check_validated(found)
@@ -286,6 +270,7 @@ def main(call: Call[EncodeConf], opened: Opened) -> None:
         with recording(where):
             mlflow.log_text(manifest, "manifest.json")
             log_data(opened.texts, result, where, found)
+            run.describe(*notes.of_encode(found, opened.texts, result, backend=backend, where=where))
         if result.samples:
             print("sample embeddings")
             summary.show_embeddings([text for text, _ in result.samples], [vector for _, vector in result.samples])

@@ -17,11 +17,7 @@ from steps.common.model.source import Source, find_source
 
 
 def open_inputs(call: Call[LogModelConf]) -> Source:
-    """The folder of the model.
-
-    Raises:
-        UserError: it is not there, or its weights are not those of the config.
-    """
+    """The folder of the model; raises UserError where it is missing, or its weights are not those of the config."""
     spec = call.conf.model
     return find_source(
         name=spec.name,
@@ -48,7 +44,9 @@ from steps.common.errors import UserError
 from steps.common.launch import summary
 from steps.common.launch.commands import next_command
 from steps.common.model.facts import facts
+from steps.common.model.find import FoundModel
 from steps.common.model.log import build_signature, load_source, log, log_embeddings_api
+from steps.common.tracking import notes
 from steps.common.tracking import run as runs
 from steps.common.validation.checks import failed
 from steps.common.validation.weights import check_weights
@@ -77,6 +75,7 @@ def main(call: Call[LogModelConf], source: Source) -> None:
             name=conf.artifact_name,
             expected_facts=spec.expected_facts,
         )
+        run.describe(*notes.of_log_model(FoundModel(run.info.run_id, logged)))
         shown = {"run_id": run.info.run_id, "model_id": logged.model_id}
         shown["model_uri"] = f"runs:/{run.info.run_id}/{conf.artifact_name}"
         if conf.serving.embeddings_api:
@@ -92,8 +91,7 @@ def main(call: Call[LogModelConf], source: Source) -> None:
 def embed_examples(model: SentenceTransformer, examples: list[str]) -> np.ndarray:
     """The embeddings of the examples: float32 [n, dim].
 
-    Raises:
-        UserError: the model cannot embed anything, as where its tokenizer is another model's.
+    Raises UserError where the model cannot embed anything, as with the tokenizer of another model.
     """
     try:
         return model.encode(examples, show_progress_bar=False)
@@ -102,5 +100,5 @@ def embed_examples(model: SentenceTransformer, examples: list[str]) -> np.ndarra
             f"{check.name}: {check.value}, expected {check.threshold}" for check in failed(check_weights(model))
         )
         raise UserError(
-            f"the model loads, but cannot embed the examples of the config ({type(error).__name__}: {error}). {misfits or 'Its files do not belong together, or an example is none for it'}."
+            f"the model loads, but cannot embed the examples of the config ({type(error).__name__}: {error}). {misfits or 'Its files do not belong together, or an example does not suit it'}."
         ) from error

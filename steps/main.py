@@ -10,29 +10,24 @@ Writes  three nested runs, each of which can be repeated alone with the paramete
 from omegaconf import OmegaConf
 
 from steps.common.corpus import opening
-from steps.common.launch import inputs
 from steps.common.launch.call import Call
 from steps.common.launch.check import check_chain
 from steps.common.launch.config import EncodeConf, MainConf
-from steps.common.launch.paths import check_apart, corpus_place, find_suites
+from steps.common.launch.paths import check_apart, corpus_place, find_suites, open_output
 from steps.common.launch.process import launch
 from steps.common.quality import kinds
 from steps.common.validation.rules import ValidateConf
 
 
 def open_inputs(call: Call[MainConf]) -> ValidateConf:
-    """The config of validate, once it is seen in seconds that encode and validate will find what they need.
-
-    Raises:
-        UserError: a corpus, suite or output that cannot be used.
-    """
+    """The config of validate; raises UserError for a corpus, suite or output that encode or validate cannot use."""
     configs = check_chain(call.conf.overrides)
     validate: ValidateConf = OmegaConf.to_object(configs["validate"])  # type: ignore[assignment]
     encode: EncodeConf = OmegaConf.to_object(configs["encode"])  # type: ignore[assignment]
     suites = find_suites(validate.scored_suites)
     check_apart(encode.corpus.path, encode.output)
     opening.open_corpus(corpus_place(encode.corpus.path), encode.corpus)
-    inputs.open_output(encode.output)
+    open_output(encode.output)
     # Last: it imports what computes scores.
     kinds.read_suites(suites)
     return validate
@@ -54,8 +49,10 @@ from steps.common.launch import summary
 from steps.common.launch.check import share_out
 from steps.common.launch.commands import ui_command
 from steps.common.launch.overrides import parse
+from steps.common.model.find import find_model
 from steps.common.project import PROJECT, child_path
 from steps.common.tracking import run as runs
+from steps.common.tracking.notes import short_name
 from steps.common.validation.preflight import check_deployment
 
 # Overrides that are declared parameters of a step in MLproject, so that its run shows them as the user typed them.
@@ -82,8 +79,7 @@ def step_parameters(step: str, overrides: list[str]) -> dict[str, str]:
 def run_step(step: str, parameters: dict[str, str], experiment_id: str) -> str:
     """Run one step as a nested project run, in this very environment; returns its run ID.
 
-    Raises:
-        UserError: the step failed; it has said why.
+    Raises UserError where the step failed; it has said why.
     """
     try:
         submitted = mlflow.projects.run(
@@ -91,7 +87,6 @@ def run_step(step: str, parameters: dict[str, str], experiment_id: str) -> str:
             entry_point=step,
             parameters=parameters,
             experiment_id=experiment_id,
-            run_name=step,
             env_manager="local",
         )
     except ExecutionException as error:
@@ -110,8 +105,9 @@ def main(call: Call[MainConf], validate: ValidateConf) -> None:
             parameters = step_parameters(step, overrides) | ({"run_id": previous} if previous else {})
             previous = run_step(step, parameters, run.info.experiment_id)
             made[f"{step}_run_id"] = previous
+        found = find_model(previous, preceding="encode", experiment_id=run.info.experiment_id)
         tags = mlflow.MlflowClient().get_run(previous).data.tags
-        mlflow.set_tags({"model_id": tags["model_id"], **made})
+        mlflow.set_tags({"model_id": tags["model_id"], **made, **run.name_tag(short_name(found))})
         summary.show(
             "main",
             {

@@ -43,11 +43,7 @@ from steps.common.tracking.run import tag_upstream
 
 
 def open_output(where: str, scratch: Path) -> Output:
-    """The output at a place; one that a run holds is downloaded.
-
-    Raises:
-        UserError: the run does not hold it.
-    """
+    """The output at a place; one that a run holds is downloaded. Raises UserError where the run does not hold it."""
     if where.partition(":/")[0] in OF_MLFLOW:
         try:
             where = mlflow.artifacts.download_artifacts(where, dst_path=str(scratch))

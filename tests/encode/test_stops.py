@@ -48,7 +48,7 @@ def test_a_sweep_with_an_output_for_each_job_goes_on_too(step, tiny_run, corpus,
 def test_a_stop_at_any_time_says_how_to_go_on(step, tiny_run, corpus, tmp_path, monkeypatch, moment):
     from steps import encode
     from steps.common.corpus import opening
-    from steps.common.launch import inputs
+    from steps.common.launch import paths
     from steps.common.model import load as model
     from steps.common.tracking import run as tracking
 
@@ -57,7 +57,7 @@ def test_a_stop_at_any_time_says_how_to_go_on(step, tiny_run, corpus, tmp_path, 
 
     target, name = {
         "the corpus is read": (opening, "open_corpus"),
-        "the output is looked at": (inputs, "open_output"),
+        "the output is looked at": (paths, "open_output"),
         "the run begins": (tracking, "log_config"),
         "the model is found": (encode, "find_model"),
         "the model is loaded": (model, "load_native"),

@@ -6,8 +6,8 @@ import pytest
 
 from steps.common import project as projects
 from steps.common.errors import UserError
-from steps.common.launch import inputs, paths
-from steps.common.launch.paths import check_apart, corpus_place, existing_output, local_path, output_path
+from steps.common.launch import paths
+from steps.common.launch.paths import check_apart, corpus_place, existing_output, local_path, open_output, output_path
 from steps.common.storage import place as files
 
 
@@ -42,7 +42,7 @@ def spellings(folder: Path) -> list[str]:
 def test_a_folder_is_the_same_to_every_step_however_it_is_written(home, way):
     given = spellings(home / "a b%")[way]
     assert files.locate(given).path == str(home / "a b%")
-    assert inputs.open_output(given).path == str(home / "a b%")
+    assert open_output(given).path == str(home / "a b%")
     assert existing_output(given) == str(home / "a b%")
     assert corpus_place(given) == home / "a b%"
     assert local_path(given, "model.path") == home / "a b%"
@@ -51,7 +51,7 @@ def test_a_folder_is_the_same_to_every_step_however_it_is_written(home, way):
 
 @pytest.mark.parametrize("given", ["~/a b%", "a b%", "./a b%"])
 def test_home_and_the_folder_one_types_in_are_the_same_to_every_step(home, given):
-    assert inputs.open_output(given).path == str(home / "a b%")
+    assert open_output(given).path == str(home / "a b%")
     assert Path(existing_output(given)) == home / "a b%"
     assert corpus_place(given) == home / "a b%"
 
@@ -65,18 +65,18 @@ def test_verify_looks_first_where_encode_writes(home, monkeypatch):
     for folder in (project / "out", home / "out"):
         folder.mkdir(parents=True)
     monkeypatch.setattr(projects, "PROJECT", project)
-    assert existing_output("out") == inputs.open_output("out").path == str(home / "out")
+    assert existing_output("out") == open_output("out").path == str(home / "out")
 
 
 @pytest.mark.parametrize("given", ["", None])
 def test_an_output_of_no_name_is_none(home, given):
-    assert inputs.open_output(given) is None
+    assert open_output(given) is None
     check_apart("sample", given)
 
 
 @pytest.mark.parametrize("given", ["file://elsewhere/x", "file://x", "file://"])
 def test_a_file_uri_of_another_machine_is_refused(home, given):
-    for call in (inputs.open_output, existing_output, corpus_place):
+    for call in (open_output, existing_output, corpus_place):
         assert f"{given} is not a path on this machine; expected file:///" in refusal(call, given)
 
 
@@ -96,14 +96,14 @@ def test_a_file_uri_of_another_machine_is_refused(home, given):
     ],
 )
 def test_an_output_that_would_become_a_local_folder_is_refused(home, given, expected):
-    assert expected in refusal(inputs.open_output, given)
+    assert expected in refusal(open_output, given)
     assert expected in refusal(check_apart, "sample", given)
     assert [path.name for path in home.iterdir()] == ["a b%"]
 
 
 @pytest.mark.parametrize("given", ["dbfs:/a/b", "s3:/bucket/x"])
 def test_verify_refuses_it_in_the_same_words(home, given):
-    assert refusal(existing_output, given) == refusal(inputs.open_output, given)
+    assert refusal(existing_output, given) == refusal(open_output, given)
 
 
 @pytest.mark.parametrize("given", ["runs:/1234/embeddings", "mlflow-artifacts:/1/2", "s3://bucket/x"])

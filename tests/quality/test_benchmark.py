@@ -40,28 +40,25 @@ def test_every_contender_runs_in_every_round_in_turns(benchmark):
         return lambda texts: calls.append((name, len(texts))) or VECTORS[: len(texts)]
 
     contenders = [contender(benchmark, name, recording(name)) for name in ("stock", "fast")]
-    assert benchmark.warm_up(contenders, ["a"] * 90, 0.25) == []
+    benchmark.warm_up(contenders, ["a"] * 90, 0.25)
     assert calls == [("stock", 2), ("fast", 2), ("stock", 8), ("fast", 8), ("stock", 9), ("fast", 9)]
     calls.clear()
-    rounds, stopped = benchmark.run_rounds(contenders, ["a", "b", "c"], 2)
-    assert calls == [("stock", 3), ("fast", 3), ("stock", 3), ("fast", 3)]
-    assert stopped == []
-    assert {name: len(own.seconds) for name, own in rounds.items()} == {"stock": 2, "fast": 2}
+    benchmark.run_rounds(contenders, ["a", "b", "c"], 2, calls.append, 0.25)
+    assert calls == [0, ("stock", 3), ("fast", 3), 1, ("stock", 3), ("fast", 3)]
+    assert benchmark.running(contenders) == contenders
+    assert [len(one.seconds) for one in contenders] == [2, 2]
 
 
 def test_the_ratio_is_the_median_of_pairs_and_the_share_is_of_the_peak_of_its_precision(benchmark):
     other = np.array([[1, 0, 0], [0, 1, 0], [0, 0.6, 0.8]], np.float32)
+    of_stock = {"seconds": [4.0, 8.0, 6.0], "extra_mb": [10.0], "embeddings": VECTORS}
+    of_fast = {"seconds": [2.0, 2.0, 1.0], "extra_mb": [5.0, 20.0], "embeddings": other}
     contenders = [
-        contender(benchmark, "stock", sleeper(0)),
-        contender(benchmark, "fast", sleeper(0), "bf16", padding_share=lambda: 0.25),
+        contender(benchmark, "stock", sleeper(0), **of_stock),
+        contender(benchmark, "fast", sleeper(0), "bf16", padding_share=lambda: 0.25, **of_fast),
     ]
-    rounds = {
-        "stock": benchmark.Rounds([4.0, 8.0, 6.0], 10.0, VECTORS),
-        "fast": benchmark.Rounds([2.0, 2.0, 1.0], 20.0, other),
-    }
     stock, fast = benchmark.summarize(
         contenders,
-        rounds,
         {"stock": 80.0, "fast": 79.5},
         tokens=60,
         flops=1e9,
@@ -80,11 +77,8 @@ def test_the_ratio_is_the_median_of_pairs_and_the_share_is_of_the_peak_of_its_pr
 
 
 def test_what_cannot_be_measured_is_left_empty(benchmark):
-    contenders = [contender(benchmark, "stock", sleeper(0), "fp16")]
-    rounds = {"stock": benchmark.Rounds([1.0], None, VECTORS)}
-    (row,) = benchmark.summarize(
-        contenders, rounds, {"stock": 1.0}, tokens=1, flops=1.0, peaks={"fp16": None}, base_mb=1.0
-    )
+    contenders = [contender(benchmark, "stock", sleeper(0), "fp16", seconds=[1.0], embeddings=VECTORS)]
+    (row,) = benchmark.summarize(contenders, {"stock": 1.0}, tokens=1, flops=1.0, peaks={"fp16": None}, base_mb=1.0)
     assert row.peak_share is None and row.peak_mb is None
     assert "stock" in benchmark.as_table([row])
 
@@ -140,7 +134,8 @@ def race(benchmark, clock):
 
 def test_a_contender_that_is_far_slower_is_stopped_after_a_few_texts(benchmark, race):
     contenders, calls = race(lambda texts: 20.0 * texts)
-    (stopped,) = benchmark.warm_up(contenders, ["a"] * 1000, 0.25)
+    benchmark.warm_up(contenders, ["a"] * 1000, 0.25)
+    stopped = contenders[1].stopped
     # Twice, since the first time it may have compiled something.
     assert calls == {"stock": [2, 8, 32, 100], "other": [2, 2]}
     assert (stopped.name, stopped.ratio, stopped.sentences_per_second) == ("other", 0.05, 0.05)
@@ -153,10 +148,11 @@ def test_a_contender_that_is_far_slower_is_stopped_after_a_few_texts(benchmark, 
 
 def test_a_contender_that_slows_down_is_stopped_after_a_round(benchmark, race):
     contenders, calls = race(lambda texts: 20.0 * texts if texts > 100 else 1.0)
-    assert benchmark.warm_up(contenders, ["a"] * 1000, 0.25) == []
-    rounds, (stopped,) = benchmark.run_rounds(contenders, ["a"] * 1000, 3, stop_below=0.25)
-    assert list(rounds) == ["stock"] and calls["stock"][-3:] == [1000] * 3
-    assert calls["other"].count(1000) == 1 and stopped.texts == 1000
+    benchmark.warm_up(contenders, ["a"] * 1000, 0.25)
+    assert benchmark.running(contenders) == contenders
+    benchmark.run_rounds(contenders, ["a"] * 1000, 3, lambda number: None, 0.25)
+    assert benchmark.running(contenders) == contenders[:1] and calls["stock"][-3:] == [1000] * 3
+    assert calls["other"].count(1000) == 1 and contenders[1].stopped.texts == 1000
 
 
 @pytest.mark.parametrize(
@@ -171,7 +167,8 @@ def test_a_contender_that_slows_down_is_stopped_after_a_round(benchmark, race):
 )
 def test_a_contender_that_may_go_on_goes_on(benchmark, race, pace, stop_below):
     contenders, _ = race(pace)
-    assert benchmark.warm_up(contenders, ["a"] * 100, stop_below) == []
+    benchmark.warm_up(contenders, ["a"] * 100, stop_below)
+    assert benchmark.running(contenders) == contenders
 
 
 @pytest.mark.parametrize("precision", ["f32", "bf16", "int8"])
@@ -206,7 +203,7 @@ def test_the_peak_of_memory_is_that_of_the_call(benchmark):
 def test_texts_are_taken_evenly_and_nulls_are_not(tmp_path):
     from helpers.corpora import open_corpus
 
-    from steps.benchmark import pick_texts
+    from steps.common.corpus.sample import pick_texts
 
     path = tmp_path / "texts.jsonl"
     path.write_text("".join(json.dumps({"text": None if i % 10 == 9 else f"t{i}"}) + "\n" for i in range(100)))

@@ -83,8 +83,7 @@ class EncodedCorpusConf(CorpusConf):
 def template_columns(template: str) -> list[str]:
     """The columns that a template names, each once.
 
-    Raises:
-        UserError: a template that names none, or holds more than names in braces.
+    Raises UserError for a template that names none, or holds more than names in braces.
     """
     try:
         parts = list(string.Formatter().parse(template))

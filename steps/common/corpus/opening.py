@@ -34,10 +34,8 @@ def open_corpus(path: Path | str, conf: CorpusConf, noted: dict | None = None) -
     """Find the files of a corpus and check that every row of them can be read.
 
     Args:
-        path: a file, a folder (its files of a known format, in name order) or a glob; a local path or a URI. `conf.path`
-            is what the user typed for it.
-        noted: what `Corpus.noted` gave before. Where files of the same names hold the same bytes, and are read the same
-            way, it is taken, and the files are only hashed.
+        path: a file, a folder (its files of a known format, in name order) or a glob; a local path or a URI.
+        noted: what `Corpus.noted` gave before. Files of the same names and bytes, read the same way, are only hashed.
 
     Raises:
         UserError: no file, an unknown or mixed format, a missing column, no row at all, a file that cannot be read, a
@@ -89,7 +87,7 @@ def _find_format(path: Path | str, name: str, found: list[Place]) -> Format:
 def _recall(
     noted: dict | None, format: Format, conf: CorpusConf, found: list[tuple[Place, dict[str, str | None]]]
 ) -> Corpus | None:
-    """The corpus as it was noted; None where that is damaged, or of other files or another way to read them."""
+    """The noted corpus; None where the note is damaged, or of other files or another way to read them."""
     if not isinstance(noted, dict):
         return None
     findings = {name: value for name, value in noted.items() if name != "digest"}
@@ -117,8 +115,7 @@ def _recall(
 def find_files(path: Path | str, format: str = AUTO) -> list[Place]:
     """The files that a path, folder or glob names, in name order; of a folder those of a known format.
 
-    Raises:
-        UserError: there is none.
+    Raises UserError where there is none.
     """
     root, found = locate(path), find(path)
     taken = found
@@ -140,17 +137,15 @@ def find_files(path: Path | str, format: str = AUTO) -> list[Place]:
 
 def _count_endings(places: list[Place]) -> str:
     """How many files there are, and with what endings: 3 files (2 .csv, 1 .csv.gz)."""
-    names = [place.name.lower() for place in places]
-    counts = Counter("".join(_suffixes(name)) or "without an ending" for name in names).most_common()
+
+    def ending(name: str) -> str:
+        first, compression = split_name(name)
+        last = f".{name.rpartition('.')[2]}"
+        return first + (last if compression else "") if "." in name else "without an ending"
+
+    counts = Counter(ending(place.name.lower()) for place in places).most_common()
     shown = ", ".join(f"{count} {ending}" for ending, count in counts[:10]) + (", ..." if len(counts) > 10 else "")
     return f"{len(places)} file{'' if len(places) == 1 else 's'}" + (f" ({shown})" if shown else "")
-
-
-def _suffixes(name: str) -> list[str]:
-    ending, compression = split_name(name)
-    if compression is not None:
-        return [ending, "." + name.rpartition(".")[2]]
-    return [ending] if "." in name else []
 
 
 def partition_keys(path: Path | str, place: Place) -> dict[str, str | None]:
@@ -204,10 +199,9 @@ def _type_of(values: pa.Array, kind: Kind, *, is_id: bool) -> pa.DataType:
 
 
 def _check_keys(conf: CorpusConf, scans: list[_Scan]) -> None:
-    """Any object of JSON Lines may leave a key out: its value is null there.
+    """Raises UserError for a file of JSON Lines in which no object has the text, or a key that no object of any has.
 
-    Raises:
-        UserError: a file in which no object has the text, or a key that no object of the corpus has.
+    A single object may leave a key out: its value is null there.
     """
     scans = [scan for scan in scans if scan.seen]
     for scan in scans:
@@ -218,11 +212,9 @@ def _check_keys(conf: CorpusConf, scans: list[_Scan]) -> None:
 
 
 def _check_values(format: Format, conf: CorpusConf, scans: list[_Scan], types: list[pa.DataType]) -> None:
-    """Read columns again whose type differs from that of the corpus: a date may be too far away for nanoseconds, or for
-    the milliseconds that Parquet makes of seconds.
+    """Raises UserError for a value that its column's type in the whole corpus cannot hold.
 
-    Raises:
-        UserError: a value that the type of the whole corpus cannot hold.
+    Reads columns of another type again: a date may be too far away for nanoseconds, or for Parquet's milliseconds.
     """
     for scan in scans:
         for column, found, kind in zip(conf.value_columns, scan.types, types):

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -72,11 +73,7 @@ class Rows:
 
 
 def position(place: Place | str, names: list[str], wanted: str) -> int:
-    """The index of a column.
-
-    Raises:
-        UserError: it is not there, or more than once.
-    """
+    """The index of a column; raises UserError where it is missing or not the only one of its name."""
     if names.count(wanted) > 1:
         raise UserError(f"{place} has {names.count(wanted)} columns named {wanted!r}; expected one. Rename the others.")
     if wanted not in names:
@@ -94,7 +91,6 @@ def missing(place: Place | str, names: list[str], wanted: str, remedy: str = REN
 
 def null_like(array: pa.Array, bad: Iterable[int]) -> pa.Array:
     """An array with null at some positions."""
-    mask = [False] * len(array)
-    for i in bad:
-        mask[i] = True
-    return pc.if_else(pa.array(mask), pa.scalar(None, array.type), array) if any(mask) else array
+    mask = np.zeros(len(array), bool)
+    mask[list(bad)] = True
+    return pc.if_else(pa.array(mask), pa.scalar(None, array.type), array) if mask.any() else array

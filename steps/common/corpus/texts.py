@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from steps.common.corpus.conf import CorpusConf, OnBadRow, Quoting, template_columns
+from steps.common.corpus.conf import CorpusConf, OnBadRow, Quoting
 from steps.common.corpus.readers.format import Format, Request
 from steps.common.corpus.rows import Column, Mark, missing, null_like
 from steps.common.errors import UserError
@@ -38,15 +38,7 @@ class TextRows:
 
 
 def check_conf(conf: CorpusConf, format: Format, place: Place, keys: dict[str, str | None]) -> None:
-    """See that a corpus of some format can be read as a config says.
-
-    Args:
-        place: one of its files.
-        keys: columns that the folders of that file name.
-
-    Raises:
-        UserError: a setting that cannot be used.
-    """
+    """Raises UserError for a setting that cannot be used with a format; `keys` are the columns that folders name."""
     if format.delimiter is None and (conf.delimiter is not None or conf.quoting != Quoting.csv):
         given = f"delimiter={conf.delimiter}" if conf.delimiter is not None else f"quoting={conf.quoting}"
         raise UserError(
@@ -76,19 +68,14 @@ def check_conf(conf: CorpusConf, format: Format, place: Place, keys: dict[str, s
         )
     if len(set(kept)) < len(kept):
         raise UserError(f"corpus.keep_columns names a column twice: {', '.join(kept)}.")
-    if conf.template is not None:
-        template_columns(conf.template)
 
 
 def read_texts(request: Request, format: Format, conf: CorpusConf, keys: dict[str, str | None]) -> Generator[TextRows]:
-    """Stream the rows of a file.
+    """Stream the rows of a file; raises UserError for one that cannot be read, or a row that `conf.on_bad_row` refuses.
 
     Args:
         request: without columns: they follow from `conf`.
         keys: columns that the file's folders name, and their values.
-
-    Raises:
-        UserError: a file that cannot be read, or a row that `conf.on_bad_row` refuses.
     """
     place, columns = request.place, conf.text_columns + conf.value_columns
     inside = [column for column in columns if column.name not in keys]
@@ -107,7 +94,8 @@ def read_texts(request: Request, format: Format, conf: CorpusConf, keys: dict[st
         texts, values = arrays[: len(conf.text_columns)], arrays[len(conf.text_columns) :]
         text = texts[0] if conf.template is None else _fill(conf.template, conf.text_columns, texts)
         reasons = _find_reasons(text, rows.reasons, conf.on_bad_row)
-        refused = _find_refused(rows.reasons, reasons, conf.on_bad_row)
+        stops = {OnBadRow.keep_nulls: rows.reasons, OnBadRow.keep_all: {}, OnBadRow.refuse_all: reasons}
+        refused = min(stops[conf.on_bad_row], default=None)
         if refused is not None:
             if seen:
                 # Where no object so far has the text's key, that is why the text is null: say so.
@@ -118,7 +106,7 @@ def read_texts(request: Request, format: Format, conf: CorpusConf, keys: dict[st
 
 
 def check_text_key(place: Place, conf: CorpusConf, seen: dict[str, None], keys: dict[str, str | None]) -> None:
-    """Raises UserError for a file none of whose objects has a text; `seen` are their keys."""
+    """Raises UserError for a file in which no object has a text; `seen` are their keys."""
     names = [column.name for column in conf.text_columns]
     if not any(name in seen or name in keys for name in names):
         raise missing(place, list(seen), names[0])
@@ -139,9 +127,8 @@ def _fill(template: str, columns: list[Column], arrays: list[pa.Array]) -> pa.Ar
 def _find_reasons(texts: pa.Array, broken: dict[int, str], on_bad_row: OnBadRow) -> dict[int, str]:
     """Why rows have no text to embed, by their position; `broken` are those that could not be read."""
     reasons = dict(broken)
-    if texts.null_count:
-        for row in pc.indices_nonzero(pc.is_null(texts)).to_pylist():
-            reasons.setdefault(row, "null")
+    for row in pc.indices_nonzero(pc.is_null(texts)).to_pylist():
+        reasons.setdefault(row, "null")
     if on_bad_row == OnBadRow.keep_nulls:
         return reasons
     # Lengths before and after, so that the texts themselves are not gone through one by one.
@@ -151,12 +138,6 @@ def _find_reasons(texts: pa.Array, broken: dict[int, str], on_bad_row: OnBadRow)
     for row in pc.indices_nonzero(pc.fill_null(pc.match_substring(texts, "\0"), False)).to_pylist():
         reasons.setdefault(row, "with a NUL character, as broken text has")
     return reasons
-
-
-def _find_refused(broken: dict[int, str], reasons: dict[int, str], on_bad_row: OnBadRow) -> int | None:
-    """The first row that may not stay."""
-    refused = {OnBadRow.keep_nulls: broken, OnBadRow.keep_all: {}, OnBadRow.refuse_all: reasons}[on_bad_row]
-    return min(refused, default=None)
 
 
 def _refuse(place: Place, format: Format, reason: str, where: str) -> UserError:

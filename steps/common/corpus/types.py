@@ -1,5 +1,6 @@
 """The one type of a column whose values come from several files."""
 
+import contextlib
 import functools
 import io
 import itertools
@@ -25,11 +26,8 @@ EXACT_INTEGER = 2**53
 # Bits of an integer that each float keeps exactly.
 MANTISSA = {pa.float16(): 11, pa.float32(): 24, pa.float64(): 53}
 
-# Units of time, from coarse to fine.
-UNITS = ("s", "ms", "us", "ns")
-
-# Most digits of each decimal.
-DECIMALS = {32: (9, pa.decimal32), 64: (18, pa.decimal64), 128: (38, pa.decimal128), 256: (76, pa.decimal256)}
+# Types that Arrow's own rules do not bring together with others of their kind.
+PLAIN = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
 
 # The type of a whole column
 
@@ -43,12 +41,8 @@ def id_type_of_strings(values: pa.Array) -> pa.DataType:
 def common_type(found: list[tuple[pa.DataType, Place]], kind: Kind, column: Column) -> pa.DataType:
     """The one type that holds all values of a column exactly. Ids in cells that are not all numbers are strings.
 
-    Args:
-        found: types of its values, each with a file that holds values of it.
-        kind: what the values of the files are.
-
-    Raises:
-        UserError: values that share none, or one that Parquet cannot hold.
+    `found`: types of its values, each with a file that has it. Raises UserError where there is no such type, or Parquet
+    cannot hold it.
     """
     known: dict[pa.DataType, Place] = {}
     for one, place in found:
@@ -90,11 +84,7 @@ def _check_mergeable(known: dict[pa.DataType, Place], kind: Kind, column: Column
 
 
 def cast(values: pa.Array, kind: pa.DataType, place: Place) -> pa.Array:
-    """Values of a file as the type that the column has in the whole corpus.
-
-    Raises:
-        UserError: a value that it cannot hold.
-    """
+    """Values of a file as the column's type in the whole corpus; raises UserError for a value that it cannot hold."""
     if values.type == kind:
         return values
     if types.is_null(values.type):
@@ -134,7 +124,7 @@ def merge(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
         return with_nulls(a if types.is_null(b) else b)
     if types.is_dictionary(a) or types.is_dictionary(b):
         return merge(*(kind.value_type if types.is_dictionary(kind) else kind for kind in (a, b)))
-    families = (_integers, _numbers, _decimals, _strings, _binaries, _times, _structs, _maps, _lists)
+    families = (_numbers, _decimals, _likes, _structs, _maps, _lists)
     return next((found for found in (family(a, b) for family in families) if found is not None), None)
 
 
@@ -152,14 +142,12 @@ def _nullable(field: pa.Field) -> pa.Field:
     return field.with_type(with_nulls(field.type)).with_nullable(True)
 
 
-def _integers(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
-    if not (types.is_integer(a) and types.is_integer(b)):
-        return None
-    if types.is_signed_integer(a) == types.is_signed_integer(b):
-        return max(a, b, key=lambda kind: kind.bit_width)
-    signed, unsigned = (a, b) if types.is_signed_integer(a) else (b, a)
-    bits = max(signed.bit_width, 2 * unsigned.bit_width)
-    return {16: pa.int16(), 32: pa.int32(), 64: pa.int64()}.get(bits)
+def _unify(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
+    """What Arrow makes of two types, which may hold a value of one inexactly; None where it makes nothing."""
+    schemas = [pa.schema([("", PLAIN.get(kind, kind))]) for kind in (a, b)]
+    with contextlib.suppress(pa.ArrowInvalid, pa.ArrowTypeError):
+        return pa.unify_schemas(schemas, promote_options="permissive").field(0).type
+    return None
 
 
 def _digits(kind: pa.DataType) -> int:
@@ -168,31 +156,27 @@ def _digits(kind: pa.DataType) -> int:
 
 
 def _numbers(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
-    if types.is_floating(a) and types.is_floating(b):
-        return max(a, b, key=lambda kind: kind.bit_width)
-    whole, real = (a, b) if types.is_integer(a) else (b, a)
-    if not (types.is_integer(whole) and types.is_floating(real)):
+    """Integers and floats; None where the type of both has too few bits for the integers."""
+    if not all(types.is_integer(kind) or types.is_floating(kind) for kind in (a, b)):
         return None
-    wide = (kind for kind, bits in MANTISSA.items() if kind.bit_width >= real.bit_width and _digits(whole) <= bits)
-    return next(wide, None)
+    common = _unify(a, b)
+    bits = MANTISSA.get(common) or _digits(common)
+    return common if all(_digits(kind) <= bits for kind in (a, b) if types.is_integer(kind)) else None
 
 
 def _decimals(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
     if not (types.is_decimal(a) or types.is_decimal(b)):
         return None
-    shapes = []
-    for kind in (a, b):
-        if types.is_integer(kind):
-            shapes.append((len(str(2 ** _digits(kind))), 0, 32))
-        elif types.is_decimal(kind):
-            shapes.append((kind.precision - kind.scale, kind.scale, kind.bit_width))
-        else:
-            return None
-    scale = max(scale for _, scale, _ in shapes)
-    precision = max(whole for whole, _, _ in shapes) + scale
-    least = max(bits for _, _, bits in shapes)
-    makers = (make for bits, (most, make) in DECIMALS.items() if bits >= least and precision <= most)
-    return next((make(precision, scale) for make in makers), None)
+    # Arrow itself counts a digit too few for an integer.
+    digits = {kind: len(str(2 ** _digits(kind))) for kind in (a, b) if types.is_integer(kind)}
+    decimals = [_decimal(digits[kind]) if kind in digits else kind for kind in (a, b)]
+    return _unify(*decimals) if all(map(types.is_decimal, decimals)) else None
+
+
+def _decimal(digits: int) -> pa.DataType:
+    """The smallest decimal for whole numbers of so many digits, 20 at most."""
+    make = pa.decimal32 if digits <= 9 else pa.decimal64 if digits <= 18 else pa.decimal128
+    return make(digits, 0)
 
 
 def is_string(kind: pa.DataType) -> bool:
@@ -204,30 +188,10 @@ def _is_binary(kind: pa.DataType) -> bool:
     return plain or types.is_fixed_size_binary(kind)
 
 
-def _strings(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
-    if not (is_string(a) and is_string(b)):
-        return None
-    return pa.large_string() if pa.large_string() in (a, b) else pa.string()
-
-
-def _binaries(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
-    if not (_is_binary(a) and _is_binary(b)):
-        return None
-    return pa.large_binary() if pa.large_binary() in (a, b) else pa.binary()
-
-
-def _times(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
-    if types.is_date(a) and types.is_date(b):
-        return pa.date64()
-    for same in (types.is_timestamp, types.is_duration, types.is_time):
-        if same(a) and same(b):
-            unit = max(a.unit, b.unit, key=UNITS.index)
-            if types.is_timestamp(a):
-                return pa.timestamp(unit, a.tz) if a.tz == b.tz else None
-            if types.is_duration(a):
-                return pa.duration(unit)
-            return pa.time64(unit) if unit in ("us", "ns") else pa.time32(unit)
-    return None
+def _likes(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
+    """Two strings, binaries, dates, times, timestamps of one zone, or durations."""
+    kinds = (is_string, _is_binary, types.is_date, types.is_time, types.is_timestamp, types.is_duration)
+    return _unify(a, b) if any(is_one(a) and is_one(b) for is_one in kinds) else None
 
 
 def _field(name: str, a: pa.Field, b: pa.Field) -> pa.Field | None:
@@ -302,8 +266,7 @@ def _rebuild(kind: pa.DataType, change: Callable[[pa.DataType], pa.DataType]) ->
 def of_json(values: pa.Array) -> pa.DataType:
     """The type of values of JSON, whose integers are int32 here where a double keeps all of them exactly.
 
-    JSON has one kind of number: whether integers and fractions share a column is for their values to say, not their
-    type.
+    JSON has one kind of number: whether integers and fractions share a column depends on the values, not their type.
     """
     kind = values.type
     if types.is_int64(kind):
@@ -321,12 +284,9 @@ def to_json(kind: pa.DataType) -> pa.DataType:
 
 
 def readable(values: pa.Array, absent: bool = False) -> pa.DataType:
-    """The type of values, with plain lists for fixed-size lists that are null somewhere.
+    """The type of values, with plain lists for fixed-size lists that are null somewhere, or inside something null.
 
     Arrow before version 26 writes a null fixed-size list to Parquet, but cannot read the file again.
-
-    Args:
-        absent: whether something around the values is null.
     """
     kind = values.type
     if types.is_fixed_size_list(kind):

@@ -74,6 +74,12 @@ class Arguments:
         """Whether the step will run, rather than show its help or its config."""
         return not set(self.flags) - {"--multirun", "-m", "--run", "-r"}
 
+    @property
+    def needs_hydra(self) -> bool:
+        """Whether Hydra has more to do than to compose the step's config: a sweep, what a flag shows, a setting of its own."""
+        own = any(text.lstrip("+~").startswith(("hydra.", "hydra/")) for text in self.overrides)
+        return own or self.multirun or not self.runs_the_step
+
 
 def register_schemas() -> None:
     """Tell Hydra the dataclasses of schema.py, as `<step>_schema`, and what `backend=<name>` sets."""
@@ -87,12 +93,11 @@ def register_schemas() -> None:
 def translate(step: str, argv: list[str]) -> Arguments:
     """Turn a step's command line into Hydra flags and overrides.
 
-    `--key value` and `--key=value` set a config key; an empty value is nothing given. A key of type
-    string takes the value exactly as typed, any other key takes Hydra's grammar for values. Typed by hand,
-    `key=value` means the same, but that quotes round a whole value, ${...} and, with --multirun, sweeps are Hydra's.
+    `--key value` and `--key=value` set a config key; an empty value counts as not given. A key of type string takes the
+    value exactly as typed, any other key takes Hydra's grammar for values. Typed by hand, `key=value` means the same,
+    but quotes round a whole value, ${...} and, with --multirun, sweeps are Hydra's.
 
-    Raises:
-        UserError: a `--key` without a value, or `overrides` that a shell could not split.
+    Raises UserError for a `--key` without a value, or `overrides` that a shell could not split.
     """
     flags: list[str] = []
     # Whether an override was typed by hand; what its value means depends on flags that may come after it.
@@ -172,7 +177,7 @@ def _typed_by_hand(step: str, override: str, multirun: bool) -> str:
 def _string_by_hand(value: str, nullable: bool, multirun: bool) -> str:
     """The value of a string key in Hydra's grammar, quoted where Hydra would read something else than was typed.
 
-    What nobody types but for Hydra stays Hydra's: quotes round the whole value, ${...}, and sweeps where there are some.
+    What is typed for Hydra alone stays Hydra's: quotes round the whole value, ${...}, and sweeps with --multirun.
     """
     if nullable and value in ("", "null"):
         return "null"

@@ -32,8 +32,7 @@ from steps.common.project import CONF
 def share_out(overrides: list[str]) -> dict[str, list[str]]:
     """Give each step of the chain the overrides it knows.
 
-    Raises:
-        UserError: an override that no step knows, or that main sets itself.
+    Raises UserError for one that no step knows, or that main sets itself.
     """
     keys = [key for step in CHAIN for key in known_keys(STEPS[step])]
     shares: dict[str, list[str]] = {step: [] for step in CHAIN}
@@ -60,8 +59,7 @@ def check(step: str, overrides: list[str], multirun: bool = False, complete: boo
         complete: whether keys without a value (???) are refused; to show a config they are not.
 
     Raises:
-        UserError: an unknown key or group member, a value of the wrong type or out of range, a required
-            key that is missing.
+        UserError: an unknown key or group member, a value of the wrong type or out of range, a missing required key.
     """
     parsed = parse(overrides)
     for override in parsed:
@@ -97,9 +95,7 @@ def check_chain(overrides: list[str], complete: bool = True) -> dict[str, DictCo
 
 def _check_source(parsed: list[Override], config: DictConfig) -> None:
     """Refuse another name for weights that an installed package carries: the lineage would be wrong."""
-    renamed = [
-        override.key_or_group for override in parsed if override.key_or_group in ("model.name", "model.revision")
-    ]
+    renamed = [one.key_or_group for one in parsed if one.key_or_group in ("model.name", "model.revision")]
     if renamed and not OmegaConf.is_missing(config.model, "package") and config.model.package is not None:
         raise UserError(
             f"{renamed[0]} cannot be changed for a model whose weights are installed with the project. For another model: model=hub model.name=<org/model> model.revision=<commit>."
@@ -119,10 +115,10 @@ def _check_suites(parsed: list[Override], config: DictConfig) -> None:
 def _choices(parsed: list[Override]) -> list[list[str]]:
     """The first value of every sweep together, then each other value of each sweep in its place."""
     values = [
-        [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()]
-        if o.is_sweep_override()
-        else [str(o.input_line)]
-        for o in parsed
+        [f"{one.get_key_element()}={value}" for value in one.sweep_string_iterator()]
+        if one.is_sweep_override()
+        else [str(one.input_line)]
+        for one in parsed
     ]
     first = [options[0] for options in values]
     others = [first[:i] + [option] + first[i + 1 :] for i, options in enumerate(values) for option in options[1:]]

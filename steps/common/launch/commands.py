@@ -19,14 +19,10 @@ if TYPE_CHECKING:
 NOT_RESUMABLE = "only an encode with an output can go on: -P output=<folder>"
 
 
-NOT_RESUMABLE = "only an encode with an output can go on: -P output=<folder>"
-
-
 def next_command(step: str, run: "StepRun | None", **parameters: str) -> str:
-    """The command for the next step, in the form in which this one was typed: same project, version, environment and experiment.
+    """The command for the next step, in the form this one was typed in: same project, version, environment, experiment.
 
-    Args:
-        run: of this step; None where it has none yet.
+    `run` is of this step; None where it has none yet.
     """
     tags = run.data.tags if run else {}
     if run is None or "mlflow.project.entryPoint" not in tags:
@@ -37,8 +33,7 @@ def next_command(step: str, run: "StepRun | None", **parameters: str) -> str:
     words = ["mlflow", "run", _project_uri(tags), "-e", step]
     if is_temporary_clone():
         words += ["-v", tags["mlflow.source.git.commit"]]
-    for key, value in parameters.items():
-        words += ["-P", f"{key}={value}"]
+    words += [word for key, value in parameters.items() for word in ("-P", f"{key}={value}")]
     manager = tags.get("mlflow.project.env", "local")
     if manager != "conda":
         words += ["--env-manager", manager]
@@ -51,8 +46,7 @@ def next_command(step: str, run: "StepRun | None", **parameters: str) -> str:
 def resumable(call: Call, run: "StepRun | None", run_id: str) -> Iterator[None]:
     """When an encode is stopped in here, print the command that resumes it; of nested ones, the innermost prints.
 
-    Args:
-        run: of this step; None where it has none yet. run_id: the parameter of that name, for the command.
+    `run` is of this step; None where it has none yet. `run_id` is the parameter of that name, for the command.
     """
     try:
         yield

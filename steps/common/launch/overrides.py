@@ -57,11 +57,7 @@ def field_type(schema: Any, key: str) -> Any:
 
 
 def parse(overrides: list[str]) -> list[Override]:
-    """Read overrides in Hydra's grammar.
-
-    Raises:
-        UserError: one of them cannot be read.
-    """
+    """Read overrides in Hydra's grammar; raises UserError for one that cannot be read."""
     parser = OverridesParser.create()
     parsed = []
     for text in overrides:

@@ -1,7 +1,4 @@
-"""What the user names on this machine: paths, and the corpus, suite and output folder behind them.
-
-Nothing heavy is imported and no run is started for a path that is not there.
-"""
+"""What the user names: paths and URIs, and the corpus, suites and output behind them."""
 
 import contextlib
 import glob
@@ -14,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+from steps.common.embeddings.verify import check_output
 from steps.common.errors import UserError
 from steps.common.launch.overrides import ALIASES
 from steps.common.project import PROJECT, SAMPLE_CORPUS
@@ -26,10 +24,9 @@ from steps.common.storage.place import Place, is_uri, local_name, locate
 # What only mlflow reads and writes.
 OF_MLFLOW = ("runs", "models", "mlflow-artifacts")
 
-# What fsspec opens and nobody can write to, or what ends with the process that has written it.
-UNWRITABLE = {
-    **dict.fromkeys(("http", "https"), "a web server is only read"),
-    "memory": "it would be gone with this process",
+# Filesystems that fsspec opens and encode cannot write to, or not for long.
+UNWRITABLE = dict.fromkeys(("http", "https"), "a web server is only read") | {
+    "memory": "it would be gone with this process"
 }
 
 # Names that encode gives to files of an output.
@@ -37,11 +34,7 @@ WRITTEN = ("part-00000.parquet", "part-00000.ids.parquet", "rejects.parquet", "m
 
 
 def corpus_place(path: str) -> Path | str:
-    """The path or URI of the corpus a user named.
-
-    Raises:
-        UserError: a local path that is not there, or a URI of something that is no corpus.
-    """
+    """The path or URI of the corpus a user named; raises UserError for a path that is not there, or an unusable URI."""
     if path == "sample":
         return SAMPLE_CORPUS
     check_scheme(path, "corpus.path")
@@ -51,8 +44,7 @@ def corpus_place(path: str) -> Path | str:
 def find_suites(specs: Sequence[SuiteSpec]) -> list[SuiteSpec]:
     """These specs of suites, with the paths of their files on this machine: where a spec says, or else from the Hub.
 
-    Raises:
-        UserError: a kind of suite that there is not, or a file or dataset that cannot be found.
+    Raises UserError for an unknown kind of suite, and for a file or dataset that cannot be found.
     """
     return [_find_suite(spec) for spec in specs]
 
@@ -70,21 +62,18 @@ def _find_suite(spec: SuiteSpec) -> SuiteSpec:
 
 
 def output_place(given: str) -> Place:
-    """The place of the output a user named, which may not be there yet.
-
-    Raises:
-        UserError: a URI of something that is no output.
-    """
+    """The place of the output a user named, which may be new; raises UserError for a URI that cannot be one."""
     check_scheme(given, "output")
     return locate(given if is_uri(given) else output_path(given))
 
 
-def check_apart(corpus: str, output: str | None) -> None:
-    """See that an output is not in its own corpus, nor the corpus in the output: nothing may be there yet.
+def open_output(given: str | None) -> Place | None:
+    """The place of the output a user named, checked; None without one. Raises UserError as check_output."""
+    return check_output(output_place(given)) if given else None
 
-    Raises:
-        UserError: the next encode of this corpus would read what this one writes, or one of them is not to be found.
-    """
+
+def check_apart(corpus: str, output: str | None) -> None:
+    """Raises UserError where the corpus lies in the output, or the next encode would read this output as texts."""
     if not output:
         return
     where, place = corpus_place(corpus), output_place(output)
@@ -97,12 +86,9 @@ def check_apart(corpus: str, output: str | None) -> None:
 
 
 def existing_output(given: str) -> str:
-    """An output that a user named: a URI as it is, else the path of what is there.
+    """An output that a user named: a URI as it is, else the path of what is there; raises UserError where nothing is.
 
     A relative path counts from the folder the command was typed in, where encode makes it.
-
-    Raises:
-        UserError: a local path at which there is nothing.
     """
     if given.partition(":/")[0] in OF_MLFLOW:
         return given
@@ -139,11 +125,8 @@ def check_scheme(given: str, key: str) -> None:
 def local_path(given: str, key: str, first: Path | None = None) -> Path:
     """An existing file, folder or glob the user named: absolute, or relative to the project's folder.
 
-    A path that is not there is looked for in the folder `mlflow run` was typed in; first of all there, where the
-    project's folder is mlflow's temporary clone of a git URL.
-
-    Raises:
-        UserError: it is in neither.
+    What is not there is looked for in the folder `mlflow run` was typed in; first of all there, where the project's
+    folder is mlflow's temporary clone of a git URL. Raises UserError where it is in neither.
     """
     if not given:
         raise UserError(f"{key} is empty; expected a path.")
@@ -172,8 +155,7 @@ def local_path(given: str, key: str, first: Path | None = None) -> Path:
 def output_path(given: str) -> Path:
     """Where to write: absolute, or relative to the folder the command was typed in.
 
-    Raises:
-        UserError: a relative path that would end up in mlflow's temporary clone.
+    Raises UserError for a relative path that would end up in mlflow's temporary clone.
     """
     base, path = typed_in(), _expanded(local_name(given))
     if base == PROJECT and is_temporary_clone() and not path.is_absolute():

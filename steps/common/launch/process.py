@@ -12,7 +12,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any, NoReturn
 
 import hydra
@@ -37,8 +37,8 @@ def launch(step: str, open_inputs: Callable[[Call], Any], *, manual: str | None,
         manual: what --help shows, the script's docstring.
         resumes: whether the step has keys run_id and output with which it can be resumed.
 
-    Exits with 1 after one line on stderr when the user can put it right, 130 after Ctrl-C, 143 after
-    SIGTERM. HYDRA_FULL_ERROR=1 shows the traceback instead.
+    Exits with 1 after one line on stderr when the user can put it right, 130 after Ctrl-C, 143 after SIGTERM.
+    HYDRA_FULL_ERROR=1 shows the traceback instead.
     """
     _quiet_libraries()
     _log_to_stderr()
@@ -48,10 +48,14 @@ def launch(step: str, open_inputs: Callable[[Call], Any], *, manual: str | None,
     arguments.register_schemas()
     try:
         given = arguments.translate(step, sys.argv[1:])
+        jobs, configs = _Jobs(step, open_inputs, given, resumes), []
         if not given.own_config:
-            check(step, given.overrides, given.multirun, complete=given.runs_the_step)
-        jobs = _Jobs(step, open_inputs, given, resumes)
-        _run_hydra(jobs, given, manual or step)
+            configs = check(step, given.overrides, given.multirun, complete=given.runs_the_step)
+        if given.needs_hydra:
+            _run_hydra(jobs, given, manual or step)
+        else:
+            # Hydra would compose this config twice more, which is half a second.
+            jobs.run(configs[0])
     except UserError as error:
         _exit_with(error)
     except KeyboardInterrupt:
@@ -83,18 +87,13 @@ def _exit_with(error: BaseException) -> NoReturn:
         raise error
     print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
     if os.environ.get("MLFLOW_RUN_ID"):
-        from steps.common.tracking import run
-
-        run.tag_waiting_run(one_line(error))
+        _tracking().tag_waiting_run(one_line(error))
     sys.exit(1)
 
 
 def _interrupted(what: str, code: int) -> NoReturn:
-    print(
-        f"{what}: what was finished is kept, and the run, if it had started, is marked KILLED.",
-        file=sys.stderr,
-        flush=True,
-    )
+    line = f"{what}: what was finished is kept, and the run, if it had started, is marked KILLED."
+    print(line, file=sys.stderr, flush=True)
     sys.exit(code)
 
 
@@ -103,7 +102,7 @@ def _stop(signum: int, frame: FrameType | None) -> NoReturn:
 
 
 class _Jobs:
-    """What Hydra calls: once for a plain run, once for each job of a sweep."""
+    """What is called with a config: once for a plain run, by Hydra once for each job of a sweep."""
 
     def __init__(
         self, step: str, open_inputs: Callable[[Call], Any], given: arguments.Arguments, resumes: bool
@@ -116,7 +115,8 @@ class _Jobs:
     def run(self, cfg: DictConfig) -> None:
         try:
             if self._given.multirun and not self._started:
-                self._start_sweep()
+                _tracking().start_sweep(self.step)
+                self._started = True
             self._run_job(self._call(cfg))
         except (KeyboardInterrupt, Stopped):
             self._end_sweep("KILLED")
@@ -153,17 +153,16 @@ class _Jobs:
         self._end_sweep("FAILED", one_line(error))
         raise error
 
-    def _start_sweep(self) -> None:
-        from steps.common.tracking import run
-
-        run.start_sweep(self.step)
-        self._started = True
-
     def _end_sweep(self, status: str, reason: str | None = None) -> None:
         if self._started:
-            from steps.common.tracking import run
+            _tracking().end_sweep(status, reason)
 
-            run.end_sweep(status, reason)
+
+def _tracking() -> ModuleType:
+    """The runs of MLflow, which takes seconds to import: only once the command line is checked."""
+    from steps.common.tracking import run
+
+    return run
 
 
 def _quiet_libraries() -> None:

@@ -3,7 +3,7 @@
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,47 +20,6 @@ STOCK = "stock"
 
 # A contender is not stopped for fewer seconds: it may compile something, or wait for another process.
 GRACE = 1.0
-
-
-@dataclass
-class Contender:
-    """Something that embeds texts, and what it took to load."""
-
-    name: str
-    precision: str
-    encode: Encode
-    load_seconds: float
-    load_mb: float
-    padding_share: Callable[[], float | None] = lambda: None
-
-
-@dataclass(frozen=True)
-class Row:
-    """The results of one contender; medians over the rounds."""
-
-    name: str
-    precision: str
-    ratio: float
-    sentences_per_second: float
-    tokens_per_second: float
-    peak_share: float | None
-    peak_mb: float | None
-    load_seconds: float
-    padding_share: float | None
-    cosine_min: float
-    cosine_mean: float
-    spearman: float
-    spearman_difference: float
-    seconds: list[float]
-
-
-@dataclass(frozen=True)
-class Rounds:
-    """Seconds of each round, the most memory a round needed beyond what was held before it, and the vectors."""
-
-    seconds: list[float]
-    extra_mb: float | None
-    embeddings: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -85,76 +44,97 @@ class Stopped:
         return f"{self.seconds:.1f} s for {self.texts:,} texts, {STOCK} {self.stock_seconds:.1f} s"
 
 
-def warm_up(contenders: Sequence[Contender], texts: list[str], stop_below: float) -> list[Stopped]:
-    """Embed up to a tenth of the texts, not counted, a few first and then more: a slow contender is stopped early."""
-    most = max(2, len(texts) // 10)
-    sizes = [size for size in (2 * 4**power for power in range(20)) if size < most] + [most]
-    stopped: dict[str, Stopped] = {}
-    for size in sizes:
-        some = texts[:size]
-        stock_seconds = 0.0
-        for contender in contenders:
-            if contender.name in stopped:
-                continue
-            seconds = timed(functools.partial(contender.encode, some))
-            if contender.name == STOCK:
-                stock_seconds = seconds
-            elif _too_slow(seconds, stock_seconds, stop_below):
-                # Once more: the first time it may have compiled something.
-                seconds = timed(functools.partial(contender.encode, some))
-                if _too_slow(seconds, stock_seconds, stop_below):
-                    stopped[contender.name] = Stopped(
-                        contender.name, contender.precision, len(some), seconds, stock_seconds
-                    )
-    return list(stopped.values())
+@dataclass
+class Contender:
+    """Something that embeds texts, what it took to load, and what `warm_up` and `run_rounds` have measured."""
+
+    name: str
+    precision: str
+    encode: Encode
+    load_seconds: float
+    load_mb: float
+    padding_share: Callable[[], float | None] = lambda: None
+    # Of each round: its seconds and, where the system can tell, the most memory beyond what was held before it.
+    seconds: list[float] = field(default_factory=list)
+    extra_mb: list[float] = field(default_factory=list)
+    embeddings: np.ndarray | None = None
+    # Set once it was too slow: it embeds no more texts, and has no results.
+    stopped: Stopped | None = None
+
+    def run(self, texts: list[str]) -> None:
+        """Embed the texts of one round."""
+        before, can_peak = rss_mb(), reset_peak()
+        start = time.perf_counter()
+        self.embeddings = self.encode(texts)
+        self.seconds.append(time.perf_counter() - start)
+        if can_peak:
+            self.extra_mb.append(peak_mb() - before)
+
+    def stop_if_slow(self, texts: int, seconds: float, stock_seconds: float, stop_below: float) -> None:
+        if _too_slow(seconds, stock_seconds, stop_below):
+            self.stopped = Stopped(self.name, self.precision, texts, seconds, stock_seconds)
+
+
+@dataclass(frozen=True)
+class Row:
+    """The results of one contender; medians over the rounds."""
+
+    name: str
+    precision: str
+    ratio: float
+    sentences_per_second: float
+    tokens_per_second: float
+    peak_share: float | None
+    peak_mb: float | None
+    load_seconds: float
+    padding_share: float | None
+    cosine_min: float
+    cosine_mean: float
+    spearman: float
+    spearman_difference: float
+    seconds: list[float]
 
 
 def _too_slow(seconds: float, stock_seconds: float, stop_below: float) -> bool:
+    """Whether a contender takes longer than the stock one divided by `stop_below`."""
     return seconds > GRACE and stock_seconds < stop_below * seconds
 
 
-def run_rounds(
-    contenders: Sequence[Contender],
-    texts: list[str],
-    repeats: int,
-    on_round: Callable[[int], None] = lambda n: None,
-    stop_below: float = 0.0,
-) -> tuple[dict[str, Rounds], list[Stopped]]:
-    """Every contender embeds all the texts once a round, one after the other; the stock one is the first.
+def running(contenders: Sequence[Contender]) -> list[Contender]:
+    """Those that were not stopped; the stock one never is."""
+    return [one for one in contenders if one.stopped is None]
 
-    Args:
-        stop_below: a contender that takes longer than the stock one divided by this embeds no more texts, and has no
-            rounds.
+
+def warm_up(contenders: Sequence[Contender], texts: list[str], stop_below: float) -> None:
+    """Embed up to a tenth of the texts, not counted, a few first and then more: a slow contender is stopped early.
+
+    The stock contender is the first.
     """
-    stopped = []
-    seconds: dict[str, list[float]] = {contender.name: [] for contender in contenders}
-    extra: dict[str, list[float | None]] = {contender.name: [] for contender in contenders}
-    embeddings = {}
+    most = max(2, len(texts) // 10)
+    sizes = [size for size in (2 * 4**power for power in range(20)) if size < most] + [most]
+    for size in sizes:
+        encode_some = {one.name: functools.partial(one.encode, texts[:size]) for one in contenders}
+        stock_seconds = timed(encode_some[STOCK])
+        for one in running(contenders)[1:]:
+            if _too_slow(timed(encode_some[one.name]), stock_seconds, stop_below):
+                # Once more: the first time it may have compiled something.
+                one.stop_if_slow(min(size, len(texts)), timed(encode_some[one.name]), stock_seconds, stop_below)
+
+
+def run_rounds(
+    contenders: Sequence[Contender], texts: list[str], repeats: int, on_round: Callable[[int], None], stop_below: float
+) -> None:
+    """Every contender embeds all the texts once a round, one after the other; the stock one is the first."""
     for number in range(repeats):
         on_round(number)
-        for contender in contenders:
-            before = rss_mb()
-            can_peak = reset_peak()
-            start = time.perf_counter()
-            embeddings[contender.name] = contender.encode(texts)
-            seconds[contender.name].append(time.perf_counter() - start)
-            extra[contender.name].append(peak_mb() - before if can_peak else None)
-        stock_seconds = seconds[STOCK][-1]
-        for contender in contenders:
-            own = seconds[contender.name][-1]
-            if _too_slow(own, stock_seconds, stop_below):
-                stopped.append(Stopped(contender.name, contender.precision, len(texts), own, stock_seconds))
-        contenders = [one for one in contenders if one.name not in [late.name for late in stopped]]
-    rounds = {}
-    for one in contenders:
-        measured = [mb for mb in extra[one.name] if mb is not None]
-        rounds[one.name] = Rounds(seconds[one.name], max(measured, default=None), embeddings[one.name])
-    return rounds, stopped
+        for one in running(contenders):
+            one.run(texts)
+        for one in running(contenders):
+            one.stop_if_slow(len(texts), one.seconds[-1], contenders[0].seconds[-1], stop_below)
 
 
 def summarize(
     contenders: Sequence[Contender],
-    rounds: dict[str, Rounds],
     spearman: dict[str, float],
     *,
     tokens: int,
@@ -162,39 +142,39 @@ def summarize(
     peaks: dict[str, float | None],
     base_mb: float,
 ) -> list[Row]:
-    """One row for each contender, the stock one first.
+    """One row for each contender that ran, the stock one first.
 
     Args:
-        spearman: score of each contender on the suite.
+        spearman: score of each on the suite.
         tokens: tokens of all texts as the model reads them, without padding.
         flops: floating point operations of the matrix products they need; None where that is unknown.
         peaks: operations a second of the machine, by precision.
         base_mb: memory of the process with the model loaded, before any contender was.
     """
-    stock = rounds[STOCK]
+    stock = contenders[0]
     rows = []
-    for contender in contenders:
-        own = rounds[contender.name]
-        median = float(np.median(own.seconds))
-        cosines = pair_cosine(own.embeddings, stock.embeddings)
-        peak = peaks.get(contender.precision)
+    for one in running(contenders):
+        assert one.embeddings is not None and stock.embeddings is not None
+        median = float(np.median(one.seconds))
+        cosines = pair_cosine(one.embeddings, stock.embeddings)
+        peak = peaks.get(one.precision)
         rows.append(
             Row(
-                name=contender.name,
-                precision=contender.precision,
+                name=one.name,
+                precision=one.precision,
                 # By round: a machine that is slower for a while slows all contenders of a round.
-                ratio=float(np.median(np.array(stock.seconds) / np.array(own.seconds))),
-                sentences_per_second=len(own.embeddings) / median,
+                ratio=float(np.median(np.array(stock.seconds) / np.array(one.seconds))),
+                sentences_per_second=len(one.embeddings) / median,
                 tokens_per_second=tokens / median,
                 peak_share=flops / median / peak if peak and flops else None,
-                peak_mb=None if own.extra_mb is None else base_mb + contender.load_mb + own.extra_mb,
-                load_seconds=contender.load_seconds,
-                padding_share=contender.padding_share(),
+                peak_mb=base_mb + one.load_mb + max(one.extra_mb) if one.extra_mb else None,
+                load_seconds=one.load_seconds,
+                padding_share=one.padding_share(),
                 cosine_min=float(cosines.min()),
                 cosine_mean=float(cosines.mean()),
-                spearman=spearman[contender.name],
-                spearman_difference=spearman[contender.name] - spearman[STOCK],
-                seconds=own.seconds,
+                spearman=spearman[one.name],
+                spearman_difference=spearman[one.name] - spearman[STOCK],
+                seconds=one.seconds,
             )
         )
     return rows

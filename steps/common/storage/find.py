@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from fsspec.implementations.arrow import ArrowFSWrapper
+from fsspec.utils import glob_translate
 from pyarrow import fs
 
 from steps.common.storage.place import Place, locate, reaching
@@ -17,8 +19,7 @@ from steps.common.storage.place import Place, locate, reaching
 def find(where: Path | str) -> list[Place]:
     """Every file that a path, URI, folder or glob names, in name order; hidden ones of a folder are left out.
 
-    Raises:
-        UserError: a place that cannot be reached.
+    Raises UserError for a place that cannot be reached.
     """
     root = locate(where)
     info = root.info()
@@ -56,8 +57,6 @@ def _glob(root: Place) -> list[str]:
         leads_back = functools.cache(_is_loop)
         found = [path for path in glob.glob(root.path, recursive=True) if Path(path).is_file()]
         return [path for path in found if not any(leads_back(str(folder)) for folder in Path(path).parents)]
-    from fsspec.implementations.arrow import ArrowFSWrapper
-
     fixed, handler = before_magic(root.path), getattr(root.filesystem, "handler", None)
     with reaching(root):
         filesystem = handler.fs if isinstance(handler, fs.FSSpecHandler) else ArrowFSWrapper(root.filesystem)
@@ -88,8 +87,6 @@ def would_find(where: Path | str, folder: Place, names: tuple[str, ...]) -> bool
     paths = (f"{one}/{name}" for one in folders for name in names)
     if is_folder:
         return any(path.startswith(base) and not _is_hidden(path.removeprefix(base)) for path in paths)
-    from fsspec.utils import glob_translate
-
     pattern = re.compile(glob_translate(root.path))
     return any(pattern.match(path) and "/." not in "/" + path.removeprefix(base) for path in paths)
 

@@ -58,8 +58,7 @@ class _Repository:
 def download_model(name: str, revision: str | None, trust_remote_code: bool) -> tuple[Path, str]:
     """The folder of a model in the local cache, and the commit it is at.
 
-    Raises:
-        UserError: no such model or revision, or a Hub that cannot be reached.
+    Raises UserError for an unknown model or revision, and for a Hub that cannot be reached.
     """
     repository = _Repository(
         kind="model",
@@ -80,8 +79,7 @@ def download_model(name: str, revision: str | None, trust_remote_code: bool) -> 
 def download_split(hub_id: str, revision: str | None, split: str) -> tuple[Path, str]:
     """The Parquet file of one split of a dataset in the local cache, and the commit it is at.
 
-    Raises:
-        UserError: no such dataset, split or revision, a split in several files, or a Hub that cannot be reached.
+    Raises UserError for an unknown dataset, split or revision, a split in several files, a Hub that cannot be reached.
     """
     repository = _Repository(
         kind="dataset",
@@ -162,11 +160,7 @@ def _explain(repository: _Repository) -> Iterator[None]:
 
 
 def reach(endpoint: str, works_offline: str) -> None:
-    """Fail at once where the Hub's client would retry for over a minute. Any answer will do.
-
-    Raises:
-        UserError: there is none.
-    """
+    """Raises UserError where the Hub gives no answer: its client would retry for over a minute."""
     try:
         httpx.head(endpoint, timeout=HUB_TIMEOUT, follow_redirects=False)
     except httpx.HTTPError as error:

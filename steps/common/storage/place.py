@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes
 
+import fsspec
 import pyarrow as pa
 from pyarrow import fs
 
@@ -21,6 +22,8 @@ FILE_URI = re.compile(r"file:(?://([^/]*))?(/.*)?", re.DOTALL | re.IGNORECASE)
 
 # Packages of fsspec's filesystems whose errors are not of the system's kind (httpx: the Hub's).
 NETWORK = ("httpx", "httpcore", "aiohttp", "huggingface_hub")
+
+HADOOP = " hdfs:// needs Java and Hadoop's libhdfs here: set JAVA_HOME, HADOOP_HOME, and CLASSPATH=$(hadoop classpath --glob)."
 
 # Seconds after which a request to Google's storage is given up; its own default is 15 minutes.
 GS_PATIENCE = 60
@@ -64,8 +67,7 @@ def is_uri(given: str) -> bool:
 def local_name(given: str) -> str:
     """A local path without the file:// it may be written with; percent signs of such a URI are decoded.
 
-    Raises:
-        UserError: a URI that names another machine, or no path.
+    Raises UserError for a URI that names another machine, or no path.
     """
     if not given.lower().startswith("file:/"):
         return given
@@ -79,12 +81,10 @@ def local_name(given: str) -> str:
 
 
 def locate(given: Path | str) -> Place:
-    """The place that a path or URI names; whether anything is there is not asked.
+    """The place that a path or URI names, whether or not anything is there.
 
-    The path of a URI is taken as it is typed, as the tools of the stores do: a space is a space, and %20 three characters.
-
-    Raises:
-        UserError: an unknown scheme, or one whose library is not installed.
+    The path of a URI is taken as it is typed, as the stores' own tools do: a space is a space, and %20 three characters.
+    Raises UserError for an unknown scheme, or one whose library is not installed.
     """
     text = str(given)
     match = URI.fullmatch(text)
@@ -106,7 +106,8 @@ def locate(given: Path | str) -> Place:
             raise UserError(f"{shown} cannot be used: {first_line(error)}.") from None
         filesystem, path = _by_fsspec(text, scheme)
     except OSError as error:
-        raise UserError(f"{shown} cannot be used: {first_line(error)}.{_hint(scheme)}") from None
+        hint = HADOOP if scheme in ("hdfs", "viewfs") else ""
+        raise UserError(f"{shown} cannot be used: {first_line(error)}.{hint}") from None
     return Place(filesystem, path, _prefix(shown, path))
 
 
@@ -124,8 +125,6 @@ def _prefix(shown: str, path: str) -> str:
 
 
 def _by_fsspec(uri: str, scheme: str) -> tuple[fs.FileSystem, str]:
-    import fsspec
-
     try:
         with reaching(uri):
             filesystem, path = fsspec.url_to_fs(uri)
@@ -142,19 +141,9 @@ def _by_fsspec(uri: str, scheme: str) -> tuple[fs.FileSystem, str]:
     return fs.PyFileSystem(fs.FSSpecHandler(filesystem)), path
 
 
-def _hint(scheme: str) -> str:
-    if scheme in ("hdfs", "viewfs"):
-        return " hdfs:// needs Java and Hadoop's libhdfs here: set JAVA_HOME, HADOOP_HOME, and CLASSPATH=$(hadoop classpath --glob)."
-    return ""
-
-
 @contextlib.contextmanager
 def reaching(place: Place | str) -> Iterator[None]:
-    """Turn what a filesystem raises into one line.
-
-    Raises:
-        UserError: what is there cannot be reached or read.
-    """
+    """Raises UserError, one line, in place of what a filesystem raises."""
     try:
         yield
     except FileNotFoundError:

@@ -33,11 +33,16 @@ def log_validation(found: FoundModel, metrics: dict[str, float], scores: Sequenc
         mlflow.log_metrics(score.as_metrics(), model_id=found.logged.model_id, dataset=dataset)
 
 
-def log_corpus(texts: Corpus) -> None:
-    """Link a corpus to the active run as a dataset."""
+def locate_corpus(texts: Corpus) -> tuple[str, str]:
+    """Where a corpus is, its file or the folder of its files, and the name of that."""
     first = texts.sources[0].place
     where = str(first) if len(texts.sources) == 1 else str(first).rpartition("/")[0]
-    name = where.rstrip("/").rpartition("/")[2]
+    return where, where.rstrip("/").rpartition("/")[2]
+
+
+def log_corpus(texts: Corpus) -> None:
+    """Link a corpus to the active run as a dataset."""
+    where, name = locate_corpus(texts)
     dataset = MetaDataset(dataset_source(where), name=name, digest=_joint_digest(texts.sources))
     mlflow.log_input(dataset, context="corpus")
 

@@ -1,8 +1,8 @@
 """A tracking server that does not answer.
 
-mlflow's client repeats a call that failed, as often as RETRIES says at that moment. A step asks its server once before it
-starts (check_reachable); while it runs, calls are repeated for about ten minutes (patience); once that was in vain, or the
-user has stopped the step, they are not (give_up).
+mlflow's client retries a failed call as often as RETRIES says at that moment. A step asks its server once before it
+starts (check_reachable) and retries calls for about ten minutes while it runs (patience), but not once that has failed or
+the user has stopped the step (give_up).
 """
 
 import contextlib
@@ -97,11 +97,7 @@ def give_up() -> None:
 
 @contextlib.contextmanager
 def needed(what_is_lost: str, remedy: str) -> Iterator[None]:
-    """Make calls that the step cannot do without.
-
-    Raises:
-        UserError: the server stayed away; nothing waits for it again.
-    """
+    """Make calls that the step needs; raises UserError where the server stays away, and then waits for it no more."""
     try:
         yield
     except (MlflowException, OSError) as error:
@@ -111,7 +107,7 @@ def needed(what_is_lost: str, remedy: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def optional(what_is_lost: str) -> Iterator[None]:
-    """Make calls that the step can do without: where the server stays away, that is a line in the log."""
+    """Make calls that the step can do without: a failure is a line in the log."""
     try:
         yield
     except MlflowException as error:

@@ -233,50 +233,55 @@ def backends(trials: Sequence[Trial]) -> Figure:
             color=[GREEN if trial.passed else GREY for trial in ran],
             height=0.62,
         )
-        labels = [
-            f"{trial.rows_per_second:,.0f}/s, {trial.difference:+.2f}"
-            if trial.difference is not None
-            else f"{trial.rows_per_second:,.0f}/s"
-            for trial in ran
-        ]
+        labels = [f"{trial.rows_per_second:,.0f}/s{_points(trial)}" for trial in ran]
         axes.bar_label(bars, labels, fontsize=8, color=ink, padding=4)
-        axes.set_xlim(0, max(rates) * 1.45)
+        axes.set_xlim(0, max(rates) * 1.9)
         axes.invert_yaxis()
-        axes.set_xlabel("sentences a second, and points lost or gained")
+        axes.set_xlabel("sentences a second, and points lost or gained with their interval")
         return figure
 
     return Figure(
-        "backends", "Backends", "Green: passed. Grey: loses too many points, and encode does not choose it.", make
+        "backends",
+        "Backends",
+        "Green: passed. Grey: not shown to be as good as torch/f32, and encode does not choose it.",
+        make,
     )
 
 
-def latency(milliseconds: np.ndarray) -> Figure:
-    """Single calls by how long they took."""
+def _points(trial: Trial) -> str:
+    """The difference of a backend and its interval; nothing for what the others are compared with."""
+    if trial.difference is None or trial.low is None or trial.high is None or trial.low == trial.high:
+        return ""
+    return f", {trial.difference:+.2f} ({trial.low:+.2f} to {trial.high:+.2f})"
+
+
+def latency(milliseconds: np.ndarray, of: str) -> Figure:
+    """Every single call by how long it took, and the share of calls that took no longer.
+
+    Args:
+        milliseconds: of each call, float [n]. of: what was called.
+    """
 
     def make(ink: str, faint: str) -> Canvas:
         figure, axes = _canvas(2.5, ink, faint)
-        axes.grid(axis="y", color=faint, linewidth=0.6)
-        axes.hist(milliseconds, bins=min(20, max(5, len(milliseconds) // 2)), color=BLUE)
-        top = axes.get_ylim()[1]
+        axes.grid(color=faint, linewidth=0.6)
+        ordered = np.sort(milliseconds)
+        axes.step(ordered, np.arange(1, len(ordered) + 1) / len(ordered) * 100, color=BLUE, where="post")
+        # A mark for each call: two humps are two clusters of marks, which bars would merge.
+        axes.plot(ordered, np.zeros(len(ordered)), "|", color=BLUE, markersize=9, alpha=0.6, clip_on=False)
         for share, colour in ((50, AMBER), (95, RED)):
             value = float(np.percentile(milliseconds, share))
-            axes.axvline(value, color=colour, linewidth=1.5)
-            axes.text(
-                value,
-                top,
-                f" p{share} {value:.1f}",
-                fontsize=8,
-                color=ink,
-                va="bottom",
-                ha="right" if share == 50 else "left",
-            )
-        axes.set(xlabel="milliseconds of one call with one sentence", ylabel="calls")
+            axes.plot([value, value], [0, share], color=colour, linewidth=1.5)
+            side = "right" if share == 50 else "left"
+            axes.text(value, 102, f" p{share} {value:.1f} ", fontsize=8, color=ink, va="bottom", ha=side)
+        axes.set_ylim(0, 101)
+        axes.set(xlabel="milliseconds of one call with one sentence", ylabel="% of calls within")
         return figure
 
     return Figure(
         "latency",
-        "Latency",
-        "Calls of the loaded model with one sentence each, one after another, in this process.",
+        "Latency of " + of,
+        f"{len(milliseconds)} calls with one sentence each, one after another, in this process. Each mark is a call.",
         make,
     )
 

@@ -43,16 +43,18 @@ from steps.common.validation.behaviour import (
     check_form,
     check_hostile,
     check_invariance,
+    check_mean_cosine,
     check_output,
     check_refusals,
+    check_spread,
     check_white_space,
 )
 from steps.common.validation.checks import Check, at_least, at_most, check_close, equal, failed, guarded
-from steps.common.validation.compatibility import Compatibility
-from steps.common.validation.identity import FactChange
+from steps.common.validation.compatibility import Compatibility, compare_vectors, fit_bridge
+from steps.common.validation.identity import MEAN_COSINE, FactChange
 from steps.common.validation.openai import check_api
 from steps.common.validation.rules import ValidateConf
-from steps.common.validation.weights import check_trained, check_weights, check_word_vectors
+from steps.common.validation.weights import check_trained, check_weights, check_word_vectors, is_untrained
 from steps.common.vectors import finite
 
 logger = logging.getLogger("steps")
@@ -94,10 +96,14 @@ class Findings:
     # By the part of the model compared with: champion, baseline.
     comparisons: dict[str, Comparison] = field(default_factory=dict)
     fact_changes: list[FactChange] = field(default_factory=list)
+    # This model's vectors beside the champion's; the map from those, float32 [champion's dim, dim], where it is asked for.
     compatibility: Compatibility | None = None
+    bridge: np.ndarray | None = None
     trials: list[Trial] = field(default_factory=list)
     # Milliseconds of single calls; embeddings of the test sentences and of the sample corpus.
     latency: np.ndarray | None = None
+    # What answered those calls.
+    latency_of: str = "the loaded model (torch f32)"
     sentences: np.ndarray | None = None
     corpus: np.ndarray | None = None
     # Metrics of the server.
@@ -160,6 +166,7 @@ def examine(
     *,
     rivals: Mapping[str, FoundModel] | None = None,
     server: serving.Server | None = None,
+    texts: Sequence[str] | None = None,
 ) -> Findings:
     """Load a model both ways and check all it claims. A check that cannot be made is a failed check.
 
@@ -168,6 +175,7 @@ def examine(
         suites: those of the rules, read.
         rivals: the models it is compared with: champion, the one it would replace, and baseline, the best there was.
         server: one of this model, started; without it the server's code is asked in this process.
+        texts: distinct ones, on which the champion's vectors are compared with this model's; None takes the sample corpus.
 
     Raises:
         UserError: what the user can put right, such as a server's port that was taken meanwhile.
@@ -183,6 +191,7 @@ def examine(
         "embeddings_api": lambda: check_embeddings_api(model, rules.tolerance.parity),
         "predict": lambda: check_behaviour(model, rules, findings),
         "quality": lambda: check_quality(model, suites, rivals or {}, rules, findings),
+        "cosines": lambda: check_cosines(model, (rivals or {}).get("champion"), rules, findings, texts),
     }
     for name, check in groups.items():
         findings.checks += guarded(name, check)
@@ -301,6 +310,47 @@ def check_quality(
     return checks + check_trained(findings.scores[0].value, threshold, score_of, model.native)
 
 
+def check_cosines(
+    model: Subject, champion: FoundModel | None, rules: ValidateConf, findings: Findings, texts: Sequence[str] | None
+) -> list[Check]:
+    """Cosines are not compressed, by themselves and beside the champion's; whether the champion's vectors can stay is noted.
+
+    There is no check of the mean cosine of random weights, whose vectors are all alike.
+    """
+    corpus = findings.corpus
+    if corpus is None or not np.isfinite(corpus).all():
+        return []
+    checks: list[Check] = []
+    if not is_untrained(model.native):
+        _, known = identity.find_known(model.found.tags, facts(model.native))
+        limit = float(known.get(MEAN_COSINE, rules.tolerance.mean_cosine))
+        checks += check_mean_cosine(corpus, limit, declared=MEAN_COSINE in known)
+    if champion is None:
+        return checks
+    sample = sample_topics()[0]
+    with contextlib.ExitStack() as stack:
+        folder = download(champion)
+        other = load_by_role(stack, champion, folder, models.load_native(folder), rules.backend.of("torch/f32"))(None)
+        old = other(sample)
+        checks += check_spread(corpus, old, rules.tolerance.spread)
+        new = corpus
+        if texts is not None:
+            own = load_by_role(stack, model.found, model.folder, model.native, rules.backend)(None)
+            old, new = other(list(texts)), own(list(texts))
+    rates = [trial.rows_per_second for trial in findings.trials if trial.passed and trial.rows_per_second]
+    findings.compatibility = compare_vectors(
+        old, new, rules.compatibility, against="champion", rows_per_second=max(rates, default=None)
+    )
+    if rules.compatibility.bridge and findings.compatibility.bridge_recall is not None:
+        findings.bridge = fit_bridge(old, new)
+    elif rules.compatibility.bridge:
+        logger.warning(
+            "compatibility.bridge=true: %d texts are too few for a map of %d dimensions. Give twice as many as dimensions: corpus.path=<texts>",
+            *new.shape,
+        )
+    return checks
+
+
 def check_demands(model: Subject, specs: Sequence[SuiteSpec], findings: Findings) -> list[Check]:
     """Each score beside what its suite demands of it, which is noted in the findings."""
     published_as, _ = identity.find_known(model.found.tags, facts(model.native))
@@ -366,13 +416,23 @@ def compare_rivals(
         if model_id not in scored:
             logger.info("scoring the %s %s on the same suites", against, rival.uri)
             scored[model_id] = score_rival(rival, suites, rules)
+        if not scored[model_id]:
+            logger.warning(
+                "the %s %s is deleted, and its last validation recorded none of these suites: it is not compared with. baseline=<run ID> names another.",
+                against,
+                rival.registered,
+            )
+            continue
         findings.comparisons[against] = comparison.compare(
             findings.scores, scored[model_id], rules.comparison.margin, rules.bootstrap
         )
 
 
 def score_rival(rival: FoundModel, suites: Sequence[Suite], rules: ValidateConf) -> list[Score]:
-    """Another model's scores on the same suites, by torch in float32."""
+    """Another model's scores on the same suites, by torch in float32; of one that is deleted, those on record."""
+    if rival.is_gone:
+        recorded = verdict.read_units(rival)
+        return [scoring.restore(suite, recorded[suite.digest]) for suite in suites if suite.digest in recorded]
     folder = download(rival)
     native = models.load_native(folder)
     with contextlib.ExitStack() as stack:

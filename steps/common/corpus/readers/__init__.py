@@ -18,11 +18,7 @@ _formats: dict[str, Format] = {}
 
 
 def register(format: Format) -> None:
-    """Make a format known by its name and endings.
-
-    Raises:
-        ValueError: another format has its name or one of its endings.
-    """
+    """Make a format known; raises ValueError where another one has its name or one of its endings."""
     taken = {*_formats, *known_endings(), AUTO} & {format.name, *format.endings}
     if taken:
         raise ValueError(f"format {format.name}: another format has {', '.join(sorted(taken))}")
@@ -40,11 +36,7 @@ def names() -> list[str]:
 
 
 def find_format(name: str) -> Format:
-    """The format of a name.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The format of a name; raises UserError where there is none."""
     if name not in _formats:
         raise UserError(f"corpus.format={name} is not known; expected one of {', '.join(names())}.")
     return _formats[name]
@@ -53,8 +45,7 @@ def find_format(name: str) -> Format:
 def detect_format(place: Place) -> Format:
     """The format of a file, by its ending.
 
-    Raises:
-        UserError: an ending that is not known, or a compressed file of a format that is compressed internally.
+    Raises UserError for an unknown ending, and for one of compression after a format that compresses internally.
     """
     ending, compression = split_name(place.name)
     format = known_endings().get(ending)
@@ -70,8 +61,7 @@ def detect_format(place: Place) -> Format:
 def read_columns(place: Place, format: Format, names: list[str], size: int) -> Iterator[list[pa.Array]]:
     """Stream columns of a file, at most `size` rows at a time; the first column holds strings.
 
-    Raises:
-        UserError: a file or a row that cannot be read, with its line.
+    Raises UserError for a file or a row that cannot be read, with its line.
     """
     columns = [Column(name, "value" if i else "string") for i, name in enumerate(names)]
     first = 0

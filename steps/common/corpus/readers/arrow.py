@@ -15,10 +15,9 @@ STREAM_BEGIN, STREAM_END = b"\xff" * 4, b"\xff" * 4 + bytes(4)
 
 
 def _check_end(place: Place, source: pa.NativeFile) -> None:
-    """pyarrow takes a stream that breaks off between two batches for complete, and reads only the first of several.
+    """Raises UserError where a file does not end where its stream does.
 
-    Raises:
-        UserError: the file does not end where the stream does.
+    pyarrow takes a stream that breaks off between two batches for complete, and reads only the first of several.
     """
     end = source.tell()
     source.seek(max(0, end - len(STREAM_END)))

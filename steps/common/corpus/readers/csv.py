@@ -15,7 +15,6 @@ TAB = "\t"
 # Delimiters in use, and how each is typed on the command line.
 GUESSES = {TAB: "tab", ";": "';'", "|": "'|'", ",": "','"}
 
-# What reads cells in which a quote is a character like any other.
 UNQUOTED = "Where a quote is a character like any other, give corpus.quoting=none"
 
 # A cell may be long, but a quote that is never closed must not take the memory of a whole file.
@@ -55,19 +54,12 @@ class DelimitedFormat(LineFormat):
     delimiter: str
 
     def __init__(self, name: str, endings: tuple[str, ...], delimiter: str, *, has_long_cells: bool = True):
-        """
-        Args:
-            has_long_cells: whether a quoted cell may run over several lines.
-        """
+        """`has_long_cells`: whether a quoted cell may run over several lines."""
         self.name, self.endings, self.delimiter = name, endings, delimiter
         self._has_long_cells = has_long_cells
 
     def read_header(self, lines: Lines, request: Request) -> list[str]:
-        """The names in the first line that is not blank.
-
-        Raises:
-            UserError: there is none, or it has not all of the columns.
-        """
+        """The names in the first line that is not blank; raises UserError without one, and for a missing column."""
         place, columns = request.place, request.columns
         cells = Cells(lines, request, self.delimiter)
         try:
@@ -104,9 +96,12 @@ class DelimitedFormat(LineFormat):
             if broken:
                 yield first, nothing, broken
             elif len(row) == len(header):
-                yield first, *_values([row[i] for i in picked], cells.undecodable)
+                values = [row[i] for i in picked]
+                sound = [None if is_broken(value) else value for value in values] if cells.undecodable else values
+                yield first, sound, cells.undecodable[0] if None in sound else None
             elif row:  # a blank line is not a record, as in every CSV reader
-                yield first, nothing, f"expected {len(header)} columns ({_shown(header)}), found {len(row)}"
+                names = ", ".join(header).encode("utf-8", "replace").decode()
+                yield first, nothing, f"expected {len(header)} columns ({names}), found {len(row)}"
 
     def advise(self, place: Place, reason: str) -> str:
         if "columns (" in reason or "not valid CSV" in reason:
@@ -124,7 +119,7 @@ def _guess_delimiter(cells: Cells, columns: list[Column]) -> str | None:
 
 
 def _check_cells(place: Place, first: int, last: int, broken: str | None, has_long_cells: bool) -> None:
-    """Raises UserError for a record of several lines in which a stray quote may have swallowed rows: nothing tells which."""
+    """Raises UserError for a record of several lines: a stray quote may have joined rows, and nothing tells which."""
     if broken:
         raise UserError(
             f"{place} line {first}: {broken}, at line {last}. Look for a quote that is not closed. {UNQUOTED}."
@@ -133,18 +128,6 @@ def _check_cells(place: Place, first: int, last: int, broken: str | None, has_lo
         raise UserError(
             f"{place} line {first}: a cell that starts with a quote runs over several lines, which TSV does not have. {UNQUOTED}, or save the file as CSV."
         )
-
-
-def _values(values: list[str], undecodable: list[str]) -> tuple[list[str | None], str | None]:
-    """The values of a row, null where one is not UTF-8, and what is wrong with them."""
-    if not undecodable:
-        return list(values), None
-    sound = [None if is_broken(value) else value for value in values]
-    return sound, undecodable[0] if None in sound else None
-
-
-def _shown(names: list[str]) -> str:
-    return ", ".join(name.encode("utf-8", "replace").decode() for name in names)
 
 
 FORMAT = DelimitedFormat("csv", (".csv",), ",")

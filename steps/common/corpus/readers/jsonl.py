@@ -22,10 +22,10 @@ from steps.common.corpus.types import EXACT_INTEGER
 from steps.common.errors import UserError
 from steps.common.storage.place import Place
 
-# Lists and objects in each other that a value of JSON may be: a Parquet file of 250 cannot be read back.
+# Most levels of lists and objects in a value: a Parquet file of 250 cannot be read back.
 DEEPEST = 100
 
-# Names of a file's columns that are kept for an error, where every object may bring its own.
+# Most keys of a file's objects that are kept for an error.
 SHOWN_KEYS = 50
 
 JSON_NAMES = {dict: "object", list: "list", str: "string", bool: "true or false", int: "integer", float: "fraction"}
@@ -75,9 +75,7 @@ def _check_value(value: Any, column: Column, depth: int = 0) -> tuple[Any, str |
 def json_type(values: list[Any], is_id: bool = False) -> pa.DataType:
     """The type of values of JSON, whatever their order: pyarrow itself makes 1.0 of a true that follows 1.5.
 
-    Raises:
-        ValueError: values of several types. Integers and fractions share one where a double keeps them all exactly, but
-            not as ids.
+    Raises ValueError for several types. Integers and fractions share one where a double keeps them all, but not as ids.
     """
     kinds = set(map(type, values)) - {type(None)}
     if not kinds:

@@ -16,8 +16,7 @@ from steps.common.errors import UserError, first_line
 from steps.common.storage.place import Place, reaching
 from steps.common.storage.stream import open_bytes
 
-# A row: its line, a value for each column that is asked for, and what is wrong with it; without a reason the values are
-# good.
+# A row: its line, a value for each column that is asked for, and what is wrong with it, if anything.
 Record = tuple[int, list[Any], str | None]
 
 # What a compressed file begins with.
@@ -29,10 +28,10 @@ HEAD = 1 << 16
 # A chunk of rows ends at this many characters, even before it has all its rows.
 CHUNK_CHARACTERS = 8_000_000
 
-# What a reason says of a file that cannot be of an encoding of single bytes.
+# Ends the reason in a file that no encoding of single bytes explains.
 WITH_NUL = ", in a file that begins with NUL bytes too"
 
-# What writes a compressed file out.
+# Commands that decompress a file to stdout.
 UNPACK = {"gz": "gzip -dc", "bz2": "bzip2 -dc", "xz": "xz -dc", "zst": "zstd -dc"}
 
 TR = "tr '\\r' '\\n'"
@@ -41,16 +40,11 @@ TR = "tr '\\r' '\\n'"
 class Lines:
     """Number and text of every line, with its end, and what is wrong with it. A byte order mark is dropped.
 
-    Bytes that are not UTF-8 become surrogates, so that the line can still be cut into cells. `number` is that of the
-    line that was handed out last.
+    Bytes that are not UTF-8 become surrogates, so that the line can still be cut into cells. `number`: of the last line.
     """
 
     def __init__(self, place: Place, stream: io.BufferedReader, has_nul: bool, before: int = 0):
-        """
-        Args:
-            has_nul: whether there is a NUL among the first bytes of the file.
-            before: lines of the file before those of the stream.
-        """
+        """`has_nul`: the file begins with NUL bytes among others. `before`: lines of the file before the stream."""
         self.place, self.number = place, before
         self._stream, self._has_nul = stream, has_nul
 
@@ -82,11 +76,7 @@ class LineFormat(Format):
         """What the first lines say about the others. They are read even when reading begins at a mark."""
 
     def check_head(self, place: Place, head: bytes) -> None:
-        """Look at the bytes that a file begins with, before they are cut into lines.
-
-        Raises:
-            UserError: a file of UTF-16 or UTF-32, or one whose lines end in a carriage return alone.
-        """
+        """Raises UserError where the first bytes show UTF-16, UTF-32, or lines that end in a carriage return alone."""
         check_encoding(place, head)
         # A text may hold a carriage return.
         check_line_ends(place, head, head.count(b"\r") - 1)

@@ -1,0 +1,45 @@
+"""What a validation decides, for whoever reads only one line of it."""
+
+from dataclasses import dataclass
+
+from steps.common.quality.comparison import Result, find_worst
+from steps.common.validation.gate import Findings
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether a model may replace the champion, what that costs, and which backend encode would take."""
+
+    # None: not decided.
+    may_replace: bool | None
+    # The less favourable of the results against champion and baseline; None without either.
+    comparison: Result | None
+    compatibility: str | None
+    # The fastest that passed; backend=auto takes it where it can run.
+    backend: str | None
+    reindex_hours: float | None
+    # In words.
+    why: str
+
+
+def decide(findings: Findings) -> Decision:
+    """The decision that the findings of a validation lead to."""
+    passed = [trial for trial in findings.trials if trial.passed and not findings.failures]
+    fastest = max(passed, key=lambda trial: trial.rows_per_second or 0.0, default=None)
+    measured = findings.compatibility
+    return Decision(
+        may_replace=findings.may_replace,
+        comparison=find_worst(findings.comparisons),
+        compatibility=str(measured.verdict) if measured else None,
+        backend=fastest.backend if fastest else None,
+        reindex_hours=measured.reindex_hours if measured else None,
+        why=_explain(findings),
+    )
+
+
+def _explain(findings: Findings) -> str:
+    if findings.failures:
+        return f"{len(findings.failures)} of {len(findings.checks)} checks failed"
+    if not findings.comparisons:
+        return "there is no champion to compare with"
+    return "; ".join(found.describe(f"the {against}") for against, found in findings.comparisons.items())
