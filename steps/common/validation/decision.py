@@ -51,11 +51,17 @@ def decide(findings: Findings) -> Decision:
 
 
 def _explain(findings: Findings, found: list[tuple[str, Comparison]]) -> str:
+    reasons = []
     if findings.failures:
-        return f"{len(findings.failures)} of {len(findings.checks)} checks failed"
-    if not found:
-        return "there is no champion to compare with"
-    return "; ".join(describe(against, comparison) for against, comparison in found)
+        reasons.append(f"{len(findings.failures)} of {len(findings.checks)} checks failed")
+    merged: list[tuple[str, Comparison]] = []
+    for against, comparison in found:
+        # The champion often is the baseline too: the same numbers are said once.
+        if merged and merged[-1][1] == comparison:
+            against = f"{merged.pop()[0]} and the {against}"
+        merged.append((against, comparison))
+    reasons += [describe(against, comparison) for against, comparison in merged]
+    return "; ".join(reasons) or "there is no champion to compare with"
 
 
 def describe(against: str, comparison: Comparison) -> str:
