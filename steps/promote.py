@@ -4,7 +4,7 @@ Reads   a registered model (name) and one of its versions: a number, or an alias
 Writes  its alias champion, and previous for the version that had it; descriptions and tags of both, and of the model.
 Refuses a version that failed its validation, one that is champion already, and one that does not exist.
 
-    mlflow run . -e promote -P name=sentence-embeddings -P version=7 -P reason="read the misses, they are fine"
+    mlflow run . -e promote -P name=sentence-embeddings -P version=7 -P reason="read its misses, all fine"
     mlflow run . -e promote -P name=sentence-embeddings -P version=previous -P reason="search got slower"
     python -m steps.promote name=sentence-embeddings version=previous reason="search got slower"
 """

@@ -3,7 +3,7 @@
 Reads   a run of log_model (run_id), suites (conf/suite), and if asked for the model it would replace (champion).
 Writes  metrics linked to the model and the suites, validation.json (every check: name, value, threshold, passed),
         report.html, figures/*.png, and the tag validation=passed|failed on the LoggedModel; with register=<name> a
-        version of it in the model registry, whose alias is champion or challenger.
+        version of it in the model registry: champion, challenger, or without an alias where the gate failed.
 Fails   when a check fails: exit code 1, after everything has been written.
 
     mlflow run . -e validate -P run_id=<run of log_model>
@@ -69,6 +69,7 @@ from steps.common.model.registry import Registration
 from steps.common.tracking import notes
 from steps.common.tracking import run as runs
 from steps.common.tracking.datasets import log_validation
+from steps.common.tracking.outputs import find_outputs
 from steps.common.tracking.run import StepRun, tag_upstream
 from steps.common.tracking.verdict import lineage, log_units, tag_backends, tag_validation
 from steps.common.validation import gate, report, serving
@@ -99,21 +100,29 @@ def find_champion(conf: ValidateConf, experiment_id: str) -> FoundModel | None:
     return registry.find_compared(named, conf.register) if conf.register is not None else named
 
 
-def find_texts(conf: ValidateConf, corpus: Corpus | None) -> tuple[ValidateConf, list[str] | None]:
-    """The texts on which vectors are compared, and the config with the rows that would be embedded again.
+def pick_compared(conf: ValidateConf, corpus: Corpus | None) -> list[str] | None:
+    """The texts on which vectors are compared; None for the sample corpus.
 
     Raises:
         UserError: too few texts to have neighbours.
     """
     if corpus is None:
-        return conf, None
+        return None
     texts = list(dict.fromkeys(pick_texts(corpus, conf.compatibility.rows)))
     if len(texts) <= NEAREST:
         raise UserError(
             f"corpus.path={conf.corpus.path} holds {len(texts)} different texts; expected more than {NEAREST}, since the {NEAREST} nearest of each are compared. Give a larger corpus, or leave corpus.path out."
         )
-    rows = conf.compatibility.reindex_rows or corpus.rows
-    return replace(conf, compatibility=replace(conf.compatibility, reindex_rows=rows)), texts
+    return texts
+
+
+def count_reindexed(conf: ValidateConf, corpus: Corpus | None, champion: FoundModel | None) -> int | None:
+    """The rows to embed again if the champion is replaced: as the config says, those of its outputs, or those of the corpus."""
+    if conf.compatibility.reindex_rows is not None or champion is None:
+        return conf.compatibility.reindex_rows
+    outputs = find_outputs(champion.logged.model_id)
+    encoded = sum({one.place: one.rows or 0 for one in outputs if one.state == "whole"}.values())
+    return encoded or (corpus.rows if corpus is not None else None)
 
 
 def register(
@@ -228,12 +237,14 @@ def check_verdict(findings: Findings, registration: Registration | None, run_id:
 
 
 def main(call: Call[ValidateConf], opened: Opened) -> None:
-    conf, texts = find_texts(call.conf, opened.corpus)
+    conf, texts = call.conf, pick_compared(call.conf, opened.corpus)
     with runs.run("validate", call.config, call.as_yaml, measured=True) as run, contextlib.ExitStack() as stack:
         run_id, experiment_id = run.info.run_id, run.info.experiment_id
         check_deployment(conf.serving, conf.fresh_environment, conf.register)
         found = find_model(conf.run_id, preceding="log_model", experiment_id=experiment_id)
         rivals = find_rivals(conf, experiment_id)
+        rows = count_reindexed(conf, opened.corpus, rivals.get("champion"))
+        conf = replace(conf, compatibility=replace(conf.compatibility, reindex_rows=rows))
         folder = download(found)
         # The server loads the model while this process does.
         server = stack.enter_context(serving.serve(folder, conf.serving.port)) if conf.serving.enabled else None

@@ -393,6 +393,7 @@ def test_a_sweep_with_a_failing_job_runs_the_others_and_fails(step, tiny_run, tm
         ),
         ("verify", ["output=/no/such/folder"], "output: there is no '/no/such/folder'"),
         ("verify", [], "output is required here: give -P output=<value>"),
+        ("outputs", ["--model", "models:/nobody/3"], "models:/nobody/3: there is no registered model 'nobody'"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_1(step, name, argv, expected):

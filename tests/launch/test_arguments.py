@@ -622,6 +622,38 @@ def test_main_leaves_the_settings_of_hydra_to_hydra():
     ]
 
 
+@pytest.mark.parametrize(
+    "words, needed",
+    [
+        (["output=out"], False),
+        (["--run", "output=out"], False),
+        (["output=hydra.out"], False),
+        (["output=out", "hydra.verbose=true"], True),
+        (["+hydra/env=x"], True),
+        (["--multirun", "output=a,b"], True),
+        (["--cfg", "job"], True),
+        (["--help"], True),
+    ],
+)
+def test_hydra_is_called_for_a_sweep_for_what_its_flags_show_and_for_its_own_settings(words, needed):
+    assert translate("verify", words).needs_hydra is needed
+
+
+def test_a_plain_run_composes_its_config_once(step, tmp_path, monkeypatch):
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+
+    composed, load = [], ConfigLoaderImpl.load_configuration
+    monkeypatch.setattr(
+        ConfigLoaderImpl, "load_configuration", lambda *given, **named: composed.append(1) or load(*given, **named)
+    )
+    (tmp_path / "out").mkdir()
+    for words in ([], ["hydra.verbose=false"]):
+        code, _, err = step("verify", f"output={tmp_path / 'out'}", *words)
+        assert code == 1 and "has no manifest.json" in err
+    # Hydra's own way composes it for what is checked, for its mode, and for the run.
+    assert len(composed) == 1 + 3
+
+
 def test_main_without_anything_given_has_no_overrides():
     assert translate("main", []).overrides == []
     assert list(composed("main").overrides) == []

@@ -112,28 +112,28 @@ def test_a_version_that_fails_the_gate_gets_no_alias_and_the_champion_stays(log,
             2,
             None,
             "champion",
-            "better than the champion version 1: +2.00 points (1.00 to 3.00), margin 0.5",
+            "against the champion version 1 +2.00 points (+1.00 to +3.00): better, margin 0.5",
         ),
         (
             Result.EQUAL,
             0,
             None,
             "champion",
-            "equal to the champion version 1: +0.00 points (-1.00 to 1.00), margin 0.5",
+            "against the champion version 1 +0.00 points (-1.00 to +1.00): equal, margin 0.5",
         ),
         (
             Result.WORSE,
             -2,
             None,
             "challenger",
-            "worse than the champion version 1: -2.00 points (-3.00 to -1.00), margin 0.5; version 1 stays champion",
+            "against the champion version 1 -2.00 points (-3.00 to -1.00): worse, margin 0.5; version 1 stays champion",
         ),
         (
             Result.UNDECIDED,
             0,
             1200,
             "challenger",
-            "undecided beside the champion version 1: +0.00 points (-1.00 to 1.00), margin 0.5, 1,200 more would decide; version 1 stays champion",
+            "against the champion version 1 +0.00 points (-1.00 to +1.00): undecided, 1,200 more pairs would decide, margin 0.5; version 1 stays champion",
         ),
     ],
 )
@@ -150,12 +150,14 @@ def test_only_a_version_that_is_better_or_equal_becomes_champion(log, client, re
 
 def test_a_version_has_to_hold_against_the_champion_and_the_best_there_was(log, client):
     register(log())
-    made = register(log(), champion=compared(Result.BETTER, 1), baseline=compared(Result.WORSE, -2))
-    assert made.alias == "challenger"
-    assert made.reason.startswith(
-        "better than the champion version 1: +1.00 points (0.00 to 2.00), margin 0.5; worse than the baseline version 1: -2.00"
+    register(log())
+    made = register(log(), champion=compared(Result.BETTER, 2), baseline=compared(Result.WORSE, -2))
+    assert (made.alias, made.reason) == (
+        "challenger",
+        "against the champion version 2 +2.00 points (+1.00 to +3.00): better, margin 0.5; "
+        "against the baseline version 1 -2.00 points (-3.00 to -1.00): worse, margin 0.5; version 2 stays champion",
     )
-    assert client.get_model_version("tiny", "2").tags["comparison"] == "worse"
+    assert client.get_model_version("tiny", "3").tags["comparison"] == "worse"
 
 
 def test_the_record_moves_only_to_a_version_that_is_better_than_the_best(log, client):
@@ -201,7 +203,7 @@ def test_a_proposal_is_confirmed_and_taken_back_by_hand(log, client):
     register(first)
     made = register(second, champion=compared(Result.BETTER, 1), baseline=compared(Result.BETTER, 1), promote=False)
     assert (made.alias, made.proposed) == ("challenger", True)
-    assert made.reason.startswith("proposed, better than the champion version 1: +1.00") and made.reason.endswith(
+    assert made.reason.startswith("proposed, against the champion version 1 +1.00") and made.reason.endswith(
         "; version 1 stays champion"
     )
     assert aliases(client) == {"champion": "1", "challenger": "2"}

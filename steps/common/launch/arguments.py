@@ -74,6 +74,12 @@ class Arguments:
         """Whether the step will run, rather than show its help or its config."""
         return not set(self.flags) - {"--multirun", "-m", "--run", "-r"}
 
+    @property
+    def needs_hydra(self) -> bool:
+        """Whether Hydra has more to do than to compose the step's config: a sweep, what a flag shows, a setting of its own."""
+        own = any(text.lstrip("+~").startswith(("hydra.", "hydra/")) for text in self.overrides)
+        return own or self.multirun or not self.runs_the_step
+
 
 def register_schemas() -> None:
     """Tell Hydra the dataclasses of schema.py, as `<step>_schema`, and what `backend=<name>` sets."""

@@ -64,12 +64,15 @@ def decide(validated: Validated, champion: str | None, objections: list[str]) ->
 def describe_comparisons(validated: Validated) -> list[str]:
     """Each comparison in words: the result, with what, and the numbers behind it."""
     return [
-        f"{comparison.result} {_WORDS[comparison.result]} {_name(role, validated.compared.get(role))}: {_numbers(comparison)}"
+        f"against {_name(role, validated.compared.get(role))} {comparison.describe()}, margin {comparison.margin:g}"
         for role, comparison in validated.comparisons.items()
+        if role == CHAMPION or not _is_champion(validated.compared.get(role), validated)
     ]
 
 
-_WORDS = {Result.BETTER: "than", Result.EQUAL: "to", Result.WORSE: "than", Result.UNDECIDED: "beside"}
+def _is_champion(found: FoundModel | None, validated: Validated) -> bool:
+    champion = validated.compared.get(CHAMPION)
+    return found is not None and champion is not None and found.logged.model_id == champion.logged.model_id
 
 
 def _name(role: str, found: FoundModel | None) -> str:
@@ -77,10 +80,3 @@ def _name(role: str, found: FoundModel | None) -> str:
         return f"the {role}"
     version = f"version {found.registered.rpartition('/')[2]}" if found.registered else found.uri
     return f"the {role} {version}"
-
-
-def _numbers(comparison: Comparison) -> str:
-    """`+0.31 points (-0.12 to 0.74) over all suites, margin 0.5`, and how many more units would decide."""
-    difference = comparison.difference
-    more = f", {comparison.needed:,} more would decide" if comparison.needed is not None else ""
-    return f"{difference.value:+.2f} points ({difference.low:.2f} to {difference.high:.2f}), margin {comparison.margin:g}{more}"

@@ -11,6 +11,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader
 from prettytable import PrettyTable, TableStyle
 
+from steps.common.errors import clip
 from steps.common.quality.comparison import Comparison
 from steps.common.quality.scoring import Difference, Score
 from steps.common.quality.trials import Trial
@@ -135,9 +136,14 @@ def summarize(findings: Findings) -> dict[str, str]:
         return {}
     decision = decide(findings)
     answer = {True: "yes", False: "no", None: "undecided"}[decision.may_replace]
+    changed = [
+        f"{one.fact} {clip(one.here or 'none', 40)} ({one.against}: {clip(one.there or 'none', 40)})"
+        for one in findings.fact_changes
+    ]
     return {
+        **({"facts that differ": ", ".join(changed)} if changed else {}),
         "may replace the champion": f"{answer}, {decision.why}",
-        **({"compatibility": decision.compatibility} if decision.compatibility else {}),
+        **({"compatibility": str(findings.compatibility)} if findings.compatibility else {}),
     }
 
 
