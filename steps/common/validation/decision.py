@@ -38,8 +38,7 @@ def decide(findings: Findings) -> Decision:
 
 
 def _explain(findings: Findings) -> str:
+    reasons = [found.describe(f"the {against}") for against, found in findings.comparisons.items()]
     if findings.failures:
-        return f"{len(findings.failures)} of {len(findings.checks)} checks failed"
-    if not findings.comparisons:
-        return "there is no champion to compare with"
-    return "; ".join(found.describe(f"the {against}") for against, found in findings.comparisons.items())
+        reasons.insert(0, f"{len(findings.failures)} of {len(findings.checks)} checks failed")
+    return "; ".join(reasons) or "there is no champion to compare with"
