@@ -76,6 +76,11 @@ def _canvas(height: float, ink: str, faint: str) -> tuple[Canvas, Axes]:
     """A canvas with one pair of axes in these colours."""
     figure = Canvas(figsize=(WIDTH, height), layout="constrained")
     axes = figure.add_subplot()
+    _style(axes, ink, faint)
+    return figure, axes
+
+
+def _style(axes: Axes, ink: str, faint: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(faint)
     axes.tick_params(colors=ink, labelsize=9, length=0)
@@ -85,7 +90,6 @@ def _canvas(height: float, ink: str, faint: str) -> tuple[Canvas, Axes]:
     axes.yaxis.label.set_fontsize(9)
     axes.set_axisbelow(True)
     axes.patch.set_alpha(0)
-    return figure, axes
 
 
 def _legend(figure: Canvas, ink: str) -> None:
@@ -221,38 +225,38 @@ def principal_plane(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def backends(trials: Sequence[Trial]) -> Figure:
-    """Sentences a second of every backend that ran, with what it lost."""
+    """Sentences a second of every backend that ran, and beside them the points it gains or loses, with their interval."""
     ran = [trial for trial in trials if trial.rows_per_second]
 
     def make(ink: str, faint: str) -> Canvas:
-        figure, axes = _canvas(0.45 * len(ran) + 0.8, ink, faint)
+        figure = Canvas(figsize=(WIDTH, 0.45 * len(ran) + 0.9), layout="constrained")
+        speed, points = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
         rates = [trial.rows_per_second or 0.0 for trial in ran]
-        bars = axes.barh(
-            [trial.backend for trial in ran],
-            rates,
-            color=[GREEN if trial.passed else GREY for trial in ran],
-            height=0.62,
-        )
-        labels = [f"{trial.rows_per_second:,.0f}/s{_points(trial)}" for trial in ran]
-        axes.bar_label(bars, labels, fontsize=8, color=ink, padding=4)
-        axes.set_xlim(0, max(rates) * 1.9)
-        axes.invert_yaxis()
-        axes.set_xlabel("sentences a second, and points lost or gained with their interval")
+        colours = [GREEN if trial.passed else GREY for trial in ran]
+        for axes in (speed, points):
+            _style(axes, ink, faint)
+            axes.grid(axis="x", color=faint, linewidth=0.6)
+        bars = speed.barh([trial.backend for trial in ran], rates, color=colours, height=0.62)
+        speed.bar_label(bars, [f"{rate:,.0f}" for rate in rates], fontsize=8, color=ink, padding=4)
+        speed.set_xlim(0, max(rates) * 1.3)
+        speed.invert_yaxis()
+        speed.set_xlabel("sentences a second")
+        points.axvline(0, color=GREY, linewidth=1)
+        for row, (trial, colour) in enumerate(zip(ran, colours)):
+            if trial.difference is not None and trial.low is not None and trial.high is not None:
+                points.plot(
+                    [trial.low, trial.high], [row, row], color=colour, linewidth=5, alpha=0.5, solid_capstyle="round"
+                )
+                points.plot(trial.difference, row, "o", color=colour, markersize=6)
+        points.set_xlabel("points beside torch/f32")
         return figure
 
     return Figure(
         "backends",
-        "Backends",
-        "Green: passed. Grey: not shown to be as good as torch/f32, and encode does not choose it.",
+        "Backends: speed, and points gained or lost",
+        "Green: passed. Grey: not shown to be as good as torch/f32, and encode does not choose it. The bars at the right are the intervals of the difference.",
         make,
     )
-
-
-def _points(trial: Trial) -> str:
-    """The difference of a backend and its interval; nothing for what the others are compared with."""
-    if trial.difference is None or trial.low is None or trial.high is None or trial.low == trial.high:
-        return ""
-    return f", {trial.difference:+.2f} ({trial.low:+.2f} to {trial.high:+.2f})"
 
 
 def latency(milliseconds: np.ndarray, of: str) -> Figure:

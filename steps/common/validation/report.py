@@ -1,5 +1,6 @@
 """The verdict of validate: as data, as tables for the terminal, as a page."""
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -16,7 +17,7 @@ from steps.common.quality.scoring import Difference, Score
 from steps.common.quality.trials import Trial
 from steps.common.validation import figures as draw
 from steps.common.validation.checks import Check
-from steps.common.validation.decision import decide, describe
+from steps.common.validation.decision import decide
 from steps.common.validation.figures import Figure
 from steps.common.validation.gate import Findings
 from steps.common.vectors import finite
@@ -26,6 +27,7 @@ TEMPLATE = Path(__file__).with_name("report.html.j2")
 # Titles of groups of checks, by the part of their names before the slash; other groups show that part.
 GROUPS = {
     "quality": "Quality: the suites",
+    "comparison": "Comparison: no large loss to the champion or the baseline",
     "known": "Known: the facts these weights are known for",
     "unchanged": "Unchanged: the model is as it was logged",
     "weights": "Weights: finite and trained",
@@ -74,7 +76,7 @@ def _comparison(against: str, found: Comparison, rivals: Mapping[str, dict[str, 
         "model": rivals.get(against),
         "result": found.result,
         **_difference(found.difference),
-        "reading": describe(against, found),
+        "reading": found.describe(f"the {against}"),
         "margin": found.margin,
         "needed": found.needed,
         "suites": [{"name": name, **_difference(difference)} for name, difference in found.suites.items()],
@@ -222,12 +224,24 @@ def as_html(validation: dict, drawn: list[Figure]) -> str:
     for check in validation["checks"]:
         groups.setdefault(check["name"].partition("/")[0], []).append(check)
     order = [*(name for name in GROUPS if name in groups), *(name for name in groups if name not in GROUPS)]
+    content = validation | {"facts": _merge(validation["facts"])}
     return environment.get_template(TEMPLATE.name).render(
-        **validation,
+        **content,
+        rivals=_merge(validation["comparisons"]),
         groups=[(GROUPS.get(name, name), groups[name]) for name in order],
         figures=[{"name": f.name, "title": f.title, "caption": f.caption, "svg": f.svg()} for f in drawn],
         show=show,
     )
+
+
+def _merge(rows: list[dict]) -> list[dict]:
+    """Rows that differ only in whom they are `against` as one, since the champion often is the baseline too."""
+    found: dict[str, dict] = {}
+    for row in rows:
+        key = json.dumps({name: value for name, value in row.items() if name not in ("against", "reading")})
+        first = found.get(key)
+        found[key] = row | ({"against": f"{first['against']} and {row['against']}"} if first else {})
+    return list(found.values())
 
 
 def show(value: object) -> str:
