@@ -1,6 +1,6 @@
 """How small a loss each suite sees: all-MiniLM-L6-v2 beside damaged copies of it, on the suites that ship and on all at once.
 
-    PYTHONPATH=.:tests python tests/helpers/power.py [--suites perturbed long] [--damages "4 bits"] [--seeds 3]
+    PYTHONPATH=.:tests python -m helpers.power [--suites perturbed long] [--damages "4 bits"] [--seeds 3]
 
 A minute for each copy on two cores. Seeds are drawn for damages that have chance in them.
 """
@@ -64,7 +64,7 @@ def main(names: list[str] | None, damages: list[str] | None, seeds: int) -> None
         by_suite = [
             f"{suite} {one.value:+.2f} ({one.low:+.2f} to {one.high:+.2f})" for suite, one in found.suites.items()
         ]
-        print(f"{name}: {found.describe()}; {', '.join(by_suite)}", flush=True)
+        print(f"{name}: {found.describe('the intact model')}; {', '.join(by_suite)}", flush=True)
 
 
 if __name__ == "__main__":
