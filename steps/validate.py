@@ -82,13 +82,16 @@ logger = logging.getLogger("steps")
 
 
 def find_rivals(conf: ValidateConf, experiment_id: str) -> dict[str, FoundModel]:
-    """The models to compare with: the champion, which this one would replace, and the baseline."""
+    """The models to compare with: the champion, which this one would replace, and the baseline where that is another."""
     baseline = None
     if conf.baseline is not None:
         baseline = find_model(conf.baseline, preceding="validate", experiment_id=experiment_id)
     elif conf.register is not None:
         baseline = registry.find_baseline(conf.register)
-    rivals = {"champion": find_champion(conf, experiment_id), "baseline": baseline}
+    champion = find_champion(conf, experiment_id)
+    if champion and baseline and champion.logged.model_id == baseline.logged.model_id:
+        baseline = None
+    rivals = {"champion": champion, "baseline": baseline}
     return {against: rival for against, rival in rivals.items() if rival is not None}
 
 

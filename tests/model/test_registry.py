@@ -112,28 +112,28 @@ def test_a_version_that_fails_the_gate_gets_no_alias_and_the_champion_stays(log,
             2,
             None,
             "champion",
-            "against the champion version 1 +2.00 points (+1.00 to +3.00): better, margin 0.5",
+            "better than the champion version 1: +2.00 points (+1.00 to +3.00), margin 0.5",
         ),
         (
             Result.EQUAL,
             0,
             None,
             "champion",
-            "against the champion version 1 +0.00 points (-1.00 to +1.00): equal, margin 0.5",
+            "no worse than the champion version 1: +0.00 points (-1.00 to +1.00), margin 0.5",
         ),
         (
             Result.WORSE,
             -2,
             None,
             "challenger",
-            "against the champion version 1 -2.00 points (-3.00 to -1.00): worse, margin 0.5; version 1 stays champion",
+            "worse than the champion version 1: -2.00 points (-3.00 to -1.00), margin 0.5; version 1 stays champion",
         ),
         (
             Result.UNDECIDED,
             0,
             1200,
             "challenger",
-            "against the champion version 1 +0.00 points (-1.00 to +1.00): undecided, 1,200 more pairs would decide, margin 0.5; version 1 stays champion",
+            "not shown to be as good as the champion version 1: +0.00 points (-1.00 to +1.00); about 1,200 more pairs would decide, margin 0.5; version 1 stays champion",
         ),
     ],
 )
@@ -154,8 +154,8 @@ def test_a_version_has_to_hold_against_the_champion_and_the_best_there_was(log, 
     made = register(log(), champion=compared(Result.BETTER, 2), baseline=compared(Result.WORSE, -2))
     assert (made.alias, made.reason) == (
         "challenger",
-        "against the champion version 2 +2.00 points (+1.00 to +3.00): better, margin 0.5; "
-        "against the baseline version 1 -2.00 points (-3.00 to -1.00): worse, margin 0.5; version 2 stays champion",
+        "better than the champion version 2: +2.00 points (+1.00 to +3.00), margin 0.5; "
+        "worse than the baseline version 1: -2.00 points (-3.00 to -1.00), margin 0.5; version 2 stays champion",
     )
     assert client.get_model_version("tiny", "3").tags["comparison"] == "worse"
 

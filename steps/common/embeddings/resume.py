@@ -81,9 +81,10 @@ def _refuse_differences(
     remedy = f", or accept that with -P accept_changes=[{','.join(sorted(nodes))}]" if nodes <= set(ACCEPTABLE) else ""
     is_old = record.format_version != FORMAT_VERSION
     version = f" by an older version of this project (format {record.format_version})" if is_old else ""
+    mixed = " Vectors of two models do not mix." if "model.files" in lines else ""
     again = "that version" if is_old else "the settings it was started with"
     raise UserError(
-        f"output {output} was started{version} with other settings: {shown(list(lines.values()))}. Run encode with {again}, or give another output{remedy}."
+        f"output {output} was started{version} with other settings: {shown(list(lines.values()))}.{mixed} Run encode with {again}, or give another output{remedy}."
     )
 
 

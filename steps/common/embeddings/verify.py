@@ -290,7 +290,10 @@ def check_origin(output: Output, part: Part, origin: Origin | None) -> list[str]
     if origin is None:
         return []
     place = output.place.joined(part.files[-1].name)
-    with contextlib.suppress(OSError, pa.ArrowException), place.filesystem.open_input_file(place.path) as stream:
+    with (
+        contextlib.suppress(OSError, ValueError, pa.ArrowException),
+        place.filesystem.open_input_file(place.path) as stream,
+    ):
         other = find_other(read_facts(pq.read_schema(stream)), origin)
-        return [f"{part.name} was made by another model or with other settings: {shown(other)}"] if other else []
+        return [f"{part.name} says that something else made it: {shown(other)}"] if other else []
     return []

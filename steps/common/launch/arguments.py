@@ -12,6 +12,7 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
+import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -33,6 +34,7 @@ from steps.common.launch.overrides import (
     within_dict,
     written,
 )
+from steps.common.project import CONF
 
 # Hydra's own flags and whether each takes a value (--info may).
 HYDRA_FLAGS = {
@@ -128,15 +130,29 @@ def translate(step: str, argv: list[str]) -> Arguments:
             given_words.append((token, True))
     multirun = Arguments(flags, []).multirun
     overrides = [_typed_by_hand(step, text, multirun) if by_hand else text for text, by_hand in given_words]
-    if step in ("validate", "main"):
-        overrides = [part for text in overrides for part in _several_suites(text)]
+    if step == "validate":
+        overrides = choose_suites(overrides)
     if step == "main":
         overrides = _gather_for_main(overrides)
     return Arguments(flags, overrides)
 
 
-def _several_suites(text: str) -> list[str]:
-    """`suite=[a,b]` as Hydra would say it: each of them under its own name in `suites`, not merged into one."""
+def choose_suites(overrides: list[str]) -> list[str]:
+    """Take the suites that are named in place of those that validate scores by default.
+
+    `suite=[a,b]` becomes what Hydra would say it by: each of them under its own name in `suites`.
+    """
+    if not any(text.startswith(("suite=", "suite.")) for text in overrides):
+        return overrides
+    defaults = yaml.safe_load((CONF / "validate.yaml").read_text(encoding="utf-8"))["defaults"]
+    shipped = [key for entry in defaults if isinstance(entry, dict) for key in entry if key.startswith("suite@suites.")]
+    parts = [part for text in overrides for part in _several_suites(text, shipped)]
+    named = {part.partition("=")[0] for part in parts}
+    return [*(f"~{key}" for key in shipped if key not in named), *parts]
+
+
+def _several_suites(text: str, shipped: list[str]) -> list[str]:
+    """`suite=[a,b]` as an override for each of them; `shipped` are in the config already."""
     if not text.startswith("suite="):
         return [text]
     with contextlib.suppress(OverrideParseException):
@@ -150,7 +166,8 @@ def _several_suites(text: str) -> list[str]:
             members = groups()["suite"]
             for name in names:
                 check_member("suite", name, members)
-            return [f"+suite@suites.{name}={name}" for name in dict.fromkeys(names)]
+            keys = {name: f"suite@suites.{name}" for name in names}
+            return [f"{'' if key in shipped else '+'}{key}={name}" for name, key in keys.items()]
     return [text]
 
 

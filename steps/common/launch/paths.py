@@ -51,6 +51,8 @@ def find_suites(specs: Sequence[SuiteSpec]) -> list[SuiteSpec]:
 
 def _find_suite(spec: SuiteSpec) -> SuiteSpec:
     kinds.check_kind(spec.kind)
+    if spec.corpus is not None:
+        return replace(spec, path=str(corpus_place(spec.corpus.path)))
     if spec.path is not None:
         path = local_path(spec.path, "suite.path")
     elif spec.hub_id is not None:

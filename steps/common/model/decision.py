@@ -3,16 +3,13 @@
 from dataclasses import dataclass, field
 
 from steps.common.model.find import FoundModel
-from steps.common.quality.comparison import Comparison, Result
+from steps.common.quality.comparison import Comparison, Result, find_worst
 
 CHAMPION = "champion"
 
 PREVIOUS = "previous"
 
 CHALLENGER = "challenger"
-
-# From the result that speaks most against a model to the one that speaks most for it.
-RANKED = (Result.WORSE, Result.UNDECIDED, Result.EQUAL, Result.BETTER)
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,7 @@ class Validated:
     @property
     def result(self) -> Result | None:
         """The result that speaks most against the model; None where it was compared with none."""
-        return min((found.result for found in self.comparisons.values()), key=RANKED.index, default=None)
+        return find_worst(self.comparisons)
 
 
 @dataclass(frozen=True)
@@ -64,15 +61,9 @@ def decide(validated: Validated, champion: str | None, objections: list[str]) ->
 def describe_comparisons(validated: Validated) -> list[str]:
     """Each comparison in words: the result, with what, and the numbers behind it."""
     return [
-        f"against {_name(role, validated.compared.get(role))} {comparison.describe()}, margin {comparison.margin:g}"
+        comparison.describe(_name(role, validated.compared.get(role)))
         for role, comparison in validated.comparisons.items()
-        if role == CHAMPION or not _is_champion(validated.compared.get(role), validated)
     ]
-
-
-def _is_champion(found: FoundModel | None, validated: Validated) -> bool:
-    champion = validated.compared.get(CHAMPION)
-    return found is not None and champion is not None and found.logged.model_id == champion.logged.model_id
 
 
 def _name(role: str, found: FoundModel | None) -> str:

@@ -83,7 +83,7 @@ def judge(
     return Trial(
         backend=name,
         passed=found.is_no_worse,
-        reason=f"{found.result}, {found.describe()}",
+        reason=f"{found.result}, {found.describe_points()}",
         spearman=finite(scores[0].value),
         difference=finite(found.difference.value),
         low=finite(found.difference.low),

@@ -17,7 +17,7 @@ from steps.common.quality.scoring import Difference, Score
 from steps.common.quality.trials import Trial
 from steps.common.validation import figures as draw
 from steps.common.validation.checks import Check
-from steps.common.validation.decision import decide, describe
+from steps.common.validation.decision import decide
 from steps.common.validation.figures import Figure
 from steps.common.validation.gate import Findings
 from steps.common.vectors import finite
@@ -76,7 +76,7 @@ def _comparison(against: str, found: Comparison, rivals: Mapping[str, dict[str, 
         "model": rivals.get(against),
         "result": found.result,
         **_difference(found.difference),
-        "reading": describe(against, found),
+        "reading": found.describe(f"the {against}"),
         "margin": found.margin,
         "needed": found.needed,
         "suites": [{"name": name, **_difference(difference)} for name, difference in found.suites.items()],
