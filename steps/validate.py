@@ -1,6 +1,6 @@
 """validate: decide whether a logged model may be used.
 
-Reads   a run of log_model (run_id), suites (conf/suite), and if asked for the model it would replace (champion).
+Reads   a run of log_model (run_id), suites (all that ship, or suite=), and if asked for the model it would replace (champion).
 Writes  metrics linked to the model and the suites, validation.json (every check: name, value, threshold, passed),
         report.html, figures/*.png, and the tag validation=passed|failed on the LoggedModel; with register=<name> a
         version of it in the model registry: champion, challenger, or without an alias where the gate failed.
@@ -75,7 +75,7 @@ from steps.common.tracking.verdict import lineage, log_units, tag_backends, tag_
 from steps.common.validation import gate, report, serving
 from steps.common.validation.checks import describe_failures
 from steps.common.validation.compatibility import NEAREST
-from steps.common.validation.gate import Findings
+from steps.common.validation.findings import Findings
 from steps.common.validation.preflight import check_deployment
 
 logger = logging.getLogger("steps")

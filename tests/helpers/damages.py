@@ -1,6 +1,7 @@
 """Ways to make a model worse, or only different, without breaking it: each takes all-MiniLM-L6-v2 and gives a copy."""
 
 import copy
+import functools
 from collections.abc import Callable
 
 import torch
@@ -17,10 +18,11 @@ WRITES = ("attention.output.dense", "output.dense")
 
 
 def copied(change: Callable[..., None]) -> Callable[..., SentenceTransformer]:
-    def make(model: SentenceTransformer, *values) -> SentenceTransformer:
+    @functools.wraps(change)
+    def make(model: SentenceTransformer, *values, **named) -> SentenceTransformer:
         made = copy.deepcopy(model)
         with torch.no_grad():
-            change(made, *values)
+            change(made, *values, **named)
         return made
 
     return make

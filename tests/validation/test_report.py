@@ -19,7 +19,7 @@ from steps.common.validation import report
 from steps.common.validation.checks import Check
 from steps.common.validation.compatibility import Compatibility, Verdict
 from steps.common.validation.decision import decide
-from steps.common.validation.gate import Findings
+from steps.common.validation.findings import Findings
 from steps.common.validation.identity import FactChange
 
 SENTENCES = [f"sentence {i} with <markup> & more" for i in range(6)]

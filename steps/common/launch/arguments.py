@@ -140,14 +140,14 @@ def translate(step: str, argv: list[str]) -> Arguments:
 def choose_suites(overrides: list[str]) -> list[str]:
     """Take the suites that are named in place of those that validate scores by default.
 
-    `suite=[a,b]` becomes what Hydra would say it by: each of them under its own name in `suites`.
+    `suite=[a,b]` becomes what Hydra would say it by: each of them under its own name in `suites`. Done twice, it is as done once.
     """
     if not any(text.startswith(("suite=", "suite.")) for text in overrides):
         return overrides
     defaults = yaml.safe_load((CONF / "validate.yaml").read_text(encoding="utf-8"))["defaults"]
     shipped = [key for entry in defaults if isinstance(entry, dict) for key in entry if key.startswith("suite@suites.")]
     parts = [part for text in overrides for part in _several_suites(text, shipped)]
-    named = {part.partition("=")[0] for part in parts}
+    named = {part.partition("=")[0].lstrip("~") for part in parts}
     return [*(f"~{key}" for key in shipped if key not in named), *parts]
 
 

@@ -61,7 +61,7 @@ def check(step: str, overrides: list[str], multirun: bool = False, complete: boo
     Raises:
         UserError: an unknown key or group member, a value of the wrong type or out of range, a missing required key.
     """
-    parsed = parse(overrides)
+    parsed = parse(choose_suites(overrides) if step == "validate" else overrides)
     for override in parsed:
         _check_key(step, override)
         if override.is_sweep_override() and not multirun:
@@ -90,9 +90,7 @@ def check(step: str, overrides: list[str], multirun: bool = False, complete: boo
 
 def check_chain(overrides: list[str], complete: bool = True) -> dict[str, DictConfig]:
     """The config of each step of the chain with main's overrides, checked."""
-    shares = share_out(overrides)
-    shares["validate"] = choose_suites(shares["validate"])
-    return {step: check(step, share, complete=complete)[0] for step, share in shares.items()}
+    return {step: check(step, share, complete=complete)[0] for step, share in share_out(overrides).items()}
 
 
 def _check_source(parsed: list[Override], config: DictConfig) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from steps.common.quality.comparison import Comparison, Result, find_worst
-from steps.common.validation.gate import Findings
+from steps.common.validation.findings import Findings
 
 
 @dataclass(frozen=True)
