@@ -269,7 +269,7 @@ def main(call: Call[EncodeConf], opened: Opened) -> None:
             result, manifest, backend, where = encode(call, opened, run, found, folder)
         with recording(where):
             mlflow.log_text(manifest, "manifest.json")
-            log_data(opened.texts, result, where, found)
+            log_data(opened.texts, result, where)
             run.describe(*notes.of_encode(found, opened.texts, result, backend=backend, where=where))
         if result.samples:
             print("sample embeddings")

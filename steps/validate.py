@@ -75,7 +75,7 @@ from steps.common.tracking.verdict import lineage, log_units, tag_backends, tag_
 from steps.common.validation import gate, report, serving
 from steps.common.validation.checks import describe_failures
 from steps.common.validation.compatibility import NEAREST
-from steps.common.validation.gate import Findings
+from steps.common.validation.findings import Findings
 from steps.common.validation.preflight import check_deployment
 
 logger = logging.getLogger("steps")

@@ -305,7 +305,7 @@ def test_validating_the_same_model_again_makes_a_version_of_its_own(log):
 
 def test_the_tags_of_a_version_hold_verdict_runs_commit_and_finite_metrics(log):
     found = log({"hub_id": "org/tiny"})
-    metrics = {"quality/stsb/spearman": 82.03456789, "latency/p50_ms": float("nan"), "backends/x/rows_per_second": 1.0}
+    metrics = {"quality/stsb/spearman": 82.03456789, "latency/p50_ms": float("nan"), "trials/x/rows_per_second": 1.0}
     assert registry.version_tags(found, "validate-run", "passed", "abc", metrics) == {
         "validation": "passed",
         "validate_run_id": "validate-run",

@@ -19,7 +19,7 @@ from steps.common.validation import report
 from steps.common.validation.checks import Check
 from steps.common.validation.compatibility import Compatibility, Verdict
 from steps.common.validation.decision import decide
-from steps.common.validation.gate import Findings
+from steps.common.validation.findings import Findings
 from steps.common.validation.identity import FactChange
 
 SENTENCES = [f"sentence {i} with <markup> & more" for i in range(6)]
@@ -72,7 +72,9 @@ def findings(tmp_path) -> Findings:
             ),
             "baseline": Comparison(Result.UNDECIDED, Difference(-0.2, -0.9, 0.6), 0.5, 900, {"same": Difference(-0.2, -0.9, 0.6)}),
         },
-        fact_changes=[FactChange("max_seq_length", "16", "256", "champion")],
+        fact_changes=[
+            FactChange("max_seq_length", "16", "256", against) for against in ("champion", "baseline")
+        ] + [FactChange("tokenizer_sha256", "a" * 64, "b" * 64, "champion")],
         compatibility=Compatibility(
             against="champion", rows=60, cosine_median=-0.007, cosine_p5=-0.1, overlap_within=1.0, overlap_across=0.04,
             quantiles=[], rows_per_second=200.0, reindex_rows=1_000_000, reindex_hours=1.4, bridge_recall=0.97,
@@ -134,6 +136,8 @@ def test_the_verdict_comes_first_with_what_failed_and_why(page):
     ]
     assert places == sorted(places)
     assert "2 &lt;tensors&gt;" in body and "<tensors>" not in body
+    assert "the champion and baseline has" in body and body.count("max seq length is") == 1
+    assert "tokenizer differs from that of the champion" in body and "a" * 64 not in body
     assert "undefined: every cosine is 1" in body
 
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from steps.common.quality.comparison import Result, find_worst
-from steps.common.validation.gate import Findings
+from steps.common.quality.comparison import Comparison, Result, find_worst
+from steps.common.validation.findings import Findings
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,14 @@ def decide(findings: Findings) -> Decision:
 
 
 def _explain(findings: Findings) -> str:
-    reasons = [found.describe(f"the {against}") for against, found in findings.comparisons.items()]
+    merged: list[tuple[str, Comparison]] = []
+    for against, found in findings.comparisons.items():
+        # The champion often is the baseline too: the same numbers are said once.
+        if merged and merged[-1][1] == found:
+            merged[-1] = (f"{merged[-1][0]} and the {against}", found)
+        else:
+            merged.append((f"the {against}", found))
+    reasons = [found.describe(other) for other, found in merged]
     if findings.failures:
         reasons.insert(0, f"{len(findings.failures)} of {len(findings.checks)} checks failed")
     return "; ".join(reasons) or "there is no champion to compare with"

@@ -19,7 +19,7 @@ from steps.common.validation import figures as draw
 from steps.common.validation.checks import Check
 from steps.common.validation.decision import decide
 from steps.common.validation.figures import Figure
-from steps.common.validation.gate import Findings
+from steps.common.validation.findings import Findings
 from steps.common.vectors import finite
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
