@@ -64,10 +64,18 @@ def decide(validated: Validated, champion: str | None, objections: list[str]) ->
 def describe_comparisons(validated: Validated) -> list[str]:
     """Each comparison in words: the result, with what, and the numbers behind it."""
     return [
-        f"against {_name(role, validated.compared.get(role))} {comparison.describe()}, margin {comparison.margin:g}"
+        f"{_WORDS[comparison.result]} {_name(role, validated.compared.get(role))} (margin {comparison.margin:g}): {comparison.describe()}"
         for role, comparison in validated.comparisons.items()
         if role == CHAMPION or not _is_champion(validated.compared.get(role), validated)
     ]
+
+
+_WORDS = {
+    Result.BETTER: "better than",
+    Result.EQUAL: "equal to",
+    Result.WORSE: "worse than",
+    Result.UNDECIDED: "undecided beside",
+}
 
 
 def _is_champion(found: FoundModel | None, validated: Validated) -> bool:
