@@ -82,8 +82,8 @@ def test_the_first_version_that_passes_becomes_champion_and_the_best_there_was(l
     version = client.get_model_version("tiny", "1")
     assert version.tags == {"validation": "passed", "validate_run_id": found.run_id, "reason": made.reason}
     since = f"since {datetime.now(UTC):%Y-%m-%d}: the gate passed, and there was no champion yet.\n\nLoad models:/tiny"
-    assert version.description == f"**Champion** {since}/1."
-    assert client.get_registered_model("tiny").description == f"**Champion: version 1** {since}@champion."
+    assert version.description == f"Champion {since}/1."
+    assert client.get_registered_model("tiny").description == f"Champion: version 1 {since}@champion."
     assert client.get_registered_model("tiny").tags == {
         "baseline_model_id": found.logged.model_id,
         "baseline_version": "1",
@@ -101,7 +101,7 @@ def test_a_version_that_fails_the_gate_gets_no_alias_and_the_champion_stays(log,
     assert made.reason == f"the gate failed, {failure}; version 2 stays champion"
     assert aliases(client) == {"champion": "2"}
     assert client.get_model_version("tiny", "1").tags["status"] == "rejected"
-    assert client.get_model_version("tiny", "3").description == f"**Rejected**: {made.reason}.\n\nLoad models:/tiny/3."
+    assert client.get_model_version("tiny", "3").description == f"Rejected: {made.reason}.\n\nLoad models:/tiny/3."
 
 
 @pytest.mark.parametrize(
@@ -203,9 +203,9 @@ def test_a_proposal_is_confirmed_and_taken_back_by_hand(log, client):
     register(first)
     made = register(second, champion=compared(Result.BETTER, 1), baseline=compared(Result.BETTER, 1), promote=False)
     assert (made.alias, made.proposed) == ("challenger", True)
-    assert made.reason.startswith("proposed, against the champion version 1 +1.00") and made.reason.endswith(
-        "; version 1 stays champion"
-    )
+    assert made.reason.startswith(
+        "proposed, better than the champion version 1 (margin 0.5): +1.00"
+    ) and made.reason.endswith("; version 1 stays champion")
     assert aliases(client) == {"champion": "1", "challenger": "2"}
     assert registry.find_baseline("tiny").registered == "tiny/1"
 
@@ -217,11 +217,9 @@ def test_a_proposal_is_confirmed_and_taken_back_by_hand(log, client):
     today = f"{datetime.now(UTC):%Y-%m-%d}"
     assert (
         old.description
-        == f"**Replaced** by version 2 on {today}: promoted by hand: read by two of us.\n\nLoad models:/tiny/1."
+        == f"Replaced by version 2 on {today}: promoted by hand: read by two of us.\n\nLoad models:/tiny/1."
     )
-    assert (
-        new.description == f"**Champion** since {today}: promoted by hand: read by two of us.\n\nLoad models:/tiny/2."
-    )
+    assert new.description == f"Champion since {today}: promoted by hand: read by two of us.\n\nLoad models:/tiny/2."
     assert (old.tags["replaced_by"], new.tags["reason"]) == ("2", "read by two of us")
 
     moved = registry.promote("tiny", "previous", "slower than we thought")
@@ -229,7 +227,7 @@ def test_a_proposal_is_confirmed_and_taken_back_by_hand(log, client):
     assert aliases(client) == {"champion": "1", "previous": "2"}
     assert "replaced_by" not in client.get_model_version("tiny", "1").tags
     assert client.get_registered_model("tiny").description.startswith(
-        f"**Champion: version 1** since {today}: promoted by hand: slower"
+        f"Champion: version 1 since {today}: promoted by hand: slower"
     )
     # The best there was stays it.
     assert registry.find_baseline("tiny").registered == "tiny/2"
@@ -240,7 +238,7 @@ def test_a_description_that_somebody_wrote_stays(log, client):
     client.update_registered_model("tiny", "Ours, for search.")
     register(log())
     assert client.get_registered_model("tiny").description == "Ours, for search."
-    assert client.get_model_version("tiny", "1").description.startswith("**Replaced** by version 2 on ")
+    assert client.get_model_version("tiny", "1").description.startswith("Replaced by version 2 on ")
 
 
 @pytest.mark.parametrize(
@@ -305,7 +303,7 @@ def test_validating_the_same_model_again_makes_a_version_of_its_own(log):
 
 def test_the_tags_of_a_version_hold_verdict_runs_commit_and_finite_metrics(log):
     found = log({"hub_id": "org/tiny"})
-    metrics = {"quality/stsb/spearman": 82.03456789, "latency/p50_ms": float("nan"), "trials/x/rows_per_second": 1.0}
+    metrics = {"quality/stsb/spearman": 82.03456789, "latency/p50_ms": float("nan"), "backends/x/rows_per_second": 1.0}
     assert registry.version_tags(found, "validate-run", "passed", "abc", metrics) == {
         "validation": "passed",
         "validate_run_id": "validate-run",

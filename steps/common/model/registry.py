@@ -38,7 +38,7 @@ REJECTED = "rejected"
 VALIDATE_RUN, REPLACED_BY = "validate_run_id", "replaced_by"
 
 # How a registered model's description begins where this module wrote it.
-OWN_DESCRIPTION = "**Champion: version"
+OWN_DESCRIPTION = "Champion: version"
 
 # Tags of a registered model: the best version there ever was. They outlive it.
 BASELINE_MODEL, BASELINE_VERSION, BASELINE_RUN = "baseline_model_id", "baseline_version", "baseline_run_id"
@@ -47,7 +47,7 @@ BASELINE_MODEL, BASELINE_VERSION, BASELINE_RUN = "baseline_model_id", "baseline_
 BETTER_THAN = "better_than_model_id"
 
 # Metrics that become tags of a version, by the start of their name.
-TAGGED_METRICS = ("quality/", "parity/max_abs_diff", "latency/", "serving/", "validation/")
+TAGGED_METRICS = ("quality/", "parity/max_abs_diff", "latency/", "serving/", "checks/")
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def register(
         objections = _objections(client, found, held, validated=validated, tags=tags)
         decision = decide(validated, str(held.version) if held else None, objections)
         client.set_model_version_tag(name, version, "reason", decision.reason)
-        line = f"**{(decision.alias or REJECTED).capitalize()}**: {decision.reason}."
+        line = f"{(decision.alias or REJECTED).capitalize()}: {decision.reason}."
         body = describe(f"models:/{name}/{version}")
         client.update_model_version(name, version, description=f"{line}\n\n{body}".strip())
         if decision.alias == CHAMPION:
@@ -297,13 +297,13 @@ def _move_champion(
         client.delete_registered_model_alias(name, PREVIOUS)
     if held is not None:
         client.set_model_version_tag(name, held.version, REPLACED_BY, number)
-        _set_status_line(client, held, f"**Replaced** by version {number} on {today}: {because}.")
+        _set_status_line(client, held, f"Replaced by version {number} on {today}: {because}.")
     if REPLACED_BY in version.tags:
         client.delete_model_version_tag(name, number, REPLACED_BY)
-    body = _set_status_line(client, version, f"**Champion** since {today}: {because}.")
+    body = _set_status_line(client, version, f"Champion since {today}: {because}.")
     # A description that somebody wrote stays.
     if not registered.description or registered.description.startswith(OWN_DESCRIPTION):
-        line = f"{OWN_DESCRIPTION} {number}** since {today}: {because}."
+        line = f"{OWN_DESCRIPTION} {number} since {today}: {because}."
         body = body.replace(f"models:/{name}/{number}", f"models:/{name}@{CHAMPION}")
         client.update_registered_model(name, f"{line}\n\n{body}".strip())
     _record_baseline(client, registered, held, version)

@@ -13,9 +13,6 @@ from steps.common.quality.spec import Bootstrap
 from steps.common.quality.suite import Suite, Vectors
 from steps.common.vectors import finite, pair_cosine
 
-# How the names of their metrics begin.
-TRIALS = "trials/"
-
 
 @dataclass(frozen=True)
 class Trial:
@@ -41,9 +38,9 @@ class Trial:
     digest: str | None = None
 
     def metrics(self) -> dict[str, float]:
-        """What was measured, by the name of the metric, which MLflow's pages list behind quality/."""
+        """What was measured, by the name of the metric."""
         names = ("spearman", "difference", "cosine_min", "rows_per_second", "p50_ms", "p95_ms")
-        prefix = f"{TRIALS}{self.backend.replace('/', '-')}"
+        prefix = f"backends/{self.backend.replace('/', '-')}"
         return {f"{prefix}/{name}": getattr(self, name) for name in names if getattr(self, name) is not None}
 
 

@@ -16,17 +16,14 @@ from steps.common.corpus.corpus import Corpus
 from steps.common.embeddings.pipeline import Result
 from steps.common.model.find import FoundModel
 from steps.common.quality.scoring import Score
-from steps.common.quality.trials import TRIALS
 
 
 def log_validation(found: FoundModel, metrics: dict[str, float], scores: Sequence[Score]) -> None:
     """Log the metrics of validate, linked to the model; those of a suite are linked to the suite as well.
 
-    Those of backends stay with the run: the model's page has a row for each metric of each run.
+    The page of a run lists them in this order. Those of backends stay with the run: the page of a model has a row for each
+    metric of each run.
     """
-    own = {name: value for name, value in metrics.items() if not name.startswith(TRIALS)}
-    mlflow.log_metrics(own, model_id=found.logged.model_id)
-    mlflow.log_metrics({name: value for name, value in metrics.items() if name not in own})
     for score in scores:
         suite = score.suite
         dataset = from_pandas(
@@ -37,6 +34,9 @@ def log_validation(found: FoundModel, metrics: dict[str, float], scores: Sequenc
         )
         mlflow.log_input(dataset, context="validation")
         mlflow.log_metrics(score.as_metrics(), model_id=found.logged.model_id, dataset=dataset)
+    own = {name: value for name, value in metrics.items() if not name.startswith("backends/")}
+    mlflow.log_metrics(own, model_id=found.logged.model_id)
+    mlflow.log_metrics({name: value for name, value in metrics.items() if name not in own})
 
 
 def locate_corpus(texts: Corpus) -> tuple[str, str]:

@@ -104,8 +104,8 @@ class Findings:
             # A server that could not be asked at all is not ok; deployment says how the others are.
             "serving/ok": 0.0,
             **self.deployment,
-            "validation/checks": len(self.checks),
-            "validation/failed_checks": len(self.failures),
+            "checks/total": len(self.checks),
+            "checks/failed": len(self.failures),
         }
         if self.latency is not None:
             metrics |= {f"latency/p{share}_ms": float(np.percentile(self.latency, share)) for share in (50, 95)}
