@@ -110,7 +110,7 @@ def describe_type(kind: object, field: dataclasses.Field) -> str:
         return ", ".join(f"`{one.name}`" for one in kind)
     if typing.get_origin(kind) is list:
         return "list"
-    if typing.get_origin(kind) is dict:
+    if typing.get_origin(kind) is dict or dataclasses.is_dataclass(kind):
         return "names and values"
     plain = {str: "text", int: "whole number", float: "number", bool: "`true`, `false`"}[kind]
     bounds = [

@@ -53,6 +53,7 @@ from steps.common.backends.kinds import keys
 from steps.common.backends.machine import matrix_flops, matrix_peak, processor, rss_mb
 from steps.common.backends.tokens import make_tokenizer
 from steps.common.backends.torch import token_counter
+from steps.common.corpus.sample import pick_texts
 from steps.common.embeddings.plan import versions
 from steps.common.launch import summary
 from steps.common.launch.commands import ui_command
@@ -66,20 +67,6 @@ from steps.common.tracking.datasets import log_corpus
 from steps.common.tracking.run import tag_upstream
 
 logger = logging.getLogger("steps")
-
-
-def pick_texts(corpus: Corpus, rows: int) -> list[str]:
-    """Texts from evenly over a corpus, those that are null left out; all of them where there are fewer."""
-    present = corpus.rows - corpus.null_rows
-    step = max(1, present // rows)
-    texts: list[str] = []
-    seen = 0
-    for batch in corpus.batches(8192):
-        for text in batch.column("text").drop_null().to_pylist():
-            if seen % step == 0 and len(texts) < rows:
-                texts.append(text)
-            seen += 1
-    return texts
 
 
 def load_contenders(

@@ -39,20 +39,14 @@ class Opened:
     plan: dict[str, Any]
 
 
-def read_corpus_note(output: str | None) -> dict | None:
-    """What an encode that was stopped noted of its corpus, so that only the digest of its files is computed again."""
-    if not output:
-        return None
-    with tempfile.TemporaryDirectory() as scratch:
-        return Output(output_place(output), Path(scratch)).read_json(CORPUS)
-
-
 def open_inputs(call: Call[EncodeConf]) -> Opened:
     """Read the corpus through, and see that the output may be written; raises UserError where one cannot be used."""
     conf = call.conf
     resume.check_accepted(conf.accept_changes)
     check_apart(conf.corpus.path, conf.output)
-    texts = opening.open_corpus(corpus_place(conf.corpus.path), conf.corpus, read_corpus_note(conf.output))
+    # What an encode that was stopped noted of its corpus: then its files are only hashed.
+    noted = Output(output_place(conf.output)).read_json(CORPUS) if conf.output else None
+    texts = opening.open_corpus(corpus_place(conf.corpus.path), conf.corpus, noted)
     place = paths.open_output(conf.output)
     plan = plan_of(call.config, {"format": texts.format.name, **texts.decisive()}, PROJECT / "steps")
     resume.check_plan(place, plan, conf.accept_changes)
@@ -101,6 +95,7 @@ from steps.common.model.find import (
     saved_tokenizer,
 )
 from steps.common.model.load import load_backend
+from steps.common.tracking import notes
 from steps.common.tracking import run as runs
 from steps.common.tracking.datasets import log_data
 from steps.common.tracking.live import LiveMetrics, RunOutput, close_lost_runs, recording
@@ -232,7 +227,7 @@ def encode(
         job = replace(job, ranges=begun.ranges_of_int8, origin=begun.origin)
         tag_origin(origin, str(output))
         if opened.place is not None:
-            # After the plan: an output without one is none of encode's.
+            # After the plan: without one, the folder would not count as an output.
             output.write_text(CORPUS, json.dumps(texts.noted()))
         close_lost_runs(begun.runs, by=run_id)
         logger.info("encoding %d rows with %s", texts.rows, found.tags.get("hub_id", found.logged.name))
@@ -264,7 +259,7 @@ def encode(
 
 def main(call: Call[EncodeConf], opened: Opened) -> None:
     conf = call.conf
-    with runs.run("encode", call.config, call.as_yaml) as run:
+    with runs.run("encode", call.config, call.as_yaml, measured=True) as run:
         found = find_model(conf.run_id, preceding="validate", experiment_id=run.info.experiment_id)
         tag_upstream(found.run_id, found.logged.model_id)
         check_validated(found)
@@ -274,7 +269,8 @@ def main(call: Call[EncodeConf], opened: Opened) -> None:
             result, manifest, backend, where = encode(call, opened, run, found, folder)
         with recording(where):
             mlflow.log_text(manifest, "manifest.json")
-            log_data(opened.texts, result, where, found)
+            log_data(opened.texts, result, where)
+            run.describe(*notes.of_encode(found, opened.texts, result, backend=backend, where=where))
         if result.samples:
             print("sample embeddings")
             summary.show_embeddings([text for text, _ in result.samples], [vector for _, vector in result.samples])

@@ -44,7 +44,9 @@ from steps.common.errors import UserError
 from steps.common.launch import summary
 from steps.common.launch.commands import next_command
 from steps.common.model.facts import facts
+from steps.common.model.find import FoundModel
 from steps.common.model.log import build_signature, load_source, log, log_embeddings_api
+from steps.common.tracking import notes
 from steps.common.tracking import run as runs
 from steps.common.validation.checks import failed
 from steps.common.validation.weights import check_weights
@@ -73,6 +75,7 @@ def main(call: Call[LogModelConf], source: Source) -> None:
             name=conf.artifact_name,
             expected_facts=spec.expected_facts,
         )
+        run.describe(*notes.of_log_model(FoundModel(run.info.run_id, logged)))
         shown = {"run_id": run.info.run_id, "model_id": logged.model_id}
         shown["model_uri"] = f"runs:/{run.info.run_id}/{conf.artifact_name}"
         if conf.serving.embeddings_api:
@@ -97,5 +100,5 @@ def embed_examples(model: SentenceTransformer, examples: list[str]) -> np.ndarra
             f"{check.name}: {check.value}, expected {check.threshold}" for check in failed(check_weights(model))
         )
         raise UserError(
-            f"the model loads, but cannot embed the examples of the config ({type(error).__name__}: {error}). {misfits or 'Its files do not belong together, or an example is none for it'}."
+            f"the model loads, but cannot embed the examples of the config ({type(error).__name__}: {error}). {misfits or 'Its files do not belong together, or an example does not suit it'}."
         ) from error

@@ -49,8 +49,10 @@ from steps.common.launch import summary
 from steps.common.launch.check import share_out
 from steps.common.launch.commands import ui_command
 from steps.common.launch.overrides import parse
+from steps.common.model.find import find_model
 from steps.common.project import PROJECT, child_path
 from steps.common.tracking import run as runs
+from steps.common.tracking.notes import short_name
 from steps.common.validation.preflight import check_deployment
 
 # Overrides that are declared parameters of a step in MLproject, so that its run shows them as the user typed them.
@@ -85,7 +87,6 @@ def run_step(step: str, parameters: dict[str, str], experiment_id: str) -> str:
             entry_point=step,
             parameters=parameters,
             experiment_id=experiment_id,
-            run_name=step,
             env_manager="local",
         )
     except ExecutionException as error:
@@ -104,8 +105,9 @@ def main(call: Call[MainConf], validate: ValidateConf) -> None:
             parameters = step_parameters(step, overrides) | ({"run_id": previous} if previous else {})
             previous = run_step(step, parameters, run.info.experiment_id)
             made[f"{step}_run_id"] = previous
+        found = find_model(previous, preceding="encode", experiment_id=run.info.experiment_id)
         tags = mlflow.MlflowClient().get_run(previous).data.tags
-        mlflow.set_tags({"model_id": tags["model_id"], **made})
+        mlflow.set_tags({"model_id": tags["model_id"], **made, **run.name_tag(short_name(found))})
         summary.show(
             "main",
             {

@@ -1,9 +1,9 @@
 """validate: decide whether a logged model may be used.
 
-Reads   a run of log_model (run_id), suites (conf/suite), and if asked for the model it would replace (champion).
+Reads   a run of log_model (run_id), suites (all that ship, or suite=), and if asked for the model it would replace (champion).
 Writes  metrics linked to the model and the suites, validation.json (every check: name, value, threshold, passed),
         report.html, figures/*.png, and the tag validation=passed|failed on the LoggedModel; with register=<name> a
-        version of it in the model registry, whose alias is champion or challenger.
+        version of it in the model registry: champion, challenger, or without an alias where the gate failed.
 Fails   when a check fails: exit code 1, after everything has been written.
 
     mlflow run . -e validate -P run_id=<run of log_model>
@@ -11,23 +11,37 @@ Fails   when a check fails: exit code 1, after everything has been written.
     python -m steps.validate run_id=latest suite=file suite.path=pairs.jsonl suite.threshold=80
 """
 
+from dataclasses import dataclass
+
 from steps.common.backends.kinds import check_candidates
+from steps.common.corpus import opening
+from steps.common.corpus.corpus import Corpus
 from steps.common.launch.call import Call
-from steps.common.launch.paths import find_suites
+from steps.common.launch.paths import corpus_place, find_suites
 from steps.common.launch.process import launch
 from steps.common.quality import kinds
 from steps.common.quality.suite import Suite
 from steps.common.validation.rules import ValidateConf
 
 
-def open_inputs(call: Call[ValidateConf]) -> list[Suite]:
-    """The suites.
+@dataclass(frozen=True)
+class Opened:
+    """The suites, and the user's corpus; None where that is the sample."""
+
+    suites: list[Suite]
+    corpus: Corpus | None
+
+
+def open_inputs(call: Call[ValidateConf]) -> Opened:
+    """The suites and the corpus.
 
     Raises:
         UserError: one cannot be read, or a candidate does not exist.
     """
     check_candidates(call.conf.candidates)
-    return kinds.read_suites(find_suites(call.conf.scored_suites))
+    asked = call.conf.corpus
+    corpus = None if asked.path == "sample" else opening.open_corpus(corpus_place(asked.path), asked)
+    return Opened(kinds.read_suites(find_suites(call.conf.scored_suites)), corpus)
 
 
 if __name__ == "__main__":
@@ -37,37 +51,47 @@ if __name__ == "__main__":
 
 import contextlib
 import logging
-from dataclasses import asdict
+import math
+from dataclasses import asdict, replace
 
 import mlflow
 import numpy as np
 
-from steps.common.corpus.sample import sample_topics
+from steps.common.corpus.sample import pick_texts, sample_topics
 from steps.common.errors import UserError
 from steps.common.launch import summary
 from steps.common.launch.commands import next_command
 from steps.common.model import registry
+from steps.common.model.decision import Validated
 from steps.common.model.find import VALIDATION, FoundModel, download, find_model
+from steps.common.model.log import log_bridge
 from steps.common.model.registry import Registration
+from steps.common.tracking import notes
 from steps.common.tracking import run as runs
 from steps.common.tracking.datasets import log_validation
+from steps.common.tracking.outputs import find_outputs
 from steps.common.tracking.run import StepRun, tag_upstream
-from steps.common.tracking.verdict import lineage, tag_backends, tag_validation
+from steps.common.tracking.verdict import lineage, log_units, tag_backends, tag_validation
 from steps.common.validation import gate, report, serving
-from steps.common.validation.gate import Findings
+from steps.common.validation.checks import describe_failures
+from steps.common.validation.compatibility import NEAREST
+from steps.common.validation.findings import Findings
 from steps.common.validation.preflight import check_deployment
 
 logger = logging.getLogger("steps")
 
 
 def find_rivals(conf: ValidateConf, experiment_id: str) -> dict[str, FoundModel]:
-    """The models to compare with: the champion, which this one would replace, and the baseline."""
+    """The models to compare with: the champion, which this one would replace, and the baseline where that is another."""
     baseline = None
     if conf.baseline is not None:
         baseline = find_model(conf.baseline, preceding="validate", experiment_id=experiment_id)
     elif conf.register is not None:
         baseline = registry.find_baseline(conf.register)
-    rivals = {"champion": find_champion(conf, experiment_id), "baseline": baseline}
+    champion = find_champion(conf, experiment_id)
+    if champion and baseline and champion.logged.model_id == baseline.logged.model_id:
+        baseline = None
+    rivals = {"champion": champion, "baseline": baseline}
     return {against: rival for against, rival in rivals.items() if rival is not None}
 
 
@@ -79,34 +103,63 @@ def find_champion(conf: ValidateConf, experiment_id: str) -> FoundModel | None:
     return registry.find_compared(named, conf.register) if conf.register is not None else named
 
 
+def pick_compared(conf: ValidateConf, corpus: Corpus | None) -> list[str] | None:
+    """The texts on which vectors are compared; None for the sample corpus.
+
+    Raises:
+        UserError: too few texts to have neighbours.
+    """
+    if corpus is None:
+        return None
+    texts = list(dict.fromkeys(pick_texts(corpus, conf.compatibility.rows)))
+    if len(texts) <= NEAREST:
+        raise UserError(
+            f"corpus.path={conf.corpus.path} holds {len(texts)} different texts; expected more than {NEAREST}, since the {NEAREST} nearest of each are compared. Give a larger corpus, or leave corpus.path out."
+        )
+    return texts
+
+
+def count_reindexed(conf: ValidateConf, corpus: Corpus | None, champion: FoundModel | None) -> int | None:
+    """The rows to embed again if the champion is replaced: as the config says, those of its outputs, or those of the corpus."""
+    if conf.compatibility.reindex_rows is not None or champion is None:
+        return conf.compatibility.reindex_rows
+    outputs = find_outputs(champion.logged.model_id)
+    encoded = sum({one.place: one.rows or 0 for one in outputs if one.state == "whole"}.values())
+    return encoded or (corpus.rows if corpus is not None else None)
+
+
 def register(
-    name: str | None,
-    run: StepRun,
-    found: FoundModel,
-    champion: FoundModel | None,
-    findings: Findings,
-    *,
-    metrics: dict[str, float],
+    name: str | None, run: StepRun, found: FoundModel, findings: Findings, *, validated: Validated
 ) -> Registration | None:
-    """Make the model a version of `name` and the champion or the challenger; None where nothing is registered."""
+    """Make the model a version of `name`, with the alias that the findings decide; None where nothing is registered."""
     if name is None:
         return None
     commit = run.data.tags.get("mlflow.source.git.commit")
-    registration = registry.register(
-        found,
-        name,
-        passed=not findings.failures,
-        regressions=findings.regressed,
-        compared=champion,
-        tags=registry.version_tags(found, run.info.run_id, findings.verdict, commit, metrics),
-    )
+    metrics = {score.name: score.value for score in findings.scores} | findings.metrics()
+    tags = registry.version_tags(found, run.info.run_id, findings.verdict, commit, metrics)
+    if findings.compatibility is not None:
+        tags["compatibility"] = findings.compatibility.verdict
+    note = notes.of_validation(found, validated, findings.scores, findings.differences)
+    registration = registry.register(found, name, validated, tags=tags, describe=note)
     mlflow.set_tag("registered", str(registration))
     return registration
 
 
+def describe(
+    run: StepRun, found: FoundModel, findings: Findings, registration: Registration | None, *, validated: Validated
+) -> None:
+    """Name the run by the verdict and the first score, and describe the run and the model."""
+    note = notes.of_validation(found, validated, findings.scores, findings.differences)(found.uri)
+    notes.describe_logged(found, note)
+    registered = f"Registered as {registration}: {registration.reason}.\n\n" if registration else ""
+    score = findings.scores[0].value if findings.scores else math.nan
+    shown = f" {score:.1f}" if math.isfinite(score) else ""
+    run.describe(f"{notes.short_name(found)} {findings.verdict}{shown}", registered + note)
+
+
 def write(
     found: FoundModel,
-    champion: FoundModel | None,
+    rivals: dict[str, FoundModel],
     findings: Findings,
     registration: Registration | None,
     *,
@@ -118,11 +171,15 @@ def write(
         findings.verdict,
         findings,
         findings.metrics(),
+        {against: rival.describe() for against, rival in rivals.items()},
         run_id=run_id,
         upstream_run_id=found.run_id,
         model=found.describe(),
         lineage=lineage(found, run_id),
-    ) | {"champion": champion and champion.describe(), "registration": registration and asdict(registration)}
+    ) | {
+        "champion": rivals["champion"].describe() if "champion" in rivals else None,
+        "registration": registration and asdict(registration),
+    }
     figures = report.figures(findings, sentences, sample_topics())
     mlflow.log_dict(summary.as_json(validation), "validation.json")
     mlflow.log_text(report.as_html(validation, figures), "report.html")
@@ -156,47 +213,62 @@ def show(
             "validation": findings.verdict,
             "checks": len(findings.checks),
             "failed": len(findings.failures),
+            **report.summarize(findings),
             "backends passed": ", ".join(findings.passed_backends) or "none",
-            **({"registered": str(registration), "because": registration.reason} if registration else {}),
+            **(registration_lines(registration, run) if registration else {}),
             **metrics,
         },
         None if findings.failures else next_command("encode", run, run_id=run.info.run_id, corpus="sample"),
     )
 
 
+def registration_lines(registration: Registration, run: StepRun) -> dict[str, str]:
+    """The lines of the summary on the registered version; of a proposal, the command that confirms it."""
+    lines = {"registered": str(registration), "because": registration.reason}
+    if registration.proposed:
+        named = {"name": registration.name, "version": str(registration.version)}
+        lines["to confirm"] = next_command("promote", run, **named, reason="confirmed as proposed")
+    return lines
+
+
 def check_verdict(findings: Findings, registration: Registration | None, run_id: str) -> None:
     """Raises UserError where the model failed, or could not be registered."""
     if findings.failures:
-        names = ", ".join(f"{check.name} is {check.value} (expected {check.threshold})" for check in findings.failures)
-        raise UserError(
-            f"validation failed, {len(findings.failures)} of {len(findings.checks)} checks: {names}. See report.html of run {run_id}."
-        )
+        raise UserError(f"validation failed, {describe_failures(findings.checks)}. See report.html of run {run_id}.")
     if registration and registration.version is None:
         raise UserError(f"the model passed, but register={registration.name} did not work: {registration.reason}")
 
 
-def main(call: Call[ValidateConf], suites: list[Suite]) -> None:
-    conf = call.conf
-    with runs.run("validate", call.config, call.as_yaml) as run, contextlib.ExitStack() as stack:
+def main(call: Call[ValidateConf], opened: Opened) -> None:
+    conf, texts = call.conf, pick_compared(call.conf, opened.corpus)
+    with runs.run("validate", call.config, call.as_yaml, measured=True) as run, contextlib.ExitStack() as stack:
         run_id, experiment_id = run.info.run_id, run.info.experiment_id
         check_deployment(conf.serving, conf.fresh_environment, conf.register)
         found = find_model(conf.run_id, preceding="log_model", experiment_id=experiment_id)
         rivals = find_rivals(conf, experiment_id)
-        champion = rivals.get("champion")
+        rows = count_reindexed(conf, opened.corpus, rivals.get("champion"))
+        conf = replace(conf, compatibility=replace(conf.compatibility, reindex_rows=rows))
         folder = download(found)
         # The server loads the model while this process does.
         server = stack.enter_context(serving.serve(folder, conf.serving.port)) if conf.serving.enabled else None
         tag_upstream(found.run_id, found.logged.model_id)
         logger.info("validating %s (%s)", found.uri, found.tags.get("hub_id", found.logged.name))
-        findings = gate.examine(found, folder, suites, rules=conf, rivals=rivals, server=server)
+        findings = gate.examine(found, folder, opened.suites, rules=conf, rivals=rivals, server=server, texts=texts)
 
         tag_validation(found, findings.verdict, run_id)
         tag_backends(found, [] if findings.failures else findings.trials)
         mlflow.set_tag(VALIDATION, findings.verdict)
         metrics = findings.metrics()
         shown = {score.name: score.value for score in findings.scores} | metrics
-        registration = register(conf.register, run, found, champion=champion, findings=findings, metrics=shown)
-        write(found, champion, findings, registration, run_id=run_id, sentences=conf.sentences)
+        failure = describe_failures(findings.checks) if findings.failures else None
+        validated = Validated(failure, rivals, findings.comparisons, promote=conf.comparison.promote)
+        registration = register(conf.register, run, found, findings, validated=validated)
+        describe(run, found, findings, registration, validated=validated)
+        if "champion" in rivals and findings.bridge is not None:
+            # Before the metrics: mlflow attaches those to every model that a run logs later.
+            mlflow.set_tag("bridge", log_bridge(findings.bridge, rivals["champion"], found).model_uri)
+        write(found, rivals, findings, registration, run_id=run_id, sentences=conf.sentences)
         log_validation(found, metrics, findings.scores)
+        log_units(findings.scores)
         show(found, findings, run, shown, sentences=conf.sentences, registration=registration)
         check_verdict(findings, registration, run_id)

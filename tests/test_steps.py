@@ -167,7 +167,7 @@ def test_validate_passes_backends_and_encode_takes_the_fastest(step, tiny_run, t
         "torch/fp16": False,
     }
     assert "fp16 is for a GPU" in trials["torch/fp16"]["reason"]
-    assert mlflow.get_run(run_id).data.metrics["backends/openvino-f32/spearman"] == trials["openvino/f32"]["spearman"]
+    assert mlflow.get_run(run_id).data.metrics["trials/openvino-f32/spearman"] == trials["openvino/f32"]["spearman"]
     assert "openvino/f32" in mlflow.artifacts.load_text(f"runs:/{run_id}/report.html")
     tag = json.loads(mlflow.get_logged_model(tiny_run["model_id"]).tags["validated_backends"])
     assert set(tag) == {"torch/f32", "openvino/f32"}
@@ -393,6 +393,7 @@ def test_a_sweep_with_a_failing_job_runs_the_others_and_fails(step, tiny_run, tm
         ),
         ("verify", ["output=/no/such/folder"], "output: there is no '/no/such/folder'"),
         ("verify", [], "output is required here: give -P output=<value>"),
+        ("outputs", ["--model", "models:/nobody/3"], "models:/nobody/3: there is no registered model 'nobody'"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_1(step, name, argv, expected):

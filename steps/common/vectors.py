@@ -42,8 +42,7 @@ def unit_length(embeddings: np.ndarray) -> np.ndarray:
 def shorten(embeddings: np.ndarray, truncate_dim: int | None, normalize: bool) -> np.ndarray:
     """Keep the first `truncate_dim` dimensions of [n, dim], then make rows unit length if `normalize`.
 
-    The library cuts after the model's own Normalize module, so a cut embedding is shorter than 1: whoever cuts the
-    embeddings of a model that normalises wants `normalize` too.
+    The cut comes after the model's own Normalize module, so cut embeddings of such a model want `normalize` too.
     """
     if truncate_dim is not None:
         embeddings = np.ascontiguousarray(embeddings[:, :truncate_dim])

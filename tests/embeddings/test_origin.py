@@ -71,7 +71,7 @@ def test_a_part_of_another_model_is_named_and_made_again(tmp_path, format, recor
         shutil.copy(other / ".encode/done/part-00001.json", folder / ".encode/done")
         parts = [whole.parts[0], foreign.parts[1]]
         manifests.write_manifest(output_of(folder), dataclasses.replace(whole, parts=parts))
-    said = "was made by another model or with other settings: "
+    said = "says that something else made it: "
     said += "model_id m-2, expected m-1; backend openvino/int8, expected torch/f32"
     findings = verify.verify_output(output_of(folder))[1]
     name = "part-00001.npy" if format == "npy" else "part-00001.parquet"
@@ -79,6 +79,18 @@ def test_a_part_of_another_model_is_named_and_made_again(tmp_path, format, recor
     assert verify.describe_remedy(findings) == "Run the same encode again to repair it."
     pipeline.encode_corpus(job, WindowBackend(), output_of(folder))
     assert all((folder / name).read_bytes() == data for name, data in before.items() if name.startswith("part-"))
+
+
+def test_a_damaged_part_is_damaged_whatever_byte_it_is(tmp_path):
+    folder, _ = make(tmp_path, "out")
+    output = output_of(folder)
+    part, path = manifests.find_manifest(output).parts[1], folder / "part-00001.parquet"
+    sound = path.read_bytes()
+    for i in range(len(sound)):
+        path.write_bytes(sound[:i] + bytes([sound[i] ^ 255]) + sound[i + 1 :])
+        assert all(
+            finding.startswith(f"{path.name} says that") for finding in verify.check_origin(output, part, ORIGIN)
+        )
 
 
 def test_a_part_without_facts_and_one_of_another_commit_contradict_nothing():

@@ -43,6 +43,41 @@ def without_normalize(model: SentenceTransformer) -> SentenceTransformer:
     return SentenceTransformer(modules=[module for module in model if not isinstance(module, Normalize)], device="cpu")
 
 
+def with_common_vector(model: SentenceTransformer, length: float, seed: int = 0) -> SentenceTransformer:
+    """One vector is added to the vector of every token, and so to every embedding before it is normalised."""
+    last = model[0].auto_model.encoder.layer[-1].output.LayerNorm
+    common = torch.randn(len(last.bias), generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        last.bias.add_(length * common / common.norm())
+    return model
+
+
+def with_permuted_dimensions(model: SentenceTransformer, seed: int = 0) -> SentenceTransformer:
+    """The same function of a text, but for the order of the dimensions, throughout a BERT."""
+    network = model[0].auto_model
+    embeddings, layers = network.embeddings, network.encoder.layer
+    order = torch.randperm(len(embeddings.LayerNorm.bias), generator=torch.Generator().manual_seed(seed))
+    words = (embeddings.word_embeddings, embeddings.position_embeddings, embeddings.token_type_embeddings)
+    readers = [part for one in layers for part in (*_attention(one), one.intermediate.dense)]
+    with torch.no_grad():
+        for part in (*words, *readers):
+            part.weight.copy_(part.weight[:, order])
+        for part in [embeddings.LayerNorm, *(part for one in layers for part in _writers(one))]:
+            part.weight.copy_(part.weight[order])
+            part.bias.copy_(part.bias[order])
+    return model
+
+
+def _attention(layer) -> tuple:
+    attention = layer.attention.self
+    return attention.query, attention.key, attention.value
+
+
+def _writers(layer) -> tuple:
+    output = layer.attention.output
+    return output.dense, output.LayerNorm, layer.output.dense, layer.output.LayerNorm
+
+
 def give_wrong_tokenizer(folder: Path, seed: int = 0) -> None:
     """Put another tokenizer of the same size into the folder of a model: the same tokens under other ids."""
     path = folder / "tokenizer.json"

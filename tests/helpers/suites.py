@@ -6,6 +6,6 @@ def spec(**given):
     from steps.common.quality.spec import SuiteSpec
 
     columns = {name: name for name in ("sentence1", "sentence2", "score", "query", "relevant")}
-    named = {"kind": "sts", "split": "test", "document_id": "id", "document": "text"}
+    named = {"kind": "sts", "split": "test", "document_id": "id", "document": "text", "rows": 500, "seed": 0}
     values = dict.fromkeys(SuiteSpec.__dataclass_fields__) | columns | named | {"references": {}, "threshold": 0.0}
     return SuiteSpec(**(values | given))

@@ -672,7 +672,7 @@ def test_each_step_of_the_chain_gets_the_overrides_it_knows():
     )
     assert shares == {
         "log_model": ["model=local", "+model.prompts.q=x"],
-        "validate": ["suite.threshold=5", "backend.batch_size=8"],
+        "validate": ["suite.threshold=5", "backend.batch_size=8", "corpus.path=a"],
         "encode": ["backend.batch_size=8", "corpus.path=a", "keep_text=false"],
     }
 
@@ -874,7 +874,7 @@ def test_every_group_of_the_schema_is_a_folder_of_conf_and_the_other_way_round()
         entry
         for step in STEPS
         for entry in (
-            next(iter(d))
+            next(iter(d)).partition("@")[0]
             for d in yaml.safe_load((CONF / f"{step}.yaml").read_text())["defaults"]
             if isinstance(d, dict)
         )

@@ -1,11 +1,19 @@
 """The model registry: which version becomes champion, and every way to name a registered model as run_id."""
 
+import logging
+import shlex
+import threading
+from datetime import UTC, datetime
+
 import pytest
 from helpers.steps import last_json
 
 from steps.common.errors import UserError
 from steps.common.model import registry
+from steps.common.model.decision import Validated
 from steps.common.model.find import ANSWERS_FOR, FoundModel, find_model
+from steps.common.quality.comparison import Comparison, Result
+from steps.common.quality.scoring import Difference
 from steps.common.tracking import server
 
 
@@ -36,66 +44,221 @@ def find(uri: str) -> FoundModel:
     return find_model(uri, preceding="log_model", experiment_id="0")
 
 
-def register(found, passed=True, regressions=(), tags=None):
-    """After a comparison with the champion that there is."""
-    return registry.register(
-        found,
-        "tiny",
-        passed=passed,
-        regressions=list(regressions),
-        compared=registry.find_champion("tiny"),
-        tags=tags or {},
-    )
+def compared(result: Result, value: float = 0.0, *, margin: float = 0.5, needed: int | None = None) -> Comparison:
+    return Comparison(result, Difference(value, value - 1, value + 1), margin, needed, {})
 
 
-def test_the_first_version_that_passes_becomes_champion(log, client):
-    assert registry.find_champion("tiny") is None
+def register(found, *, failure=None, tags=None, promote=True, **results: Comparison):
+    """After a validation that compared with the champion and the baseline that there are."""
+    there = {"champion": registry.find_champion("tiny"), "baseline": registry.find_baseline("tiny")}
+    models = {role: model for role, model in there.items() if model is not None}
+    if not results:
+        results = {role: compared(Result.EQUAL) for role in models}
+    tags = {"validation": "failed" if failure else "passed", "validate_run_id": found.run_id} | (tags or {})
+    validated = Validated(failure, models, results, promote=promote)
+    return registry.register(found, "tiny", validated, tags=tags, describe=lambda uri: f"Load {uri}.")
+
+
+def register_late(found, validated: Validated):
+    return registry.register(found, "tiny", validated, tags={}, describe=str)
+
+
+def aliases(client) -> dict[str, str]:
+    return {alias: str(version) for alias, version in client.get_registered_model("tiny").aliases.items()}
+
+
+def test_the_first_version_that_passes_becomes_champion_and_the_best_there_was(log, client):
+    assert registry.find_champion("tiny") is None and registry.find_baseline("tiny") is None
     found = log()
-    made = register(found, tags={"validation": "passed"})
+    made = register(found)
     assert (made.version, made.alias) == ("1", "champion")
     assert made.reason == "the gate passed, and there was no champion yet"
-    champion = registry.find_champion("tiny")
-    assert champion.logged.model_id == found.logged.model_id
-    assert champion.run_id == found.run_id
-    assert champion.registered == "tiny/1"
+    for model in (registry.find_champion("tiny"), registry.find_baseline("tiny")):
+        assert (model.logged.model_id, model.run_id, model.registered) == (
+            found.logged.model_id,
+            found.run_id,
+            "tiny/1",
+        )
     version = client.get_model_version("tiny", "1")
-    assert version.tags["validation"] == "passed"
-    assert version.tags["reason"] == made.reason
-    assert version.description == f"champion: {made.reason}"
-
-
-def test_a_version_that_fails_the_gate_becomes_challenger_and_the_champion_stays(log, client):
-    first = log()
-    register(first)
-    made = register(log(), passed=False)
-    assert (made.version, made.alias) == ("2", "challenger")
-    assert made.reason == "the gate failed; version 1 stays champion"
-    assert registry.find_champion("tiny").logged.model_id == first.logged.model_id
-    assert {alias: str(version) for alias, version in client.get_registered_model("tiny").aliases.items()} == {
-        "champion": "1",
-        "challenger": "2",
+    assert version.tags == {"validation": "passed", "validate_run_id": found.run_id, "reason": made.reason}
+    since = f"since {datetime.now(UTC):%Y-%m-%d}: the gate passed, and there was no champion yet.\n\nLoad models:/tiny"
+    assert version.description == f"**Champion** {since}/1."
+    assert client.get_registered_model("tiny").description == f"**Champion: version 1** {since}@champion."
+    assert client.get_registered_model("tiny").tags == {
+        "baseline_model_id": found.logged.model_id,
+        "baseline_version": "1",
+        "baseline_run_id": found.run_id,
     }
 
 
-def test_a_first_version_that_fails_leaves_no_champion(log):
-    made = register(log(), passed=False)
-    assert (made.alias, made.reason) == ("challenger", "the gate failed; there is no champion yet")
+def test_a_version_that_fails_the_gate_gets_no_alias_and_the_champion_stays(log, client):
+    failure = "1 of 40 checks: quality/stsb/spearman is 44.1 (expected >= 45)"
+    made = register(log(), failure=failure, tags={"status": "rejected"})
+    assert (made.version, made.alias, str(made)) == ("1", None, "tiny/1 (rejected)")
+    assert made.reason == f"the gate failed, {failure}; there is no champion yet"
+    register(log())
+    made = register(log(), failure=failure)
+    assert made.reason == f"the gate failed, {failure}; version 2 stays champion"
+    assert aliases(client) == {"champion": "2"}
+    assert client.get_model_version("tiny", "1").tags["status"] == "rejected"
+    assert client.get_model_version("tiny", "3").description == f"**Rejected**: {made.reason}.\n\nLoad models:/tiny/3."
+
+
+@pytest.mark.parametrize(
+    "result, value, needed, alias, reason",
+    [
+        (
+            Result.BETTER,
+            2,
+            None,
+            "champion",
+            "better than the champion version 1: +2.00 points (+1.00 to +3.00), margin 0.5",
+        ),
+        (
+            Result.EQUAL,
+            0,
+            None,
+            "champion",
+            "no worse than the champion version 1: +0.00 points (-1.00 to +1.00), margin 0.5",
+        ),
+        (
+            Result.WORSE,
+            -2,
+            None,
+            "challenger",
+            "worse than the champion version 1: -2.00 points (-3.00 to -1.00), margin 0.5; version 1 stays champion",
+        ),
+        (
+            Result.UNDECIDED,
+            0,
+            1200,
+            "challenger",
+            "not shown to be as good as the champion version 1: +0.00 points (-1.00 to +1.00); about 1,200 more pairs would decide, margin 0.5; version 1 stays champion",
+        ),
+    ],
+)
+def test_only_a_version_that_is_better_or_equal_becomes_champion(log, client, result, value, needed, alias, reason):
+    register(log())
+    made = register(log(), champion=compared(result, value, needed=needed))
+    assert (made.alias, made.reason) == (alias, reason)
+    tags = client.get_model_version("tiny", "2").tags
+    assert (tags["comparison"], tags["reason"]) == (result, reason)
+    assert aliases(client) == (
+        {"champion": "2", "previous": "1"} if alias == "champion" else {"champion": "1", "challenger": "2"}
+    )
+
+
+def test_a_version_has_to_hold_against_the_champion_and_the_best_there_was(log, client):
+    register(log())
+    register(log())
+    made = register(log(), champion=compared(Result.BETTER, 2), baseline=compared(Result.WORSE, -2))
+    assert (made.alias, made.reason) == (
+        "challenger",
+        "better than the champion version 2: +2.00 points (+1.00 to +3.00), margin 0.5; "
+        "worse than the baseline version 1: -2.00 points (-3.00 to -1.00), margin 0.5; version 2 stays champion",
+    )
+    assert client.get_model_version("tiny", "3").tags["comparison"] == "worse"
+
+
+def test_the_record_moves_only_to_a_version_that_is_better_than_the_best(log, client):
+    models = [log() for _ in range(4)]
+    register(models[0])
+    register(models[1], champion=compared(Result.EQUAL), baseline=compared(Result.EQUAL))
+    assert registry.find_baseline("tiny").registered == "tiny/1"
+    register(models[2], champion=compared(Result.BETTER, 1), baseline=compared(Result.EQUAL))
+    assert aliases(client)["champion"] == "3" and registry.find_baseline("tiny").registered == "tiny/1"
+    register(models[3], champion=compared(Result.EQUAL), baseline=compared(Result.BETTER, 2))
+    assert registry.find_baseline("tiny").logged.model_id == models[3].logged.model_id
+
+
+def test_a_champion_that_was_deleted_leaves_its_record(log, client):
+    first = log()
+    register(first)
+    client.delete_model_version("tiny", "1")
     assert registry.find_champion("tiny") is None
+    assert registry.find_baseline("tiny").logged.model_id == first.logged.model_id
+    worse = register(log(), baseline=compared(Result.WORSE, -3))
+    assert worse.alias == "challenger" and worse.reason.endswith("; there is no champion yet")
+    client.delete_logged_model(first.logged.model_id)
+    left = registry.find_baseline("tiny")
+    assert (left.logged.model_id, left.tags) == (first.logged.model_id, {"validation_run_id": first.run_id})
 
 
-def test_a_version_that_regressed_becomes_challenger_and_says_where(log):
+def test_a_failed_version_that_was_made_champion_by_hand_is_no_measure(log, client, caplog):
+    logging.getLogger("steps").propagate = True
     register(log())
-    made = register(log(), regressions=["quality/stsb/spearman is 70.00, 12.00 less than tiny/1 has"])
-    assert made.alias == "challenger"
-    assert "version 1 stays champion: quality/stsb/spearman is 70.00, 12.00 less" in made.reason
+    register(log(), failure="1 of 40 checks")
+    client.set_registered_model_alias("tiny", "champion", "2")
+    assert registry.find_champion("tiny") is None
+    assert "tiny/2 has the alias champion, but failed its validation; it is not compared with" in caplog.text
+    assert register(log(), baseline=compared(Result.WORSE, -3)).alias == "challenger"
+    assert register(log(), baseline=compared(Result.EQUAL)).alias == "champion"
+    # It was no champion, and is not brought back.
+    assert aliases(client) == {"champion": "4", "challenger": "3"}
 
 
-def test_a_version_that_passes_and_lost_nothing_takes_the_place_of_the_champion(log):
+def test_a_proposal_is_confirmed_and_taken_back_by_hand(log, client):
+    """promote=false, then promote version=2, then version=previous."""
+    first, second = log(), log()
+    register(first)
+    made = register(second, champion=compared(Result.BETTER, 1), baseline=compared(Result.BETTER, 1), promote=False)
+    assert (made.alias, made.proposed) == ("challenger", True)
+    assert made.reason.startswith("proposed, against the champion version 1 +1.00") and made.reason.endswith(
+        "; version 1 stays champion"
+    )
+    assert aliases(client) == {"champion": "1", "challenger": "2"}
+    assert registry.find_baseline("tiny").registered == "tiny/1"
+
+    moved = registry.promote("tiny", "2", "read by two of us")
+    assert (moved.champion.registered, moved.replaced) == ("tiny/2", "1")
+    assert aliases(client) == {"champion": "2", "previous": "1"}
+    assert registry.find_baseline("tiny").registered == "tiny/2"
+    old, new = (client.get_model_version("tiny", number) for number in "12")
+    today = f"{datetime.now(UTC):%Y-%m-%d}"
+    assert (
+        old.description
+        == f"**Replaced** by version 2 on {today}: promoted by hand: read by two of us.\n\nLoad models:/tiny/1."
+    )
+    assert (
+        new.description == f"**Champion** since {today}: promoted by hand: read by two of us.\n\nLoad models:/tiny/2."
+    )
+    assert (old.tags["replaced_by"], new.tags["reason"]) == ("2", "read by two of us")
+
+    moved = registry.promote("tiny", "previous", "slower than we thought")
+    assert (moved.champion.registered, moved.replaced) == ("tiny/1", "2")
+    assert aliases(client) == {"champion": "1", "previous": "2"}
+    assert "replaced_by" not in client.get_model_version("tiny", "1").tags
+    assert client.get_registered_model("tiny").description.startswith(
+        f"**Champion: version 1** since {today}: promoted by hand: slower"
+    )
+    # The best there was stays it.
+    assert registry.find_baseline("tiny").registered == "tiny/2"
+
+
+def test_a_description_that_somebody_wrote_stays(log, client):
     register(log())
-    better = log()
-    made = register(better)
-    assert made.reason == "the gate passed, and nothing regressed against version 1, the previous champion"
-    assert registry.find_champion("tiny").logged.model_id == better.logged.model_id
+    client.update_registered_model("tiny", "Ours, for search.")
+    register(log())
+    assert client.get_registered_model("tiny").description == "Ours, for search."
+    assert client.get_model_version("tiny", "1").description.startswith("**Replaced** by version 2 on ")
+
+
+@pytest.mark.parametrize(
+    "name, version, expected",
+    [
+        ("nope", "1", "there is no registered model 'nope'. Registered: tiny."),
+        ("tiny", "9", "'tiny' has no version 9. Its versions: 2, 1 @champion."),
+        ("tiny", "previous", "'tiny' has no alias 'previous'. Its versions: 2, 1 @champion."),
+        ("tiny", "1", "version 1 of 'tiny' is champion already."),
+        ("tiny", "2", "version 2 of 'tiny' failed its validation, so it cannot be champion. To make a new version"),
+    ],
+)
+def test_a_version_that_cannot_be_champion_is_refused_in_one_line(log, name, version, expected):
+    register(log())
+    register(log(), failure="1 of 40 checks")
+    with pytest.raises(UserError) as raised:
+        registry.promote(name, version, "why not")
+    assert expected in str(raised.value) and "\n" not in str(raised.value)
 
 
 def test_a_champion_that_was_not_compared_stays(log):
@@ -103,24 +266,23 @@ def test_a_champion_that_was_not_compared_stays(log):
     register(first)
     before = registry.find_champion("tiny")
     register(second)
-    late = registry.register(third, "tiny", passed=True, regressions=[], compared=before, tags={})
-    assert (late.alias, late.reason) == (
-        "challenger",
-        "the gate passed, but version 2 stays champion: it became champion during this validation, so the two were not compared",
-    )
-    late = registry.register(third, "tiny", passed=True, regressions=[], compared=None, tags={})
-    assert late.alias == "challenger"
+    for validated in (Validated(None, {"champion": before}, {"champion": compared(Result.EQUAL)}), Validated()):
+        late = register_late(third, validated)
+        assert late.alias == "challenger"
+        assert late.reason.endswith(
+            "version 2 became champion during this validation, so the two were not compared; version 2 stays champion"
+        )
     # Its own model needs no comparison.
-    assert registry.register(second, "tiny", passed=True, regressions=[], compared=None, tags={}).alias == "champion"
+    assert register_late(second, Validated()).alias == "champion"
 
 
 def test_a_champion_that_was_scored_on_more_suites_stays(log):
     first, second = log(), log()
-    register(first, tags={"quality/builtin/spearman": "55", "quality/stsb/spearman": "82", "validation": "passed"})
+    register(first, tags={"quality/builtin/spearman": "55", "quality/stsb/spearman": "82"})
     made = register(second, tags={"quality/stsb/spearman": "83"})
-    assert (made.alias, made.reason) == (
-        "challenger",
-        "the gate passed, but version 1 stays champion: it was also scored on builtin, and this one was not",
+    assert made.alias == "challenger"
+    assert made.reason.endswith(
+        "; version 1 was also scored on builtin, and this one was not; version 1 stays champion"
     )
     both = {"quality/builtin/spearman": "56", "quality/stsb/spearman": "83", "quality/mine/spearman": "1"}
     assert register(second, tags=both).alias == "champion"
@@ -137,13 +299,13 @@ def test_a_comparison_with_another_model_than_the_champion_is_refused_before_the
 
 def test_validating_the_same_model_again_makes_a_version_of_its_own(log):
     found = log()
-    assert [register(found).version, register(found, passed=False).version] == ["1", "2"]
+    assert [register(found).version, register(found, failure="1 of 40 checks").version] == ["1", "2"]
     assert registry.find_champion("tiny").registered == "tiny/1"
 
 
 def test_the_tags_of_a_version_hold_verdict_runs_commit_and_finite_metrics(log):
     found = log({"hub_id": "org/tiny"})
-    metrics = {"quality/stsb/spearman": 82.03456789, "latency/p50_ms": float("nan"), "backends/x/rows_per_second": 1.0}
+    metrics = {"quality/stsb/spearman": 82.03456789, "latency/p50_ms": float("nan"), "trials/x/rows_per_second": 1.0}
     assert registry.version_tags(found, "validate-run", "passed", "abc", metrics) == {
         "validation": "passed",
         "validate_run_id": "validate-run",
@@ -157,7 +319,7 @@ def test_the_tags_of_a_version_hold_verdict_runs_commit_and_finite_metrics(log):
 def test_a_model_is_found_by_alias_version_latest_and_model_id(log):
     first, second = log(), log()
     register(first)
-    register(second, passed=False)
+    register(second, champion=compared(Result.WORSE, -2))
     for uri, expected, version in (
         ("models:/tiny@champion", first, "tiny/1"),
         ("models:/tiny@challenger", second, "tiny/2"),
@@ -202,7 +364,7 @@ def test_a_version_that_mlflow_registered_from_a_run_is_found_too(client, log):
 )
 def test_what_is_not_there_is_one_line_that_lists_what_is(log, uri, expected):
     register(log())
-    register(log(), passed=False)
+    register(log(), champion=compared(Result.WORSE, -2))
     with pytest.raises(UserError) as raised:
         find(uri)
     assert expected in str(raised.value)
@@ -239,54 +401,80 @@ def test_a_store_without_a_registry_is_one_line_and_a_reason_where_it_goes_away_
     with pytest.raises(UserError, match="s3://bucket gives no model registry") as raised:
         server.check_registry()
     assert "\n" not in str(raised.value)
-    made = registry.register(found, "tiny", passed=True, regressions=[], compared=None, tags={})
+    made = register_late(found, Validated())
     assert (made.version, made.alias, str(made)) == (None, None, "no")
     assert "gives no model registry" in made.reason
 
 
-def test_validate_registers_and_later_steps_find_the_champion(step, tiny_run, tiny_suite, tmp_path):
+def test_validate_registers_promote_confirms_and_later_steps_find_the_champion(
+    step, tiny_run, tiny_suite, tmp_path, monkeypatch, client
+):
     import mlflow
 
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
     words = [f"suite.path={tiny_suite}", "candidates=[]", "latency_calls=2", "register=tiny"]
     code, out, err = step("validate", f"--run_id={tiny_run['run_id']}", *words)
     assert code == 0, err
     first = last_json(out)
     assert first["registered"] == "tiny/1 (champion)"
+    version = client.get_model_version("tiny", "1")
+    assert version.tags["validation"] == "passed"
+    assert version.tags["validate_run_id"] == first["run_id"]
+    assert version.tags["log_model_run_id"] == tiny_run["run_id"]
+    assert float(version.tags["quality/tiny/spearman"]) == pytest.approx(first["quality/tiny/spearman"], abs=1e-3)
+    assert "status" not in version.tags
+
+    # What MLflow's own pages show.
+    run = mlflow.get_run(first["run_id"])
+    assert run.info.run_name == f"validate local passed {first['quality/tiny/spearman']:.1f}"
+    assert "Registered as tiny/1 (champion): the gate passed" in run.data.tags["mlflow.note.content"]
+    assert 0 < run.data.metrics["system/system_memory_usage_percentage"] < 100
+    assert not [thread.name for thread in threading.enumerate() if "ystem" in thread.name]
+    note = mlflow.get_logged_model(tiny_run["model_id"]).tags["mlflow.note.content"]
+    assert note.startswith("**Validation passed**") and f'load_model("models:/{tiny_run["model_id"]}")' in note
+    assert f"| tiny (spearman) | {first['quality/tiny/spearman']:.2f} |" in note
+    assert 'load_model("models:/tiny/1")' in version.description
+    made = mlflow.get_run(tiny_run["run_id"])
+    assert made.info.run_name == "log_model local" and "licence not declared" in made.data.tags["mlflow.note.content"]
+
     code, out, err = step("validate", f"--run_id=models:/{tiny_run['model_id']}", *words, "suite.threshold=100.5")
     assert code == 1
     assert "error: validation failed, 1 of " in err
     second = last_json(out)
-    assert (second["registered"], second["because"]) == (
-        "tiny/2 (challenger)",
-        "the gate failed; version 1 stays champion",
-    )
+    assert second["registered"] == "tiny/2 (rejected)"
+    assert second["because"].startswith("the gate failed, 1 of ")
+    assert second["because"].endswith("(expected >= 100.5); version 1 stays champion")
     validation = mlflow.artifacts.load_dict(f"runs:/{second['run_id']}/validation.json")
-    assert validation["registration"] == {
-        "name": "tiny",
-        "version": "2",
-        "alias": "challenger",
-        "reason": "the gate failed; version 1 stays champion",
-    }
-    assert "the gate failed; version 1 stays champion" in mlflow.artifacts.load_text(
-        f"runs:/{second['run_id']}/report.html"
-    )
-    tags = mlflow.MlflowClient().get_model_version("tiny", "1").tags
-    assert tags["validation"] == "passed"
-    assert tags["validate_run_id"] == first["run_id"]
-    assert tags["log_model_run_id"] == tiny_run["run_id"]
-    assert float(tags["quality/tiny/spearman"]) == pytest.approx(first["quality/tiny/spearman"], abs=1e-3)
+    assert (validation["registration"]["version"], validation["registration"]["alias"]) == ("2", None)
+    assert "version 1 stays champion" in mlflow.artifacts.load_text(f"runs:/{second['run_id']}/report.html")
+    assert client.get_model_version("tiny", "2").tags["status"] == "rejected"
 
     # The verdict stands on the model: the champion of a model that failed since is not used.
     corpus = tmp_path / "c.txt"
     corpus.write_text("the cat\n")
     code, _, err = step("encode", "run_id=models:/tiny@champion", f"--corpus={corpus}")
     assert code == 1 and "failed its validation" in err
-    assert step("validate", "--run_id", "models:/tiny/1", *words)[0] == 0
+
+    code, out, err = step("validate", "--run_id", "models:/tiny/1", *words, "comparison.promote=false")
+    assert code == 0, err
+    third = last_json(out)
+    assert third["registered"] == "tiny/3 (challenger)"
+    command = shlex.split(third["to confirm"])
+    assert command[:3] == ["python", "-m", "steps.promote"]
+    code, out, err = step("promote", *command[3:])
+    assert code == 0, err
+    promoted = last_json(out)
+    assert (promoted["champion"], promoted["replaced"]) == ("tiny/3", "tiny/1")
+    assert promoted["because"] == "confirmed as proposed"
+    run = mlflow.get_run(promoted["run_id"])
+    assert (run.info.run_name, run.data.tags["model_id"]) == ("promote tiny/3", tiny_run["model_id"])
+
     code, out, err = step("encode", "--run_id", "models:/tiny@champion", f"--corpus={corpus}")
     assert code == 0, err
     assert "run_id=models:/tiny@champion is tiny/3" in err
     run = mlflow.get_run(last_json(out)["run_id"])
     assert run.data.tags["upstream_run_id"] == tiny_run["run_id"]
+    assert run.info.run_name == "encode local c.txt 1 rows"
     manifest = mlflow.artifacts.load_dict(f"runs:/{run.info.run_id}/manifest.json")
     assert manifest["model"]["registered"] == "tiny/3"
 
@@ -298,6 +486,9 @@ def test_validate_registers_and_later_steps_find_the_champion(step, tiny_run, ti
         ("main", ["register=a:b"], "register='a:b' is not a name for a registered model"),
         ("encode", ["--run_id", "models:/nope@champion"], "there is no registered model 'nope'. Registered: none yet"),
         ("benchmark", ["run_id=models:/nope/3"], "there is no registered model 'nope'"),
+        ("promote", ["name=nope", "version=3", "reason=x"], "there is no registered model 'nope'"),
+        ("promote", ["name=nope", "version=3"], "reason is required here: give -P reason=<value>."),
+        ("promote", ["name=nope", "version=3", "reason= "], "reason is empty. Say why this version"),
     ],
 )
 def test_bad_input_is_one_line(step, name, argv, expected):

@@ -203,7 +203,7 @@ def test_the_peak_of_memory_is_that_of_the_call(benchmark):
 def test_texts_are_taken_evenly_and_nulls_are_not(tmp_path):
     from helpers.corpora import open_corpus
 
-    from steps.benchmark import pick_texts
+    from steps.common.corpus.sample import pick_texts
 
     path = tmp_path / "texts.jsonl"
     path.write_text("".join(json.dumps({"text": None if i % 10 == 9 else f"t{i}"}) + "\n" for i in range(100)))

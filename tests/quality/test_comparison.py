@@ -102,7 +102,7 @@ def test_what_only_one_suite_can_see_is_not_averaged_away():
     found = result_of(*pairs)
     assert found.difference.low > -0.5
     assert found.result is Result.WORSE and not found.is_no_worse
-    assert found.describe().endswith(": worse on seeing")
+    assert found.describe_points().endswith(") on seeing")
 
 
 def test_two_small_losses_pass_one_by_one_and_not_together():

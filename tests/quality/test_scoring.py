@@ -17,7 +17,7 @@ from steps.common.quality.pairs import GradedPairs, Paraphrases
 from steps.common.quality.retrieval import Retrieval
 from steps.common.quality.scoring import Difference, Score
 from steps.common.quality.spec import Bootstrap
-from steps.common.validation.gate import check_scores
+from steps.common.validation.scores import check_scores
 
 # spearman
 

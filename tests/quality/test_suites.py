@@ -1,25 +1,28 @@
 """Suites: what is read from files and from the Hub, and what is refused."""
 
 import json
-import shutil
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers.project import PROJECT
 from helpers.steps import last_json
 from helpers.suites import spec
 from omegaconf import OmegaConf
 
 from steps.common.errors import UserError
 from steps.common.launch import paths as inputs
+from steps.common.launch.arguments import translate
+from steps.common.launch.check import check, check_chain
 from steps.common.quality import kinds
 from steps.common.quality.pairs import GradedPairs, Pairs
 from steps.common.quality.retrieval import Retrieval
 from steps.common.quality.suite import Suite
 from steps.common.storage import hub
+from steps.data import make_suites
+
+SHIPPED = ["builtin", "paraphrase", "retrieval", "perturbed", "long", "halves"]
 
 
 def read(path, **given) -> Suite:
@@ -203,15 +206,42 @@ def open_suites(*specs) -> list[Suite]:
     return kinds.read_suites(inputs.find_suites(specs))
 
 
-def test_every_suite_of_the_project_is_read_and_described():
-    builtin, retrieval, paraphrase = open_suites(
-        spec(path="steps/data/suites/builtin.jsonl"),
-        spec(kind="retrieval", path="steps/data/suites/retrieval.jsonl", documents="steps/data/sample_corpus.csv"),
-        spec(kind="paraphrase", path="steps/data/suites/paraphrase.jsonl", score="label"),
-    )
-    assert (len(builtin), len(retrieval), len(paraphrase)) == (180, 48, 98)
-    assert len(retrieval.documents) == 240
-    assert len({suite.digest for suite in (builtin, retrieval, paraphrase)}) == 3
+def test_validate_scores_every_suite_that_ships_unless_others_are_named():
+    (config,) = check("validate", translate("validate", []).overrides)
+    suites = open_suites(*OmegaConf.to_object(config).scored_suites)
+    assert {suite.name: len(suite) for suite in suites} == {
+        "builtin": 180,
+        "paraphrase": 98,
+        "retrieval": 48,
+        "perturbed": 1920,
+        "long": 360,
+        "halves": 240,
+    }
+    assert len({suite.digest for suite in suites}) == 6
+    assert set(SHIPPED) == {suite.name for suite in suites}
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["suite=stsb"], ["stsb"]),
+        (["--suite", "stsb"], ["stsb"]),
+        (["suite.path=pairs.csv", "suite.name=mine"], ["mine"]),
+        (["--suite", "[sick-r,long]"], ["long", "sick-r"]),
+        (["suites.long.threshold=3"], SHIPPED),
+    ],
+)
+def test_suites_that_are_named_take_the_place_of_those_that_ship(words, expected):
+    (config,) = check("validate", translate("validate", words).overrides)
+    assert (list(config.suites) or [config.suite.name]) == expected
+    # main hands the same words on.
+    overrides = list(check("main", translate("main", words).overrides)[0].overrides)
+    assert check_chain(overrides)["validate"].suites.keys() == config.suites.keys()
+
+
+def test_the_suites_made_of_the_sample_corpus_are_what_their_script_makes():
+    for name, content in make_suites.make().items():
+        assert (make_suites.SUITES / name).read_text(encoding="utf-8") == content
 
 
 def test_two_suites_of_one_name_are_refused(tmp_path):
@@ -227,7 +257,7 @@ def test_a_suite_of_neither_path_nor_hub_id_is_refused():
 
 def test_a_kind_that_there_is_not_is_refused(step):
     code, _, err = step("validate", "suite.kind=graded")
-    assert (code, err) == (1, "error: suite.kind takes one of sts, paraphrase, retrieval, not graded.\n")
+    assert (code, err) == (1, "error: suite.kind takes one of sts, paraphrase, retrieval, known_item, not graded.\n")
 
 
 # a kind of one's own
@@ -343,22 +373,3 @@ def test_a_hub_that_cannot_be_reached_is_asked_once_and_is_one_line(monkeypatch,
         hub.download_split("mteb/stsbenchmark-sts", "refs/convert/parquet", "test")
     assert len(asked) == 1, asked
     assert "\n" not in str(caught.value)
-
-
-def test_a_config_file_may_list_several_suites(tmp_path):
-    """The lines that conf/validate.yaml says to add to its defaults."""
-    import hydra
-
-    shutil.copytree(PROJECT / "conf", tmp_path / "conf")
-    file = tmp_path / "conf" / "validate.yaml"
-    lines = [
-        line.replace("#   - ", "  - ") for line in file.read_text().splitlines() if line.startswith("#   - suite@")
-    ]
-    assert len(lines) == 2
-    content = file.read_text().replace("  - _self_\n", "\n".join([*lines, "  - _self_\n"]), 1)
-    file.write_text(content)
-    with hydra.initialize_config_dir(str(tmp_path / "conf"), version_base="1.3"):
-        cfg = hydra.compose("validate", overrides=["suites.stsb.threshold=70"])
-    stsb, sick = OmegaConf.to_object(cfg).scored_suites
-    assert (stsb.path, stsb.threshold) == (None, 70)
-    assert sick.references == {"sentence-transformers/all-MiniLM-L6-v2": 77.58}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from steps.common.quality import scoring
+from steps.common.quality.comparison import Comparison, Result
 from steps.common.quality.pairs import GradedPairs, Paraphrases
 from steps.common.quality.retrieval import Retrieval
 from steps.common.quality.scoring import Difference
@@ -16,10 +17,17 @@ from steps.common.quality.spec import Bootstrap
 from steps.common.quality.trials import Trial
 from steps.common.validation import report
 from steps.common.validation.checks import Check
-from steps.common.validation.gate import Findings
+from steps.common.validation.compatibility import Compatibility, Verdict
+from steps.common.validation.decision import decide
+from steps.common.validation.findings import Findings
+from steps.common.validation.identity import FactChange
 
 SENTENCES = [f"sentence {i} with <markup> & more" for i in range(6)]
 TOPICS = [f"topic {i % 12}" for i in range(60)]
+COMPARED = (
+    "worse than the champion: -5.00 points (-9.00 to -1.00) on sts pairs, margin 0.5; "
+    "not shown to be as good as the baseline: -0.20 points (-0.90 to +0.60); about 900 more pairs would decide, margin 0.5"
+)
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -34,7 +42,7 @@ def findings(tmp_path) -> Findings:
     rng = np.random.default_rng(0)
     path = tmp_path / "suite.csv"
     path.write_text("x")
-    texts = [f"text {i}" for i in range(40)]
+    texts = [f"text {i}" + " more" * (i % 20) for i in range(40)]
     sts = GradedPairs("sts pairs", path, texts, texts[::-1], rng.normal(size=40))
     same = Paraphrases("same", path, texts, texts[::-1], rng.integers(0, 2, 40).astype(float))
     search = Retrieval(
@@ -54,10 +62,27 @@ def findings(tmp_path) -> Findings:
         scores=[scored(sts, rng), scored(same, rng), scored(search, rng), undefined],
         thresholds={"sts pairs": 45.0, "same": 50.0, "search": 50.0, "equal": 1.0},
         references={"sts pairs": 60.0},
-        differences={"sts pairs": Difference(-5.0, -9.0, -1.0), "equal": Difference(math.nan, math.nan, math.nan)},
+        comparisons={
+            "champion": Comparison(
+                Result.WORSE,
+                Difference(-5.0, -9.0, -1.0),
+                0.5,
+                None,
+                {"sts pairs": Difference(-5.0, -9.0, -1.0), "equal": Difference(math.nan, math.nan, math.nan)},
+            ),
+            "baseline": Comparison(Result.UNDECIDED, Difference(-0.2, -0.9, 0.6), 0.5, 900, {"same": Difference(-0.2, -0.9, 0.6)}),
+        },
+        fact_changes=[
+            FactChange("max_seq_length", "16", "256", against) for against in ("champion", "baseline")
+        ] + [FactChange("tokenizer_sha256", "a" * 64, "b" * 64, "champion")],
+        compatibility=Compatibility(
+            against="champion", rows=60, cosine_median=-0.007, cosine_p5=-0.1, overlap_within=1.0, overlap_across=0.04,
+            quantiles=[], rows_per_second=200.0, reindex_rows=1_000_000, reindex_hours=1.4, bridge_recall=0.97,
+            verdict=Verdict.REINDEX_REQUIRED,
+        ),
         trials=[
-            Trial("torch/f32", True, "+0.00 points", 50.0, 0.0, {"sts pairs": 50.0}, 1.0, 100.0, 5.0, 9.0),
-            Trial("openvino/int8", False, "-3.00 points", 47.0, -3.0, {"sts pairs": 47.0}, 0.9, 400.0, 2.0, 3.0, "ab"),
+            Trial("torch/f32", True, "+0.00 points", 50.0, 0.0, 0.0, 0.0, {"sts pairs": 50.0}, 1.0, 100.0, 5.0, 9.0),
+            Trial("openvino/int8", False, "-3.00 points", 47.0, -3.0, -4.5, -1.5, {"sts pairs": 47.0}, 0.9, 400.0, 2.0, 3.0, "ab"),
             Trial("torch/fp16", False, "fp16 is for a GPU"),
         ],
         latency=rng.gamma(3, 2, 30),
@@ -70,7 +95,12 @@ def findings(tmp_path) -> Findings:
 def page(findings) -> str:
     model = {"hub_id": "org/model", "name": "m"}
     content = report.as_dict(
-        "failed", findings, {"m": 1.0}, model=model, lineage={"validate run": "abc", "commit": "def"}
+        "failed",
+        findings,
+        {"m": 1.0},
+        {"champion": {"name": "old"}},
+        model=model,
+        lineage={"validate run": "abc", "commit": "def"},
     )
     return report.as_html(content, report.figures(findings, SENTENCES, ([], TOPICS)))
 
@@ -87,18 +117,60 @@ def test_the_verdict_comes_first_with_what_failed_and_why(page):
         body.index(text)
         for text in (
             "Validation <span",
+            "max seq length is",
+            "May it replace the champion?",
+            "What does a change cost?",
+            "Which backend will encode take?",
             "weights/not_finite",
-            "<h2>Checks",
             "<h2>Suites",
+            "<h2>The champion's vectors beside these",
+            "<h2>Checks",
+            "The other 1 passed",
+            "<h2>Pairs it disagrees with most",
+            "<h2>Queries it answers worst",
+            "<h2>Score by length of text",
             "<h2>Figures",
             "<h2>Backends",
-            "<h2>Lineage",
+            "<h2>Where it comes from",
         )
     ]
     assert places == sorted(places)
     assert "2 &lt;tensors&gt;" in body and "<tensors>" not in body
-    assert "Worse than the champion, beyond noise: sts pairs, equal" in body
+    assert "the champion and baseline has" in body and body.count("max seq length is") == 1
+    assert "tokenizer differs from that of the champion" in body and "a" * 64 not in body
     assert "undefined: every cosine is 1" in body
+
+
+def test_the_first_lines_decide(findings):
+    """With what it would cost, and how sure that is."""
+    content = report.as_dict("failed", findings, {}, {}, model={"hub_id": "org/model", "name": "m"}, lineage={})
+    assert content["decision"] == {
+        "may_replace": False,
+        "comparison": "worse",
+        "compatibility": "reindex_required",
+        "backend": None,
+        "reindex_hours": 1.4,
+        "why": f"1 of 2 checks failed; {COMPARED}",
+    }
+    findings.checks = findings.checks[:1]
+    decided = decide(findings)
+    assert (decided.may_replace, decided.backend) == (False, "torch/f32")
+    assert decided.why == COMPARED
+    del findings.comparisons["champion"]
+    assert decide(findings).may_replace is None
+    findings.comparisons["champion"] = findings.comparisons["baseline"]
+    assert decide(findings).why.startswith("not shown to be as good as the baseline and the champion: -0.20 points")
+    findings.comparisons = {}
+    assert decide(findings).why == "there is no champion to compare with"
+
+
+def test_a_threshold_inside_the_interval_is_passed_within_noise(findings):
+    (first, *_) = findings.scores
+    assert first.low < first.value < first.high
+    for threshold, within in ((first.low - 1, False), ((first.low + first.value) / 2, True)):
+        findings.thresholds = {first.suite.name: threshold}
+        suites = report.as_dict("passed", findings, {}, {}, model={}, lineage={})["suites"]
+        assert suites[0]["within_noise"] is within
 
 
 def test_every_figure_is_on_the_page_and_no_text_is_nan(page):
@@ -126,7 +198,7 @@ def test_figures_take_their_ink_from_the_page_and_are_the_same_every_time(findin
 
 def test_a_model_that_answers_nothing_still_has_a_page():
     nothing = Findings(checks=[Check("predict/runs", "IndexError", "no error", False)])
-    content = report.as_dict("failed", nothing, {}, model={"hub_id": "", "name": "m"}, lineage={})
+    content = report.as_dict("failed", nothing, {}, {}, model={"hub_id": "", "name": "m"}, lineage={})
     page = report.as_html(content, report.figures(nothing, SENTENCES, ([], TOPICS)))
     assert "predict/runs" in page and "No suite could be scored." in page
 

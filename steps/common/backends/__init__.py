@@ -109,11 +109,7 @@ class Settings:
 
 
 def choose_prompt(prompts: dict[str, str], default: str | None, name: str | None) -> str | None:
-    """The text of one of a model's prompts, by name; without a name that of its default.
-
-    Raises:
-        UserError: the model has no prompt of this name.
-    """
+    """The text of one of a model's prompts, by name, else of its default; raises UserError for an unknown name."""
     name = name or default
     if name is None:
         return None
@@ -125,7 +121,7 @@ def choose_prompt(prompts: dict[str, str], default: str | None, name: str | None
 
 
 def check_task(tasks: Sequence[str], task: str | None) -> None:
-    """Raises UserError for a task that is none of those a model has routes for."""
+    """Raises UserError for a task that a model has no route for."""
     if task is not None and task not in tasks:
         expected = f"one of {', '.join(tasks)}" if tasks else "null"
         raise UserError(f"the model has no route {task!r}; embedding.task is {expected}.")

@@ -6,14 +6,8 @@ import numpy as np
 def plan_batches(lengths: np.ndarray, *, max_tokens: int, max_rows: int) -> list[np.ndarray]:
     """Cut texts into batches, longest first, so that texts of about one length share a batch.
 
-    A batch holds at most `max_rows` texts and, once every text is padded to its longest, at most `max_tokens` tokens;
-    a text that is longer than that is a batch of its own.
-
-    Args:
-        lengths: tokens of each text, int [n].
-
-    Returns:
-        The positions of each batch's texts, longest first. Together they are every position once.
+    `lengths`: tokens of each text, int [n]. A batch holds at most `max_rows` texts and, once every text is padded to its
+    longest, at most `max_tokens` tokens; a longer text is a batch of its own. Returns the positions of each batch's texts.
     """
     order = np.argsort(-lengths, kind="stable")
     batches, start = [], 0

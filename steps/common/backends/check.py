@@ -37,14 +37,9 @@ def relative_errors(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
 
 
 def check_against_torch(encode: Callable[[list[str]], np.ndarray], expected: np.ndarray, precision: str) -> float:
-    """The largest relative error of PROBES.
+    """The largest relative error of PROBES by a backend's `encode`; raises Unsuitable above the precision's TOLERANCE.
 
-    Args:
-        encode: a backend's.
-        expected: PROBES by SentenceTransformer.encode in float32: [len(PROBES), dim].
-
-    Raises:
-        Unsuitable: it is above the precision's TOLERANCE.
+    `expected`: PROBES by SentenceTransformer.encode in float32, [len(PROBES), dim].
     """
     # A conversion may hold for the batch it was made with and for no other.
     found = encode(list(PROBES))

@@ -24,7 +24,6 @@ from steps.common.errors import clip
 
 logger = logging.getLogger("steps")
 
-
 # How much of the activations' range SmoothQuant moves into the weights. Tried on all-MiniLM-L6-v2: 0.8 is nearest to
 # float32 (worst cosine 0.985 of 2,000 package summaries, 0.994 of 800 news items); NNCF's 0.95 gives 0.984 and 0.984,
 # 0.5 gives 0.960 and 0.981, no SmoothQuant 0.961 and 0.986.
@@ -46,7 +45,7 @@ class _Whole(torch.nn.Module):
         self.model = model
         features = model.preprocess([PROBES[0]], prompt=prompt)
         self.has_token_types = "token_type_ids" in features
-        # Everything that is no tensor holds for every batch: the modality, the length of the prompt.
+        # What is not a tensor is the same for every batch: the modality, the length of the prompt.
         self.constants = {name: value for name, value in features.items() if not isinstance(value, torch.Tensor)}
         # One conversion for every prompt, but for models that leave the prompt out of their pooling.
         if all(getattr(module, "include_prompt", True) for module in model.modules()):
@@ -70,11 +69,7 @@ def converted(
 ) -> tuple[Path, str]:
     """The OpenVINO form of a model, from the store or made and kept there: its path and digest.
 
-    Args:
-        calibration: texts that int8 ranges are measured on; called only if they are needed.
-
-    Raises:
-        Unsuitable: the model cannot be converted.
+    `calibration`: texts that int8 ranges are measured on, called if needed. Raises Unsuitable where conversion fails.
     """
     whole = _Whole(model, prompt)
     # Nothing at all and rare scripts have ranges of their own.

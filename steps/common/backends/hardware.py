@@ -90,10 +90,7 @@ def why_emulated(precision: str, device: str) -> str | None:
 def pick_devices(device: str) -> list[str]:
     """The torch devices that `backend.device` names; `auto` is every CUDA device, else MPS, else the CPU.
 
-    Several are separated by commas (cuda:0,cuda:1).
-
-    Raises:
-        UserError: a device that this machine does not have.
+    Several are separated by commas (cuda:0,cuda:1). Raises UserError for a device that this machine does not have.
     """
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":

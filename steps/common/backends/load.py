@@ -20,7 +20,6 @@ from steps.common.errors import UserError
 
 logger = logging.getLogger("steps")
 
-
 # Precisions of a GPU, the fastest first.
 ON_GPU = ("fp16", "bf16", "f32")
 
@@ -40,11 +39,7 @@ class Candidate:
 
 
 def find_kind(name: str) -> Kind:
-    """The backend of a name.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The backend of a name; raises UserError where there is none."""
     if name not in registered():
         raise UserError(f"there is no backend {name!r}; expected one of {', '.join(names())}.")
     return registered()[name]
@@ -53,11 +48,8 @@ def find_kind(name: str) -> Kind:
 def candidates(settings: Settings, *, on_gpu: bool, passed: dict[str, Passed]) -> list[Candidate]:
     """The backends to try, best first; there are several where the name or the precision is auto.
 
-    Args:
-        passed: backends that validate has passed for this model, by name/precision.
-
-    Raises:
-        UserError: an unknown backend, or a precision it does not have.
+    `passed`: backends that validate has passed for this model, by name/precision. Raises UserError for an unknown
+    backend, or a precision it does not have.
     """
     if settings.name == "auto":
         return _candidates_for_gpu(settings) if on_gpu else _candidates_for_cpu(settings, passed)
@@ -111,11 +103,7 @@ def _candidates_for_cpu(settings: Settings, passed: dict[str, Passed]) -> list[C
 
 
 def check_asked(settings: Settings) -> None:
-    """Check, before a model is loaded, that this machine has the device and the precision.
-
-    Raises:
-        UserError: as load_backend.
-    """
+    """Raises UserError, as load_backend, before a model is loaded, where the machine lacks the device or precision."""
     devices = pick_devices(settings.device)
     asked = candidates(settings, on_gpu=devices[0] != "cpu", passed={})
     if settings.name == settings.precision == "auto":
@@ -133,11 +121,7 @@ def check_asked(settings: Settings) -> None:
 
 
 def _module(candidate: Candidate) -> ModuleType:
-    """The module that checks and loads a backend.
-
-    Raises:
-        Unsuitable: a library that it imports is not installed.
-    """
+    """The module that checks and loads a backend; raises Unsuitable where a library of its is not installed."""
     try:
         return importlib.import_module(find_kind(candidate.name).module)
     except ImportError as error:
@@ -164,14 +148,12 @@ def load_backend(
 
     Args:
         model: on the CPU, in float32; it stays as it is.
-        store: where converted models are kept.
         calibration: texts that int8 is calibrated on; called if there is no int8 model yet.
         task: the route through the model's Router; None takes its default.
         passed: backends that validate has passed for this model, by name/precision.
 
     Raises:
-        UserError: an unknown backend or device, a prompt or a route the model does not have, or what was asked for cannot
-            compute with this model or on this machine.
+        UserError: an unknown backend, device, prompt or route, or one that cannot compute with this model here.
     """
     prompt = find_prompt(model, prompt_name)
     check_task(find_tasks(model), task)
@@ -196,11 +178,7 @@ def load_backend(
 
 
 def _load_best(request: Request, expected: np.ndarray, passed: dict[str, Passed]) -> Backend:
-    """The first candidate that can compute with the model and agrees with `expected`, PROBES by torch in float32.
-
-    Raises:
-        UserError: none of them can.
-    """
+    """The first candidate that agrees with `expected`, PROBES by torch in float32; raises UserError where none does."""
     settings = request.settings
     reasons: list[str] = []
     for candidate in candidates(settings, on_gpu=request.devices[0] != "cpu", passed=passed):
@@ -222,8 +200,7 @@ def _load_best(request: Request, expected: np.ndarray, passed: dict[str, Passed]
 def _load_checked(candidate: Candidate, request: Request, expected: np.ndarray) -> tuple[Backend, float]:
     """A candidate, and its largest relative error beside `expected`, PROBES by torch in float32: [len(PROBES), dim].
 
-    Raises:
-        Unsuitable: it cannot compute with this model or on this machine.
+    Raises Unsuitable where it cannot compute with this model or on this machine.
     """
     asked, devices = request.settings, request.devices
     emulated = why_emulated(candidate.precision, devices[0]) if candidate.name == "torch" else None

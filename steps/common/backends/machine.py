@@ -32,9 +32,10 @@ def matrix_flops(model: SentenceTransformer, lengths: np.ndarray) -> float:
     for length in (short, long):
         features = model.preprocess(["a"])
         ids = features["input_ids"][:, :1].repeat(1, length)
+        of_tokens = [name for name, value in features.items() if isinstance(value, torch.Tensor) and value.ndim == 2]
         features = {
             **{name: value for name, value in features.items() if not isinstance(value, torch.Tensor)},
-            **{name: ids if name == "input_ids" else torch.zeros_like(ids) for name in _token_inputs(features)},
+            **{name: ids if name == "input_ids" else torch.zeros_like(ids) for name in of_tokens},
             "attention_mask": torch.ones_like(ids),
         }
         # The products of fused attention are not counted.
@@ -46,15 +47,10 @@ def matrix_flops(model: SentenceTransformer, lengths: np.ndarray) -> float:
     return float(linear * lengths.sum() + quadratic * (lengths.astype(np.float64) ** 2).sum())
 
 
-def _token_inputs(features: dict) -> list[str]:
-    return [name for name, value in features.items() if isinstance(value, torch.Tensor) and value.ndim == 2]
-
-
 def matrix_peak(precision: str, device: str) -> float | None:
-    """Operations a second of one large matrix product here, the best of a few; None where there is none to measure.
+    """Operations a second of one large matrix product here, the best of a few; None where it cannot be measured.
 
-    None also where the precision is emulated: the machine has no instructions for it, and measuring takes minutes.
-    float32, bfloat16 and float16 by torch, int8 (on a CPU) by OpenVINO.
+    None also where the precision is emulated, since that takes minutes. int8 (on a CPU) by OpenVINO, others by torch.
     """
     side = PEAK_SIDE[device.partition(":")[0]]
     if (device == "cpu" and precision == "fp16") or why_emulated(precision, device):

@@ -34,11 +34,7 @@ def core() -> ov.Core:
 
 
 def check(precision: str, devices: list[str]) -> None:
-    """Find out whether this CPU computes in a precision; OpenVINO would quietly take float32 in its place.
-
-    Raises:
-        Unsuitable: it does not, or the CPU is not what was asked for.
-    """
+    """Raises Unsuitable for another device than the CPU, or a precision for which OpenVINO would quietly take float32."""
     if devices != ["cpu"]:
         raise Unsuitable(f"OpenVINO computes on the CPU, not on {','.join(devices)}")
     capabilities = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -49,11 +45,7 @@ def check(precision: str, devices: list[str]) -> None:
 
 
 def load(request: Request) -> Backend:
-    """The model as OpenVINO computes it: converted, or as it was kept when it was.
-
-    Raises:
-        Unsuitable: the model needs the library's own batches, or cannot be converted.
-    """
+    """The model, converted now or kept before; raises Unsuitable where that, or making batches of our own, fails."""
     if request.tokenizer is None:
         raise Unsuitable(
             "the model needs the library's own batches: it reads more than token ids of a fast tokenizer, or its vectors depend on the texts beside them"
@@ -99,7 +91,7 @@ class OpenVinoBackend(BatchedBackend):
         )
 
         # Two a stream: one computes, the other waits with its batch. Not an AsyncInferQueue: its callbacks take Python's
-        # lock in OpenVINO's threads, and a model that is freed at that moment waits for them for ever.
+        # lock in OpenVINO's threads, and a model that is freed at that moment deadlocks.
         self._requests = [self._compiled.create_infer_request() for _ in range(2 * self._streams)]
 
     def _padded(self, widths: np.ndarray) -> np.ndarray:

@@ -17,11 +17,11 @@ def latencies_ms(predict: Callable[[str], object], sentences: Sequence[str], cal
     return np.array(taken)
 
 
-def rows_per_second(encode: Callable[[list[str]], np.ndarray], sentences: list[str], repeats: int = 3) -> float:
-    """Median rate of embedding the sentences, after a call that is not counted."""
+def rows_per_second(encode: Callable[[list[str]], np.ndarray], sentences: list[str]) -> float:
+    """Rate of embedding the sentences, the median of three, after a call that is not counted."""
     encode(sentences)
     rates = []
-    for _ in range(repeats):
+    for _ in range(3):
         start = time.perf_counter()
         encode(sentences)
         rates.append(len(sentences) / (time.perf_counter() - start))

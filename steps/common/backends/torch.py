@@ -46,13 +46,8 @@ def check(precision: str, devices: list[str]) -> None:
 
 def load(request: Request) -> Backend:
     """The model on one device, or on several with a process each."""
-    given: dict[str, Any] = {
-        "model": request.model,
-        "tokenizer": request.tokenizer,
-        "settings": request.settings,
-        "prompt": request.prompt,
-        "task": request.task,
-    }
+    names = ("model", "tokenizer", "settings", "prompt", "task")
+    given: dict[str, Any] = {name: getattr(request, name) for name in names}
     if len(request.devices) == 1:
         return load_on(request.devices[0], **given)
     # On the CPU: it only tokenises, and gives name, precision and dimensions.
@@ -112,8 +107,7 @@ class TorchBackend(BatchedBackend):
     def _compute(self, tokens: Tokens, rows: np.ndarray) -> list[tuple[np.ndarray, torch.Tensor]]:
         """One batch; where memory runs out two of half its size, and from then on smaller batches.
 
-        Raises:
-            UserError: one text alone does not fit.
+        Raises UserError where one text alone does not fit.
         """
         width, half = max(1, int(tokens.widths[rows].max())), len(rows) // 2
         if half and len(rows) * width > self._batch_tokens:
@@ -236,11 +230,7 @@ def free_memory(device: str) -> None:
 
 
 def find_prompt(model: SentenceTransformer, name: str | None) -> str | None:
-    """The text of one of the model's prompts, by name; without a name the model's default prompt.
-
-    Raises:
-        UserError: the model has no prompt of this name.
-    """
+    """The text of one of the model's prompts, by name, else of its default; raises UserError for an unknown name."""
     return choose_prompt(model.prompts, model.default_prompt_name, name)
 
 

@@ -22,11 +22,7 @@ class WorkersBackend:
     padding_share = None
 
     def __init__(self, load: Callable[[str], Backend], devices: list[str], first: Backend):
-        """
-        Args:
-            load: makes the backend of a device; it and what it holds are sent to the workers.
-            first: a backend like theirs, which tokenises and gives name, precision and dimensions.
-        """
+        """`load` makes the backend of a device, in a worker. `first` is one like theirs, and tokenises."""
         self.name, self.precision, self.device = first.name, first.precision, ",".join(devices)
         self.dim, self.max_tokens, self.tokenize = first.dim, first.max_tokens, first.tokenize
         context = torch.multiprocessing.get_context("spawn")
@@ -41,8 +37,7 @@ class WorkersBackend:
     def embed(self, tokens: TokenizedTexts, on_rows: OnRows | None = None) -> np.ndarray:
         """float32 [len(tokens), dim]. Every worker gets texts of all lengths, so that all end at about the same time.
 
-        Raises:
-            UserError: a worker process died.
+        Raises UserError where a worker process died.
         """
         order = np.argsort(tokens.lengths, kind="stable")
         shares = [order[i :: len(self._pools)] for i in range(len(self._pools))]
@@ -55,7 +50,7 @@ class WorkersBackend:
                     on_rows(len(rows))
         except BrokenProcessPool:
             raise UserError(
-                f"a worker process on {self.device} died, most likely for want of memory. Use fewer devices with backend.device=, or a smaller backend.batch_tokens."
+                f"a worker process on {self.device} died, most likely out of memory. Use fewer devices with backend.device=, or a smaller backend.batch_tokens."
             ) from None
         return vectors
 

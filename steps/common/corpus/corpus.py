@@ -98,17 +98,15 @@ class Corpus:
         }
 
     def decisive(self) -> dict:
-        """What of its files decides a result, for a plan: their names and contents, and the columns in use that their
-        folders name. Types follow from these, and from the code and libraries that are in the plan as well."""
-        names = [f"{i:05d} {source.place.name}" for i, source in enumerate(self.sources)]
+        """What of its files decides a result, for a plan: their names, contents, and the columns that folders name."""
         used = {column.name for column in self.conf.text_columns + self.conf.value_columns}
-        # As JSON, which tells a null from the word.
-        keys = {
-            name: {key: json.dumps(value, ensure_ascii=False) for key, value in source.keys.items() if key in used}
-            for name, source in zip(names, self.sources)
-        }
-        sources = {name: f"{one.sha256} ({one.rows} rows)" for name, one in zip(names, self.sources)}
-        partitions = {name: values for name, values in keys.items() if values}
+        sources, partitions = {}, {}
+        for i, one in enumerate(self.sources):
+            name = f"{i:05d} {one.place.name}"
+            sources[name] = f"{one.sha256} ({one.rows} rows)"
+            # As JSON, which tells a null from the word.
+            if keys := {key: json.dumps(value, ensure_ascii=False) for key, value in one.keys.items() if key in used}:
+                partitions[name] = keys
         return {"sources": sources} | ({"partitions": partitions} if partitions else {})
 
     def noted(self) -> dict:
@@ -140,20 +138,13 @@ class Corpus:
         return [0, *itertools.accumulate(source.rows for source in self.sources[:-1])]
 
     def batches(self, size: int, first: int = 0, end: int | None = None) -> Iterator[pa.RecordBatch]:
-        """Stream rows [first, end) in the order of the corpus, at most `size` rows at a time.
+        """Stream rows [first, end) in the order of the corpus, at most `size` rows at a time; `end` None is its end.
 
-        Reading begins at the last mark before `first`. Where a batch ends also depends on the files and on `first`, so
-        join batches before anything that must not depend on that.
+        Where a batch ends depends on the files and on `first`: join batches before what must not depend on that.
 
-        A file whose size or modification time has changed is noticed before its rows are yielded. A change of content
-        that keeps both is noticed only where a file of lines is read as a whole: its digest is compared before its last
-        batch is yielded.
-
-        Args:
-            end: None for the end of the corpus.
-
-        Raises:
-            UserError: a file that can no longer be read as it was when the corpus was opened.
+        Raises UserError for a file that has changed since the corpus was opened. Another size or modification time is
+        noticed before its rows are yielded; a change of content that keeps both, only where a file of lines is read whole:
+        its digest is compared before its last batch is yielded.
         """
         end = self.rows if end is None else end
         for source, row in zip(self.sources, self._first_rows):

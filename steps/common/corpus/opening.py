@@ -34,10 +34,8 @@ def open_corpus(path: Path | str, conf: CorpusConf, noted: dict | None = None) -
     """Find the files of a corpus and check that every row of them can be read.
 
     Args:
-        path: a file, a folder (its files of a known format, in name order) or a glob; a local path or a URI. `conf.path`
-            is what the user typed for it.
-        noted: what `Corpus.noted` gave before. Where files of the same names hold the same bytes, and are read the same
-            way, it is taken, and the files are only hashed.
+        path: a file, a folder (its files of a known format, in name order) or a glob; a local path or a URI.
+        noted: what `Corpus.noted` gave before. Files of the same names and bytes, read the same way, are only hashed.
 
     Raises:
         UserError: no file, an unknown or mixed format, a missing column, no row at all, a file that cannot be read, a
@@ -89,7 +87,7 @@ def _find_format(path: Path | str, name: str, found: list[Place]) -> Format:
 def _recall(
     noted: dict | None, format: Format, conf: CorpusConf, found: list[tuple[Place, dict[str, str | None]]]
 ) -> Corpus | None:
-    """The corpus as it was noted; None where that is damaged, or of other files or another way to read them."""
+    """The noted corpus; None where the note is damaged, or of other files or another way to read them."""
     if not isinstance(noted, dict):
         return None
     findings = {name: value for name, value in noted.items() if name != "digest"}

@@ -1,5 +1,6 @@
-"""The texts of the sample corpus."""
+"""The texts of the sample corpus, and some of any other."""
 
+from steps.common.corpus.corpus import Corpus
 from steps.common.corpus.readers import find_format, read_columns
 from steps.common.project import SAMPLE_CORPUS
 from steps.common.storage.place import locate
@@ -19,3 +20,17 @@ def calibration_texts() -> list[str]:
     """The sample corpus, and its texts four by four: what int8 ranges are measured on. English; short and long."""
     texts, _ = sample_topics()
     return texts + [" ".join(texts[i : i + 4]) for i in range(0, len(texts), 4)]
+
+
+def pick_texts(corpus: Corpus, rows: int) -> list[str]:
+    """Texts from evenly over a corpus, those that are null left out; all of them where there are fewer."""
+    present = corpus.rows - corpus.null_rows
+    step = max(1, present // rows)
+    texts: list[str] = []
+    seen = 0
+    for batch in corpus.batches(8192):
+        for text in batch.column("text").drop_null().to_pylist():
+            if seen % step == 0 and len(texts) < rows:
+                texts.append(text)
+            seen += 1
+    return texts

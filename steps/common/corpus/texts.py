@@ -38,12 +38,7 @@ class TextRows:
 
 
 def check_conf(conf: CorpusConf, format: Format, place: Place, keys: dict[str, str | None]) -> None:
-    """Raises UserError for a setting that cannot be used with a format.
-
-    Args:
-        place: one of the files.
-        keys: columns that its folders name.
-    """
+    """Raises UserError for a setting that cannot be used with a format; `keys` are the columns that folders name."""
     if format.delimiter is None and (conf.delimiter is not None or conf.quoting != Quoting.csv):
         given = f"delimiter={conf.delimiter}" if conf.delimiter is not None else f"quoting={conf.quoting}"
         raise UserError(
@@ -76,14 +71,11 @@ def check_conf(conf: CorpusConf, format: Format, place: Place, keys: dict[str, s
 
 
 def read_texts(request: Request, format: Format, conf: CorpusConf, keys: dict[str, str | None]) -> Generator[TextRows]:
-    """Stream the rows of a file.
+    """Stream the rows of a file; raises UserError for one that cannot be read, or a row that `conf.on_bad_row` refuses.
 
     Args:
         request: without columns: they follow from `conf`.
         keys: columns that the file's folders name, and their values.
-
-    Raises:
-        UserError: a file that cannot be read, or a row that `conf.on_bad_row` refuses.
     """
     place, columns = request.place, conf.text_columns + conf.value_columns
     inside = [column for column in columns if column.name not in keys]
@@ -114,7 +106,7 @@ def read_texts(request: Request, format: Format, conf: CorpusConf, keys: dict[st
 
 
 def check_text_key(place: Place, conf: CorpusConf, seen: dict[str, None], keys: dict[str, str | None]) -> None:
-    """Raises UserError for a file none of whose objects has a text; `seen` are their keys."""
+    """Raises UserError for a file in which no object has a text; `seen` are their keys."""
     names = [column.name for column in conf.text_columns]
     if not any(name in seen or name in keys for name in names):
         raise missing(place, list(seen), names[0])

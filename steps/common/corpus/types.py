@@ -41,11 +41,8 @@ def id_type_of_strings(values: pa.Array) -> pa.DataType:
 def common_type(found: list[tuple[pa.DataType, Place]], kind: Kind, column: Column) -> pa.DataType:
     """The one type that holds all values of a column exactly. Ids in cells that are not all numbers are strings.
 
-    Args:
-        found: types of its values, each with a file that has it.
-
-    Raises:
-        UserError: values that share none, or one that Parquet cannot hold.
+    `found`: types of its values, each with a file that has it. Raises UserError where there is no such type, or Parquet
+    cannot hold it.
     """
     known: dict[pa.DataType, Place] = {}
     for one, place in found:
@@ -269,8 +266,7 @@ def _rebuild(kind: pa.DataType, change: Callable[[pa.DataType], pa.DataType]) ->
 def of_json(values: pa.Array) -> pa.DataType:
     """The type of values of JSON, whose integers are int32 here where a double keeps all of them exactly.
 
-    JSON has one kind of number: whether integers and fractions share a column is for their values to say, not their
-    type.
+    JSON has one kind of number: whether integers and fractions share a column depends on the values, not their type.
     """
     kind = values.type
     if types.is_int64(kind):
@@ -288,12 +284,9 @@ def to_json(kind: pa.DataType) -> pa.DataType:
 
 
 def readable(values: pa.Array, absent: bool = False) -> pa.DataType:
-    """The type of values, with plain lists for fixed-size lists that are null somewhere.
+    """The type of values, with plain lists for fixed-size lists that are null somewhere, or inside something null.
 
     Arrow before version 26 writes a null fixed-size list to Parquet, but cannot read the file again.
-
-    Args:
-        absent: whether something around the values is null.
     """
     kind = values.type
     if types.is_fixed_size_list(kind):

@@ -18,11 +18,7 @@ if TYPE_CHECKING:
 def chunk_room(fast: tokenizers.Tokenizer, prompt: str, limit: int | None, overlap: int) -> int | None:
     """Tokens of a text that a model reads beside its prompt and special tokens; None where it has no limit.
 
-    Args:
-        fast: without padding and truncation.
-
-    Raises:
-        UserError: an overlap as long as that.
+    `fast` has no padding and truncation. Raises UserError for an overlap as long as that.
     """
     room = None if limit is None else limit - len(fast.encode(prompt).ids)
     if room is not None and overlap >= room:
@@ -35,17 +31,13 @@ def chunk_room(fast: tokenizers.Tokenizer, prompt: str, limit: int | None, overl
 class Chunker:
     """Cuts texts into windows of tokens, at the beginnings of words where it can.
 
-    No token is left out: every one is in a piece, and each piece with its prompt and special tokens is no longer than
-    the model reads.
+    Every token is in a piece, and each piece with its prompt and special tokens is no longer than the model reads.
     """
 
     def __init__(self, model: SentenceTransformer | InputModule, prompt: str | None, overlap: int):
-        """
-        Args:
-            overlap: tokens that a piece has in common with the one before it.
+        """`overlap`: tokens that a piece has in common with the one before it.
 
-        Raises:
-            UserError: a model whose tokens have no place in the text, or an overlap as long as a piece.
+        Raises UserError for a model without a fast tokenizer, or an overlap as long as a piece.
         """
         fast = getattr(getattr(model, "tokenizer", None), "backend_tokenizer", None)
         if not isinstance(fast, tokenizers.Tokenizer):
@@ -87,7 +79,7 @@ class Chunker:
         while True:
             end = min(first + room, count)
             if end < count:
-                # Back to the beginning of a word, as long as the next window still gets on.
+                # Back to the beginning of a word, as long as the next window still advances.
                 end = next((i for i in range(end, first + overlap, -1) if i in starts), end)
             begin = 0 if first == 0 else spans[first][0]
             windows.append((begin, spans[end - 1][1]))

@@ -14,13 +14,8 @@ NAMES = {int: "a whole number of 0 or more", float: "a number", str: "a string",
 def read_declared(kind: Any, content: Any, where: str = "") -> Any:
     """What some JSON says, as a dataclass, list, dict, optional or plain type.
 
-    A whole number counts something in every record, so a negative one is refused.
-
-    Args:
-        where: the place of `content` in the record, for the error: parts.0.
-
-    Raises:
-        ValueError: a key is missing or unknown, or a value has another type. The message is one line.
+    A whole number counts something in every record, so a negative one is refused. `where` is the place of `content` in
+    the record, for the error: parts.0. Raises ValueError, one line, for a missing or unknown key or another type.
     """
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:

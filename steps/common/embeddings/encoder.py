@@ -45,8 +45,7 @@ def tokenize(job: Job, backend: Backend, texts: list[str]) -> tuple[list[list[st
 def embed_window(job: Job, backend: Backend, ready: TokenizedWindow, on_rows: Callable[[int], None]) -> Embedded:
     """The stored vectors of every text of a window, repeats written out. Windows come in the order of their rows.
 
-    Args:
-        on_rows: told how many texts were embedded since it was last called.
+    `on_rows` is told how many texts were embedded since it was last called.
     """
     vectors, lengths = _compute(job, backend, ready.pieces, ready.tokens, on_rows)
     vectors = _store(vectors, job)
@@ -109,8 +108,7 @@ def _write_out_pieces(vectors: np.ndarray, lengths: np.ndarray, ready: Tokenized
 def sample_ranges(job: Job, backend: Backend) -> np.ndarray:
     """What `int8` is scaled between, [2, dim]: the extremes of what is stored of texts taken evenly from the corpus.
 
-    Raises:
-        UserError: they are not finite.
+    Raises UserError where they are not finite.
     """
     extremes = [
         value_ranges(_compute(job, backend, *tokenize(job, backend, texts), lambda rows: None)[0])
@@ -118,8 +116,7 @@ def sample_ranges(job: Job, backend: Backend) -> np.ndarray:
     ]
     if not extremes:
         return np.zeros((2, job.dim), np.float32)
-    lows, highs = zip(*extremes)
-    ranges = np.stack([np.min(lows, axis=0), np.max(highs, axis=0)])
+    ranges = value_ranges(np.concatenate(extremes))
     if not np.isfinite(ranges).all():
         raise UserError(
             "embedding.dtype=int8 is scaled between the least and greatest values, and some embeddings of this model are not finite. Run validate to see what is wrong with it, or take embedding.dtype=float32."
@@ -151,11 +148,7 @@ def _groups(texts: Iterable[str], size: int) -> Iterator[list[str]]:
 
 
 def refuse_long(job: Job, backend: Backend) -> None:
-    """Look for texts that the model would cut, before anything is computed.
-
-    Raises:
-        UserError: there are some; it names the first.
-    """
+    """Raises UserError where the model would cut texts; it counts them, and names the first."""
     corpus, found, first, example = job.corpus, 0, 0, ""
     for batch in corpus.batches(job.limits.rows):
         valid = np.flatnonzero(pc.is_valid(batch.column("text")).to_numpy(zero_copy_only=False))

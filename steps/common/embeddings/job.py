@@ -1,6 +1,7 @@
 """All that decides the parts of an output, as one value."""
 
 import functools
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -52,10 +53,9 @@ class Limits:
 
 @dataclass(frozen=True)
 class Job:
-    """All that decides the parts of an output: of one job and one backend, a part has the same bytes whoever makes it.
+    """All that decides the parts of an output: with one backend, every process makes the same bytes of a part.
 
-    Raises:
-        UserError: `truncate_dim` is more than the model has.
+    Raises UserError where `truncate_dim` is more than the model has.
     """
 
     corpus: Corpus
@@ -124,13 +124,6 @@ class Job:
 
 def consecutive(parts: Iterable[int]) -> Iterator[range]:
     """Numbers in growing order -> runs of consecutive ones: 0 1 2 5 6 -> 0-2, 5-6."""
-    run = range(0)
-    for part in parts:
-        if run and part == run.stop:
-            run = range(run.start, part + 1)
-            continue
-        if run:
-            yield run
-        run = range(part, part + 1)
-    if run:
-        yield run
+    for _, group in itertools.groupby(enumerate(parts), key=lambda pair: pair[1] - pair[0]):
+        run = [part for _, part in group]
+        yield range(run[0], run[-1] + 1)

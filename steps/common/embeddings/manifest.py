@@ -35,7 +35,7 @@ READABLE = (2, 3, FORMAT_VERSION)
 # Version 2's names for corpus.on_bad_row, and today's.
 RENAMED_POLICIES = {"auto": "keep_nulls", None: "keep_all", "error": "refuse_all"}
 
-# Files that encode makes: nobody else names theirs so.
+# Names of the parts that encode makes.
 OURS = re.compile(r"part-\d{5,}\.(parquet|npy|ids\.parquet)")
 
 
@@ -179,11 +179,7 @@ def write_plan(output: Output, record: PlanRecord) -> None:
 
 
 def read_plan(output: Output) -> PlanRecord | None:
-    """What write_plan has noted; None where it is damaged or not there.
-
-    Raises:
-        UserError: a plan of an unknown version.
-    """
+    """What write_plan has noted; None where it is damaged or missing. Raises UserError for an unknown version."""
     content = output.read_json(PLAN)
     check_version(output, content)
     with contextlib.suppress(ValueError):
@@ -201,11 +197,7 @@ def check_version(output: Output, content: Any) -> None:
 
 
 def write_record(output: Output, part: Part, rejects: pa.Table) -> None:
-    """Note that a part is finished: written after its files, read by whoever goes on.
-
-    Args:
-        rejects: its rows without an embedding, by shards.rejects_schema.
-    """
+    """Note that a part is finished, after its files; `rejects` are its rows without an embedding, by rejects_schema."""
     stem = part.name.partition(".")[0]
     content = asdict(PartRecord(part, _pack(rejects) if rejects.num_rows else None))
     output.write_text(f"{DONE}/{stem}.json", json.dumps(content | {"digest": _digest(content)}, allow_nan=False))
@@ -228,11 +220,7 @@ def read_record(output: Output, stem: str) -> PartRecord | None:
 
 
 def write_rejects(output: Output, id_type: pa.DataType, rejects: Iterable[pa.Table]) -> File | None:
-    """Write `rejects.parquet`, a row for each corpus row without an embedding; None where there is none.
-
-    Args:
-        rejects: those of each part, in order.
-    """
+    """Write `rejects.parquet` from those of each part, in order; None where every row has an embedding."""
     temporary = output.workspace / f"{REJECTS}.tmp"
     try:
         writer = None
@@ -263,11 +251,9 @@ def write_manifest(output: Output, manifest: Manifest) -> str:
 
 
 def find_manifest(output: Output) -> Manifest | None:
-    """The manifest of a whole output: manifest.json or its copy, whichever is unchanged and agrees with more of the files
-    that are there (either may have come from another output); None where neither does.
+    """The manifest of a whole output, or its copy: the unchanged one that agrees with more of the files that are there.
 
-    Raises:
-        UserError: a manifest of an unknown version.
+    Either may have come from another output. None where both were changed; raises UserError for an unknown version.
     """
     manifest, copy = _read_unchanged(output, MANIFEST), read_copy(output)
     known = [one for one in (manifest, copy) if one is not None]
@@ -319,15 +305,10 @@ def check_files(output: Output, files: Iterable[File]) -> list[str]:
 
 
 def restore(output: Output) -> PlanRecord | None:
-    """Write the records of a whole output again, so that damage in it can be repaired.
+    """Write the records of a whole output again, so that damage in it can be repaired; returns its plan.
 
-    Where the rejects are damaged or gone, the parts that may have some get no record, and are made again.
-
-    Returns:
-        What was noted of its plan; None where neither the manifest nor its copy can be read.
-
-    Raises:
-        UserError: a manifest of an unknown version.
+    Where the rejects are damaged or gone, the parts that may have some get no record, and are made again. None where
+    neither the manifest nor its copy can be read; raises UserError for a manifest of an unknown version.
     """
     manifest = find_manifest(output)
     if manifest is None:

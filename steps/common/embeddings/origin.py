@@ -50,7 +50,10 @@ class Origin:
 
 def read_facts(schema: pa.Schema) -> dict[str, str]:
     """The facts that the schema of a part holds, by name; none of a part that was written before there were any."""
-    held = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
+    # Of a damaged part any byte may come.
+    held = {
+        key.decode(errors="replace"): value.decode(errors="replace") for key, value in (schema.metadata or {}).items()
+    }
     return {key.removeprefix(PREFIX): value for key, value in held.items() if key.startswith(PREFIX)}
 
 

@@ -10,7 +10,7 @@ import logging
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
@@ -30,14 +30,13 @@ from steps.common.storage.output import Output
 
 logger = logging.getLogger("steps")
 
-
 # Embeddings shown at the end.
 SAMPLES = 3
 
 
 @dataclass
 class Result(Counts):
-    """What a corpus became."""
+    """The output of a corpus, and what was counted."""
 
     # Of `rows`, those in parts that an earlier encode had finished.
     resumed_rows: int = 0
@@ -74,14 +73,14 @@ class Result(Counts):
         }
 
     def files(self) -> list[File]:
-        """Every file that the corpus became."""
+        """Every file of the output but the manifest."""
         return [file for part in self.parts for file in part.files] + ([self.rejects] if self.rejects else [])
 
     def manifest(self) -> dict:
         """What the manifest says of the whole."""
         names = (
-            "rows",
             "written_rows",
+            "rows",
             "null_rows",
             "empty_rows",
             "long_rows",
@@ -90,10 +89,8 @@ class Result(Counts):
             "dim",
             "dtype",
         )
-        return {name: getattr(self, name) for name in names} | {
-            "ranges": None if self.ranges is None else self.ranges.tolist(),
-            "rejects": self.rejects,
-        }
+        ranges = None if self.ranges is None else self.ranges.tolist()
+        return {name: getattr(self, name) for name in names} | {"ranges": ranges, "rejects": self.rejects}
 
 
 def peak_rss_mb() -> float:
@@ -113,14 +110,11 @@ def encode_corpus(
     """Embed every row of a corpus, in order, into parts; those that are finished in `output` already stay as they are.
 
     A row without a text gets a null embedding, and a row in rejects.parquet. A text that is longer than the model reads
-    is cut by the model, or by the chunker into pieces, and counted.
+    is cut by the model, or by the chunker into pieces, and counted. Raises UserError as make_part.
 
     Args:
         before_part: called before a finished part is put in its place; may raise.
         on_rows: told now and then how many rows are done in all.
-
-    Raises:
-        UserError: a corpus that has changed, or an output that cannot be written.
     """
     finished = find_finished(job, output)
     there = sum(len(job.rows_of(part)) for part in finished)
@@ -143,11 +137,8 @@ def make_part(
 ) -> Part:
     """Make one part and its record, by its number from 0: in any order, in any process, with the same bytes.
 
-    Args:
-        before_part: called before the finished part is put in its place; may raise.
-
-    Raises:
-        UserError: a corpus that has changed, or an output that cannot be written.
+    `before_part` is called before the finished part is put in its place, and may raise. Raises UserError for a corpus
+    that has changed, or an output that cannot be written.
     """
     writer = PartWriter(job, output, backend.max_tokens, before_part)
     with Progress(len(job.rows_of(part))) as progress:
@@ -213,15 +204,10 @@ def find_finished(job: Job, output: Output) -> set[int]:
 
 
 def collect_parts(job: Job, output: Output, resumed: set[int]) -> Result:
-    """Bring together what is known of every part, and check that each new one is what was written.
+    """Bring together what is known of every part; raises UserError where a new one is not what was written.
 
-    Files are named where they are now: the corpus may have moved since a part was finished.
-
-    Args:
-        resumed: the parts that an earlier encode has finished.
-
-    Raises:
-        UserError: one is not what was written.
+    Files are named where they are now: the corpus may have moved since a part was finished. `resumed`: the parts that
+    an earlier encode has finished.
     """
     corpus = job.corpus
     result = Result(dim=job.dim, dtype=job.options.dtype, ranges=job.ranges)
@@ -269,10 +255,7 @@ class PartWriter:
     """Embedded windows -> parts in the output, each with its record. Used by one thread at a time."""
 
     def __init__(self, job: Job, output: Output, max_tokens: int | None, before_part: Callable[[], None]):
-        """
-        Args:
-            max_tokens: longest text that the model reads.
-        """
+        """`max_tokens`: longest text that the model reads."""
         self._job, self._output, self._max_tokens, self._before_part = job, output, max_tokens, before_part
         self._writer: ParquetPart | NpyPart | None = None
         self._counts = Counts()
@@ -289,7 +272,7 @@ class PartWriter:
     def write(self, window: Window, embedded: Embedded) -> None:
         """Write the next window; with the last one of a part, put the part in its place."""
         job = self._job
-        with explain_write_errors(self._output):
+        with self._output.explain_errors():
             writer = self._writer
             if writer is None:
                 make = WRITERS[job.options.format]
@@ -321,21 +304,6 @@ class PartWriter:
             self._output.put(path, name)
         manifests.write_record(self._output, part, pa.concat_tables(self._rejects))
         self.made.append(part)
-
-
-@contextlib.contextmanager
-def explain_write_errors(output: Output) -> Iterator[None]:
-    """Say in one line that a disk is full, or gone.
-
-    Raises:
-        UserError: what was to be written cannot be.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"output {output} cannot be written: {error.strerror or error}. The finished parts are kept; mend that, and run the same command again to go on."
-        ) from error
 
 
 def _span(corpus: Corpus, first: int, last: int) -> dict:

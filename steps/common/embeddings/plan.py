@@ -27,11 +27,11 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def plan_of(given: dict[str, Any], corpus: dict[str, Any], code: Path) -> dict[str, Any]:
-    """What of a plan is known before the model is loaded: all but the model, and what of the backend is not asked for by name.
+    """What of a plan is known before the model is loaded: not the model, and of the backend what is asked for by name.
 
     Args:
         given: the config of encode.
-        corpus: what decides a result of the files of the corpus, and their format.
+        corpus: what of its files decides a result, and their format.
         code: the folder of the code.
     """
     options = {key: given[key] for key in ("output_format", "rows_per_part", "keep_text", "embedding")}
@@ -46,12 +46,7 @@ def plan_of(given: dict[str, Any], corpus: dict[str, Any], code: Path) -> dict[s
 
 
 def complete_plan(known: dict[str, Any], computed: dict[str, Any]) -> dict[str, Any]:
-    """All that decides the result: two encodes of one plan write the same.
-
-    Args:
-        known: from plan_of.
-        computed: `model` and `backend`, once both are loaded.
-    """
+    """All that decides the result: plan_of, and `model` and `backend` once both are loaded."""
     return {**computed, **known, "backend": {**computed["backend"], **_sizes(known["backend"])}}
 
 

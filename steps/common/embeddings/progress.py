@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 logger = logging.getLogger("steps")
 
-
 # Seconds between two progress lines where there is no terminal.
 PROGRESS_SECONDS = 5.0
 
@@ -105,16 +104,8 @@ class Progress:
         now = time.perf_counter()
         if self._bar.disable and self.done and now - self._last >= PROGRESS_SECONDS:
             self._last = now
-            share = 100 * self.done / self._total
-            if not self._own:
-                logger.info("%d of %d rows (%.0f %%)", self.done, self._total, share)
-                return
-            rate = self._own / max(now - self._start, 1e-9)
-            logger.info(
-                "%d of %d rows (%.0f %%), %.0f rows/s, %.0f s left",
-                self.done,
-                self._total,
-                share,
-                rate,
-                (self._total - self.done) / rate,
-            )
+            line = f"{self.done} of {self._total} rows ({100 * self.done / self._total:.0f} %)"
+            if self._own:
+                rate = self._own / max(now - self._start, 1e-9)
+                line += f", {rate:.0f} rows/s, {(self._total - self.done) / rate:.0f} s left"
+            logger.info("%s", line)

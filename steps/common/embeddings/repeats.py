@@ -14,11 +14,6 @@ class KeptVectors:
     vectors: np.ndarray
     lengths: np.ndarray
 
-    @classmethod
-    def make(cls, count: int, width: int, dtype: str) -> "KeptVectors":
-        """Room for `count` vectors; memory is taken when a row is written."""
-        return cls(np.empty((count, width), dtype), np.empty(count, np.int64))
-
 
 @dataclass(frozen=True)
 class Repeats:
@@ -36,14 +31,10 @@ class Repeats:
 
 
 def find_repeats(windows: Sequence[pa.Array], most_kept: int) -> tuple[list[Repeats], int]:
-    """Plan how the texts of consecutive windows get their vectors, each text computed once.
+    """Plan how the texts of consecutive windows, without nulls, get their vectors, each text computed once.
 
-    Args:
-        windows: the texts of each window, without nulls.
-        most_kept: vectors that may be kept; texts beyond them are computed in every window that they are in.
-
-    Returns:
-        A plan for each window, and the number of vectors that they keep.
+    At most `most_kept` vectors are kept; texts beyond them are computed in every window that they are in. Returns a
+    plan for each window, and the number of vectors that they keep.
     """
     # Numbered in the order in which they come first.
     encoded = pa.chunked_array(windows, pa.string()).dictionary_encode()

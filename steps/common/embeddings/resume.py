@@ -1,8 +1,7 @@
-"""What an output was started with: noted in it, compared with the plan of whoever goes on."""
+"""The plan that an output was started with: noted in it, compared with the plan of an encode that resumes it."""
 
 import contextlib
 import logging
-import tempfile
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +29,6 @@ from steps.common.storage.place import Place
 
 logger = logging.getLogger("steps")
 
-
 # What of a plan may differ, where accept_changes names it.
 ACCEPTABLE = ("code", "versions")
 
@@ -43,27 +41,24 @@ def check_accepted(names: Collection[str]) -> None:
 
 
 def check_plan(place: Place | None, known: dict[str, Any], accepted: Collection[str]) -> None:
-    """Compare the part of a plan that is known with that of an output; `begin` compares the whole, and holds the claim.
+    """Raises UserError where what is known of a plan differs from that of an output, or its version is unknown.
 
-    Raises:
-        UserError: the output was started with another plan, or is of an unknown version.
+    `begin` compares the whole, and holds the claim.
     """
     if place is None:
         return
-    with tempfile.TemporaryDirectory() as scratch:
-        output = Output(place, Path(scratch))
-        record = _read_begun(output)
-        if record is None:
+    output = Output(place)
+    record = _read_begun(output)
+    if record is None:
+        return
+    shared = {key: record.current_plan.get(key) for key in known}
+    # Of these a plan holds more than is known.
+    for key in {"model", "backend"} & known.keys():
+        node = shared[key]
+        if not isinstance(node, dict):
             return
-        plan = record.current_plan
-        shared = {key: plan.get(key) for key in known}
-        # Of these a plan holds more than is known.
-        for key in {"model", "backend"} & known.keys():
-            node = shared[key]
-            if not isinstance(node, dict):
-                return
-            shared[key] = {name: value for name, value in node.items() if name in known[key]}
-        _refuse_differences(output, record, (shared, known), accepted)
+        shared[key] = {name: value for name, value in node.items() if name in known[key]}
+    _refuse_differences(output, record, (shared, known), accepted)
 
 
 def _read_begun(output: Output) -> PlanRecord | None:
@@ -86,9 +81,10 @@ def _refuse_differences(
     remedy = f", or accept that with -P accept_changes=[{','.join(sorted(nodes))}]" if nodes <= set(ACCEPTABLE) else ""
     is_old = record.format_version != FORMAT_VERSION
     version = f" by an older version of this project (format {record.format_version})" if is_old else ""
+    mixed = " Vectors of two models do not mix." if "model.files" in lines else ""
     again = "that version" if is_old else "the settings it was started with"
     raise UserError(
-        f"output {output} was started{version} with other settings: {shown(list(lines.values()))}. Run encode with {again}, or give another output{remedy}."
+        f"output {output} was started{version} with other settings: {shown(list(lines.values()))}.{mixed} Run encode with {again}, or give another output{remedy}."
     )
 
 
@@ -96,8 +92,7 @@ def _refuse_differences(
 def claim_output(place: Place, scratch: Path, run_id: str) -> Iterator[tuple[Output, Callable[[], None]]]:
     """The output at a place, and what is to be called before each of its parts; no other process writes to it meanwhile.
 
-    Raises:
-        UserError: another process writes to it, or it cannot be written.
+    Raises UserError where another process writes to it, or it cannot be written.
     """
     output = Output(place, scratch)
     with Claim(output, run_id) as claim:

@@ -4,7 +4,6 @@ import contextlib
 import logging
 import tempfile
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,7 +32,6 @@ from steps.common.vectors import STORED, stored_width
 
 logger = logging.getLogger("steps")
 
-
 # How a finding ends that encode does not repair.
 MOVE = "; move it away"
 
@@ -45,11 +43,7 @@ SHOWN = ("model_id", "hub_id", "registered_version", "model_digest", "backend", 
 
 
 def state_of(output: Output) -> str:
-    """What an output is: `new` (no part of it is there), `interrupted`, `whole`, or `foreign`, not made by encode.
-
-    Raises:
-        UserError: it cannot be reached.
-    """
+    """What an output is: `new` (no part of it is there), `interrupted`, `whole`, or `foreign`, not made by encode."""
     names = [name for name in output.names() if not name.startswith(f"{WORK}/claim-") and not name.endswith(".tmp")]
     if MANIFEST in names or (COPY in names and PLAN not in names):
         return "whole"
@@ -72,12 +66,11 @@ def check_kinds(output: Output) -> None:
 def check_output(place: Place) -> Place:
     """Take a place for an output: new, empty, or what encode has written there before.
 
-    Raises:
-        UserError: a file, a folder that holds something else, or one that cannot be written or has a folder where a file goes.
+    Raises UserError for a file, or a folder that holds something else, cannot be written or has a folder for a file.
     """
     if place.info().type == files.fs.FileType.File:
         raise UserError(f"output {place} is a file; expected a folder that is new, empty or an output of encode.")
-    output = Output(place, Path(tempfile.gettempdir()))
+    output = Output(place)
     check_kinds(output)
     state, names = state_of(output), output.names()
     if state == "foreign" or (state == "whole" and not _is_ours(output, names)):
@@ -124,8 +117,7 @@ def _find_strays(output: Output, expected: Iterable[File]) -> list[str]:
 def verify_output(output: Output) -> tuple[Manifest, list[str]]:
     """Check an output against its manifest: every file, every row, nothing more. Returns manifest and findings.
 
-    Raises:
-        UserError: there is no manifest, or none that can be read, or a folder has the name of a file.
+    Raises UserError without a manifest that can be read, and where a folder has the name of a file.
     """
     check_kinds(output)
     manifest = read_manifest(output)
@@ -147,11 +139,7 @@ def verify_output(output: Output) -> tuple[Manifest, list[str]]:
 
 
 def read_manifest(output: Output) -> Manifest:
-    """What manifest.json says, whether or not it was changed.
-
-    Raises:
-        UserError: there is none, or none that can be read.
-    """
+    """What manifest.json says, changed or not; raises UserError where it is missing or cannot be read."""
     state = state_of(output)
     if state == "interrupted":
         raise UserError(
@@ -302,7 +290,10 @@ def check_origin(output: Output, part: Part, origin: Origin | None) -> list[str]
     if origin is None:
         return []
     place = output.place.joined(part.files[-1].name)
-    with contextlib.suppress(OSError, pa.ArrowException), place.filesystem.open_input_file(place.path) as stream:
+    with (
+        contextlib.suppress(OSError, ValueError, pa.ArrowException),
+        place.filesystem.open_input_file(place.path) as stream,
+    ):
         other = find_other(read_facts(pq.read_schema(stream)), origin)
-        return [f"{part.name} was made by another model or with other settings: {shown(other)}"] if other else []
+        return [f"{part.name} says that something else made it: {shown(other)}"] if other else []
     return []

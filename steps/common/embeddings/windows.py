@@ -104,7 +104,8 @@ def _to_windows(job: Job, batches: list[pa.RecordBatch], row: int) -> list[Windo
     """Windows of the batches of one part, the first of which begins at a row of the corpus."""
     part = row // job.options.rows_per_part
     plans, count = find_repeats([batch.column("text").drop_null() for batch in batches], job.most_kept)
-    kept = KeptVectors.make(count, job.width, job.stored_dtype)
+    # The system gives memory only to rows that are written.
+    kept = KeptVectors(np.empty((count, job.width), job.stored_dtype), np.empty(count, np.int64))
     windows = []
     for batch, repeats in zip(batches, plans):
         end = row + batch.num_rows

@@ -12,6 +12,7 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
+import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -33,6 +34,7 @@ from steps.common.launch.overrides import (
     within_dict,
     written,
 )
+from steps.common.project import CONF
 
 # Hydra's own flags and whether each takes a value (--info may).
 HYDRA_FLAGS = {
@@ -93,12 +95,11 @@ def register_schemas() -> None:
 def translate(step: str, argv: list[str]) -> Arguments:
     """Turn a step's command line into Hydra flags and overrides.
 
-    `--key value` and `--key=value` set a config key; an empty value is nothing given. A key of type
-    string takes the value exactly as typed, any other key takes Hydra's grammar for values. Typed by hand,
-    `key=value` means the same, but that quotes round a whole value, ${...} and, with --multirun, sweeps are Hydra's.
+    `--key value` and `--key=value` set a config key; an empty value counts as not given. A key of type string takes the
+    value exactly as typed, any other key takes Hydra's grammar for values. Typed by hand, `key=value` means the same,
+    but quotes round a whole value, ${...} and, with --multirun, sweeps are Hydra's.
 
-    Raises:
-        UserError: a `--key` without a value, or `overrides` that a shell could not split.
+    Raises UserError for a `--key` without a value, or `overrides` that a shell could not split.
     """
     flags: list[str] = []
     # Whether an override was typed by hand; what its value means depends on flags that may come after it.
@@ -129,15 +130,29 @@ def translate(step: str, argv: list[str]) -> Arguments:
             given_words.append((token, True))
     multirun = Arguments(flags, []).multirun
     overrides = [_typed_by_hand(step, text, multirun) if by_hand else text for text, by_hand in given_words]
-    if step in ("validate", "main"):
-        overrides = [part for text in overrides for part in _several_suites(text)]
+    if step == "validate":
+        overrides = choose_suites(overrides)
     if step == "main":
         overrides = _gather_for_main(overrides)
     return Arguments(flags, overrides)
 
 
-def _several_suites(text: str) -> list[str]:
-    """`suite=[a,b]` as Hydra would say it: each of them under its own name in `suites`, not merged into one."""
+def choose_suites(overrides: list[str]) -> list[str]:
+    """Take the suites that are named in place of those that validate scores by default.
+
+    `suite=[a,b]` becomes what Hydra would say it by: each of them under its own name in `suites`. Done twice, it is as done once.
+    """
+    if not any(text.startswith(("suite=", "suite.")) for text in overrides):
+        return overrides
+    defaults = yaml.safe_load((CONF / "validate.yaml").read_text(encoding="utf-8"))["defaults"]
+    shipped = [key for entry in defaults if isinstance(entry, dict) for key in entry if key.startswith("suite@suites.")]
+    parts = [part for text in overrides for part in _several_suites(text, shipped)]
+    named = {part.partition("=")[0].lstrip("~") for part in parts}
+    return [*(f"~{key}" for key in shipped if key not in named), *parts]
+
+
+def _several_suites(text: str, shipped: list[str]) -> list[str]:
+    """`suite=[a,b]` as an override for each of them; `shipped` are in the config already."""
     if not text.startswith("suite="):
         return [text]
     with contextlib.suppress(OverrideParseException):
@@ -151,7 +166,8 @@ def _several_suites(text: str) -> list[str]:
             members = groups()["suite"]
             for name in names:
                 check_member("suite", name, members)
-            return [f"+suite@suites.{name}={name}" for name in dict.fromkeys(names)]
+            keys = {name: f"suite@suites.{name}" for name in names}
+            return [f"{'' if key in shipped else '+'}{key}={name}" for name, key in keys.items()]
     return [text]
 
 
@@ -178,7 +194,7 @@ def _typed_by_hand(step: str, override: str, multirun: bool) -> str:
 def _string_by_hand(value: str, nullable: bool, multirun: bool) -> str:
     """The value of a string key in Hydra's grammar, quoted where Hydra would read something else than was typed.
 
-    What nobody types but for Hydra stays Hydra's: quotes round the whole value, ${...}, and sweeps where there are some.
+    What is typed for Hydra alone stays Hydra's: quotes round the whole value, ${...}, and sweeps with --multirun.
     """
     if nullable and value in ("", "null"):
         return "null"

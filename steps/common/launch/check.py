@@ -13,7 +13,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from steps.common.errors import UserError
-from steps.common.launch.arguments import check_effect, check_outputs, no_hydra
+from steps.common.launch.arguments import check_effect, check_outputs, choose_suites, no_hydra
 from steps.common.launch.config import STEPS
 from steps.common.launch.overrides import (
     CHAIN,
@@ -61,7 +61,7 @@ def check(step: str, overrides: list[str], multirun: bool = False, complete: boo
     Raises:
         UserError: an unknown key or group member, a value of the wrong type or out of range, a missing required key.
     """
-    parsed = parse(overrides)
+    parsed = parse(choose_suites(overrides) if step == "validate" else overrides)
     for override in parsed:
         _check_key(step, override)
         if override.is_sweep_override() and not multirun:
@@ -134,13 +134,19 @@ def _check_key(step: str, override: Override) -> None:
         raise UserError(
             f"{step} has no config key {key!r}.{nearest(key, known_keys(STEPS[step]))} All keys: python -m steps.{step} --cfg job"
         )
-    if override.is_delete() and typing.get_origin(kind) is not dict and not within_dict(STEPS[step], key):
+    is_suite = override.is_delete() and override.package is not None
+    if override.is_delete() and not is_suite and not _may_be_missing(step, key, kind):
         raise UserError(f"config key {key!r} is required and cannot be removed; set it with {key}=<value>.")
     members = groups().get(key)
-    if members and dataclasses.is_dataclass(kind):
+    if members and dataclasses.is_dataclass(kind) and not is_suite:
         values = override.sweep_iterator() if override.is_sweep_override() else [override.value()]
         for value in values:
             check_member(key, value, members)
+
+
+def _may_be_missing(step: str, key: str, kind: Any) -> bool:
+    """Whether a key is a mapping, or in one."""
+    return typing.get_origin(kind) is dict or within_dict(STEPS[step], key)
 
 
 def _compose(step: str, overrides: list[str]) -> DictConfig:

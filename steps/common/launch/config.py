@@ -81,6 +81,13 @@ class BenchmarkConf:
 
 
 @dataclass
+class PromoteConf:
+    name: str
+    version: str
+    reason: str
+
+
+@dataclass
 class MainConf:
     overrides: list[str]
 
@@ -93,4 +100,5 @@ STEPS: dict[str, type] = {
     "verify": VerifyConf,
     "outputs": OutputsConf,
     "benchmark": BenchmarkConf,
+    "promote": PromoteConf,
 }

@@ -22,7 +22,7 @@ RENAMED = {
 }
 
 # Parameters of MLproject whose name is not the config key they set.
-ALIASES = {step: {"corpus": "corpus.path"} for step in ("encode", "benchmark", "main")} | {
+ALIASES = {step: {"corpus": "corpus.path"} for step in ("validate", "encode", "benchmark", "main")} | {
     "outputs": {"model": "run_id"}
 }
 

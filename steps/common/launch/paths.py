@@ -24,7 +24,7 @@ from steps.common.storage.place import Place, is_uri, local_name, locate
 # What only mlflow reads and writes.
 OF_MLFLOW = ("runs", "models", "mlflow-artifacts")
 
-# What fsspec opens and nobody can write to, or what ends with the process that has written it.
+# Filesystems that fsspec opens and encode cannot write to, or not for long.
 UNWRITABLE = dict.fromkeys(("http", "https"), "a web server is only read") | {
     "memory": "it would be gone with this process"
 }
@@ -51,6 +51,8 @@ def find_suites(specs: Sequence[SuiteSpec]) -> list[SuiteSpec]:
 
 def _find_suite(spec: SuiteSpec) -> SuiteSpec:
     kinds.check_kind(spec.kind)
+    if spec.corpus is not None:
+        return replace(spec, path=str(corpus_place(spec.corpus.path)))
     if spec.path is not None:
         path = local_path(spec.path, "suite.path")
     elif spec.hub_id is not None:
@@ -62,13 +64,13 @@ def _find_suite(spec: SuiteSpec) -> SuiteSpec:
 
 
 def output_place(given: str) -> Place:
-    """The place of the output a user named, which may not be there yet; raises UserError for a URI that cannot be one."""
+    """The place of the output a user named, which may be new; raises UserError for a URI that cannot be one."""
     check_scheme(given, "output")
     return locate(given if is_uri(given) else output_path(given))
 
 
 def open_output(given: str | None) -> Place | None:
-    """The place of the output a user named, found usable; None where none was named. Raises UserError as check_output."""
+    """The place of the output a user named, checked; None without one. Raises UserError as check_output."""
     return check_output(output_place(given)) if given else None
 
 
@@ -86,12 +88,9 @@ def check_apart(corpus: str, output: str | None) -> None:
 
 
 def existing_output(given: str) -> str:
-    """An output that a user named: a URI as it is, else the path of what is there.
+    """An output that a user named: a URI as it is, else the path of what is there; raises UserError where nothing is.
 
     A relative path counts from the folder the command was typed in, where encode makes it.
-
-    Raises:
-        UserError: a local path at which there is nothing.
     """
     if given.partition(":/")[0] in OF_MLFLOW:
         return given
@@ -128,11 +127,8 @@ def check_scheme(given: str, key: str) -> None:
 def local_path(given: str, key: str, first: Path | None = None) -> Path:
     """An existing file, folder or glob the user named: absolute, or relative to the project's folder.
 
-    A path that is not there is looked for in the folder `mlflow run` was typed in; first of all there, where the
-    project's folder is mlflow's temporary clone of a git URL.
-
-    Raises:
-        UserError: it is in neither.
+    What is not there is looked for in the folder `mlflow run` was typed in; first of all there, where the project's
+    folder is mlflow's temporary clone of a git URL. Raises UserError where it is in neither.
     """
     if not given:
         raise UserError(f"{key} is empty; expected a path.")

@@ -37,8 +37,8 @@ def launch(step: str, open_inputs: Callable[[Call], Any], *, manual: str | None,
         manual: what --help shows, the script's docstring.
         resumes: whether the step has keys run_id and output with which it can be resumed.
 
-    Exits with 1 after one line on stderr when the user can put it right, 130 after Ctrl-C, 143 after
-    SIGTERM. HYDRA_FULL_ERROR=1 shows the traceback instead.
+    Exits with 1 after one line on stderr when the user can put it right, 130 after Ctrl-C, 143 after SIGTERM.
+    HYDRA_FULL_ERROR=1 shows the traceback instead.
     """
     _quiet_libraries()
     _log_to_stderr()

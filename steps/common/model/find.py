@@ -26,10 +26,12 @@ logger = logging.getLogger("steps")
 # Tag of a run of log_model: the LoggedModel that answers OpenAI's embeddings call for its model.
 EMBEDDINGS_API = "embeddings_api_model_id"
 
-# Tags of a LoggedModel that validate sets and encode obeys: the verdict, and the backends that passed, as JSON.
+# Tags of a LoggedModel that validate sets and encode obeys: the verdict, the backends that passed, as JSON, and the run.
 VALIDATION = "validation"
 
 BACKENDS = "validated_backends"
+
+VALIDATION_RUN = "validation_run_id"
 
 # Tag of the LoggedModel that answers OpenAI's embeddings call for another one: the ID of that one.
 ANSWERS_FOR = "answers_for_model_id"
@@ -64,6 +66,11 @@ class FoundModel:
     @property
     def uri(self) -> str:
         return f"models:/{self.logged.model_id}"
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether only the record of the model is left (registry.find_baseline)."""
+        return not self.logged.artifact_location
 
     @property
     def tags(self) -> dict[str, str]:
@@ -101,7 +108,7 @@ def find_model(run_id: str, *, preceding: str, experiment_id: str) -> FoundModel
     """
     client = mlflow.MlflowClient()
     if run_id.startswith(SCHEME):
-        found = _find_registered(client, run_id, experiment_id)
+        found = find_registered(client, run_id, experiment_id)
         logger.info("run_id=%s is %s, model %s", run_id, found.registered or "a logged model", found.logged.model_id)
         return found
     if run_id == "latest":
@@ -193,7 +200,12 @@ def _latest(client: mlflow.MlflowClient, preceding: str, experiment_id: str) -> 
     return found[0].info.run_id
 
 
-def _find_registered(client: mlflow.MlflowClient, uri: str, experiment_id: str) -> FoundModel:
+def find_registered(client: mlflow.MlflowClient, uri: str, experiment_id: str) -> FoundModel:
+    """The model of a models:/ URI; `experiment_id` is the one whose newest models an error lists.
+
+    Raises:
+        UserError: no such registered model, version, alias or logged model.
+    """
     name, version, alias = split_uri(uri)
     if version is None and alias is None:
         return _find_logged(client, uri, name, experiment_id)
@@ -240,7 +252,7 @@ def of_version(client: mlflow.MlflowClient, version: ModelVersion) -> FoundModel
     # A version of a sqlite store says it in its source only: models:/m-... or the folder of that model.
     named = re.search(r"\bm-[0-9a-f]{32}\b", version.source or "")
     model_id = version.model_id or (named and named.group())
-    logged = _get_logged(client, model_id) if model_id else None
+    logged = get_logged(client, model_id) if model_id else None
     if logged is None:
         raise UserError(
             f"models:/{where} was made from {version.source}, and there is no such logged model. Register one with mlflow run . -e validate -P register={version.name}."
@@ -249,7 +261,7 @@ def of_version(client: mlflow.MlflowClient, version: ModelVersion) -> FoundModel
 
 
 def _find_logged(client: mlflow.MlflowClient, uri: str, model_id: str, experiment_id: str) -> FoundModel:
-    logged = _get_logged(client, model_id)
+    logged = get_logged(client, model_id)
     if logged is None:
         registered = ask_registry(lambda: client.get_registered_model(model_id))
         if registered is not None:
@@ -270,13 +282,7 @@ def _find_logged(client: mlflow.MlflowClient, uri: str, model_id: str, experimen
     return FoundModel(logged.source_run_id or "", logged)
 
 
-def of_logged(model_id: str) -> FoundModel | None:
-    """The model of a LoggedModel's ID; None where it is gone."""
-    logged = _get_logged(mlflow.MlflowClient(), model_id)
-    return FoundModel(logged.source_run_id or "", logged) if logged else None
-
-
-def _get_logged(client: mlflow.MlflowClient, model_id: str) -> LoggedModel | None:
+def get_logged(client: mlflow.MlflowClient, model_id: str) -> LoggedModel | None:
     """The LoggedModel of an ID; None where there is none."""
     try:
         return client.get_logged_model(model_id)

@@ -4,9 +4,11 @@ import importlib.metadata
 import json
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 import mlflow
 import numpy as np
+from huggingface_hub import ModelCard
 from mlflow.entities import LoggedModel
 from mlflow.models import ModelSignature, infer_signature
 from mlflow.models.model import ModelInfo
@@ -78,6 +80,15 @@ def requirements(names: Sequence[str] = REQUIREMENTS) -> list[str]:
     return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in names]
 
 
+def read_license(folder: Path) -> str:
+    """The licence that a model's card declares, such as apache-2.0; empty where there is no card, or it does not say."""
+    try:
+        declared = ModelCard.load(folder / "README.md", ignore_metadata_errors=True).data.license
+    except (OSError, ValueError):
+        return ""
+    return ", ".join(declared) if isinstance(declared, list) else declared or ""
+
+
 def log(
     model: SentenceTransformer,
     source: Source,
@@ -96,6 +107,7 @@ def log(
         "hub_id": source.name,
         "revision": source.revision or "",
         "weights_sha256": source.weights_sha256,
+        "license": read_license(source.folder),
         "expected_facts": json.dumps(expected_facts),
         **facts(model),
     }

@@ -6,7 +6,7 @@ replaces another only where the interval of the paired difference lies above min
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -26,6 +26,15 @@ class Result(StrEnum):
     UNDECIDED = "undecided"
 
 
+# Each result in words, from the one that speaks most against a model to the one that speaks most for it.
+READINGS = {
+    Result.WORSE: "worse than",
+    Result.UNDECIDED: "not shown to be as good as",
+    Result.EQUAL: "no worse than",
+    Result.BETTER: "better than",
+}
+
+
 @dataclass(frozen=True)
 class Comparison:
     """A model beside another: the difference over all suites, and on each; points."""
@@ -43,14 +52,28 @@ class Comparison:
         """Whether the model may replace the other."""
         return self.result in (Result.BETTER, Result.EQUAL)
 
-    def describe(self) -> str:
-        """The difference and what it shows, such as `-0.12 points (-0.30 to +0.05): equal`."""
+    def describe(self, other: str) -> str:
+        """In words: `no worse than the champion: -0.12 points (-0.30 to +0.05), margin 0.5`.
+
+        Args:
+            other: what the model is compared with, such as `the champion`.
+        """
+        return f"{READINGS[self.result]} {other}: {self.describe_points()}, margin {self.margin:g}"
+
+    def describe_points(self) -> str:
+        """The difference and its interval, where it is lost, and what would decide."""
         if not math.isfinite(self.difference.value):
-            return f"{self.result}: no score to compare"
+            return "no score to compare"
         shown = f"{self.difference.value:+.2f} points ({self.difference.low:+.2f} to {self.difference.high:+.2f})"
         lost = [name for name, found in self.suites.items() if found.high < -self.margin]
         on = f" on {', '.join(lost)}" if self.result is Result.WORSE and lost else ""
-        return f"{shown}: {self.result}{on}" + (f", {self.needed:,} more pairs would decide" if self.needed else "")
+        return f"{shown}{on}" + (f"; about {self.needed:,} more pairs would decide" if self.needed else "")
+
+
+def find_worst(comparisons: Mapping[str, Comparison]) -> Result | None:
+    """The result that speaks most against a model; None where it was compared with none."""
+    results = [comparison.result for comparison in comparisons.values()]
+    return min(results, key=list(READINGS).index, default=None)
 
 
 def compare(scores: Sequence[Score], others: Sequence[Score], margin: float, bootstrap: Bootstrap) -> Comparison:
@@ -63,11 +86,12 @@ def compare(scores: Sequence[Score], others: Sequence[Score], margin: float, boo
     Weights are the numbers of units: near those of the inverse variances, and unlike them no matter of the outcome.
 
     Args:
-        scores: of the model. others: of the one it would replace, on suites of the same names.
+        scores: of the model. others: of the one it would replace, on suites of the same names, or on some of them.
         margin: points that count as no loss.
     """
     by_name = {other.suite.name: other for other in others}
-    pairs = [(one, by_name[one.suite.name]) for one in scores if not by_name[one.suite.name].undefined]
+    shared = [one for one in scores if one.suite.name in by_name]
+    pairs = [(one, by_name[one.suite.name]) for one in shared if not by_name[one.suite.name].undefined]
     strict = 1 - (1 - bootstrap.confidence) / max(1, len(pairs))
     suites: dict[str, Difference] = {}
     drawn, values, weights = [], [], []

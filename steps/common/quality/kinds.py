@@ -14,6 +14,7 @@ KINDS = {
     "sts": f"{__package__}.pairs:GradedPairs",
     "paraphrase": f"{__package__}.pairs:Paraphrases",
     "retrieval": f"{__package__}.retrieval:Retrieval",
+    "known_item": f"{__package__}.known_item:KnownItem",
 }
 
 

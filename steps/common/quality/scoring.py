@@ -112,6 +112,12 @@ def score(suite: Suite, vectors: Vectors, bootstrap: Bootstrap | None = None) ->
     )
 
 
+def restore(suite: Suite, units: np.ndarray) -> Score:
+    """The score that was made from these units, without its interval."""
+    value = float(suite.compute_score(units, *suite.labels)) * 100
+    return Score(suite, value, value, value, undefined=None, metrics={suite.metric: value}, units=units)
+
+
 def _score_by_length(suite: Suite, units: np.ndarray) -> list[LengthScore]:
     return [
         LengthScore(

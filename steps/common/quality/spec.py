@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from steps.common.corpus.conf import CorpusConf
+
 
 @dataclass
 class SuiteSpec:
@@ -21,6 +23,10 @@ class SuiteSpec:
     documents: str | None
     document_id: str
     document: str
+    corpus: CorpusConf | None
+    title: str | None
+    rows: int = field(metadata={"min": 20})
+    seed: int = field(metadata={"min": 0})
     threshold: float
     references: dict[str, float]
     max_loss_to_published: float | None = field(metadata={"min": 0})

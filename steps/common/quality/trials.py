@@ -13,6 +13,9 @@ from steps.common.quality.spec import Bootstrap
 from steps.common.quality.suite import Suite, Vectors
 from steps.common.vectors import finite, pair_cosine
 
+# How the names of their metrics begin.
+TRIALS = "trials/"
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -38,9 +41,9 @@ class Trial:
     digest: str | None = None
 
     def metrics(self) -> dict[str, float]:
-        """What was measured, by the name of the metric."""
+        """What was measured, by the name of the metric, which MLflow's pages list behind quality/."""
         names = ("spearman", "difference", "cosine_min", "rows_per_second", "p50_ms", "p95_ms")
-        prefix = f"backends/{self.backend.replace('/', '-')}"
+        prefix = f"{TRIALS}{self.backend.replace('/', '-')}"
         return {f"{prefix}/{name}": getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
@@ -83,7 +86,7 @@ def judge(
     return Trial(
         backend=name,
         passed=found.is_no_worse,
-        reason=found.describe(),
+        reason=f"{found.result}, {found.describe_points()}",
         spearman=finite(scores[0].value),
         difference=finite(found.difference.value),
         low=finite(found.difference.low),

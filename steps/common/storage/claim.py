@@ -18,7 +18,6 @@ from steps.common.storage.output import WORK, Output
 
 logger = logging.getLogger("steps")
 
-
 # Seconds after its last heartbeat for which the encode of another machine counts as alive, and between two heartbeats.
 LEASE = 60.0
 
@@ -29,16 +28,15 @@ class Claim:
     """The right to write to an output, held by one process and shown by a file that is renewed while it lives.
 
     Each writer publishes its claim before listing others, so of two that start together at least one sees the other
-    (object stores list what was written before). A claim counts as long as its process lives or, where that is on another
-    machine, for LEASE seconds after its last heartbeat, by the clock of the store.
+    (object stores list what was written before). A claim counts as long as its process lives or, on another machine,
+    for LEASE seconds after its last heartbeat, by the clock of the store.
     """
 
     def __init__(self, output: Output, run_id: str, lease: float = LEASE, beat: float = BEAT):
         self._output, self._lease, self._beat = output, lease, beat
         self._name = f"{WORK}/claim-{uuid.uuid4().hex}.json"
-        self._content = json.dumps(
-            {"machine": _machine(), "host": socket.gethostname(), "run_id": run_id, **_process()}
-        )
+        me = {"pid": os.getpid(), "started": psutil.Process().create_time()}
+        self._content = json.dumps({"machine": _machine(), "host": socket.gethostname(), "run_id": run_id, **me})
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="claim", daemon=True)
 
@@ -83,7 +81,7 @@ class Claim:
     def _times(self) -> dict[str, float]:
         """When each claim was last renewed, in seconds by the clock of the store."""
         place = self._output.place
-        with self._output._reaching():
+        with self._output.explain_errors():
             infos = place.filesystem.get_file_info(fs.FileSelector(place.joined(WORK).path, allow_not_found=True))
         return {
             f"{WORK}/{info.base_name}": info.mtime_ns / 1e9 if info.mtime_ns else time.time()
@@ -117,7 +115,3 @@ def _machine() -> str:
     with contextlib.suppress(OSError):
         parts.append(str(Path("/proc/self/ns/pid").stat().st_ino))
     return " ".join(parts)
-
-
-def _process() -> dict:
-    return {"pid": os.getpid(), "started": psutil.Process().create_time()}

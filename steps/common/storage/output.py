@@ -7,6 +7,8 @@ finished part), and the claim of the process that writes.
 import contextlib
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,10 +33,10 @@ CORPUS = f"{DONE}/corpus.json"
 class Output:
     """Named files in a folder; each appears whole, under its name, or not at all."""
 
-    def __init__(self, place: Place, scratch: Path):
-        """`scratch`: a folder of this machine for unfinished files, used where the output is not on this machine."""
+    def __init__(self, place: Place, scratch: Path | None = None):
+        """`scratch`: a folder of this machine for unfinished files of an output elsewhere; not needed to read."""
         self.place = place
-        self.workspace = scratch if place.local is None else place.local / WORK
+        self.workspace = place.local / WORK if place.local else scratch or Path(tempfile.gettempdir())
 
     def __str__(self) -> str:
         return str(self.place)
@@ -48,7 +50,7 @@ class Output:
         return self._found(fs.FileType.Directory)
 
     def _found(self, kind: fs.FileType) -> list[str]:
-        with self._reaching():
+        with self.explain_errors():
             infos = self.place.filesystem.get_file_info(
                 fs.FileSelector(self.place.path, recursive=True, allow_not_found=True)
             )
@@ -58,7 +60,7 @@ class Output:
     def put(self, temporary: Path, name: str) -> None:
         """Move a finished file of the workspace to its name."""
         local = self.place.local
-        with self._reaching():
+        with self.explain_errors():
             if local is None:
                 self._upload(temporary, name)
                 temporary.unlink()
@@ -75,12 +77,11 @@ class Output:
             temporary.open("rb") as source,
             self.place.filesystem.open_output_stream(self.place.joined(name).path) as target,
         ):
-            while data := source.read(8 * BUFFER):
-                target.write(data)
+            shutil.copyfileobj(source, target, 8 * BUFFER)
 
     def write_text(self, name: str, text: str) -> None:
         """Write a small file, in one piece."""
-        with self._reaching():
+        with self.explain_errors():
             self.workspace.mkdir(parents=True, exist_ok=True)
             # Another process may write a file of this name at the same time.
             temporary = self.workspace / f"{Path(name).name}.{os.getpid()}.tmp"
@@ -142,13 +143,14 @@ class Output:
 
     def make(self) -> None:
         """Make the workspace, and remove what a killed encode had not finished. The caller holds the claim."""
-        with self._reaching():
+        with self.explain_errors():
             self.workspace.mkdir(parents=True, exist_ok=True)
             for left in self.workspace.glob("part-*.tmp"):
                 left.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def _reaching(self) -> Iterator[None]:
+    def explain_errors(self) -> Iterator[None]:
+        """Raises UserError, one line, where the disk is full or gone, or a store refuses."""
         try:
             yield
         except OSError as error:

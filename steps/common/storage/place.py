@@ -81,12 +81,10 @@ def local_name(given: str) -> str:
 
 
 def locate(given: Path | str) -> Place:
-    """The place that a path or URI names; whether anything is there is not asked.
+    """The place that a path or URI names, whether or not anything is there.
 
-    The path of a URI is taken as it is typed, as the tools of the stores do: a space is a space, and %20 three characters.
-
-    Raises:
-        UserError: an unknown scheme, or one whose library is not installed.
+    The path of a URI is taken as it is typed, as the stores' own tools do: a space is a space, and %20 three characters.
+    Raises UserError for an unknown scheme, or one whose library is not installed.
     """
     text = str(given)
     match = URI.fullmatch(text)

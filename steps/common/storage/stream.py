@@ -63,13 +63,10 @@ def open_bytes(
     """Stream a file, decompressed. `tell` of a stream that is not compressed is the position in the file.
 
     Args:
-        compression: gz, bz2, xz or zst.
+        compression: gz, bz2, xz or zst; raises UserError where the file breaks off, or is something else.
         digest: updated with the bytes of the file as they are on disk; complete once the stream was read to its end.
         start: position of the first byte to read; above 0 only without compression and digest.
         buffer: bytes to read at a time; None for as many as suit the filesystem.
-
-    Raises:
-        UserError: what is compressed breaks off, or is something else.
     """
     size = buffer or (BUFFER if place.local is not None else REMOTE_BUFFER)
     with _open_at(place, start) as stream:

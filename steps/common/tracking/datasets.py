@@ -16,11 +16,17 @@ from steps.common.corpus.corpus import Corpus
 from steps.common.embeddings.pipeline import Result
 from steps.common.model.find import FoundModel
 from steps.common.quality.scoring import Score
+from steps.common.quality.trials import TRIALS
 
 
 def log_validation(found: FoundModel, metrics: dict[str, float], scores: Sequence[Score]) -> None:
-    """Log the metrics of validate, linked to the model; those of a suite are linked to the suite as well."""
-    mlflow.log_metrics(metrics, model_id=found.logged.model_id)
+    """Log the metrics of validate, linked to the model; those of a suite are linked to the suite as well.
+
+    Those of backends stay with the run: the model's page has a row for each metric of each run.
+    """
+    own = {name: value for name, value in metrics.items() if not name.startswith(TRIALS)}
+    mlflow.log_metrics(own, model_id=found.logged.model_id)
+    mlflow.log_metrics({name: value for name, value in metrics.items() if name not in own})
     for score in scores:
         suite = score.suite
         dataset = from_pandas(
@@ -33,17 +39,22 @@ def log_validation(found: FoundModel, metrics: dict[str, float], scores: Sequenc
         mlflow.log_metrics(score.as_metrics(), model_id=found.logged.model_id, dataset=dataset)
 
 
-def log_corpus(texts: Corpus) -> None:
-    """Link a corpus to the active run as a dataset."""
+def locate_corpus(texts: Corpus) -> tuple[str, str]:
+    """Where a corpus is, its file or the folder of its files, and the name of that."""
     first = texts.sources[0].place
     where = str(first) if len(texts.sources) == 1 else str(first).rpartition("/")[0]
-    name = where.rstrip("/").rpartition("/")[2]
+    return where, where.rstrip("/").rpartition("/")[2]
+
+
+def log_corpus(texts: Corpus) -> None:
+    """Link a corpus to the active run as a dataset."""
+    where, name = locate_corpus(texts)
     dataset = MetaDataset(dataset_source(where), name=name, digest=_joint_digest(texts.sources))
     mlflow.log_input(dataset, context="corpus")
 
 
-def log_data(texts: Corpus, result: Result, where: str, found: FoundModel) -> None:
-    """Link the corpus and the embeddings to the active run as datasets, and its metrics to the model.
+def log_data(texts: Corpus, result: Result, where: str) -> None:
+    """Link the corpus and the embeddings to the active run as datasets, and log its metrics.
 
     Args:
         where: folder or URI of the embeddings.
@@ -51,7 +62,7 @@ def log_data(texts: Corpus, result: Result, where: str, found: FoundModel) -> No
     log_corpus(texts)
     embeddings = MetaDataset(dataset_source(where), name="embeddings", digest=_joint_digest(result.parts))
     mlflow.log_input(embeddings, context="embeddings")
-    mlflow.log_metrics(result.metrics(), model_id=found.logged.model_id)
+    mlflow.log_metrics(result.metrics())
 
 
 def _joint_digest(parts: Sequence) -> str:

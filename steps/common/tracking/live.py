@@ -17,7 +17,6 @@ from steps.common.tracking import server
 
 logger = logging.getLogger("steps")
 
-
 # Where a run holds its embeddings.
 EMBEDDINGS = "embeddings"
 
@@ -26,9 +25,9 @@ LIVE_SECONDS = 10.0
 
 
 class RunOutput(Output):
-    """Parts that become artifacts of a run, and leave this disk once they are there.
+    """Parts that are uploaded as artifacts of a run, and then deleted from this disk.
 
-    Uploads have a thread of their own: while the server is away, parts wait on the disk and computing goes on.
+    Uploads have a thread of their own: while the server is away, parts wait on the disk and computing continues.
     """
 
     def __init__(self, run_id: str, scratch: Path):
@@ -42,7 +41,7 @@ class RunOutput(Output):
 
     def put(self, temporary: Path, name: str) -> None:
         super().put(temporary, name)
-        # What is hidden is for going on, and for mending; neither can be done in a run.
+        # Hidden files serve to resume or repair an output; neither can be done in a run.
         if not name.startswith("."):
             self._raise_failed()
             self._uploads.append(self._thread.submit(self._move, self._scratch / name))
@@ -87,10 +86,7 @@ class RunOutput(Output):
 
 
 class LiveMetrics:
-    """Logs how far an encode has come, while it runs. Only the newest figure counts; one that cannot be logged is left.
-
-    A daemon thread: whoever is stopped does not wait for a server that is away.
-    """
+    """Logs the progress of an encode from a daemon thread, so that a stop does not wait for a server that is away."""
 
     def __init__(self, run_id: str):
         self._run_id, self._client = run_id, mlflow.MlflowClient()
@@ -123,9 +119,7 @@ class LiveMetrics:
                 away = False
             except MlflowException as error:
                 if not away and not self._closed:
-                    logger.warning(
-                        "the tracking server does not answer, the embeddings go on: %s", server.reason(error)
-                    )
+                    logger.warning("the tracking server does not answer, encoding continues: %s", server.reason(error))
                 away = True
 
 
@@ -140,7 +134,7 @@ def recording(where: str) -> Iterator[None]:
 
 
 def close_lost_runs(run_ids: list[str], by: str) -> None:
-    """Mark runs that began an output and ended without a word, by kill -9 or without their server, as KILLED."""
+    """Mark runs that began an output and have no final status, after kill -9 or without their server, as KILLED."""
     client = mlflow.MlflowClient()
     for run_id in run_ids:
         with server.optional(f"run {run_id}, which began this output, is not marked KILLED"):

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 import signal
 import tempfile
 import traceback
@@ -12,10 +13,12 @@ from typing import Any
 
 import mlflow
 from mlflow.entities import LoggedModelInput, Param, Run
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 
 from steps.common.embeddings.plan import flatten
 from steps.common.errors import Stopped, UserError, one_line
 from steps.common.tracking import server
+from steps.common.tracking.system import system_metrics
 
 logger = logging.getLogger("steps")
 
@@ -29,13 +32,28 @@ MAX_PARAM_LENGTH = 6000
 MAX_PARAM_BATCH = 100
 
 
+# A name that mlflow made up.
+GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")
+
+
 class StepRun(Run):
     """The run of a step, with the name of its experiment and its tracking server as it may be shown."""
 
-    def __init__(self, run: Run):
+    def __init__(self, run: Run, step: str):
         super().__init__(run.info, run.data, run.inputs, run.outputs)
+        self._step = step
+        name = run.info.run_name or ""
+        self._may_be_named = name == step or GENERATED_NAME.fullmatch(name) is not None
         self.experiment = mlflow.get_experiment(run.info.experiment_id).name
         self.server = server.without_password(mlflow.get_tracking_uri())
+
+    def name_tag(self, what: str = "") -> dict[str, str]:
+        """The tag that names the run by its step and what it did; none where the user has named it."""
+        return {MLFLOW_RUN_NAME: f"{self._step} {what}".rstrip()} if self._may_be_named else {}
+
+    def describe(self, what: str, note: str) -> None:
+        """Name the run by what it did, and describe it, in Markdown."""
+        mlflow.set_tags({MLFLOW_RUN_NOTE: note, **self.name_tag(what)})
 
 
 @contextlib.contextmanager
@@ -87,27 +105,33 @@ def _set_experiment() -> None:
 
 
 @contextlib.contextmanager
-def run(step: str, config: dict[str, Any], as_yaml: str) -> Iterator[StepRun]:
-    """Start or take over the step's MLflow run; log its config (of `resolve`) now, and its log when it ends.
+def run(step: str, config: dict[str, Any], as_yaml: str, *, measured: bool = False) -> Iterator[StepRun]:
+    """Start or take over the step's MLflow run; log its config now, and its log when it ends.
+
+    Args:
+        measured: log how busy the machine is meanwhile.
+
+    Args:
+        measured: log how busy the machine is meanwhile.
 
     The run ends FINISHED, or with the reason in the tag `error` FAILED or KILLED. (After Ctrl-C the launcher of
-    mlflow 3.17.2 writes FAILED over KILLED; the tag stays.)
-
-    Raises:
-        UserError: the tracking server cannot be reached.
+    mlflow 3.17.2 writes FAILED over KILLED; the tag stays.) Raises UserError where the server cannot be reached.
     """
     server.check_reachable()
     _set_experiment()
-    with server.patience(), log_file(step) as log:
-        # The name holds for a run we create; one that `mlflow run` created has its name already.
-        active = mlflow.start_run(run_name=step, nested=mlflow.active_run() is not None)
+    with server.patience(), log_file(step) as log, contextlib.ExitStack() as measuring:
+        nested, own_monitor = mlflow.active_run() is not None, False if measured else None
+        active = mlflow.start_run(run_name=step, nested=nested, log_system_metrics=own_monitor)
         status, why = "FINISHED", None
         try:
-            mlflow.set_tag("step", step)
+            step_run = StepRun(active, step)
+            mlflow.set_tags({"step": step, **step_run.name_tag()})
             log_config(config, as_yaml, active.info.run_id)
             where = f"{active.info.experiment_id} on {server.without_password(mlflow.get_tracking_uri())}"
             logger.info("%s: run %s of experiment %s", step, active.info.run_id, where)
-            yield StepRun(active)
+            if measured:
+                measuring.enter_context(system_metrics(active.info.run_id))
+            yield step_run
         except (KeyboardInterrupt, Stopped) as stop:
             # After Ctrl-C `mlflow run` sends SIGTERM as well; what follows is to be finished.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -133,7 +157,7 @@ def _write_line(handler: logging.Handler, text: str) -> None:
 
 
 def _end_run(status: str, why: str | None, log: logging.FileHandler) -> None:
-    """Log the reason and the log, and end the run; of a step that failed, the user has to hear of its own failure only."""
+    """Log the reason and the log, and end the run; where a failed step cannot do that, it is a warning, not an error."""
     with server.optional("the run does not have its log"):
         mlflow.log_artifact(log.baseFilename)
     if why is None:

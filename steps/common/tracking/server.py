@@ -1,8 +1,8 @@
 """A tracking server that does not answer.
 
-mlflow's client repeats a call that failed, as often as RETRIES says at that moment. A step asks its server once before it
-starts (check_reachable); while it runs, calls are repeated for about ten minutes (patience); once that was in vain, or the
-user has stopped the step, they are not (give_up).
+mlflow's client retries a failed call as often as RETRIES says at that moment. A step asks its server once before it
+starts (check_reachable) and retries calls for about ten minutes while it runs (patience), but not once that has failed or
+the user has stopped the step (give_up).
 """
 
 import contextlib

@@ -1,15 +1,21 @@
-"""What validation says of a model, as tags."""
+"""What validation says of a model: tags, and the units of its scores."""
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import mlflow
+import numpy as np
 from mlflow.exceptions import MlflowException
 
 from steps.common.embeddings.plan import versions
 from steps.common.errors import UserError
-from steps.common.model.find import BACKENDS, VALIDATION, FoundModel
+from steps.common.model.find import BACKENDS, VALIDATION, VALIDATION_RUN, FoundModel
+from steps.common.quality.scoring import Score
 from steps.common.quality.trials import Trial
+
+# Artifact of a run of validate: what each score was made from, so that a model that is deleted can still be compared with.
+UNITS = "units.json"
 
 
 def lineage(found: FoundModel, run_id: str) -> dict[str, str]:
@@ -49,11 +55,24 @@ def reference(found: FoundModel) -> dict:
         ) from None
 
 
+def log_units(scores: Sequence[Score]) -> None:
+    """Record the units of each score, such as the cosine of each pair, by the SHA-256 of its suite."""
+    units = {score.suite.digest: score.units.tolist() for score in scores if not score.undefined}
+    mlflow.log_dict(units, UNITS)
+
+
+def read_units(found: FoundModel) -> dict[str, np.ndarray]:
+    """The units that the last validation of a model recorded, by the SHA-256 of the suite: float64 [units of the suite]."""
+    try:
+        units = mlflow.artifacts.load_dict(f"runs:/{found.tags.get(VALIDATION_RUN)}/{UNITS}")
+    except MlflowException:
+        return {}
+    return {digest: np.array(values) for digest, values in units.items()}
+
+
 def tag_validation(found: FoundModel, verdict: str, run_id: str) -> None:
     """Write the verdict on the LoggedModel, where encode looks for it."""
-    mlflow.MlflowClient().set_logged_model_tags(
-        found.logged.model_id, {VALIDATION: verdict, "validation_run_id": run_id}
-    )
+    mlflow.MlflowClient().set_logged_model_tags(found.logged.model_id, {VALIDATION: verdict, VALIDATION_RUN: run_id})
 
 
 def tag_backends(found: FoundModel, trials: list[Trial]) -> None:

@@ -26,7 +26,8 @@ HOSTILE = {
     "combining": "Z̷̡̢a̴̛l̵g̶o̸ é ﷽",
 }
 
-# Correlation of the cosines of two models, each with its mean vector taken off, from which on they are one space.
+# Correlation of the cosines of two models, each with its mean vector taken off, from which on they are one space. MiniLM and a
+# vector added to it have 0.99, with 4-bit weights 0.95, without its last layer 0.79.
 SAME_SPACE = 0.9
 
 
@@ -148,8 +149,8 @@ def check_spread(embeddings: np.ndarray, champion: np.ndarray, least: float) -> 
     if not (np.isfinite(embeddings).all() and np.isfinite(champion).all()):
         return []
     here, there = _cosines(embeddings), _cosines(champion)
-    centred = [_cosines(vectors - vectors.mean(axis=0)) for vectors in (embeddings, champion)]
-    if not np.corrcoef(centred[0], centred[1])[0, 1] >= SAME_SPACE:
+    first, second = (_cosines(vectors - vectors.mean(axis=0)) for vectors in (embeddings, champion))
+    if not np.corrcoef(first, second)[0, 1] >= SAME_SPACE:
         return []
     share = float(stats.iqr(here) / stats.iqr(there))
     threshold = f">= {least:g} of the champion's spread of cosines"

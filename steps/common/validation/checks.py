@@ -62,6 +62,16 @@ def guarded(name: str, call: Callable[[], Sequence[Check]]) -> list[Check]:
         return [Check(f"{name}/runs", clip(f"{type(error).__name__}: {error}", 300), "no error", False)]
 
 
+def describe_failures(checks: Sequence[Check]) -> str:
+    """How many checks failed, and each with its value and what it had to be."""
+    found = [f"{check.name} is {_short(check.value)} (expected {check.threshold})" for check in failed(checks)]
+    return f"{len(found)} of {len(checks)} checks: {', '.join(found)}"
+
+
+def _short(value: float | str | None) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def failed(checks: Sequence[Check]) -> list[Check]:
     """The checks that did not pass."""
     return [check for check in checks if not check.passed]

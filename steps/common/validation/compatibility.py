@@ -59,6 +59,20 @@ class Compatibility:
     bridge_recall: float | None
     verdict: Verdict
 
+    def __str__(self) -> str:
+        """The verdict and its numbers, in one line."""
+        parts = ["another dimension"]
+        if self.cosine_median is not None and self.overlap_across is not None:
+            parts = [
+                f"cosine of old and new vectors {self.cosine_median:.3f}",
+                f"{self.overlap_across:.0%} of the {NEAREST} nearest stay where new vectors search old ones",
+            ]
+        if self.bridge_recall is not None:
+            parts.append(f"{self.bridge_recall:.0%} with an orthogonal map")
+        if self.reindex_hours is not None:
+            parts.append(f"embedding {self.reindex_rows:,} rows again takes {self.reindex_hours:.1f} h")
+        return f"{self.verdict} ({'; '.join(parts)})"
+
 
 def compare_vectors(
     old: np.ndarray, new: np.ndarray, conf: CompatibilityConf, *, against: str, rows_per_second: float | None

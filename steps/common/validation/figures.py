@@ -76,6 +76,11 @@ def _canvas(height: float, ink: str, faint: str) -> tuple[Canvas, Axes]:
     """A canvas with one pair of axes in these colours."""
     figure = Canvas(figsize=(WIDTH, height), layout="constrained")
     axes = figure.add_subplot()
+    _style(axes, ink, faint)
+    return figure, axes
+
+
+def _style(axes: Axes, ink: str, faint: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(faint)
     axes.tick_params(colors=ink, labelsize=9, length=0)
@@ -85,7 +90,6 @@ def _canvas(height: float, ink: str, faint: str) -> tuple[Canvas, Axes]:
     axes.yaxis.label.set_fontsize(9)
     axes.set_axisbelow(True)
     axes.patch.set_alpha(0)
-    return figure, axes
 
 
 def _legend(figure: Canvas, ink: str) -> None:
@@ -221,62 +225,67 @@ def principal_plane(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def backends(trials: Sequence[Trial]) -> Figure:
-    """Sentences a second of every backend that ran, with what it lost."""
+    """Sentences a second of every backend that ran, and beside them the points it gains or loses, with their interval."""
     ran = [trial for trial in trials if trial.rows_per_second]
 
     def make(ink: str, faint: str) -> Canvas:
-        figure, axes = _canvas(0.45 * len(ran) + 0.8, ink, faint)
+        figure = Canvas(figsize=(WIDTH, 0.45 * len(ran) + 0.9), layout="constrained")
+        speed, points = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
         rates = [trial.rows_per_second or 0.0 for trial in ran]
-        bars = axes.barh(
-            [trial.backend for trial in ran],
-            rates,
-            color=[GREEN if trial.passed else GREY for trial in ran],
-            height=0.62,
-        )
-        labels = [
-            f"{trial.rows_per_second:,.0f}/s, {trial.difference:+.2f}"
-            if trial.difference is not None
-            else f"{trial.rows_per_second:,.0f}/s"
-            for trial in ran
-        ]
-        axes.bar_label(bars, labels, fontsize=8, color=ink, padding=4)
-        axes.set_xlim(0, max(rates) * 1.45)
-        axes.invert_yaxis()
-        axes.set_xlabel("sentences a second, and points lost or gained")
+        colours = [GREEN if trial.passed else GREY for trial in ran]
+        for axes in (speed, points):
+            _style(axes, ink, faint)
+            axes.grid(axis="x", color=faint, linewidth=0.6)
+        bars = speed.barh([trial.backend for trial in ran], rates, color=colours, height=0.62)
+        speed.bar_label(bars, [f"{rate:,.0f}" for rate in rates], fontsize=8, color=ink, padding=4)
+        speed.set_xlim(0, max(rates) * 1.3)
+        speed.invert_yaxis()
+        speed.set_xlabel("sentences a second")
+        points.axvline(0, color=GREY, linewidth=1)
+        for row, (trial, colour) in enumerate(zip(ran, colours)):
+            if trial.difference is not None and trial.low is not None and trial.high is not None:
+                points.plot(
+                    [trial.low, trial.high], [row, row], color=colour, linewidth=5, alpha=0.5, solid_capstyle="round"
+                )
+                points.plot(trial.difference, row, "o", color=colour, markersize=6)
+        points.set_xlabel("points beside torch/f32")
         return figure
 
     return Figure(
-        "backends", "Backends", "Green: passed. Grey: loses too many points, and encode does not choose it.", make
+        "backends",
+        "Backends: speed, and points gained or lost",
+        "Green: passed. Grey: not shown to be as good as torch/f32, and encode does not choose it. The bars at the right are the intervals of the difference.",
+        make,
     )
 
 
-def latency(milliseconds: np.ndarray) -> Figure:
-    """Single calls by how long they took."""
+def latency(milliseconds: np.ndarray, of: str) -> Figure:
+    """Every single call by how long it took, and the share of calls that took no longer.
+
+    Args:
+        milliseconds: of each call, float [n]. of: what was called.
+    """
 
     def make(ink: str, faint: str) -> Canvas:
         figure, axes = _canvas(2.5, ink, faint)
-        axes.grid(axis="y", color=faint, linewidth=0.6)
-        axes.hist(milliseconds, bins=min(20, max(5, len(milliseconds) // 2)), color=BLUE)
-        top = axes.get_ylim()[1]
+        axes.grid(color=faint, linewidth=0.6)
+        ordered = np.sort(milliseconds)
+        axes.step(ordered, np.arange(1, len(ordered) + 1) / len(ordered) * 100, color=BLUE, where="post")
+        # A mark for each call: two humps are two clusters of marks, which bars would merge.
+        axes.plot(ordered, np.zeros(len(ordered)), "|", color=BLUE, markersize=9, alpha=0.6, clip_on=False)
         for share, colour in ((50, AMBER), (95, RED)):
             value = float(np.percentile(milliseconds, share))
-            axes.axvline(value, color=colour, linewidth=1.5)
-            axes.text(
-                value,
-                top,
-                f" p{share} {value:.1f}",
-                fontsize=8,
-                color=ink,
-                va="bottom",
-                ha="right" if share == 50 else "left",
-            )
-        axes.set(xlabel="milliseconds of one call with one sentence", ylabel="calls")
+            axes.plot([value, value], [0, share], color=colour, linewidth=1.5)
+            side = "right" if share == 50 else "left"
+            axes.text(value, 102, f" p{share} {value:.1f} ", fontsize=8, color=ink, va="bottom", ha=side)
+        axes.set_ylim(0, 101)
+        axes.set(xlabel="milliseconds of one call with one sentence", ylabel="% of calls within")
         return figure
 
     return Figure(
         "latency",
-        "Latency",
-        "Calls of the loaded model with one sentence each, one after another, in this process.",
+        "Latency of " + of,
+        f"{len(milliseconds)} calls with one sentence each, one after another, in this process. Each mark is a call.",
         make,
     )
 

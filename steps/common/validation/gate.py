@@ -1,41 +1,28 @@
 """Everything that validate checks of one model, and the findings."""
 
 import contextlib
-import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from sentence_transformers import SentenceTransformer
 
-from steps.common.backends import Backend, Settings
-from steps.common.backends.check import Refused
 from steps.common.backends.timing import latencies_ms
-from steps.common.backends.torch import find_tasks
 from steps.common.corpus.sample import sample_topics
 from steps.common.model import facts as factss
 from steps.common.model import load as models
-from steps.common.model.facts import facts, normalizes
-from steps.common.model.find import FoundModel, download
+from steps.common.model.facts import normalizes
+from steps.common.model.find import FoundModel
 from steps.common.model.load import (
-    Pyfunc,
     RefusedInput,
     input_example,
-    load_backend,
     load_embeddings_api,
     load_pyfunc,
     scoring_app,
 )
-from steps.common.quality import comparison, scoring, trials
-from steps.common.quality.comparison import Comparison, Result
-from steps.common.quality.roles import ByRole
-from steps.common.quality.scoring import Difference, Score
-from steps.common.quality.spec import Bootstrap, SuiteSpec
-from steps.common.quality.suite import Suite, Vectors
-from steps.common.quality.trials import Trial
+from steps.common.quality import scoring
+from steps.common.quality.suite import Suite
 from steps.common.tracking import verdict
 from steps.common.validation import environment, identity, serving
 from steps.common.validation.behaviour import (
@@ -47,109 +34,16 @@ from steps.common.validation.behaviour import (
     check_refusals,
     check_white_space,
 )
-from steps.common.validation.checks import Check, at_least, at_most, check_close, equal, failed, guarded
-from steps.common.validation.compatibility import Compatibility
-from steps.common.validation.identity import FactChange
+from steps.common.validation.checks import Check, at_most, check_close, equal, failed, guarded
+from steps.common.validation.findings import Findings, Subject
 from steps.common.validation.openai import check_api
+from steps.common.validation.rivals import check_cosines, check_losses, compare_rivals
 from steps.common.validation.rules import ValidateConf
+from steps.common.validation.scores import check_demands, load_by_role, score_all, try_backends
 from steps.common.validation.weights import check_trained, check_weights, check_word_vectors
-from steps.common.vectors import finite
-
-logger = logging.getLogger("steps")
-
 
 # Beginnings of the names of checks that say what is wrong inside a model.
 NAMES_CAUSE = ("known/", "unchanged/", "weights/", "tokenizer/")
-
-
-@dataclass(frozen=True)
-class Subject:
-    """The model that is validated, loaded both ways, in one folder."""
-
-    found: FoundModel
-    folder: Path
-    native: SentenceTransformer
-    pyfunc: Pyfunc
-
-    @property
-    def dim(self) -> int:
-        """The dimension that the signature declares."""
-        return self.pyfunc.metadata.signature.outputs.inputs[0].shape[-1]
-
-    @property
-    def params(self) -> dict:
-        """Inference params that change the result."""
-        return {"truncate_dim": max(1, self.dim // 2), "normalize_embeddings": True}
-
-
-@dataclass
-class Findings:
-    """Findings of a validation; `checks` decide."""
-
-    checks: list[Check] = field(default_factory=list)
-    scores: list[scoring.Score] = field(default_factory=list)
-    # By suite: the score required, and the published one.
-    thresholds: dict[str, float] = field(default_factory=dict)
-    references: dict[str, float] = field(default_factory=dict)
-    # By the part of the model compared with: champion, baseline.
-    comparisons: dict[str, Comparison] = field(default_factory=dict)
-    fact_changes: list[FactChange] = field(default_factory=list)
-    compatibility: Compatibility | None = None
-    trials: list[Trial] = field(default_factory=list)
-    # Milliseconds of single calls; embeddings of the test sentences and of the sample corpus.
-    latency: np.ndarray | None = None
-    sentences: np.ndarray | None = None
-    corpus: np.ndarray | None = None
-    # Metrics of the server.
-    deployment: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def failures(self) -> list[Check]:
-        return failed(self.checks)
-
-    @property
-    def verdict(self) -> str:
-        return "failed" if self.failures else "passed"
-
-    @property
-    def passed_backends(self) -> list[str]:
-        """Backends that encode may use: none of a model that failed."""
-        return [trial.backend for trial in self.trials if trial.passed and not self.failures]
-
-    @property
-    def differences(self) -> dict[str, Difference]:
-        """By suite: the difference to the champion."""
-        return self.comparisons["champion"].suites if "champion" in self.comparisons else {}
-
-    @property
-    def regressed(self) -> list[str]:
-        """The suites on which the champion is better, and not by noise."""
-        return scoring.find_regressions(self.differences)
-
-    @property
-    def may_replace(self) -> bool | None:
-        """Whether the model may become champion; None where that is not decided."""
-        results = {comparison.result for comparison in self.comparisons.values()}
-        if self.failures or Result.WORSE in results:
-            return False
-        return None if Result.UNDECIDED in results else True
-
-    def metrics(self) -> dict[str, float]:
-        """What is logged beside the scores, by name."""
-        values = {check.name: check.value for check in self.checks}
-        metrics: dict[str, Any] = {
-            "parity/max_abs_diff": values.get("parity/max_abs_diff"),
-            # A server that could not be asked at all is not ok; deployment says how the others are.
-            "serving/ok": 0.0,
-            **self.deployment,
-            "checks/total": len(self.checks),
-            "checks/failed": len(self.failures),
-        }
-        if self.latency is not None:
-            metrics |= {f"latency/p{share}_ms": float(np.percentile(self.latency, share)) for share in (50, 95)}
-        for trial in self.trials:
-            metrics |= trial.metrics()
-        return {name: value for name, value in metrics.items() if value is not None}
 
 
 def examine(
@@ -160,6 +54,7 @@ def examine(
     *,
     rivals: Mapping[str, FoundModel] | None = None,
     server: serving.Server | None = None,
+    texts: Sequence[str] | None = None,
 ) -> Findings:
     """Load a model both ways and check all it claims. A check that cannot be made is a failed check.
 
@@ -168,6 +63,7 @@ def examine(
         suites: those of the rules, read.
         rivals: the models it is compared with: champion, the one it would replace, and baseline, the best there was.
         server: one of this model, started; without it the server's code is asked in this process.
+        texts: distinct ones, on which the champion's vectors are compared with this model's; None takes the sample corpus.
 
     Raises:
         UserError: what the user can put right, such as a server's port that was taken meanwhile.
@@ -183,6 +79,7 @@ def examine(
         "embeddings_api": lambda: check_embeddings_api(model, rules.tolerance.parity),
         "predict": lambda: check_behaviour(model, rules, findings),
         "quality": lambda: check_quality(model, suites, rivals or {}, rules, findings),
+        "cosines": lambda: check_cosines(model, (rivals or {}).get("champion"), rules, findings, texts),
     }
     for name, check in groups.items():
         findings.checks += guarded(name, check)
@@ -299,146 +196,3 @@ def check_quality(
         return scoring.spearman(sample, lambda texts: other.encode(list(texts), show_progress_bar=False))
 
     return checks + check_trained(findings.scores[0].value, threshold, score_of, model.native)
-
-
-def check_demands(model: Subject, specs: Sequence[SuiteSpec], findings: Findings) -> list[Check]:
-    """Each score beside what its suite demands of it, which is noted in the findings."""
-    published_as, _ = identity.find_known(model.found.tags, facts(model.native))
-    checks = []
-    for spec, score in zip(specs, findings.scores):
-        name = score.suite.name
-        difference = findings.differences.get(name)
-        if spec.max_loss_to_champion is not None and difference is None:
-            logger.warning("suite %s: max_loss_to_champion is ignored: no champion is given (champion=<run ID>)", name)
-        findings.thresholds[name] = spec.threshold
-        if published_as in spec.references:
-            findings.references[name] = spec.references[published_as]
-        checks += check_scores(score, spec, findings.references.get(name), difference)
-    return checks
-
-
-def check_losses(rules: ValidateConf, findings: Findings) -> list[Check]:
-    """The model loses no more than `comparison.max_loss` points to a rival beyond noise, over all suites or on one."""
-    limit = rules.comparison.max_loss
-    checks = []
-    for against, found in findings.comparisons.items():
-        for name, difference in {"": found.difference, **found.suites}.items():
-            checks.append(check_loss(f"comparison/{against}" + (f"/{name}" if name else ""), difference, limit))
-    return checks
-
-
-def check_loss(name: str, difference: Difference, limit: float) -> Check:
-    """No more than `limit` points are lost, or that is within noise."""
-    return Check(
-        name,
-        finite(difference.value),
-        f">= {-limit:g}, or within noise ({difference.low:.2f} to {difference.high:.2f})",
-        not difference.is_loss(limit),
-    )
-
-
-def score_all(
-    suites: Sequence[Suite], encode_as: scoring.EncodeAs, bootstrap: Bootstrap
-) -> tuple[list[scoring.Score], list[Vectors]]:
-    """A model's scores on all suites, by one backend, and the vectors they are made from."""
-    scores, embedded = [], []
-    for suite in suites:
-        logger.info("scoring %d %s of %s", len(suite), suite.unit, suite.path)
-        embedded.append(scoring.embed(suite, encode_as))
-        scores.append(scoring.score(suite, embedded[-1], bootstrap))
-    return scores, embedded
-
-
-def compare_rivals(
-    model: Subject,
-    rivals: Mapping[str, FoundModel],
-    suites: Sequence[Suite],
-    rules: ValidateConf,
-    *,
-    findings: Findings,
-) -> None:
-    """Compare with each rival, which is noted in the findings; one model in two parts is scored once."""
-    scored: dict[str, list[Score]] = {}
-    known = facts(model.native)
-    for against, rival in rivals.items():
-        findings.fact_changes += identity.compare_facts(known, rival.tags, against)
-        model_id = rival.logged.model_id
-        if model_id not in scored:
-            logger.info("scoring the %s %s on the same suites", against, rival.uri)
-            scored[model_id] = score_rival(rival, suites, rules)
-        findings.comparisons[against] = comparison.compare(
-            findings.scores, scored[model_id], rules.comparison.margin, rules.bootstrap
-        )
-
-
-def score_rival(rival: FoundModel, suites: Sequence[Suite], rules: ValidateConf) -> list[Score]:
-    """Another model's scores on the same suites, by torch in float32."""
-    folder = download(rival)
-    native = models.load_native(folder)
-    with contextlib.ExitStack() as stack:
-        encode_as = load_by_role(stack, rival, folder, native, rules.backend.of("torch/f32"))
-        return score_all(suites, encode_as, rules.bootstrap)[0]
-
-
-def try_backends(
-    model: Subject, suites: Sequence[Suite], own: ByRole, embedded: list[Vectors], rules: ValidateConf
-) -> list[Trial]:
-    """The backend of the config and every candidate beside torch in float32.
-
-    Args:
-        own: the backend of the config. embedded: its vectors of the suites.
-    """
-    samples = [suite.sample(rules.candidate_pairs) for suite in suites]
-    # The rate of whole sentences, the same ones whatever the suites are.
-    pace = trials.Pace(sample_topics()[0], rules.sentences, rules.latency_calls)
-    found = []
-
-    def load(name: str, stack: contextlib.ExitStack) -> ByRole:
-        return load_by_role(stack, model.found, model.folder, model.native, rules.backend.of(name))
-
-    with contextlib.ExitStack() as stack:
-        exact = own if own.key == "torch/f32" else load("torch/f32", stack)
-        expected = embedded if exact is own else [scoring.embed(sample, exact) for sample in samples]
-        for name in dict.fromkeys(["torch/f32", own.key, *rules.candidates]):
-            try:
-                with contextlib.ExitStack() as inner:
-                    encode_as = {"torch/f32": exact, own.key: own}.get(name) or load(name, inner)
-                    trial = trials.judge(
-                        name,
-                        encode_as,
-                        list(zip(samples, expected)),
-                        margin=rules.tolerance.score,
-                        bootstrap=rules.bootstrap,
-                        pace=pace,
-                        is_exact=encode_as is exact,
-                    )
-            except Refused as refused:
-                trial = Trial(name, False, refused.reason)
-            found.append(trial)
-    return found
-
-
-def load_by_role(
-    stack: contextlib.ExitStack, found: FoundModel, folder: Path, model: SentenceTransformer, settings: Settings
-) -> ByRole:
-    """A backend for texts in any role (as load_backend); the stack closes what is loaded."""
-
-    def load(prompt_name: str | None, task: str | None) -> Backend:
-        backend = load_backend(found, folder, model, settings, prompt_name=prompt_name, task=task)
-        return stack.enter_context(contextlib.closing(backend))
-
-    return ByRole(load, model.prompts, model.default_prompt_name, find_tasks(model))
-
-
-def check_scores(score: Score, spec: SuiteSpec, published: float | None, difference: Difference | None) -> list[Check]:
-    """What a suite demands of a score: a least value, nearness to the published one, no loss to the champion."""
-    if score.undefined:
-        found = [Check(score.name, f"undefined: {score.undefined}", f">= {spec.threshold:g}", False)]
-    else:
-        found = [at_least(score.name, score.value, spec.threshold)]
-    group, allowed = f"quality/{score.suite.name}", spec.max_loss_to_published
-    if published is not None and allowed is not None:
-        found.append(at_least(f"{group}/beside_published", score.value - published, -allowed))
-    if difference is not None and spec.max_loss_to_champion is not None:
-        found.append(check_loss(f"{group}/beside_champion", difference, spec.max_loss_to_champion))
-    return found

@@ -1,6 +1,8 @@
 """The verdict of validate: as data, as tables for the terminal, as a page."""
 
+import json
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TypeGuard
@@ -9,12 +11,15 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader
 from prettytable import PrettyTable, TableStyle
 
+from steps.common.errors import clip
+from steps.common.quality.comparison import Comparison
 from steps.common.quality.scoring import Difference, Score
 from steps.common.quality.trials import Trial
 from steps.common.validation import figures as draw
 from steps.common.validation.checks import Check
+from steps.common.validation.decision import decide
 from steps.common.validation.figures import Figure
-from steps.common.validation.gate import Findings
+from steps.common.validation.findings import Findings
 from steps.common.vectors import finite
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
@@ -22,6 +27,7 @@ TEMPLATE = Path(__file__).with_name("report.html.j2")
 # Titles of groups of checks, by the part of their names before the slash; other groups show that part.
 GROUPS = {
     "quality": "Quality: the suites",
+    "comparison": "Comparison: no large loss to the champion or the baseline",
     "known": "Known: the facts these weights are known for",
     "unchanged": "Unchanged: the model is as it was logged",
     "weights": "Weights: finite and trained",
@@ -38,17 +44,48 @@ GROUPS = {
 }
 
 
-def as_dict(verdict: str, findings: Findings, metrics: dict, **facts: object) -> dict:
-    """The content of validation.json."""
+def as_dict(
+    verdict: str, findings: Findings, metrics: dict, rivals: Mapping[str, dict[str, str]], **facts: object
+) -> dict:
+    """The content of validation.json.
+
+    Args:
+        rivals: the models compared with, described, by their part: champion, baseline.
+    """
     return {
         "validation": verdict,
         **facts,
+        "decision": asdict(decide(findings)),
+        "facts": [asdict(change) for change in findings.fact_changes],
+        "comparisons": [_comparison(against, found, rivals) for against, found in findings.comparisons.items()],
+        "compatibility": asdict(findings.compatibility) if findings.compatibility else None,
         "suites": [_suite(score, findings) for score in findings.scores],
         "regressed": findings.regressed,
+        "disagreements": _worst(findings, lambda score: score.disagreements, lambda found: -abs(found.apart)),
+        "misses": _worst(findings, lambda score: score.misses, lambda found: found.unit),
+        "by_length": [asdict(group) for score in findings.scores for group in score.by_length],
         "metrics": metrics,
         "checks": [asdict(check) for check in findings.checks],
         "backends": [asdict(trial) for trial in findings.trials],
     }
+
+
+def _comparison(against: str, found: Comparison, rivals: Mapping[str, dict[str, str]]) -> dict:
+    return {
+        "against": against,
+        "model": rivals.get(against),
+        "result": found.result,
+        **_difference(found.difference),
+        "reading": found.describe(f"the {against}"),
+        "margin": found.margin,
+        "needed": found.needed,
+        "suites": [{"name": name, **_difference(difference)} for name, difference in found.suites.items()],
+    }
+
+
+def _worst(findings: Findings, pick: Callable[[Score], list], key: Callable) -> list[dict]:
+    """The ten worst examples of all suites."""
+    return [asdict(found) for found in sorted((one for score in findings.scores for one in pick(score)), key=key)[:10]]
 
 
 def _suite(score: Score, findings: Findings) -> dict:
@@ -66,6 +103,7 @@ def _suite(score: Score, findings: Findings) -> dict:
         "interval": [finite(score.low), finite(score.high)],
         "undefined": score.undefined,
         "threshold": findings.thresholds.get(name),
+        "within_noise": _is_within_noise(score, findings.thresholds.get(name)),
         "published": findings.references.get(name),
         "champion": _difference(difference) if difference else None,
         "metrics": score.metrics,
@@ -80,11 +118,33 @@ def _difference(difference: Difference) -> dict:
     }
 
 
+def _is_within_noise(score: Score, threshold: float | None) -> bool:
+    """Whether the threshold lies inside the interval of the score, so that other pairs might have said otherwise."""
+    return threshold is not None and bool(score.low <= threshold <= score.high)
+
+
 def read_difference(difference: Difference) -> str:
     """A difference to the champion, in words."""
     if not math.isfinite(difference.value):
         return "undefined"
     return "within noise" if difference.is_noise else "better" if difference.value > 0 else "worse"
+
+
+def summarize(findings: Findings) -> dict[str, str]:
+    """The decision for the summary on the screen; nothing where there was no model to compare with."""
+    if not findings.comparisons:
+        return {}
+    decision = decide(findings)
+    answer = {True: "yes", False: "no", None: "undecided"}[decision.may_replace]
+    changed = [
+        f"{one.fact} {clip(one.here or 'none', 40)} ({one.against}: {clip(one.there or 'none', 40)})"
+        for one in findings.fact_changes
+    ]
+    return {
+        **({"facts that differ": ", ".join(changed)} if changed else {}),
+        "may replace the champion": f"{answer}, {decision.why}",
+        **({"compatibility": str(findings.compatibility)} if findings.compatibility else {}),
+    }
 
 
 def as_table(checks: list[Check]) -> str:
@@ -147,7 +207,7 @@ def figures(findings: Findings, sentences: list[str], sample: tuple[list[str], l
     if any(trial.rows_per_second for trial in findings.trials):
         found.append(draw.backends(findings.trials))
     if findings.latency is not None:
-        found.append(draw.latency(np.asarray(findings.latency)))
+        found.append(draw.latency(np.asarray(findings.latency), findings.latency_of))
     return found
 
 
@@ -164,12 +224,24 @@ def as_html(validation: dict, drawn: list[Figure]) -> str:
     for check in validation["checks"]:
         groups.setdefault(check["name"].partition("/")[0], []).append(check)
     order = [*(name for name in GROUPS if name in groups), *(name for name in groups if name not in GROUPS)]
+    content = validation | {"facts": _merge(validation["facts"])}
     return environment.get_template(TEMPLATE.name).render(
-        **validation,
+        **content,
+        rivals=_merge(validation["comparisons"]),
         groups=[(GROUPS.get(name, name), groups[name]) for name in order],
         figures=[{"name": f.name, "title": f.title, "caption": f.caption, "svg": f.svg()} for f in drawn],
         show=show,
     )
+
+
+def _merge(rows: list[dict]) -> list[dict]:
+    """Rows that differ only in whom they are `against` as one, since the champion often is the baseline too."""
+    found: dict[str, dict] = {}
+    for row in rows:
+        key = json.dumps({name: value for name, value in row.items() if name not in ("against", "reading")})
+        first = found.get(key)
+        found[key] = row | ({"against": f"{first['against']} and {row['against']}"} if first else {})
+    return list(found.values())
 
 
 def show(value: object) -> str:

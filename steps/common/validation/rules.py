@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from steps.common.backends import Settings
+from steps.common.corpus.conf import CorpusConf
 from steps.common.quality.spec import Bootstrap, ComparisonConf, SuiteSpec
 
 
@@ -14,6 +15,8 @@ class Tolerance:
     invariance: float = field(metadata={"min": 0})
     unit_length: float = field(metadata={"min": 0})
     max_cosine: float
+    mean_cosine: float
+    spread: float = field(metadata={"min": 0})
     score: float = field(metadata={"min": 0})
 
 
@@ -47,6 +50,7 @@ class ValidateConf:
     champion: str | None
     baseline: str | None
     comparison: ComparisonConf
+    corpus: CorpusConf
     compatibility: CompatibilityConf
     suite: SuiteSpec
     suites: dict[str, SuiteSpec]

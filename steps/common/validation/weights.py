@@ -85,7 +85,7 @@ def check_word_vectors(model: SentenceTransformer) -> list[Check]:
     There is no check for random word vectors, or for a tokenizer that has few of these English words.
     """
     vectors = word_vectors(model)
-    if vectors is None or not is_trained(vectors):
+    if vectors is None or not _is_trained(vectors):
         return []
     pairs = [(_one_token(model, a), _one_token(model, b)) for a, b in NEIGHBOURS]
     pairs = [(a, b) for a, b in pairs if a is not None and b is not None and max(a, b) < len(vectors)]
@@ -105,8 +105,13 @@ def check_word_vectors(model: SentenceTransformer) -> list[Check]:
     ]
 
 
-def is_trained(vectors: np.ndarray) -> bool:
-    """Whether word vectors, [tokens, dim], have been trained: the lengths of random ones hardly vary."""
+def is_untrained(model: SentenceTransformer) -> bool:
+    """Whether a model has word vectors, and these are random."""
+    vectors = word_vectors(model)
+    return vectors is not None and not _is_trained(vectors)
+
+
+def _is_trained(vectors: np.ndarray) -> bool:
     lengths = np.linalg.norm(vectors, axis=1)
     if not np.isfinite(lengths).all() or not lengths.mean() > 0:
         return False

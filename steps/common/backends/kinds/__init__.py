@@ -55,11 +55,7 @@ def keys() -> list[str]:
 
 
 def check_candidates(candidates: list[str]) -> None:
-    """Check a list of backends, each name/precision.
-
-    Raises:
-        UserError: one that does not exist.
-    """
+    """Raises UserError for one of a list of backends, name/precision, that does not exist."""
     for candidate in candidates:
         if candidate not in keys():
             raise UserError(f"candidates: there is no backend {candidate!r}; expected some of {', '.join(keys())}.")

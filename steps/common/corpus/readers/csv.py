@@ -15,7 +15,6 @@ TAB = "\t"
 # Delimiters in use, and how each is typed on the command line.
 GUESSES = {TAB: "tab", ";": "';'", "|": "'|'", ",": "','"}
 
-# What reads cells in which a quote is a character like any other.
 UNQUOTED = "Where a quote is a character like any other, give corpus.quoting=none"
 
 # A cell may be long, but a quote that is never closed must not take the memory of a whole file.
@@ -60,7 +59,7 @@ class DelimitedFormat(LineFormat):
         self._has_long_cells = has_long_cells
 
     def read_header(self, lines: Lines, request: Request) -> list[str]:
-        """The names in the first line that is not blank; raises UserError where there is none, or a column is missing."""
+        """The names in the first line that is not blank; raises UserError without one, and for a missing column."""
         place, columns = request.place, request.columns
         cells = Cells(lines, request, self.delimiter)
         try:
@@ -120,7 +119,7 @@ def _guess_delimiter(cells: Cells, columns: list[Column]) -> str | None:
 
 
 def _check_cells(place: Place, first: int, last: int, broken: str | None, has_long_cells: bool) -> None:
-    """Raises UserError for a record of several lines in which a stray quote may have swallowed rows: nothing tells which."""
+    """Raises UserError for a record of several lines: a stray quote may have joined rows, and nothing tells which."""
     if broken:
         raise UserError(
             f"{place} line {first}: {broken}, at line {last}. Look for a quote that is not closed. {UNQUOTED}."

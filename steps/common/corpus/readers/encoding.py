@@ -10,8 +10,8 @@ CONTROLS, LOW = bytes({*range(32)} - {*b"\t\n\f\r"}), bytes(range(32))
 def wide_encoding(head: bytes) -> str | None:
     """utf-16, utf-16le, utf-16be or the like of UTF-32, where the bytes that a text begins with are that; else None.
 
-    Without a byte order mark bytes are that where they read as a text of assigned characters, and not as UTF-8, or as
-    UTF-8 with control characters in places that only the wide encoding explains.
+    Without a byte order mark they are where they read as assigned characters, and not as UTF-8, or only as UTF-8 with
+    control characters in places that the wide encoding explains.
     """
     if head.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
         return "utf-32"

@@ -26,10 +26,8 @@ class Dialect:
 class Request:
     """The rows that are asked for of one file: all from row `first` on, at most `size` at a time.
 
-    mark: a place of this file at or before row `first`, from `Rows.next` of an earlier reading.
-    digest: is shown the bytes of a file of lines, where all of it is read.
-    keys: takes the keys of objects, those asked for and some others. Without it a key that no object of the file has is
-        an error.
+    mark: a place at or before row `first`, from `Rows.next` of an earlier reading. digest: gets the bytes of a file of
+    lines that is read whole. keys: takes keys of the objects; without it a key that no object has is an error.
     """
 
     place: Place

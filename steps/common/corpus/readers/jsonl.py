@@ -22,10 +22,10 @@ from steps.common.corpus.types import EXACT_INTEGER
 from steps.common.errors import UserError
 from steps.common.storage.place import Place
 
-# Lists and objects in each other that a value of JSON may be: a Parquet file of 250 cannot be read back.
+# Most levels of lists and objects in a value: a Parquet file of 250 cannot be read back.
 DEEPEST = 100
 
-# Names of a file's columns that are kept for an error, where every object may bring its own.
+# Most keys of a file's objects that are kept for an error.
 SHOWN_KEYS = 50
 
 JSON_NAMES = {dict: "object", list: "list", str: "string", bool: "true or false", int: "integer", float: "fraction"}

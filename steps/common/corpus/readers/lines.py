@@ -28,10 +28,10 @@ HEAD = 1 << 16
 # A chunk of rows ends at this many characters, even before it has all its rows.
 CHUNK_CHARACTERS = 8_000_000
 
-# What a reason says of a file that cannot be of an encoding of single bytes.
+# Ends the reason in a file that no encoding of single bytes explains.
 WITH_NUL = ", in a file that begins with NUL bytes too"
 
-# What writes a compressed file out.
+# Commands that decompress a file to stdout.
 UNPACK = {"gz": "gzip -dc", "bz2": "bzip2 -dc", "xz": "xz -dc", "zst": "zstd -dc"}
 
 TR = "tr '\\r' '\\n'"
@@ -44,11 +44,7 @@ class Lines:
     """
 
     def __init__(self, place: Place, stream: io.BufferedReader, has_nul: bool, before: int = 0):
-        """
-        Args:
-            has_nul: whether there is a NUL among the first bytes of the file.
-            before: lines of the file before those of the stream.
-        """
+        """`has_nul`: the file begins with NUL bytes among others. `before`: lines of the file before the stream."""
         self.place, self.number = place, before
         self._stream, self._has_nul = stream, has_nul
 

@@ -1,0 +1,92 @@
+"""Names and descriptions of runs, models and versions, for MLflow's own pages: short, and in Markdown."""
+
+from collections.abc import Callable, Sequence
+
+import mlflow
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
+
+from steps.common.corpus.corpus import Corpus
+from steps.common.embeddings.pipeline import Result
+from steps.common.model.decision import Validated, describe_comparisons
+from steps.common.model.find import FoundModel
+from steps.common.quality.scoring import Difference, Score
+from steps.common.tracking.datasets import locate_corpus
+
+
+def short_name(found: FoundModel) -> str:
+    """The name of a model without its organisation or folder."""
+    return found.tags.get("hub_id", found.logged.name).rstrip("/").rpartition("/")[2]
+
+
+def of_log_model(found: FoundModel) -> tuple[str, str]:
+    """The name of a run of log_model behind its step, and its description, which the model gets too."""
+    note = describe_model(found, found.uri)
+    describe_logged(found, note)
+    return short_name(found), note
+
+
+def of_encode(found: FoundModel, texts: Corpus, result: Result, *, backend: str, where: str) -> tuple[str, str]:
+    """The name of a run of encode behind its step, and its description."""
+    place, name = locate_corpus(texts)
+    rate = f"{result.metrics()['encode/rows_per_second']:,.0f} rows/s"
+    lines = {
+        "corpus": f"`{place}`, {result.rows:,} rows",
+        "model": f"{found.tags.get('hub_id', found.logged.name)} (`{found.registered or found.uri}`)",
+        "computed by": f"{backend}, {rate}",
+        "embeddings": f"`{where}`",
+    }
+    note = "\n".join(f"- {what}: {value}" for what, value in lines.items())
+    return f"{short_name(found)} {name} {result.rows:,} rows", note
+
+
+def of_promotion(found: FoundModel, replaced: str, reason: str, uri: str) -> tuple[str, str]:
+    """The name of a run of promote behind its step, and its description."""
+    return found.registered or "", f"Champion in place of {replaced}: {reason}\n\n{describe_model(found, uri)}"
+
+
+def of_validation(
+    found: FoundModel, validated: Validated, scores: Sequence[Score], differences: dict[str, Difference]
+) -> Callable[[str], str]:
+    """The description of a validated model, by the URI that it is loaded by: verdict, comparisons, scores, use."""
+    verdict = "passed" if validated.failure is None else f"failed, {validated.failure}"
+    lines = [f"**Validation {verdict}**", *(line.capitalize() for line in describe_comparisons(validated))]
+    said = "\n".join([lines[0], *(f"- {line}" for line in lines[1:])])
+    table = scores_table(scores, differences)
+    return lambda uri: "\n\n".join([said, table, describe_model(found, uri)])
+
+
+def describe_model(found: FoundModel, uri: str) -> str:
+    """What a model is, in a line, and how to load and use it."""
+    tags = found.tags
+    facts = {
+        "revision": tags.get("revision", "")[:12],
+        "licence": tags.get("license", "") or "not declared",
+        "dimensions": tags.get("dimension", ""),
+        "tokens at most": tags.get("max_seq_length", ""),
+    }
+    known = ", ".join(f"{name} {value}" for name, value in facts.items() if value)
+    uses = [
+        f'mlflow.sentence_transformers.load_model("{uri}")',
+        f"mlflow run . -e encode -P run_id={uri} -P corpus=texts.csv",
+    ]
+    return "\n".join([f"**{tags.get('hub_id', found.logged.name)}**: {known}", "", "```", *uses, "```"])
+
+
+def scores_table(scores: Sequence[Score], differences: dict[str, Difference]) -> str:
+    """Scores with their intervals, and beside the champion's where there is one."""
+    head = ["suite", "score", "interval", *(["beside the champion"] if differences else [])]
+    rows = [head, ["---"] * len(head)]
+    for score in scores:
+        row = [f"{score.suite.name} ({score.suite.metric})", f"{score.value:.2f}", _interval(score)]
+        beside = differences.get(score.suite.name)
+        rows.append(row + ([f"{beside.value:+.2f} ({_interval(beside)})"] if beside else []))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _interval(found: Score | Difference) -> str:
+    return f"{found.low:.2f} to {found.high:.2f}"
+
+
+def describe_logged(found: FoundModel, note: str) -> None:
+    """Write the description of a LoggedModel."""
+    mlflow.MlflowClient().set_logged_model_tags(found.logged.model_id, {MLFLOW_RUN_NOTE: note})

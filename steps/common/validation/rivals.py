@@ -1,0 +1,122 @@
+"""A model beside those it is compared with: the champion, and the best there was."""
+
+import contextlib
+import logging
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from steps.common.corpus.sample import sample_topics
+from steps.common.model import load as models
+from steps.common.model.facts import facts
+from steps.common.model.find import FoundModel, download
+from steps.common.quality import comparison, scoring
+from steps.common.quality.scoring import Score
+from steps.common.quality.suite import Suite
+from steps.common.tracking import verdict
+from steps.common.validation import identity
+from steps.common.validation.behaviour import (
+    check_mean_cosine,
+    check_spread,
+)
+from steps.common.validation.checks import Check
+from steps.common.validation.compatibility import compare_vectors, fit_bridge
+from steps.common.validation.findings import Findings, Subject
+from steps.common.validation.identity import MEAN_COSINE
+from steps.common.validation.rules import ValidateConf
+from steps.common.validation.scores import check_loss, load_by_role, score_all
+from steps.common.validation.weights import is_untrained
+
+logger = logging.getLogger("steps")
+
+
+def compare_rivals(
+    model: Subject,
+    rivals: Mapping[str, FoundModel],
+    suites: Sequence[Suite],
+    rules: ValidateConf,
+    *,
+    findings: Findings,
+) -> None:
+    """Compare with each rival, which is noted in the findings; one model in two parts is scored once."""
+    scored: dict[str, list[Score]] = {}
+    known = facts(model.native)
+    for against, rival in rivals.items():
+        findings.fact_changes += identity.compare_facts(known, rival.tags, against)
+        model_id = rival.logged.model_id
+        if model_id not in scored:
+            logger.info("scoring the %s %s on the same suites", against, rival.uri)
+            scored[model_id] = score_rival(rival, suites, rules)
+        if not scored[model_id]:
+            logger.warning(
+                "the %s %s is deleted, and its last validation recorded none of these suites: it is not compared with. baseline=<run ID> names another.",
+                against,
+                rival.registered,
+            )
+            continue
+        findings.comparisons[against] = comparison.compare(
+            findings.scores, scored[model_id], rules.comparison.margin, rules.bootstrap
+        )
+
+
+def score_rival(rival: FoundModel, suites: Sequence[Suite], rules: ValidateConf) -> list[Score]:
+    """Another model's scores on the same suites, by torch in float32; of one that is deleted, those on record."""
+    if rival.is_gone:
+        recorded = verdict.read_units(rival)
+        return [scoring.restore(suite, recorded[suite.digest]) for suite in suites if suite.digest in recorded]
+    folder = download(rival)
+    native = models.load_native(folder)
+    with contextlib.ExitStack() as stack:
+        encode_as = load_by_role(stack, rival, folder, native, rules.backend.of("torch/f32"))
+        return score_all(suites, encode_as, rules.bootstrap)[0]
+
+
+def check_losses(rules: ValidateConf, findings: Findings) -> list[Check]:
+    """The model loses no more than `comparison.max_loss` points to a rival beyond noise, over all suites or on one."""
+    limit = rules.comparison.max_loss
+    checks = []
+    for against, found in findings.comparisons.items():
+        for name, difference in {"": found.difference, **found.suites}.items():
+            checks.append(check_loss(f"comparison/{against}" + (f"/{name}" if name else ""), difference, limit))
+    return checks
+
+
+def check_cosines(
+    model: Subject, champion: FoundModel | None, rules: ValidateConf, findings: Findings, texts: Sequence[str] | None
+) -> list[Check]:
+    """Cosines are not compressed, by themselves and beside the champion's; whether the champion's vectors can stay is noted.
+
+    There is no check of the mean cosine of random weights, whose vectors are all alike.
+    """
+    corpus = findings.corpus
+    if corpus is None or not np.isfinite(corpus).all():
+        return []
+    checks: list[Check] = []
+    if not is_untrained(model.native):
+        _, known = identity.find_known(model.found.tags, facts(model.native))
+        limit = float(known.get(MEAN_COSINE, rules.tolerance.mean_cosine))
+        checks += check_mean_cosine(corpus, limit, declared=MEAN_COSINE in known)
+    if champion is None:
+        return checks
+    sample = sample_topics()[0]
+    with contextlib.ExitStack() as stack:
+        folder = download(champion)
+        other = load_by_role(stack, champion, folder, models.load_native(folder), rules.backend.of("torch/f32"))(None)
+        old = other(sample)
+        checks += check_spread(corpus, old, rules.tolerance.spread)
+        new = corpus
+        if texts is not None:
+            own = load_by_role(stack, model.found, model.folder, model.native, rules.backend)(None)
+            old, new = other(list(texts)), own(list(texts))
+    rates = [trial.rows_per_second for trial in findings.trials if trial.passed and trial.rows_per_second]
+    findings.compatibility = compare_vectors(
+        old, new, rules.compatibility, against="champion", rows_per_second=max(rates, default=None)
+    )
+    if rules.compatibility.bridge and findings.compatibility.bridge_recall is not None:
+        findings.bridge = fit_bridge(old, new)
+    elif rules.compatibility.bridge:
+        logger.warning(
+            "compatibility.bridge=true: %d texts are too few for a map of %d dimensions. Give twice as many as dimensions: corpus.path=<texts>",
+            *new.shape,
+        )
+    return checks

@@ -1,0 +1,133 @@
+"""Scores of a model on suites, what suites demand of them, and the backends that keep them."""
+
+import contextlib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from sentence_transformers import SentenceTransformer
+
+from steps.common.backends import Backend, Settings
+from steps.common.backends.check import Refused
+from steps.common.backends.torch import find_tasks
+from steps.common.corpus.sample import sample_topics
+from steps.common.model.facts import facts
+from steps.common.model.find import FoundModel
+from steps.common.model.load import (
+    load_backend,
+)
+from steps.common.quality import scoring, trials
+from steps.common.quality.roles import ByRole
+from steps.common.quality.scoring import Difference, Score
+from steps.common.quality.spec import Bootstrap, SuiteSpec
+from steps.common.quality.suite import Suite, Vectors
+from steps.common.quality.trials import Trial
+from steps.common.validation import identity
+from steps.common.validation.checks import Check, at_least
+from steps.common.validation.findings import Findings, Subject
+from steps.common.validation.rules import ValidateConf
+from steps.common.vectors import finite
+
+logger = logging.getLogger("steps")
+
+
+def score_all(
+    suites: Sequence[Suite], encode_as: scoring.EncodeAs, bootstrap: Bootstrap
+) -> tuple[list[scoring.Score], list[Vectors]]:
+    """A model's scores on all suites, by one backend, and the vectors they are made from."""
+    scores, embedded = [], []
+    for suite in suites:
+        logger.info("scoring %d %s of %s", len(suite), suite.unit, suite.path)
+        embedded.append(scoring.embed(suite, encode_as))
+        scores.append(scoring.score(suite, embedded[-1], bootstrap))
+    return scores, embedded
+
+
+def try_backends(
+    model: Subject, suites: Sequence[Suite], own: ByRole, embedded: list[Vectors], rules: ValidateConf
+) -> list[Trial]:
+    """The backend of the config and every candidate beside torch in float32.
+
+    Args:
+        own: the backend of the config. embedded: its vectors of the suites.
+    """
+    samples = [suite.sample(rules.candidate_pairs) for suite in suites]
+    # The rate of whole sentences, the same ones whatever the suites are.
+    pace = trials.Pace(sample_topics()[0], rules.sentences, rules.latency_calls)
+    found = []
+
+    def load(name: str, stack: contextlib.ExitStack) -> ByRole:
+        return load_by_role(stack, model.found, model.folder, model.native, rules.backend.of(name))
+
+    with contextlib.ExitStack() as stack:
+        exact = own if own.key == "torch/f32" else load("torch/f32", stack)
+        expected = embedded if exact is own else [scoring.embed(sample, exact) for sample in samples]
+        for name in dict.fromkeys(["torch/f32", own.key, *rules.candidates]):
+            try:
+                with contextlib.ExitStack() as inner:
+                    encode_as = {"torch/f32": exact, own.key: own}.get(name) or load(name, inner)
+                    trial = trials.judge(
+                        name,
+                        encode_as,
+                        list(zip(samples, expected)),
+                        margin=rules.tolerance.score,
+                        bootstrap=rules.bootstrap,
+                        pace=pace,
+                        is_exact=encode_as is exact,
+                    )
+            except Refused as refused:
+                trial = Trial(name, False, refused.reason)
+            found.append(trial)
+    return found
+
+
+def load_by_role(
+    stack: contextlib.ExitStack, found: FoundModel, folder: Path, model: SentenceTransformer, settings: Settings
+) -> ByRole:
+    """A backend for texts in any role (as load_backend); the stack closes what is loaded."""
+
+    def load(prompt_name: str | None, task: str | None) -> Backend:
+        backend = load_backend(found, folder, model, settings, prompt_name=prompt_name, task=task)
+        return stack.enter_context(contextlib.closing(backend))
+
+    return ByRole(load, model.prompts, model.default_prompt_name, find_tasks(model))
+
+
+def check_demands(model: Subject, specs: Sequence[SuiteSpec], findings: Findings) -> list[Check]:
+    """Each score beside what its suite demands of it, which is noted in the findings."""
+    published_as, _ = identity.find_known(model.found.tags, facts(model.native))
+    checks = []
+    for spec, score in zip(specs, findings.scores):
+        name = score.suite.name
+        difference = findings.differences.get(name)
+        if spec.max_loss_to_champion is not None and difference is None:
+            logger.warning("suite %s: max_loss_to_champion is ignored: no champion is given (champion=<run ID>)", name)
+        findings.thresholds[name] = spec.threshold
+        if published_as in spec.references:
+            findings.references[name] = spec.references[published_as]
+        checks += check_scores(score, spec, findings.references.get(name), difference)
+    return checks
+
+
+def check_scores(score: Score, spec: SuiteSpec, published: float | None, difference: Difference | None) -> list[Check]:
+    """What a suite demands of a score: a least value, nearness to the published one, no loss to the champion."""
+    if score.undefined:
+        found = [Check(score.name, f"undefined: {score.undefined}", f">= {spec.threshold:g}", False)]
+    else:
+        found = [at_least(score.name, score.value, spec.threshold)]
+    group, allowed = f"quality/{score.suite.name}", spec.max_loss_to_published
+    if published is not None and allowed is not None:
+        found.append(at_least(f"{group}/beside_published", score.value - published, -allowed))
+    if difference is not None and spec.max_loss_to_champion is not None:
+        found.append(check_loss(f"{group}/beside_champion", difference, spec.max_loss_to_champion))
+    return found
+
+
+def check_loss(name: str, difference: Difference, limit: float) -> Check:
+    """No more than `limit` points are lost, or that is within noise."""
+    return Check(
+        name,
+        finite(difference.value),
+        f">= {-limit:g}, or within noise ({difference.low:.2f} to {difference.high:.2f})",
+        not difference.is_loss(limit),
+    )

@@ -1,0 +1,70 @@
+"""validate beside a champion: facts that differ, whether its vectors can stay, and the map that carries them over."""
+
+import itertools
+
+import mlflow
+import numpy as np
+import pytest
+from helpers.models import TINY_WORDS
+from helpers.steps import last_json
+from sentence_transformers import SentenceTransformer
+
+FAST = ("serving.enabled=false", "candidates=[]", "latency_calls=2", "bootstrap.resamples=100")
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    texts = [" ".join(words) for words in itertools.combinations(TINY_WORDS[10:], 3)]
+    (tmp_path / "corpus.txt").write_text("\n".join(texts[:100]))
+    return texts[:100]
+
+
+def test_a_model_that_adds_a_prompt_says_so_and_needs_every_text_embedded_again(
+    step, tiny_run, tiny_model_folder, tiny_suite, corpus, tmp_path
+):
+    code, out, err = step(
+        *("log_model", "model=local", "--model.path", str(tiny_model_folder)),
+        *("--model.default_prompt_name", "query", "--model.prompts.query", "the big slow house "),
+    )
+    assert code == 0, err
+    asked = (f"--suite.path={tiny_suite}", f"champion={tiny_run['run_id']}", "register=tiny", *FAST)
+    code, out, err = step(
+        *("validate", *asked, "--corpus.path", str(tmp_path / "corpus.txt")),
+        *("compatibility.bridge=true", "compatibility.reindex_rows=1000000"),
+    )
+    assert code == 0, err
+    run = mlflow.get_run(last_json(out)["run_id"])
+    content = mlflow.artifacts.load_dict(f"runs:/{run.info.run_id}/validation.json")
+    assert content["facts"] == [
+        {"fact": fact, "here": here, "there": there, "against": "champion"}
+        for fact, here, there in (
+            ("prompts", '{"query": "the big slow house "}', '{"query": "the cat: "}'),
+            ("default_prompt", "the big slow house ", "none"),
+        )
+    ]
+    found = content["compatibility"]
+    assert found["verdict"] == "reindex_required"
+    assert found["rows"] == 100
+    assert found["cosine_p5"] < 0.985
+    assert found["reindex_rows"] == 1_000_000
+    assert found["reindex_hours"] == pytest.approx(1_000_000 / found["rows_per_second"] / 3600)
+    assert mlflow.MlflowClient().get_model_version("tiny", "1").tags["compatibility"] == "reindex_required"
+
+    # The map brings old vectors nearer to new ones than they were.
+    bridge = mlflow.pyfunc.load_model(run.data.tags["bridge"])
+    tiny = SentenceTransformer(str(tiny_model_folder), device="cpu")
+    old, new = tiny.encode(corpus), tiny.encode(corpus, prompt="the big slow house ")
+    carried = bridge.predict(old)
+    assert np.linalg.norm(carried, axis=1) == pytest.approx(np.linalg.norm(old, axis=1), abs=1e-5)
+    assert (carried * new).sum(axis=1).mean() > (old * new).sum(axis=1).mean()
+    # What was measured of the model is not the bridge's.
+    logged = mlflow.get_logged_model(run.data.tags["bridge"].removeprefix("models:/"))
+    assert [metric.key for metric in logged.metrics if not metric.key.startswith("system/")] == []
+    assert logged.tags["bridges_from_model_id"] == tiny_run["model_id"]
+
+
+def test_a_corpus_of_too_few_texts_is_one_line(step, tiny_run, tiny_suite, tmp_path):
+    (tmp_path / "few.txt").write_text("one\ntwo\ntwo\n")
+    code, _, err = step("validate", f"--suite.path={tiny_suite}", "--corpus.path", str(tmp_path / "few.txt"), *FAST)
+    assert code == 1
+    assert "holds 2 different texts; expected more than 10" in err.splitlines()[-1]
