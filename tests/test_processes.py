@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 from helpers.forks import LIGHT, Forks
@@ -118,18 +120,13 @@ def test_hydra_full_error_shows_the_traceback(python):
     assert "Traceback" in done.stderr
 
 
-def test_an_unreachable_hub_fails_in_time_and_says_what_works_offline(python, tmp_path):
-    done = python(
-        "-m",
-        "steps.log_model",
-        "model=hub",
-        "model.name=some/model",
-        HF_ENDPOINT=f"http://127.0.0.1:{RESERVED_PORT}",
-        HF_HUB_OFFLINE="0",
-        HF_HOME=str(tmp_path),
-        # The Hub's library reads these when it is imported.
-        light=True,
-    )
+def test_an_unreachable_hub_fails_in_time_and_says_what_works_offline(tmp_path):
+    # The Hub's library reads these when it is imported, so nothing may be imported already.
+    hub = {"HF_ENDPOINT": f"http://127.0.0.1:{RESERVED_PORT}", "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-m", "steps.log_model", "model=hub", "model.name=some/model"],
+        cwd=PROJECT, env=os.environ | hub, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert "cannot be reached" in done.stderr
