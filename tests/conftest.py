@@ -23,6 +23,26 @@ from pyarrow import fs
 from steps.common.launch import arguments
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let every worker begin with its share of the slow tests: what is left to share at the end is short.
+
+    pytest-xdist gives each worker a run of the list, one behind the other, and lets it take from the end of another's.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    quick = [item for item in items if not item.get_closest_marker("slow")]
+    size = len(items) / workers
+    ends = [round(size * (number + 1)) for number in range(workers)]
+    ordered: list[pytest.Item] = []
+    for number, end in enumerate(ends):
+        ordered += slow[number::workers]
+        count = len(quick) if number == workers - 1 else max(0, end - len(ordered))
+        ordered += quick[:count]
+        del quick[:count]
+    items[:] = ordered
+
+
 @pytest.fixture(scope="session", autouse=True)
 def registered_schemas():
     arguments.register_schemas()
@@ -237,6 +257,8 @@ def shell(tmp_path):
     folder.mkdir()
     env = {name: value for name, value in os.environ.items() if name not in LEAKED}
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
+    # A tracking server has work of its own to do otherwise, in five more processes that import mlflow.
+    env["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
 
     def run(*command: str, cwd: Path = folder, timeout: float = 300, **extra: str):
         return subprocess.run(command, cwd=cwd, env=env | extra, capture_output=True, text=True, timeout=timeout)

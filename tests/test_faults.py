@@ -78,7 +78,7 @@ class Encoding:
 @pytest.mark.slow
 def test_kill_9_at_random_moments_changes_no_byte(forks, tiny_run, tmp_path):
     # Parts of several windows where many moments are tried, as in practice; few rows where it has to be quick.
-    parts, rows = 24, 2_000 if KILLS < 10 else 10_000
+    parts, rows = 24, 1_000 if KILLS < 10 else 10_000
     corpus = write_corpus(tmp_path / "corpus.txt", parts * rows)
     given = (f"rows_per_part={rows}",)
     whole_counts, counts = tmp_path / "whole.counts", tmp_path / "counts"
@@ -222,7 +222,7 @@ def test_a_disk_that_cannot_be_written_is_found_before_anything_is_loaded(step, 
 
 
 @pytest.fixture
-def server(start, shell, tmp_path, tiny_run):
+def server(start, tmp_path, tiny_run):
     """A tracking server over the store of this test, that can be stopped and started again."""
 
     class Server:
@@ -242,8 +242,6 @@ def server(start, shell, tmp_path, tiny_run):
             self.process.wait()
 
     server = Server()
-    # It has work of its own to do otherwise, in five more processes.
-    shell.env["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     server.start()
     return server
 

@@ -6,16 +6,28 @@ import subprocess
 import sys
 
 import pytest
+from helpers.forks import LIGHT, Forks
 from helpers.project import PROJECT
 
 RESERVED_PORT = 9  # discard: nothing listens there
 
 
-def python(*argv, timeout=120, **extra):
-    done = subprocess.run(
-        [sys.executable, *argv], cwd=PROJECT, env=os.environ | extra, capture_output=True, text=True, timeout=timeout
-    )
-    return done
+@pytest.fixture(scope="module")
+def light_forks(tmp_path_factory):
+    """Begins processes that have imported what each step imports first, and nothing heavy."""
+    forks = Forks(tmp_path_factory.mktemp("light"), LIGHT)
+    yield forks
+    forks.close()
+
+
+@pytest.fixture
+def python(light_forks, forks):
+    """Run `python ...` in a process of its own that has torch and mlflow imported already, unless `light`."""
+
+    def run(*argv, light=False, **extra):
+        return (light_forks if light else forks).run(*argv, env=os.environ | extra)
+
+    return run
 
 
 # Each takes seconds to import. Times are printed by tests/times.py and asserted nowhere: they are the machine's.
@@ -31,16 +43,21 @@ finally:
 """
 
 
-def imports(step, *argv):
+@pytest.fixture
+def imports(python):
     """Run a step; returns what became of it, and which of HEAVY it imported."""
-    done = python("-c", IMPORTS, step, *argv)
-    *lines, last = done.stderr.splitlines()
-    done.stderr = "".join(f"{line}\n" for line in lines)
-    return done, last.split()
+
+    def run(step, *argv):
+        done = python("-c", IMPORTS, step, *argv, light=True)
+        *lines, last = done.stderr.splitlines()
+        done.stderr = "".join(f"{line}\n" for line in lines)
+        return done, last.split()
+
+    return run
 
 
 @pytest.mark.parametrize("step", ["main", "log_model", "validate", "encode", "benchmark"])
-def test_help_answers_at_once(step):
+def test_help_answers_at_once(imports, step):
     done, heavy = imports(step, "--help")
     assert done.returncode == 0
     assert f"{step}: " in done.stdout.splitlines()[0]
@@ -48,7 +65,7 @@ def test_help_answers_at_once(step):
     assert heavy == []
 
 
-def test_a_config_error_answers_at_once():
+def test_a_config_error_answers_at_once(imports):
     done, heavy = imports("encode", "--backend.batch_size", "abc")
     assert done.returncode == 1
     assert done.stderr == "error: backend.batch_size takes an integer, not abc. Type backend.batch_size=<an integer>.\n"
@@ -66,7 +83,7 @@ def test_a_config_error_answers_at_once():
         ("verify", ["--output", "nothing.csv"], "-P output="),
     ],
 )
-def test_a_missing_file_is_found_before_anything_heavy_is_imported(step, words, typed):
+def test_a_missing_file_is_found_before_anything_heavy_is_imported(imports, step, words, typed):
     done, heavy = imports(step, *words)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
@@ -74,14 +91,14 @@ def test_a_missing_file_is_found_before_anything_heavy_is_imported(step, words, 
     assert heavy == []
 
 
-def test_an_unreachable_tracking_server_fails_at_once():
+def test_an_unreachable_tracking_server_fails_at_once(python):
     done = python("-m", "steps.encode", MLFLOW_TRACKING_URI=f"http://127.0.0.1:{RESERVED_PORT}")
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert f"the tracking server at http://127.0.0.1:{RESERVED_PORT} cannot be reached" in done.stderr
 
 
-def test_the_reason_of_a_config_error_is_on_the_run_that_mlflow_made(tmp_path):
+def test_the_reason_of_a_config_error_is_on_the_run_that_mlflow_made(python, store):
     import mlflow
 
     client = mlflow.MlflowClient()
@@ -91,28 +108,25 @@ def test_the_reason_of_a_config_error_is_on_the_run_that_mlflow_made(tmp_path):
     assert client.get_run(run_id).data.tags["error"].startswith("encode has no config key 'nope'")
 
 
-def test_cfg_shows_the_config_with_overrides():
+def test_cfg_shows_the_config_with_overrides(python):
     done = python("-m", "steps.encode", "--cfg", "job", "--corpus", "my file.csv")
     assert done.returncode == 0, done.stderr
     assert "path: my file.csv" in done.stdout
 
 
-def test_hydra_full_error_shows_the_traceback():
+def test_hydra_full_error_shows_the_traceback(python):
     done = python("-m", "steps.encode", "nope=1", HYDRA_FULL_ERROR="1")
     assert done.returncode == 1
     assert "Traceback" in done.stderr
 
 
 def test_an_unreachable_hub_fails_in_time_and_says_what_works_offline(tmp_path):
-    done = python(
-        "-m",
-        "steps.log_model",
-        "model=hub",
-        "model.name=some/model",
-        HF_ENDPOINT=f"http://127.0.0.1:{RESERVED_PORT}",
-        HF_HUB_OFFLINE="0",
-        HF_HOME=str(tmp_path),
-    )
+    # The Hub's library reads these when it is imported, so nothing may be imported already.
+    hub = {"HF_ENDPOINT": f"http://127.0.0.1:{RESERVED_PORT}", "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-m", "steps.log_model", "model=hub", "model.name=some/model"],
+        cwd=PROJECT, env=os.environ | hub, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert "cannot be reached" in done.stderr

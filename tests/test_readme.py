@@ -99,8 +99,8 @@ def test_the_chain_runs_from_a_git_url_at_a_branch_and_a_commit(shell, git_url, 
         words = line.replace("run . ", f"run {git_url} ").replace("--env-manager uv", "--env-manager local").split()
         step = words[words.index("-e") + 1]
         if step == "validate":
-            # int8, among the candidates, is calibrated for half a minute; test_steps.py has it.
-            words += ["-P", "candidates=[]"]
+            # int8, among the candidates, is calibrated for half a minute; test_steps.py has it. A load of one second will do.
+            words += ["-P", "candidates=[]", "-P", "serving.load_seconds=1"]
         done = shell(*words, *version)
         assert done.returncode == 0, done.stdout + done.stderr
         ids[step] = run_id_in(done.stdout, step)
@@ -170,6 +170,9 @@ def test_main_lands_on_a_real_server_and_the_model_serves(shell, clone, start, m
         "register=weekly",
         "-P",
         "candidates=[openvino/f32]",
+        # The model is served below, and by validate itself in the test above.
+        "-P",
+        "serving.enabled=false",
         cwd=clone,
         timeout=600,
         MLFLOW_TRACKING_URI=uri,

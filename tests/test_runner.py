@@ -32,6 +32,13 @@ faulthandler_exit_on_timeout = true
 """
 
 
+# No plugins but the one that is needed: each of the dozen processes would import them all.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")} | {
+    "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+    "PYTEST_PLUGINS": "xdist.plugin",
+}
+
+
 @pytest.mark.parametrize(
     "crash, processes",
     [("os._exit(0)", "2"), ("time.sleep(1000)", "2"), ("os.abort()", "0"), ("time.sleep(1000)", "0")],
@@ -41,10 +48,9 @@ def test_a_test_that_crashes_or_hangs_fails_alone(tmp_path, crash, processes):
     (tmp_path / "test_a.py").write_text(CRASHES.format(crash=crash))
     (tmp_path / "test_b.py").write_text(BESIDE)
     words = f"-v -n {processes} -c {tmp_path}/pytest.ini --rootdir {tmp_path} {tmp_path}"
-    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(
         [sys.executable, "-m", "steps.test", f"--pytest_args={words}"],
-        cwd=PROJECT, env=env, capture_output=True, text=True, timeout=600,
+        cwd=PROJECT, env=ENVIRONMENT, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 1, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == "CRASHED test_a.py::test_that_crashes"
@@ -61,7 +67,7 @@ def test_tests_that_pass_run_once_and_the_exit_code_is_pytests(tmp_path):
     for words, code in ((f"-n 0 {tmp_path}", 0), (f"-n 0 -k nothing {tmp_path}", 5)):
         done = subprocess.run(
             [sys.executable, "-m", "steps.test", f"--pytest_args=--rootdir {tmp_path} {words}"],
-            cwd=PROJECT, capture_output=True, text=True, timeout=600,
+            cwd=PROJECT, env=ENVIRONMENT, capture_output=True, text=True, timeout=600,
         )  # fmt: skip
         assert done.returncode == code, done.stdout + done.stderr
         assert done.stdout.count("test session starts") <= 1

@@ -17,11 +17,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]
 PRELOADED = ("torch", "sentence_transformers", "mlflow", "pyarrow.parquet", "scipy.stats")
+# What every step imports first; of HEAVY in test_processes.py it imports nothing.
+LIGHT = ("steps.common.launch.process",)
 
 
 class Fork:
@@ -60,10 +62,10 @@ class Fork:
 
 
 class Forks:
-    """Begins commands; the first one begins the process that is forked."""
+    """Begins commands; the first one begins the process that is forked, which has imported the modules preloaded."""
 
-    def __init__(self, folder: Path):
-        self._folder, self._socket = folder, Path(tempfile.mkdtemp()) / "forks"
+    def __init__(self, folder: Path, preloaded: Sequence[str] = PRELOADED):
+        self._folder, self._socket, self._preloaded = folder, Path(tempfile.mkdtemp()) / "forks", preloaded
         self._server: subprocess.Popen | None = None
         self._begun: list[Fork] = []
 
@@ -105,7 +107,7 @@ class Forks:
         log = self._folder / "forks.log"
         with log.open("wb") as stream:
             server = subprocess.Popen(
-                [sys.executable, __file__, self._socket],
+                [sys.executable, __file__, self._socket, *self._preloaded],
                 cwd=PROJECT,
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
@@ -118,9 +120,9 @@ class Forks:
         return server
 
 
-def serve(path: str) -> dict:
+def serve(path: str, *preloaded: str) -> dict:
     """Fork for every request that arrives at a socket; returns the request, in the process that is forked for it."""
-    for name in PRELOADED:
+    for name in preloaded:
         importlib.import_module(name)
     listener = socket.socket(socket.AF_UNIX)
     # The path is there from the moment on at which somebody listens.
@@ -179,6 +181,6 @@ def run_as_main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     sys.path[:1] = [str(PROJECT), str(PROJECT / "tests")]
-    wanted = serve(sys.argv[1])
+    wanted = serve(*sys.argv[1:])
     become(wanted)
     run_as_main(wanted["argv"])
