@@ -54,7 +54,7 @@ def launch(step: str, open_inputs: Callable[[Call], Any], *, manual: str | None,
         if given.needs_hydra:
             _run_hydra(jobs, given, manual or step)
         else:
-            # Hydra would compose this config twice more, which is half a second.
+            # Hydra would compose this config twice more.
             jobs.run(configs[0])
     except UserError as error:
         _exit_with(error)
