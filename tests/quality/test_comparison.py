@@ -16,6 +16,7 @@ class Mean:
     """A suite whose score is the mean of its units."""
 
     labels: tuple = ()
+    groups = None
 
     def __init__(self, name, size):
         self.name, self.size = name, size
@@ -55,8 +56,10 @@ def result_of(*pairs, margin=0.5):
 @pytest.mark.parametrize(
     "low, high, result",
     [
-        (0.1, 0.9, "better"),
-        (0.0, 0.9, "equal"),
+        (0.1, 1.9, "better"),
+        (0.0, 1.9, "equal"),
+        # More, but by no more than the margin, as a copy with a little noise may be.
+        (0.1, 0.3, "equal"),
         (-0.4, 0.3, "equal"),
         # Less, but by less than the margin.
         (-0.4, -0.1, "equal"),

@@ -257,6 +257,25 @@ def test_resamples_without_a_score_are_left_out_of_the_interval():
     assert all(map(math.isnan, find_interval(np.full(3, math.nan), 0.95)))
 
 
+def test_pairs_of_one_sentence_are_drawn_together():
+    """Copies of a pair add nothing to what is known: the interval stays as wide."""
+    rng = np.random.default_rng(0)
+    grades = rng.normal(size=60)
+    cosines = grades + rng.normal(size=60)
+    names, settings = [f"sentence {i}" for i in range(60)], Bootstrap(2000, 0.95, 0)
+
+    def width(copies, groups):
+        values = [np.tile(cosines, copies), np.tile(grades, copies)]
+        low, high = find_interval(resample(GradedPairs.compute_score, values, settings, groups), 0.95)
+        return high - low
+
+    copied = GradedPairs("s", None, names * 8, names * 8, np.tile(grades, 8))
+    assert width(8, copied.groups) == pytest.approx(width(1, None), rel=0.15)
+    assert width(8, None) < 0.5 * width(1, None)
+    assert GradedPairs("s", None, names, names, grades).groups is None
+    assert GradedPairs("s", None, names[:1] * 60, names, grades).groups is None
+
+
 def correlated(size, noise, seed=0):
     """A score of pairs whose cosine follows the grade up to noise."""
     rng = np.random.default_rng(seed)

@@ -79,7 +79,8 @@ def find_worst(comparisons: Mapping[str, Comparison]) -> Result | None:
 def compare(scores: Sequence[Score], others: Sequence[Score], margin: float, bootstrap: Bootstrap) -> Comparison:
     """Compare two models on the same suites.
 
-    Better: the whole interval of the pooled difference is above 0. Equal: it is above -margin. Worse: it is below 0 and
+    Better: more than the margin is gained, and the whole interval of the pooled difference is above 0. Equal: it is above
+    -margin. Worse: it is below 0 and
     reaches below -margin, or one suite alone is lost by more than the margin, at a confidence that is corrected for the
     number of suites (Bonferroni), so that what only one suite can see is not averaged away. Undecided: anything else.
 
@@ -118,7 +119,7 @@ def judge(difference: Difference, margin: float) -> Result:
     """What the interval of a difference shows; one that is undefined is a loss."""
     if not math.isfinite(difference.low) and difference.low != math.inf:
         return Result.WORSE
-    if difference.low > 0:
+    if difference.low > 0 and difference.value > margin:
         return Result.BETTER
     if difference.low > -margin:
         return Result.EQUAL

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 # Most points of a scatter: more of them hide each other, and make a page of megabytes.
 MOST_POINTS = 1500
 
+# Fewer groups of pairs say nothing of how groups vary.
+LEAST_GROUPS = 20
+
 
 @dataclass(frozen=True)
 class Pairs(Suite):
@@ -91,6 +94,12 @@ class Pairs(Suite):
         # Rounded, so that equal sentences are equally alike whatever the last digit of a float32 says. The library's
         # evaluator of graded pairs ranks that digit, and two exact backends differ by points on a small suite.
         return np.round(pair_cosine(first, second), 6)
+
+    @property
+    def groups(self) -> np.ndarray | None:
+        """Pairs with the same first sentence belong together."""
+        sentences, group = np.unique(self.first, return_inverse=True)
+        return group if LEAST_GROUPS <= len(sentences) < len(self) else None
 
     @property
     def labels(self) -> tuple[np.ndarray, ...]:

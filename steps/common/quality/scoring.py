@@ -96,7 +96,7 @@ def score(suite: Suite, vectors: Vectors, bootstrap: Bootstrap | None = None) ->
     metrics = {name: value * 100 for name, value in suite.compute_metrics(cosines).items()}
     value = low = high = metrics[suite.metric]
     if bootstrap:
-        found = resample(suite.compute_score, [units, *suite.labels], bootstrap)
+        found = resample(suite.compute_score, [units, *suite.labels], bootstrap, suite.groups)
         low, high = find_interval(found * 100, bootstrap.confidence)
     return Score(
         suite,
@@ -149,7 +149,7 @@ def resample_difference(first: Score, second: Score, bootstrap: Bootstrap) -> np
     def subtract(one: np.ndarray, other: np.ndarray, *labels: np.ndarray, axis: int) -> np.ndarray:
         return compute(one, *labels, axis=axis) - compute(other, *labels, axis=axis)
 
-    return resample(subtract, [first.units, second.units, *first.suite.labels], bootstrap) * 100
+    return resample(subtract, [first.units, second.units, *first.suite.labels], bootstrap, first.suite.groups) * 100
 
 
 def compare(first: Score, second: Score, bootstrap: Bootstrap) -> Difference:

@@ -92,6 +92,11 @@ class Suite(ABC):
         """What is drawn together with the units, such as their grades: arrays of [len(self)]."""
         return ()
 
+    @property
+    def groups(self) -> np.ndarray | None:
+        """Which units belong together, so that an interval is not too narrow: int [len(self)]; None where none do."""
+        return None
+
     @staticmethod
     @abstractmethod
     def compute_score(units: np.ndarray, *labels: np.ndarray, axis: int = -1) -> np.ndarray:
