@@ -269,6 +269,6 @@ def main(call: Call[ValidateConf], opened: Opened) -> None:
             mlflow.set_tag("bridge", log_bridge(findings.bridge, rivals["champion"], found).model_uri)
         write(found, rivals, findings, registration, run_id=run_id, sentences=conf.sentences)
         log_validation(found, metrics, findings.scores)
-        log_units(findings.scores)
+        log_units(findings.scores, findings.scored_by)
         show(found, findings, run, shown, sentences=conf.sentences, registration=registration)
         check_verdict(findings, registration, run_id)

@@ -80,9 +80,9 @@ def compare(scores: Sequence[Score], others: Sequence[Score], margin: float, boo
     """Compare two models on the same suites.
 
     Better: more than the margin is gained, and the whole interval of the pooled difference is above 0. Equal: it is above
-    -margin. Worse: it is below 0 and
-    reaches below -margin, or one suite alone is lost by more than the margin, at a confidence that is corrected for the
-    number of suites (Bonferroni), so that what only one suite can see is not averaged away. Undecided: anything else.
+    -margin. Worse: it is below 0 and reaches below -margin, or one suite alone is lost by more than the margin, at a
+    confidence that is corrected for the number of suites (Bonferroni), so that what only one suite can see is not averaged
+    away. Undecided: anything else.
 
     Weights are the numbers of units: near those of the inverse variances, and unlike them no matter of the outcome.
 

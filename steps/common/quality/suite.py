@@ -1,6 +1,7 @@
 """What a suite is: texts, what people said of them, and how well embeddings agree with that."""
 
 import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -137,6 +138,12 @@ class Suite(ABC):
     def digest(self) -> str:
         """SHA-256 of its files, one after the other."""
         return hashlib.sha256(b"".join(path.read_bytes() for path in self.files)).hexdigest()
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all that decides what a model's units are: `digest` alone does not know which columns were read, and as what."""
+        read = json.dumps([self.kind, self.digest, self.columns, list(self.texts.items())])
+        return hashlib.sha256(read.encode()).hexdigest()
 
 
 def sample_rows(size: int, most: int) -> np.ndarray:

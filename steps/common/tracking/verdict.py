@@ -55,19 +55,32 @@ def reference(found: FoundModel) -> dict:
         ) from None
 
 
-def log_units(scores: Sequence[Score]) -> None:
-    """Record the units of each score, such as the cosine of each pair, by the SHA-256 of its suite."""
-    units = {score.suite.digest: score.units.tolist() for score in scores if not score.undefined}
-    mlflow.log_dict(units, UNITS)
+def log_units(scores: Sequence[Score], backend: str) -> None:
+    """Record the units of each score, such as the cosine of each pair, by the fingerprint of its suite.
+
+    Args:
+        backend: name/precision of what embedded the texts.
+    """
+    units = {score.suite.fingerprint: score.units.tolist() for score in scores if not score.undefined}
+    mlflow.log_dict({"backend": backend, "versions": versions(), "units": units}, UNITS)
 
 
-def read_units(found: FoundModel) -> dict[str, np.ndarray]:
-    """The units that the last validation of a model recorded, by the SHA-256 of the suite: float64 [units of the suite]."""
+def read_units(found: FoundModel, backend: str | None = None) -> dict[str, np.ndarray]:
+    """The units that the last validation of a model recorded, by the fingerprint of the suite: float64 [units of the suite].
+
+    Args:
+        backend: only what this one made (name/precision), with the libraries installed here; None takes any.
+    """
+    # A model that was never validated has none, which is known without asking for them.
+    if VALIDATION_RUN not in found.tags:
+        return {}
     try:
-        units = mlflow.artifacts.load_dict(f"runs:/{found.tags.get(VALIDATION_RUN)}/{UNITS}")
+        record = mlflow.artifacts.load_dict(f"runs:/{found.tags[VALIDATION_RUN]}/{UNITS}")
     except MlflowException:
         return {}
-    return {digest: np.array(values) for digest, values in units.items()}
+    if backend is not None and (record["backend"], record["versions"]) != (backend, versions()):
+        return {}
+    return {fingerprint: np.array(values) for fingerprint, values in record["units"].items()}
 
 
 def tag_validation(found: FoundModel, verdict: str, run_id: str) -> None:

@@ -46,6 +46,8 @@ class Findings:
 
     checks: list[Check] = field(default_factory=list)
     scores: list[scoring.Score] = field(default_factory=list)
+    # The backend that made them, name/precision.
+    scored_by: str = ""
     # By suite: the score required, and the published one.
     thresholds: dict[str, float] = field(default_factory=dict)
     references: dict[str, float] = field(default_factory=dict)

@@ -182,6 +182,7 @@ def check_quality(
     with contextlib.ExitStack() as stack:
         own = load_by_role(stack, model.found, model.folder, model.native, rules.backend)
         findings.scores, embedded = score_all(suites, own, rules.bootstrap)
+        findings.scored_by = own.key
         compare_rivals(model, rivals, suites, rules, findings=findings)
         findings.trials = try_backends(model, suites, own, embedded, rules)
         findings.corpus = own(None)(sample_topics()[0])

@@ -29,6 +29,9 @@ from steps.common.validation.weights import is_untrained
 
 logger = logging.getLogger("steps")
 
+# The backend that rivals are scored by.
+EXACT = "torch/f32"
+
 
 def compare_rivals(
     model: Subject,
@@ -54,21 +57,35 @@ def compare_rivals(
                 rival.registered,
             )
             continue
+        unscored = {suite.name for suite in suites} - {score.suite.name for score in scored[model_id]}
+        if unscored:
+            logger.warning(
+                "the %s %s is deleted, and its last validation did not record %s: it is compared without",
+                against,
+                rival.registered,
+                ", ".join(sorted(unscored)),
+            )
         findings.comparisons[against] = comparison.compare(
             findings.scores, scored[model_id], rules.comparison.margin, rules.bootstrap
         )
 
 
 def score_rival(rival: FoundModel, suites: Sequence[Suite], rules: ValidateConf) -> list[Score]:
-    """Another model's scores on the same suites, by torch in float32; of one that is deleted, those on record."""
-    if rival.is_gone:
-        recorded = verdict.read_units(rival)
-        return [scoring.restore(suite, recorded[suite.digest]) for suite in suites if suite.digest in recorded]
+    """Another model's scores on the same suites, by torch in float32; those on record are not computed again.
+
+    Of a model that is deleted there are only those on record, whatever made them.
+    """
+    recorded = verdict.read_units(rival, None if rival.is_gone else EXACT)
+    keys = [suite.fingerprint for suite in suites]
+    known = [scoring.restore(suite, recorded[key]) for key, suite in zip(keys, suites) if key in recorded]
+    left = [suite for key, suite in zip(keys, suites) if key not in recorded]
+    if rival.is_gone or not left:
+        return known
     folder = download(rival)
     native = models.load_native(folder)
     with contextlib.ExitStack() as stack:
-        encode_as = load_by_role(stack, rival, folder, native, rules.backend.of("torch/f32"))
-        return score_all(suites, encode_as, rules.bootstrap)[0]
+        encode_as = load_by_role(stack, rival, folder, native, rules.backend.of(EXACT))
+        return known + score_all(left, encode_as, rules.bootstrap)[0]
 
 
 def check_losses(rules: ValidateConf, findings: Findings) -> list[Check]:
