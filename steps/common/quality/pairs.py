@@ -137,7 +137,12 @@ class GradedPairs(Pairs):
 
     @staticmethod
     def compute_score(units: np.ndarray, *labels: np.ndarray, axis: int = -1) -> np.ndarray:
-        return stats.spearmanrho(units, labels[0], axis=axis).statistic
+        # By hand: a comparison computes some thousands of them, and SciPy's checks take ten times as long as the ranks.
+        ranks = [stats.rankdata(values, axis=axis) for values in (units, labels[0])]
+        first, second = (rank - rank.mean(axis=axis, keepdims=True) for rank in ranks)
+        with np.errstate(invalid="ignore"):
+            spread = np.sqrt((first**2).sum(axis=axis) * (second**2).sum(axis=axis))
+            return (first * second).sum(axis=axis) / spread
 
     def compute_metrics(self, cosines: np.ndarray) -> dict[str, float]:
         return {
@@ -204,8 +209,11 @@ class Paraphrases(Pairs):
 
 
 def _average_precision_of_one(units: np.ndarray, positive: np.ndarray) -> float:
-    # scikit-learn warns, and says 0, where nothing is to be found.
-    return metrics.average_precision_score(positive, units) if positive.any() else math.nan
+    """As scikit-learn's average_precision_score, without its checks, which take ten times as long; NaN without positives."""
+    order = np.argsort(-units)
+    ends = np.flatnonzero(np.diff(units[order], append=-np.inf))
+    hits = np.cumsum(positive[order])[ends]
+    return float((np.diff(hits, prepend=0) * hits / (ends + 1)).sum() / hits[-1]) if hits[-1] else math.nan
 
 
 _average_precision = np.vectorize(_average_precision_of_one, signature="(n),(n)->()", otypes=[np.float64])
