@@ -157,11 +157,13 @@ def write_step(step: str) -> list[str]:
     """The section of a step: its own keys, and the groups it takes."""
     path = CONF / f"{step}.yaml"
     groups = [
-        next(iter(one)) for one in yaml.safe_load(path.read_text(encoding="utf-8"))["defaults"] if isinstance(one, dict)
+        next(iter(one)).partition("@")[0]
+        for one in yaml.safe_load(path.read_text(encoding="utf-8"))["defaults"]
+        if isinstance(one, dict)
     ]
     lines = [f"### {step}", ""]
     if groups:
-        names = ", ".join(f"[`{name}`](#{name})" for name in groups)
+        names = ", ".join(f"[`{name}`](#{name})" for name in dict.fromkeys(groups))
         lines += [f"Groups: {names}.", ""]
     return [*lines, *table(read_keys(path), STEPS[step]), ""]
 

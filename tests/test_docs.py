@@ -215,6 +215,7 @@ def test_the_tree_of_the_architecture_page_is_the_tree_on_disk():
 # Two sentences, and whether they mean the same.
 PAIRS = [("a", "a", 1), ("b", "b", 1), ("c", "c", 1), ("d", "d", 0)]
 OF_A_FILE = dict.fromkeys(("name", "hub_id", "revision", "documents", "max_loss_to_published", "max_loss_to_champion"))
+OF_A_FILE |= {"corpus": None, "title": None, "rows": 500, "seed": 0}
 OF_A_FILE |= {name: name for name in ("split", "sentence1", "sentence2", "score", "query", "relevant")}
 OF_A_FILE |= {"document_id": "id", "document": "text", "threshold": 50.0, "references": {}}
 

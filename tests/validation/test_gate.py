@@ -133,7 +133,10 @@ def test_facts_that_the_user_declares_are_required(step, tiny_model_folder, tiny
     assert code == 0, err
     code, _, err = step("validate", f"suite.path={tiny_suite}", "candidates=[]", "latency_calls=2")
     assert code == 1
-    assert "known/pooling is mean (expected = cls, as local)" in err
+    assert (
+        "known/pooling is mean (expected = cls, as local; if mean is meant, log the model again with -P model.expected_facts.pooling=mean)"
+        in err
+    )
 
 
 def test_a_model_that_cannot_predict_fails_its_checks_and_does_not_stop_the_gate():
@@ -294,7 +297,7 @@ def test_several_suites_are_scored_in_one_run(step, tiny_run, tiny_suite, tmp_pa
         assert logged[name].dataset_name == name.split("/")[1]
     assert run.data.metrics["quality/paraphrase/average_precision"] == 100
     content = mlflow.artifacts.load_dict(f"runs:/{run.info.run_id}/validation.json")
-    assert [suite["name"] for suite in content["suites"]] == ["stsb", "paraphrase", "retrieval"]
+    assert [suite["name"] for suite in content["suites"]] == ["paraphrase", "retrieval", "stsb"]
     assert run.data.params["suites.stsb.path"] == str(tiny_suite)
     figures = {file.path for file in mlflow.MlflowClient().list_artifacts(run.info.run_id, "figures")}
     assert {
@@ -316,15 +319,18 @@ def test_a_worse_model_regresses_beside_the_champion(step, tiny_run, tiny_model_
     other = save_broken("random weights", champion, tmp_path / "other")
     assert step("log_model", "model=local", f"model.path={other}")[0] == 0
     words = [f"suite.path={path}", "suite.threshold=-100", "candidates=[]", "latency_calls=2"]
-    code, out, err = step("validate", *words, f"champion={tiny_run['run_id']}")
+    words += [f"champion={tiny_run['run_id']}"]
+    code, out, err = step("validate", *words, "comparison.max_loss=200")
     assert code == 0, err
+    assert "no, worse than the champion: " in out
     content = mlflow.artifacts.load_dict(f"runs:/{last_json(out)['run_id']}/validation.json")
     assert content["regressed"] == ["own"]
     assert content["suites"][0]["champion"]["reading"] == "worse"
     assert "own" in out and "(worse)" in out
-    code, _, err = step("validate", *words, f"champion={tiny_run['run_id']}", "suite.max_loss_to_champion=0.5")
+    code, _, err = step("validate", *words, "suite.max_loss_to_champion=0.5")
     assert code == 1
-    assert "quality/own/beside_champion" in err
+    # By the demand of the suite, and by comparison.max_loss over all suites.
+    assert "quality/own/beside_champion" in err and "comparison/champion is -" in err
 
 
 def test_one_setting_for_several_suites_says_which_to_type(step):

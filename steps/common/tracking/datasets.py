@@ -1,6 +1,7 @@
 """Corpora and suites as MLflow datasets."""
 
 import hashlib
+import time
 import warnings
 from collections.abc import Sequence
 
@@ -11,6 +12,7 @@ from mlflow.data.dataset_source import DatasetSource
 from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.data.pandas_dataset import from_pandas
+from mlflow.entities import Metric
 
 from steps.common.corpus.corpus import Corpus
 from steps.common.embeddings.pipeline import Result
@@ -36,7 +38,17 @@ def log_validation(found: FoundModel, metrics: dict[str, float], scores: Sequenc
         mlflow.log_metrics(score.as_metrics(), model_id=found.logged.model_id, dataset=dataset)
     own = {name: value for name, value in metrics.items() if not name.startswith("backends/")}
     mlflow.log_metrics(own, model_id=found.logged.model_id)
-    mlflow.log_metrics({name: value for name, value in metrics.items() if name not in own})
+    # Not by the fluent call, which links them to every model that the run holds.
+    log_to_run({name: value for name, value in metrics.items() if name not in own})
+
+
+def log_to_run(metrics: dict[str, float]) -> None:
+    """Log metrics of the active run that are linked to no model."""
+    run = mlflow.active_run()
+    now = int(time.time() * 1000)
+    entries = [Metric(name, value, now, 0) for name, value in metrics.items()]
+    if run is not None and entries:
+        mlflow.MlflowClient().log_batch(run.info.run_id, metrics=entries)
 
 
 def locate_corpus(texts: Corpus) -> tuple[str, str]:
