@@ -115,6 +115,13 @@ def compare(scores: Sequence[Score], others: Sequence[Score], margin: float, boo
     return Comparison(result, pooled, margin, needed, suites)
 
 
+def compare_exact(scores: Sequence[Score], margin: float) -> Comparison:
+    """A model beside itself; a score that is undefined is a loss all the same."""
+    none = Difference(0.0, 0.0, 0.0)
+    result = Result.WORSE if any(one.undefined for one in scores) else Result.EQUAL
+    return Comparison(result, none, margin, needed=None, suites={one.suite.name: none for one in scores})
+
+
 def judge(difference: Difference, margin: float) -> Result:
     """What the interval of a difference shows; one that is undefined is a loss."""
     if not math.isfinite(difference.low) and difference.low != math.inf:

@@ -1,6 +1,5 @@
 """Suites of sentence pairs: graded, or paraphrases."""
 
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
@@ -137,12 +136,8 @@ class GradedPairs(Pairs):
 
     @staticmethod
     def compute_score(units: np.ndarray, *labels: np.ndarray, axis: int = -1) -> np.ndarray:
-        # By hand: a comparison computes some thousands of them, and SciPy's checks take ten times as long as the ranks.
-        ranks = [stats.rankdata(values, axis=axis) for values in (units, labels[0])]
-        first, second = (rank - rank.mean(axis=axis, keepdims=True) for rank in ranks)
-        with np.errstate(invalid="ignore"):
-            spread = np.sqrt((first**2).sum(axis=axis) * (second**2).sum(axis=axis))
-            return (first * second).sum(axis=axis) / spread
+        ranks, grades = (stats.rankdata(values, axis=axis) for values in (units, labels[0]))
+        return _correlate(ranks, grades, axis=axis)
 
     def compute_metrics(self, cosines: np.ndarray) -> dict[str, float]:
         return {
@@ -208,12 +203,25 @@ class Paraphrases(Pairs):
         axes.set(xlabel="cosine", ylabel="pairs")
 
 
-def _average_precision_of_one(units: np.ndarray, positive: np.ndarray) -> float:
-    """As scikit-learn's average_precision_score, without its checks, which take ten times as long; NaN without positives."""
-    order = np.argsort(-units)
-    ends = np.flatnonzero(np.diff(units[order], append=-np.inf))
-    hits = np.cumsum(positive[order])[ends]
-    return float((np.diff(hits, prepend=0) * hits / (ends + 1)).sum() / hits[-1]) if hits[-1] else math.nan
+def _correlate(first: np.ndarray, second: np.ndarray, axis: int) -> np.ndarray:
+    """Pearson's correlation; NaN where either is constant. Of ranks it is Spearman's: SciPy's own finds p-values too, which
+    take most of the time of a resample."""
+    first = first - first.mean(axis=axis, keepdims=True)
+    second = second - second.mean(axis=axis, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        return (first * second).sum(axis=axis) / np.sqrt((first**2).sum(axis=axis) * (second**2).sum(axis=axis))
 
 
-_average_precision = np.vectorize(_average_precision_of_one, signature="(n),(n)->()", otypes=[np.float64])
+def _average_precision(units: np.ndarray, positive: np.ndarray) -> np.ndarray:
+    """scikit-learn's average precision of each row of [..., n], which takes one row at a time; NaN where nothing is positive."""
+    order = np.argsort(-units, axis=-1)
+    units, positive = (np.take_along_axis(values, order, axis=-1) for values in (units, positive))
+    size = units.shape[-1]
+    precision = np.cumsum(positive, axis=-1) / np.arange(1, size + 1)
+    # Equal units have one place together, the last of theirs.
+    is_last = np.append(units[..., 1:] != units[..., :-1], np.ones((*units.shape[:-1], 1), bool), axis=-1)
+    places = np.where(is_last, np.arange(size), size)
+    last = np.minimum.accumulate(places[..., ::-1], axis=-1)[..., ::-1]
+    found = (np.take_along_axis(precision, last, axis=-1) * positive).sum(axis=-1)
+    with np.errstate(invalid="ignore"):
+        return found / positive.sum(axis=-1)

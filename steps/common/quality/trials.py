@@ -7,7 +7,7 @@ import numpy as np
 
 from steps.common.backends.timing import latencies_ms, rows_per_second
 from steps.common.quality import scoring
-from steps.common.quality.comparison import compare
+from steps.common.quality.comparison import compare, compare_exact
 from steps.common.quality.roles import ByRole
 from steps.common.quality.spec import Bootstrap
 from steps.common.quality.suite import Suite, Vectors
@@ -77,7 +77,7 @@ def judge(
         cosines += [
             pair_cosine(vectors.of(role, texts), exact.of(role, texts)).min() for role, texts in suite.texts.items()
         ]
-    found = compare(scores, expected, margin, bootstrap)
+    found = compare_exact(scores, margin) if is_exact else compare(scores, expected, margin, bootstrap)
     encode = encode_as(None)
     latency = latencies_ms(lambda sentence: encode([sentence]), pace.sentences, pace.calls)
     return Trial(
