@@ -43,8 +43,7 @@ def _draw(
 ) -> np.ndarray:
     with warnings.catch_warnings():
         # A resample of equal grades has no correlation; it is left out of the interval.
-        for kind in (stats.ConstantInputWarning, stats.DegenerateDataWarning):
-            warnings.simplefilter("ignore", kind)
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         return stats.bootstrap(
             samples,
             statistic,
