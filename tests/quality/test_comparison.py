@@ -81,6 +81,17 @@ def test_a_small_suite_that_shows_nothing_does_not_pass_a_model():
     assert enough.result is Result.EQUAL and enough.needed is None
 
 
+def test_few_pairs_say_nothing_in_favour_of_a_model_unless_it_is_the_same():
+    """Where every unit has lost or gained the same, the interval has no width."""
+    perfect = np.ones(12)
+    assert result_of((scored("few", perfect), scored("few", perfect))).result is Result.EQUAL
+    for ours, others in ((perfect - 0.001, perfect), (perfect, np.full(12, 0.5))):
+        found = result_of((scored("few", ours), scored("few", others)))
+        assert (found.result, found.needed) == (Result.UNDECIDED, 28)
+    assert result_of((scored("few", np.full(12, 0.5)), scored("few", perfect))).result is Result.WORSE
+    assert result_of((scored("enough", np.ones(40)), scored("enough", np.full(40, 0.5)))).result is Result.BETTER
+
+
 def test_the_number_of_pairs_that_would_decide_follows_from_the_width():
     # Twice as narrow takes four times as many: an interval of -1 +- 2 ends below 0 when it is half as wide.
     assert count_needed(Difference(-1.0, -3.0, 1.0), 0.5, 100) == 300

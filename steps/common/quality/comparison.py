@@ -26,6 +26,13 @@ class Result(StrEnum):
     UNDECIDED = "undecided"
 
 
+# Of so few pairs or queries often none changes its rank, and then the interval has no width: by simulation, of models that
+# lose 1.3 points 47 % are called equal on 10 pairs, 6 % on 20, and 1.5 % on 40.
+LEAST_UNITS = 40
+
+# Units that differ by less are rounding.
+SAME_UNIT = 1e-5
+
 # Each result in words, from the one that speaks most against a model to the one that speaks most for it.
 READINGS = {
     Result.WORSE: "worse than",
@@ -82,7 +89,7 @@ def compare(scores: Sequence[Score], others: Sequence[Score], margin: float, boo
     Better: more than the margin is gained, and the whole interval of the pooled difference is above 0. Equal: it is above
     -margin. Worse: it is below 0 and reaches below -margin, or one suite alone is lost by more than the margin, at a
     confidence that is corrected for the number of suites (Bonferroni), so that what only one suite can see is not averaged
-    away. Undecided: anything else.
+    away. Undecided: anything else, and whatever fewer than LEAST_UNITS units say in favour of a model.
 
     Weights are the numbers of units: near those of the inverse variances, and unlike them no matter of the outcome.
 
@@ -112,7 +119,14 @@ def compare(scores: Sequence[Score], others: Sequence[Score], margin: float, boo
         pooled = Difference(float(np.average(values, weights=weights)), *find_interval(total, bootstrap.confidence))
     result = Result.WORSE if is_lost else judge(pooled, margin)
     needed = count_needed(pooled, margin, sum(weights)) if result is Result.UNDECIDED else None
+    if result in (Result.BETTER, Result.EQUAL) and 0 < sum(weights) < LEAST_UNITS and not _are_same(pairs):
+        result, needed = Result.UNDECIDED, LEAST_UNITS - sum(weights)
     return Comparison(result, pooled, margin, needed, suites)
+
+
+def _are_same(pairs: Sequence[tuple[Score, Score]]) -> bool:
+    """Whether no unit differs: the models are the same, as far as these suites go."""
+    return all(np.allclose(one.units, other.units, rtol=0, atol=SAME_UNIT) for one, other in pairs)
 
 
 def compare_exact(scores: Sequence[Score], margin: float) -> Comparison:
