@@ -18,8 +18,11 @@ from typing import Any
 
 from steps.common.corpus import opening
 from steps.common.corpus.corpus import Corpus
+from steps.common.each import here
 from steps.common.embeddings import resume
 from steps.common.embeddings.plan import plan_of
+from steps.common.engines.conf import EngineName
+from steps.common.engines.spark import Spark
 from steps.common.launch import paths
 from steps.common.launch.call import Call
 from steps.common.launch.config import EncodeConf
@@ -27,7 +30,7 @@ from steps.common.launch.paths import check_apart, corpus_place, output_place
 from steps.common.launch.process import launch
 from steps.common.project import PROJECT
 from steps.common.storage.output import CORPUS, Output
-from steps.common.storage.place import Place
+from steps.common.storage.place import Place, locate
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Opened:
     texts: Corpus
     place: Place | None
     plan: dict[str, Any]
+    spark: Spark | None
 
 
 def open_inputs(call: Call[EncodeConf]) -> Opened:
@@ -46,11 +50,23 @@ def open_inputs(call: Call[EncodeConf]) -> Opened:
     check_apart(conf.corpus.path, conf.output)
     # What an encode that was stopped noted of its corpus: then its files are only hashed.
     noted = Output(output_place(conf.output)).read_json(CORPUS) if conf.output else None
-    texts = opening.open_corpus(corpus_place(conf.corpus.path), conf.corpus, noted)
+    where = corpus_place(conf.corpus.path)
+    spark = start_engine(conf, where)
+    texts = opening.open_corpus(where, conf.corpus, noted, spark.each if spark else here)
     place = paths.open_output(conf.output)
     plan = plan_of(call.config, {"format": texts.format.name, **texts.decisive()}, PROJECT / "steps")
     resume.check_plan(place, plan, conf.accept_changes)
-    return Opened(texts, place, plan)
+    return Opened(texts, place, plan, spark)
+
+
+def start_engine(conf: EncodeConf, corpus: Path | str) -> Spark | None:
+    """The session of Spark, whose workers reach corpus and output; None for the local engine."""
+    if conf.engine.name != EngineName.spark:
+        return None
+    spark = Spark(conf.engine)
+    spark.check_reachable(locate(corpus), "corpus.path")
+    spark.check_reachable(output_place(conf.output or ""), "output")
+    return spark
 
 
 if __name__ == "__main__":
@@ -80,6 +96,7 @@ from steps.common.embeddings.manifest import PlanRecord
 from steps.common.embeddings.origin import Origin
 from steps.common.embeddings.pipeline import Result
 from steps.common.embeddings.plan import complete_plan
+from steps.common.engines import parts as spark_parts
 from steps.common.errors import UserError
 from steps.common.launch import summary
 from steps.common.launch.commands import next_command, resumable
@@ -95,6 +112,7 @@ from steps.common.model.find import (
     saved_tokenizer,
 )
 from steps.common.model.load import load_backend
+from steps.common.model.recipe import describe_backend
 from steps.common.tracking import notes
 from steps.common.tracking import run as runs
 from steps.common.tracking.datasets import log_data
@@ -232,7 +250,20 @@ def encode(
         close_lost_runs(begun.runs, by=run_id)
         logger.info("encoding %d rows with %s", texts.rows, found.tags.get("hub_id", found.logged.name))
         with LiveMetrics(run_id) as live:
-            result = pipeline.encode_corpus(job, backend, output, before_part=check, on_rows=live.rows)
+            if opened.spark is None:
+                result = pipeline.encode_corpus(job, backend, output, before_part=check, on_rows=live.rows)
+            else:
+                recipe = describe_backend(
+                    found,
+                    backend,
+                    conf.backend,
+                    model_digest=plan["model"]["files"],
+                    prompt_name=conf.embedding.prompt_name,
+                    task=conf.embedding.task,
+                )
+                result = spark_parts.encode_corpus(
+                    opened.spark, job, output, recipe=recipe, model=folder, before_part=check, on_rows=live.rows
+                )
         manifest = manifests.Manifest(
             run_id=run_id,
             upstream_run_id=found.run_id,
@@ -259,7 +290,7 @@ def encode(
 
 def main(call: Call[EncodeConf], opened: Opened) -> None:
     conf = call.conf
-    with runs.run("encode", call.config, call.as_yaml, measured=True) as run:
+    with opened.spark or contextlib.nullcontext(), runs.run("encode", call.config, call.as_yaml, measured=True) as run:
         found = find_model(conf.run_id, preceding="validate", experiment_id=run.info.experiment_id)
         tag_upstream(found.run_id, found.logged.model_id)
         check_validated(found)

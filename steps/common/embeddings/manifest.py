@@ -210,6 +210,11 @@ def _pack(table: pa.Table) -> str:
     return base64.b64encode(sink.getvalue()).decode("ascii")
 
 
+def find_records(output: Output) -> set[str]:
+    """The names of the parts, without endings, that have a record."""
+    return {name.removesuffix(".json") for name in output.names(DONE) if name.endswith(".json")}
+
+
 def read_record(output: Output, stem: str) -> PartRecord | None:
     """What write_record has noted of a part; None where it is not finished, or the record was changed."""
     content = output.read_json(f"{DONE}/{stem}.json")

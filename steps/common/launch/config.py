@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from steps.common.backends import Settings
 from steps.common.corpus.conf import CorpusConf, EncodedCorpusConf
+from steps.common.engines.conf import EngineConf
 from steps.common.quality.spec import SuiteSpec
 from steps.common.validation.rules import ValidateConf
 from steps.common.vectors import EmbeddingConf
@@ -55,6 +56,7 @@ class EncodeConf:
     rows_per_part: int = field(metadata={"min": 1})
     keep_text: bool
     backend: Settings
+    engine: EngineConf
     embedding: EmbeddingConf
 
 
