@@ -38,6 +38,8 @@ def connect(master: str) -> tuple["SparkSession", bool]:
     if importlib.util.find_spec("pyspark") is None:
         raise UserError(f"engine=spark needs pyspark, which is not installed here. Type: {_install('-r spark.txt')}")
     warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas")
+    # It shows as JSON what is raised here as well.
+    logging.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)
     from pyspark.sql import SparkSession
 
     active = SparkSession.getActiveSession()

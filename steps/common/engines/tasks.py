@@ -72,6 +72,17 @@ def run_task(given: bytes, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Rec
     yield from task.run(batches)
 
 
+# Batches of a partition -> batches.
+Stream = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
+
+
+def run_stream(given: bytes, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """A pickled Environment and Stream, for mapInArrow."""
+    environment, call = pickle.loads(given)
+    environment.check()
+    yield from call(batches)
+
+
 def _answer(number: int, value: Any) -> pa.RecordBatch:
     columns = [pa.array([number], pa.int64()), pa.array([pickle.dumps(value)], pa.binary())]
     return pa.record_batch(columns, names=["item", "answer"])

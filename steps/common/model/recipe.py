@@ -29,6 +29,8 @@ class Recipe:
     # Of the logged model's files, and the server through which some stores hand them out.
     location: str
     tracking_uri: str
+    # Where the first process has it.
+    folder: Path
     # SHA-256 of what decides its vectors.
     model_digest: str
     settings: Settings
@@ -41,6 +43,8 @@ class Recipe:
     digest: str | None
     # Texts that int8 was calibrated on.
     calibration: list[str]
+    # Name of the archive in which an engine sends the model to its workers.
+    archive: str | None = None
 
     def load(self, *, threads: int, device: str | None = None, folder: Path | None = None) -> Backend:
         """Load the backend here.
@@ -104,20 +108,21 @@ class Recipe:
             Path(found).rename(folder)
 
 
-def describe_backend(
+def describe_recipe(
     found: FoundModel,
+    folder: Path,
     backend: Backend,
     settings: Settings,
     *,
-    model_digest: str,
     prompt_name: str | None,
     task: str | None,
 ) -> Recipe:
-    """How another process gets a backend that was loaded for a found model with these settings."""
+    """How another process gets a backend that was loaded with these settings for a found model, downloaded to a folder."""
     return Recipe(
         location=found.logged.artifact_location,
         tracking_uri=mlflow.get_tracking_uri(),
-        model_digest=model_digest,
+        folder=folder,
+        model_digest=digest(folder),
         settings=settings,
         prompt_name=prompt_name,
         task=task,

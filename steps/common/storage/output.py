@@ -153,8 +153,12 @@ class Output:
             self.workspace.mkdir(parents=True, exist_ok=True)
             for left in self.workspace.glob("part-*.tmp"):
                 left.unlink(missing_ok=True)
-            for left in self.workspace.glob(f"{ATTEMPT}*"):
-                shutil.rmtree(left, ignore_errors=True)
+            self.clear_attempts()
+
+    def clear_attempts(self) -> None:
+        """Remove what killed processes had not finished, once none is at work."""
+        for left in self.workspace.glob(f"{ATTEMPT}*"):
+            shutil.rmtree(left, ignore_errors=True)
 
     @contextlib.contextmanager
     def attempt(self) -> Iterator["Output"]:
