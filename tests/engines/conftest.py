@@ -18,7 +18,7 @@ def encode(step, tiny_run, tmp_path):
 
     def run(corpus, output, *more):
         given = [f"--run_id={tiny_run['run_id']}", f"--corpus={corpus}", "rows_per_part=10"]
-        return step("encode", *given, f"--output={output if '://' in str(output) else tmp_path / output}", *more)
+        return step("encode", *given, f"--output={output if ':' in str(output) else tmp_path / output}", *more)
 
     return run
 

@@ -2,20 +2,12 @@
 
 import pytest
 from helpers.encodes import content, interrupt, manifest_of
-from helpers.steps import last_json
+from helpers.steps import error_of, last_json
 from pyarrow import fs
 
 from steps.common.storage import place as files
 
 pytestmark = pytest.mark.slow
-
-
-def error_of(result):
-    """The one line of a step that failed."""
-    code, _, err = result
-    errors = [line.removeprefix("error: ") for line in err.splitlines() if line.startswith("error: ")]
-    assert code == 1 and len(errors) == 1 and "Traceback" not in err, err
-    return errors[0]
 
 
 def test_spark_makes_the_bytes_that_one_process_makes_and_each_goes_on_with_what_the_other_began(
