@@ -6,8 +6,11 @@ from helpers.encodes import some_texts, write_jsonl
 
 
 @pytest.fixture(scope="module")
-def session():
-    """The active session of this process, on two cores; the tests of a module share it."""
+def session(s3):
+    """The active session of this process, on two cores; the tests of a module share it.
+
+    Its workers have the environment that it is begun with, and so the credentials of the object store.
+    """
     with sparks.session() as made:
         yield made
 

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from helpers.encodes import some_texts, write_jsonl
+from helpers.pages import find_page
 from helpers.steps import error_of, last_json
 
 pytestmark = pytest.mark.slow
@@ -73,10 +74,10 @@ def test_a_table_that_cannot_be_used_is_one_line(session, encode, table, corpus,
 
 
 def test_the_standard_way_of_mlflow_works_with_the_logged_model(session, tiny_run, tmp_path):
-    frame = session.createDataFrame([(text,) for text in some_texts(6)], "text string")
-    predict = mlflow.pyfunc.spark_udf(
-        session, f"models:/{tiny_run['model_id']}", result_type="array<float>", env_manager="local"
-    )
-    found = frame.select("text", predict("text").alias("embedding")).toPandas()
+    """The block of the page."""
+    names = {}
+    (block,) = find_page("docs/spark.md").blocks("python")
+    exec(block.replace("<model ID>", tiny_run["model_id"]), names)
+    found = names["embedded"].toPandas()
     model = mlflow.sentence_transformers.load_model(f"models:/{tiny_run['model_id']}")
     assert np.allclose(np.stack(found["embedding"]), model.encode(found["text"].tolist()), atol=1e-6)

@@ -162,6 +162,7 @@ def session(**settings: str) -> Iterator[object]:
             "spark.ui.enabled": "false",
             "spark.log.level": "OFF",
             "spark.ui.showConsoleProgress": "false",
+            "spark.sql.warehouse.dir": tempfile.mkdtemp(),
             **settings,
         }.items():
             builder = builder.config(name, value)

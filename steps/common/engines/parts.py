@@ -35,9 +35,11 @@ class PartMaker:
         with self.output.attempt() as output:
             make_part(self.job, number, backend, output, before_part=self.before_part)
             findings = check_part(self.job, output, number)
-        if findings != []:
+        if findings is None:
+            findings = [f"{self.job.stem(number)} has no record that can be read"]
+        if findings:
             raise UserError(
-                f"output {self.output} was changed while it was written: {findings}. Run the same command again."
+                f"output {self.output} was changed while it was written: {findings[0]}. Run the same command again."
             )
 
 

@@ -97,9 +97,11 @@ class Recipe:
 
     def _download(self, folder: Path) -> None:
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+            target = Path(scratch) / "model"
+            target.mkdir()
             try:
                 found = mlflow.artifacts.download_artifacts(
-                    artifact_uri=self.location, dst_path=scratch, tracking_uri=self.tracking_uri
+                    artifact_uri=self.location, dst_path=str(target), tracking_uri=self.tracking_uri
                 )
             except (MlflowException, OSError, ImportError) as error:
                 raise UserError(
