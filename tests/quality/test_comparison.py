@@ -104,6 +104,11 @@ def test_the_nearer_of_two_ends_counts():
     assert count_needed(Difference(-0.2, -1.2, 0.8), 0.5, 100) == math.ceil((1 / 0.3) ** 2 * 100) - 100
 
 
+def test_so_many_more_are_needed_that_all_together_may_speak_for_a_model():
+    # A little wider than the margin: 11 pairs would do, but nothing below LEAST_UNITS is taken for equal.
+    assert count_needed(Difference(0.0, -0.51, 0.51), 0.5, 10) == 30
+
+
 def test_suites_count_by_their_size():
     found = result_of(pair("many", 300, loss=0.0, noise=1.0), pair("few", 100, loss=4.0, noise=20.0))
     assert found.difference.value == pytest.approx(-1.0)

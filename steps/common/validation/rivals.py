@@ -93,6 +93,9 @@ def check_losses(rules: ValidateConf, findings: Findings) -> list[Check]:
     limit = rules.comparison.max_loss
     checks = []
     for against, found in findings.comparisons.items():
+        if not found.suites:
+            # The other has no score that this one could lose to.
+            continue
         for name, difference in {"": found.difference, **found.suites}.items():
             checks.append(check_loss(f"comparison/{against}" + (f"/{name}" if name else ""), difference, limit))
     return checks
