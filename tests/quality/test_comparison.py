@@ -139,6 +139,12 @@ def test_a_score_that_is_undefined_is_a_loss_and_an_undefined_champion_is_not_in
     assert result_of((undefined("a"), undefined("a"))).result is Result.WORSE
 
 
+def test_no_difference_is_no_negative_zero():
+    units = np.linspace(0.1, 0.9, 50)
+    found = result_of((scored("a", units - 1e-6), scored("a", units)))
+    assert found.describe_points() == "+0.00 points (+0.00 to +0.00)"
+
+
 def test_what_is_the_same_is_equal():
     _, other = pair("a", 50, loss=0.0, noise=1.0)
     found = result_of((other, other))

@@ -71,7 +71,7 @@ class Comparison:
         """The difference and its interval, where it is lost, and what would decide."""
         if not math.isfinite(self.difference.value):
             return "no score to compare"
-        shown = f"{self.difference.value:+.2f} points ({self.difference.low:+.2f} to {self.difference.high:+.2f})"
+        shown = f"{self.difference.value:+z.2f} points ({self.difference.low:+z.2f} to {self.difference.high:+z.2f})"
         lost = [name for name, found in self.suites.items() if found.high < -self.margin]
         on = f" on {', '.join(lost)}" if self.result is Result.WORSE and lost else ""
         return f"{shown}{on}" + (f"; about {self.needed:,} more pairs would decide" if self.needed else "")
