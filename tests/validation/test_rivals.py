@@ -1,6 +1,8 @@
 """Another model is compared by the units that its last validation recorded, where scoring it again would give the same."""
 
 import json
+import math
+from types import SimpleNamespace
 
 import mlflow
 import numpy as np
@@ -10,8 +12,11 @@ from mlflow.entities import LoggedModel
 
 from steps.common.model.find import VALIDATION_RUN, FoundModel
 from steps.common.quality import kinds, scoring
+from steps.common.quality.comparison import compare
+from steps.common.quality.spec import Bootstrap, ComparisonConf
 from steps.common.tracking import verdict
-from steps.common.validation.rivals import score_rival
+from steps.common.validation.findings import Findings
+from steps.common.validation.rivals import check_losses, score_rival
 
 ROWS = [{"sentence1": f"a {n}", "sentence2": f"b {n}", "score": n, "near": f"c {n}", "same": n % 2} for n in range(6)]
 
@@ -63,6 +68,25 @@ def test_units_of_another_backend_or_other_libraries_are_only_taken_of_a_deleted
     found = validated(suite)
     monkeypatch.setattr(verdict, "versions", lambda: {"torch": "0"})
     assert verdict.read_units(found, "torch/f32") == {}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"backend": "torch/f32", "versions": {}, "units": {"a": "x"}}'])
+def test_a_record_that_is_none_any_more_is_taken_for_none(store, text):
+    with mlflow.start_run() as run:
+        mlflow.log_text(text, verdict.UNITS)
+    logged = LoggedModel("0", "m-1", "tiny", "nowhere", 0, 0, tags={VALIDATION_RUN: run.info.run_id})
+    assert verdict.read_units(FoundModel(run.info.run_id, logged)) == {}
+
+
+def test_a_model_without_scores_to_lose_to_fails_nobody(read):
+    suite = read()
+    mine = scoring.restore(suite, np.array(COSINES))
+    theirs = scoring.Score(
+        suite, math.nan, math.nan, math.nan, undefined="every cosine is 1", metrics={}, units=mine.units
+    )
+    comparison = compare([mine], [theirs], 0.5, Bootstrap(resamples=100, confidence=0.95, seed=0))
+    rules = SimpleNamespace(comparison=ComparisonConf(margin=0.5, max_loss=3.0, promote=True))
+    assert check_losses(rules, Findings(comparisons={"champion": comparison})) == []
 
 
 def test_of_a_deleted_model_only_the_suites_on_record_are_scored(read, validated):

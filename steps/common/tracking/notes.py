@@ -79,12 +79,12 @@ def scores_table(scores: Sequence[Score], differences: dict[str, Difference]) ->
     for score in scores:
         row = [f"{score.suite.name} ({score.suite.metric})", f"{score.value:.2f}", _interval(score)]
         beside = differences.get(score.suite.name)
-        rows.append(row + ([f"{beside.value:+.2f} ({_interval(beside)})"] if beside else []))
+        rows.append(row + ([f"{beside.value:+z.2f} ({_interval(beside)})"] if beside else []))
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _interval(found: Score | Difference) -> str:
-    return f"{found.low:.2f} to {found.high:.2f}"
+    return f"{found.low:z.2f} to {found.high:z.2f}"
 
 
 def describe_logged(found: FoundModel, note: str) -> None:

@@ -93,6 +93,9 @@ def check_losses(rules: ValidateConf, findings: Findings) -> list[Check]:
     limit = rules.comparison.max_loss
     checks = []
     for against, found in findings.comparisons.items():
+        if not found.suites:
+            # The other has no score that this one could lose to.
+            continue
         for name, difference in {"": found.difference, **found.suites}.items():
             checks.append(check_loss(f"comparison/{against}" + (f"/{name}" if name else ""), difference, limit))
     return checks
@@ -120,6 +123,9 @@ def check_cosines(
         folder = download(champion)
         other = load_by_role(stack, champion, folder, models.load_native(folder), rules.backend.of("torch/f32"))(None)
         old = other(sample)
+        if not np.isfinite(old).all():
+            logger.warning("the champion's vectors hold numbers that are not finite: they are not compared with")
+            return checks
         checks += check_spread(corpus, old, rules.tolerance.spread)
         new = corpus
         if texts is not None:
