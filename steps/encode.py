@@ -11,6 +11,8 @@ Refuses a model whose validation failed, an output of another model, corpus or o
     python -m steps.encode run_id=latest corpus.path=s3://bucket/texts/ output=s3://bucket/embeddings
 """
 
+import logging
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +21,23 @@ from typing import Any
 from steps.common.corpus import opening
 from steps.common.corpus.corpus import Corpus
 from steps.common.embeddings import resume
+from steps.common.embeddings.manifest import Reused
 from steps.common.embeddings.plan import plan_of
+from steps.common.embeddings.reuse import Reuse, check_alike, open_reuse
+from steps.common.errors import UserError
 from steps.common.launch import paths
 from steps.common.launch.call import Call
 from steps.common.launch.config import EncodeConf
-from steps.common.launch.paths import check_apart, corpus_place, output_place
+from steps.common.launch.paths import check_apart, corpus_place, existing_output, output_place
 from steps.common.launch.process import launch
 from steps.common.project import PROJECT
 from steps.common.storage.output import CORPUS, Output
-from steps.common.storage.place import Place
+from steps.common.storage.place import OF_MLFLOW, Place, locate
+
+logger = logging.getLogger("steps")
+
+# How mlflow writes the ID of a run.
+RUN_ID = re.compile("[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,9 @@ class Opened:
     texts: Corpus
     place: Place | None
     plan: dict[str, Any]
+    # The old output that was named, and what an encode that is resumed has noted of its own.
+    reuse: Reuse | None
+    noted: Reused | None
 
 
 def open_inputs(call: Call[EncodeConf]) -> Opened:
@@ -50,7 +63,31 @@ def open_inputs(call: Call[EncodeConf]) -> Opened:
     place = paths.open_output(conf.output)
     plan = plan_of(call.config, {"format": texts.format.name, **texts.decisive()}, PROJECT / "steps")
     resume.check_plan(place, plan, conf.accept_changes)
-    return Opened(texts, place, plan)
+    begun = resume.read_begun(Output(place)) if place else None
+    noted = begun.reused if begun else None
+    reuse = open_named(conf.reuse, conf.output, noted)
+    if reuse is not None:
+        check_alike(reuse, plan)
+    return Opened(texts, place, plan, reuse=reuse, noted=noted)
+
+
+def open_named(given: str | None, output: str | None, noted: Reused | None) -> Reuse | None:
+    """The old output that was named by folder or URI; None where it has to be asked for, or one that is resumed does without.
+
+    Raises UserError for an output that cannot be reused.
+    """
+    if not given or given == "latest" or RUN_ID.fullmatch(given) or given.partition(":/")[0] in OF_MLFLOW:
+        return None
+    try:
+        place = locate(existing_output(given, "reuse"))
+        if output and str(place) == str(output_place(output)):
+            raise UserError(f"reuse={given} is the output itself. Give a new output, -P output=<another folder>.")
+        return open_reuse(Output(place), str(place))
+    except UserError as error:
+        if noted is None:
+            raise
+        logger.warning("%s What is missing is computed.", error)
+        return None
 
 
 if __name__ == "__main__":
@@ -60,7 +97,6 @@ if __name__ == "__main__":
 
 import contextlib
 import json
-import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -80,7 +116,7 @@ from steps.common.embeddings.manifest import PlanRecord
 from steps.common.embeddings.origin import Origin
 from steps.common.embeddings.pipeline import Result
 from steps.common.embeddings.plan import complete_plan
-from steps.common.errors import UserError
+from steps.common.embeddings.reuse import find_unlike
 from steps.common.launch import summary
 from steps.common.launch.commands import next_command, resumable
 from steps.common.model import load as models
@@ -99,11 +135,9 @@ from steps.common.tracking import notes
 from steps.common.tracking import run as runs
 from steps.common.tracking.datasets import log_data
 from steps.common.tracking.live import LiveMetrics, RunOutput, close_lost_runs, recording
-from steps.common.tracking.outputs import tag_origin
+from steps.common.tracking.outputs import newest_places, open_place, place_of, tag_origin
 from steps.common.tracking.run import COMMIT, StepRun, tag_upstream
 from steps.common.vectors import check_dim
-
-logger = logging.getLogger("steps")
 
 
 def check_validated(found: FoundModel) -> None:
@@ -206,6 +240,48 @@ def open_output(place: Place | None, scratch: Path, run_id: str) -> Iterator[tup
         yield output, lambda: None
 
 
+def find_reuse(
+    call: Call[EncodeConf], opened: Opened, run: StepRun, plan: dict[str, Any], scratch: Path
+) -> tuple[Reuse | None, Reused | None]:
+    """The old output that is reused, and what a new one notes of it. Raises UserError for one that cannot be reused."""
+    given, noted = call.conf.reuse, opened.noted
+    if not given:
+        return None, None
+    reuse = opened.reuse
+    try:
+        if given == "latest" and noted is None:
+            reuse = find_latest(run.info.experiment_id, plan, opened.place, scratch)
+        elif reuse is None:
+            where = noted.output if given == "latest" and noted else given
+            where = place_of(where) if RUN_ID.fullmatch(where) else where
+            reuse = open_reuse(open_place(where, scratch), where)
+    except UserError as error:
+        if noted is None:
+            raise
+        logger.warning("%s What is missing is computed.", error)
+    if reuse is None:
+        return None, noted
+    check_alike(reuse, plan)
+    logger.info("reusing %s, %d rows", reuse.where, reuse.manifest.rows)
+    return reuse, reuse.record
+
+
+def find_latest(experiment_id: str, plan: dict[str, Any], own: Place | None, scratch: Path) -> Reuse | None:
+    """The newest output that may be reused of what encode has made in an experiment; None where there is none."""
+    for where in newest_places(experiment_id, plan["model"]["files"]):
+        if where == str(own):
+            continue
+        try:
+            reuse = open_reuse(open_place(where, scratch), where)
+        except UserError as error:
+            logger.warning("reuse=latest passes over %s: %s", where, error)
+            continue
+        if not find_unlike(reuse, plan):
+            return reuse
+    logger.warning("reuse=latest: no finished encode of this experiment has this model and these options, so all is computed")
+    return None
+
+
 def encode(
     call: Call[EncodeConf], opened: Opened, run: StepRun, found: FoundModel, folder: Path
 ) -> tuple[Result, str, str, str]:
@@ -219,11 +295,13 @@ def encode(
         tempfile.TemporaryDirectory() as scratch,
         open_output(opened.place, Path(scratch), run_id) as (output, check),
     ):
-        job = Job(texts, options, backend.dim, chunker)
+        reuse, reused = find_reuse(call, opened, run, plan, Path(scratch) / "reuse")
+        plan["reuse"] = reused and reused.manifest
+        job = Job(texts, options, backend.dim, chunker, reuse=reuse)
         if conf.corpus.long_text == "error":
             encoder.refuse_long(job, backend)
-        make_ranges = partial(encoder.sample_ranges, job, backend) if options.dtype == "int8" else lambda: None
-        begun = resume.begin(output, PlanRecord(plan, [run_id], None, origin=origin), conf.accept_changes, make_ranges)
+        record = PlanRecord(plan, [run_id], None, origin=origin, reused=reused)
+        begun = resume.begin(output, record, conf.accept_changes, partial(encoder.make_ranges, job, backend))
         job = replace(job, ranges=begun.ranges_of_int8, origin=begun.origin)
         tag_origin(origin, str(output))
         if opened.place is not None:
@@ -247,6 +325,7 @@ def encode(
             plan=plan,
             runs=begun.runs,
             origin=begun.origin,
+            reused=reused and replace(reused, rows=result.reused_rows),
             parts=result.parts,
             **result.manifest(),
         )
@@ -266,6 +345,8 @@ def main(call: Call[EncodeConf], opened: Opened) -> None:
         with resumable(call, run, found.run_id):
             folder, of_model = check_model_files(conf, found)
             resume.check_plan(opened.place, of_model, conf.accept_changes)
+            if opened.reuse is not None:
+                check_alike(opened.reuse, of_model)
             result, manifest, backend, where = encode(call, opened, run, found, folder)
         with recording(where):
             mlflow.log_text(manifest, "manifest.json")

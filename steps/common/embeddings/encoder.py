@@ -14,6 +14,7 @@ from steps.common.corpus.corpus import Corpus
 from steps.common.corpus.texts import LINE
 from steps.common.embeddings.job import Job
 from steps.common.embeddings.progress import prefetch
+from steps.common.embeddings.reuse import Held
 from steps.common.embeddings.windows import Embedded, TokenizedWindow, Window, read_windows
 from steps.common.errors import UserError
 from steps.common.vectors import STORED, shorten, unit_length, value_ranges
@@ -29,9 +30,38 @@ def tokenize_windows(job: Job, backend: Backend, parts: Iterable[int]) -> Iterat
             # From the end, so that a window and its texts are free as soon as it is written.
             windows.reverse()
             while windows:
-                window = windows.pop()
-                texts = [window.texts[row] for row in window.repeats.compute]
-                yield TokenizedWindow(window, *tokenize(job, backend, texts))
+                yield tokenize_window(job, backend, windows.pop())
+
+
+def tokenize_window(job: Job, backend: Backend, window: Window) -> TokenizedWindow:
+    """The tokens of what is to be computed of a window, and the vectors of the rest of it."""
+    units, pieces = [window.texts[row] for row in window.repeats.compute], None
+    if job.options.row_per_chunk and job.chunker is not None:
+        pieces = job.chunker.split(units)
+        units = [piece for of_text in pieces for piece in of_text]
+    held = _find_held(job, backend, units)
+    if held is not None:
+        units = [units[i] for i in np.flatnonzero(~held.found)]
+    if pieces is not None:
+        return TokenizedWindow(window, pieces, backend.tokenize(units), held)
+    return TokenizedWindow(window, *tokenize(job, backend, units), held)
+
+
+def _find_held(job: Job, backend: Backend, units: list[str]) -> Held | None:
+    """What another output has of some texts; tokens that it has not counted are counted now."""
+    if job.reuse is None or not units:
+        return None
+    held = job.reuse.find(pa.array(units, pa.string()))
+    unknown = np.flatnonzero(held.lengths < 0)
+    if len(unknown):
+        texts = [units[i] for i in np.flatnonzero(held.found)[unknown]]
+        held.lengths[unknown] = _count_tokens(job, *_tokenize_units(job, backend, texts))
+    return held
+
+
+def _tokenize_units(job: Job, backend: Backend, units: list[str]) -> tuple[list[list[str]] | None, TokenizedTexts]:
+    """As `tokenize`, of texts that may be pieces already."""
+    return (None, backend.tokenize(units)) if job.options.row_per_chunk else tokenize(job, backend, units)
 
 
 def tokenize(job: Job, backend: Backend, texts: list[str]) -> tuple[list[list[str]] | None, TokenizedTexts]:
@@ -49,9 +79,13 @@ def embed_window(job: Job, backend: Backend, ready: TokenizedWindow, on_rows: Ca
     """
     vectors, lengths = _compute(job, backend, ready.pieces, ready.tokens, on_rows)
     vectors = _store(vectors, job)
+    found = np.zeros(len(vectors), bool)
+    if ready.held is not None:
+        found = ready.held.found
+        vectors, lengths = ready.held.fill(vectors, lengths)
     if job.options.row_per_chunk:
-        return _write_out_pieces(vectors, lengths, ready)
-    return _write_out_repeats(vectors, lengths, ready.window)
+        return _write_out_pieces(vectors, lengths, found, ready)
+    return _write_out_repeats(vectors, lengths, found, ready.window)
 
 
 def _compute(
@@ -65,16 +99,21 @@ def _compute(
 
     A vector for each text, or with row_per_chunk for each piece: [n, dim].
     """
-    vectors, lengths = backend.embed(tokens, on_rows), tokens.lengths
-    if pieces:
+    vectors, lengths = backend.embed(tokens, on_rows), _count_tokens(job, pieces, tokens)
+    if pieces and not job.options.row_per_chunk:
         counts = np.array([len(of_text) for of_text in pieces])
-        starts = np.cumsum(counts) - counts
-        lengths = np.add.reduceat(lengths, starts)
-        if not job.options.row_per_chunk:
-            vectors = np.add.reduceat(vectors, starts) / counts[:, None].astype(np.float32)
-            if job.options.normalize_mean:
-                vectors[counts > 1] = unit_length(vectors[counts > 1])
+        vectors = np.add.reduceat(vectors, np.cumsum(counts) - counts) / counts[:, None].astype(np.float32)
+        if job.options.normalize_mean:
+            vectors[counts > 1] = unit_length(vectors[counts > 1])
     return shorten(vectors, job.options.truncate_dim, job.options.normalize), lengths
+
+
+def _count_tokens(job: Job, pieces: list[list[str]] | None, tokens: TokenizedTexts) -> np.ndarray:
+    """Tokens of each text that gets a vector, those of its pieces together: int64 [n]."""
+    if not pieces or job.options.row_per_chunk:
+        return tokens.lengths
+    counts = np.array([len(of_text) for of_text in pieces])
+    return np.add.reduceat(tokens.lengths, np.cumsum(counts) - counts)
 
 
 def _store(vectors: np.ndarray, job: Job) -> np.ndarray:
@@ -87,22 +126,47 @@ def _store(vectors: np.ndarray, job: Job) -> np.ndarray:
     return np.asarray(quantize_embeddings(vectors, precision=precision, ranges=job.ranges))
 
 
-def _write_out_repeats(vectors: np.ndarray, lengths: np.ndarray, window: Window) -> Embedded:
-    """The vectors of all texts of a window, from those computed now and those that were before."""
-    repeats, kept = window.repeats, window.kept
+def _write_out_repeats(vectors: np.ndarray, lengths: np.ndarray, found: np.ndarray, window: Window) -> Embedded:
+    """The vectors of all texts of a window, from those that are there now and those that were before.
+
+    `found`: whether a vector comes from another output.
+    """
+    repeats, kept, computed = window.repeats, window.kept, int((~found).sum())
     if len(repeats.recall):
         vectors = np.concatenate([vectors, kept.vectors[repeats.recall]])
         lengths = np.concatenate([lengths, kept.lengths[repeats.recall]])
+        found = np.concatenate([found, kept.reused[repeats.recall]])
     kept.vectors[repeats.slots], kept.lengths[repeats.slots] = vectors[repeats.keep], lengths[repeats.keep]
-    return Embedded(vectors[repeats.source], None, lengths[repeats.source])
+    kept.reused[repeats.slots] = found[repeats.keep]
+    source = repeats.source
+    return Embedded(vectors[source], None, lengths[source], reused=found[source], computed=computed)
 
 
-def _write_out_pieces(vectors: np.ndarray, lengths: np.ndarray, ready: TokenizedWindow) -> Embedded:
-    """The vectors of all pieces of all texts of a window."""
+def _write_out_pieces(
+    vectors: np.ndarray, lengths: np.ndarray, found: np.ndarray, ready: TokenizedWindow
+) -> Embedded:
+    """The vectors of all pieces of all texts of a window; `found`: whether one comes from another output."""
     pieces, texts = ready.pieces or [], ready.window.repeats.source.tolist()
-    starts = np.cumsum([0, *(len(of_text) for of_text in pieces)])
+    counts = np.array([len(of_text) for of_text in pieces], np.int64)
+    starts = np.cumsum([0, *counts])
     rows = [row for text in texts for row in range(starts[text], starts[text + 1])]
-    return Embedded(vectors[rows], [pieces[text] for text in texts], lengths[texts])
+    reused = np.logical_and.reduceat(found, starts[:-1]) if len(counts) else np.empty(0, bool)
+    return Embedded(
+        vectors[rows],
+        [pieces[text] for text in texts],
+        lengths[rows],
+        reused=reused[texts],
+        computed=int((~reused).sum()),
+    )
+
+
+def make_ranges(job: Job, backend: Backend) -> np.ndarray | None:
+    """What `int8` is scaled between, [2, dim]: the ranges of the output that is reused, or sample_ranges; None for other types."""
+    if job.options.dtype != "int8":
+        return None
+    if job.reuse is not None:
+        return job.reuse.manifest.plan_record.ranges_of_int8
+    return sample_ranges(job, backend)
 
 
 def sample_ranges(job: Job, backend: Backend) -> np.ndarray:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from steps.common.embeddings.declared import read_declared
+from steps.common.embeddings.digests import DIGESTS
 from steps.common.embeddings.origin import Origin
 from steps.common.embeddings.parts import File, Part, file_facts, rejects_schema
 from steps.common.errors import UserError
@@ -27,16 +28,31 @@ COPY = ".manifest.json"
 REJECTS = "rejects.parquet"
 
 # 3: the manifest always carries its digest, and the plan has a version too. 4: both have the origin, and so has each part.
-# 2 and 3 are still read.
-FORMAT_VERSION = 4
+# 5: the digests of the texts are beside each part, and both say what was reused. 2 to 4 are still read.
+FORMAT_VERSION = 5
 
-READABLE = (2, 3, FORMAT_VERSION)
+READABLE = (2, 3, 4, FORMAT_VERSION)
 
 # Version 2's names for corpus.on_bad_row, and today's.
 RENAMED_POLICIES = {"auto": "keep_nulls", None: "keep_all", "error": "refuse_all"}
 
 # Names of the parts that encode makes.
-OURS = re.compile(r"part-\d{5,}\.(parquet|npy|ids\.parquet)")
+OURS = re.compile(rf"part-\d{{5,}}\.(parquet|npy|ids\.parquet)|{DIGESTS}/part-\d{{5,}}\.parquet")
+
+
+@dataclass(frozen=True)
+class Reused:
+    """The output whose vectors another output has taken."""
+
+    run_id: str
+    # Its folder or URI then, and the digest of its manifest.
+    output: str
+    manifest: str
+    # What its plan says of the code and the libraries.
+    code: str | None
+    versions: dict[str, str]
+    # Rows that have its vectors; counted when the new output is whole.
+    rows: int = 0
 
 
 @dataclass(frozen=True)
@@ -52,6 +68,8 @@ class PlanRecord:
     format_version: int = 2
     # What each part says of the model and the settings that made it; noted from version 4 on.
     origin: Origin | None = None
+    # Noted from version 5 on.
+    reused: Reused | None = None
 
     @property
     def ranges_of_int8(self) -> np.ndarray | None:
@@ -126,6 +144,8 @@ class Manifest:
     parts: list[Part]
     # What each part says of the model and the settings that made it; noted from version 4 on.
     origin: Origin | None = None
+    # Noted from version 5 on.
+    reused: Reused | None = None
     # SHA-256 of all of the above. Early manifests of version 2 have none.
     digest: str | None = None
 
@@ -146,6 +166,8 @@ class Manifest:
         content = asdict(self)
         if self.format_version < 4:
             del content["origin"]
+        if self.format_version < 5:
+            del content["reused"]
         try:
             return self.digest == _digest(content)
         except RecursionError:
@@ -153,7 +175,14 @@ class Manifest:
 
     @property
     def plan_record(self) -> PlanRecord:
-        return PlanRecord(self.plan, self.runs, self.ranges, self.format_version, self.origin)
+        return PlanRecord(
+            self.plan, self.runs, self.ranges, self.format_version, origin=self.origin, reused=self.reused
+        )
+
+    @property
+    def identity(self) -> str:
+        """What no other output has: its digest."""
+        return self.digest or _digest(asdict(self))
 
     @property
     def files(self) -> list[File]:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from steps.common.embeddings.digests import DIGESTS
 from steps.common.embeddings.manifest import (
     COPY,
     MANIFEST,
@@ -111,7 +112,11 @@ def remove_strays(output: Output, expected: Iterable[File]) -> None:
 def _find_strays(output: Output, expected: Iterable[File]) -> list[str]:
     """Files that a reader would take for parts or rejects of the output; no other file there matters."""
     known = {file.name for file in expected}
-    return [name for name in output.names() if name not in known and (name.startswith("part-") or name == REJECTS)]
+    return [
+        name
+        for name in output.names()
+        if name not in known and (name.startswith(("part-", f"{DIGESTS}/part-")) or name == REJECTS)
+    ]
 
 
 def verify_output(output: Output) -> tuple[Manifest, list[str]]:
@@ -289,7 +294,7 @@ def check_origin(output: Output, part: Part, origin: Origin | None) -> list[str]
     """
     if origin is None:
         return []
-    place = output.place.joined(part.files[-1].name)
+    place = output.place.joined(part.table)
     with (
         contextlib.suppress(OSError, ValueError, pa.ArrowException),
         place.filesystem.open_input_file(place.path) as stream,

@@ -19,10 +19,7 @@ from steps.common.quality import kinds
 from steps.common.quality.spec import SuiteSpec
 from steps.common.storage import hub
 from steps.common.storage.find import lies_in, would_find
-from steps.common.storage.place import Place, is_uri, local_name, locate
-
-# What only mlflow reads and writes.
-OF_MLFLOW = ("runs", "models", "mlflow-artifacts")
+from steps.common.storage.place import OF_MLFLOW, Place, is_uri, local_name, locate
 
 # Filesystems that fsspec opens and encode cannot write to, or not for long.
 UNWRITABLE = dict.fromkeys(("http", "https"), "a web server is only read") | {
@@ -87,7 +84,7 @@ def check_apart(corpus: str, output: str | None) -> None:
         )
 
 
-def existing_output(given: str) -> str:
+def existing_output(given: str, key: str = "output") -> str:
     """An output that a user named: a URI as it is, else the path of what is there; raises UserError where nothing is.
 
     A relative path counts from the folder the command was typed in, where encode makes it.
@@ -95,7 +92,7 @@ def existing_output(given: str) -> str:
     if given.partition(":/")[0] in OF_MLFLOW:
         return given
     check_scheme(given, "output")
-    return given if is_uri(given) else str(local_path(given, "output", first=typed_in()))
+    return given if is_uri(given) else str(local_path(given, key, first=typed_in()))
 
 
 def check_scheme(given: str, key: str) -> None:
