@@ -110,6 +110,7 @@ from steps.common.backends.tokens import without_limits
 from steps.common.backends.torch import find_input, find_prompt, find_tasks
 from steps.common.embeddings import encoder, pipeline, verify
 from steps.common.embeddings import manifest as manifests
+from steps.common.embeddings.changes import Made, complete
 from steps.common.embeddings.chunks import Chunker, chunk_room
 from steps.common.embeddings.job import Job, Options
 from steps.common.embeddings.manifest import PlanRecord
@@ -278,7 +279,9 @@ def find_latest(experiment_id: str, plan: dict[str, Any], own: Place | None, scr
             continue
         if not find_unlike(reuse, plan):
             return reuse
-    logger.warning("reuse=latest: no finished encode of this experiment has this model and these options, so all is computed")
+    logger.warning(
+        "reuse=latest: no finished encode of this experiment has this model and these options, so all is computed"
+    )
     return None
 
 
@@ -311,6 +314,9 @@ def encode(
         logger.info("encoding %d rows with %s", texts.rows, found.tags.get("hub_id", found.logged.name))
         with LiveMetrics(run_id) as live:
             result = pipeline.encode_corpus(job, backend, output, before_part=check, on_rows=live.rows)
+        made = Made(conf.corpus.id_column is not None, result.parts, result.reused_rows)
+        reused = complete(begun.reused, reuse, output, made)
+        result.changes = reused.changes if reused else None
         manifest = manifests.Manifest(
             run_id=run_id,
             upstream_run_id=found.run_id,
@@ -325,7 +331,7 @@ def encode(
             plan=plan,
             runs=begun.runs,
             origin=begun.origin,
-            reused=reused and replace(reused, rows=result.reused_rows),
+            reused=reused,
             parts=result.parts,
             **result.manifest(),
         )

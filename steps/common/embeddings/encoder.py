@@ -1,6 +1,7 @@
 """Texts -> the vectors that are stored: tokens, chunks, repeats, dimensions, number formats."""
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
@@ -10,14 +11,17 @@ import pyarrow.compute as pc
 from sentence_transformers import quantize_embeddings
 
 from steps.common.backends import Backend, TokenizedTexts
+from steps.common.backends.check import TOLERANCE, relative_errors
 from steps.common.corpus.corpus import Corpus
 from steps.common.corpus.texts import LINE
 from steps.common.embeddings.job import Job
 from steps.common.embeddings.progress import prefetch
 from steps.common.embeddings.reuse import Held
-from steps.common.embeddings.windows import Embedded, TokenizedWindow, Window, read_windows
+from steps.common.embeddings.windows import Embedded, Sample, TokenizedWindow, Window, read_windows
 from steps.common.errors import UserError
-from steps.common.vectors import STORED, shorten, unit_length, value_ranges
+from steps.common.vectors import STORED, nearest_stored, shorten, unit_length, value_ranges
+
+logger = logging.getLogger("steps")
 
 # Texts whose embeddings say what the range of each dimension is, where `int8` is stored.
 RANGE_TEXTS = 2048
@@ -39,19 +43,30 @@ def tokenize_window(job: Job, backend: Backend, window: Window) -> TokenizedWind
     if job.options.row_per_chunk and job.chunker is not None:
         pieces = job.chunker.split(units)
         units = [piece for of_text in pieces for piece in of_text]
-    held = _find_held(job, backend, units)
+    held, sample = _find_held(job, backend, units), None
     if held is not None:
+        sample = _take_sample(job, backend, units, held)
         units = [units[i] for i in np.flatnonzero(~held.found)]
-    if pieces is not None:
-        return TokenizedWindow(window, pieces, backend.tokenize(units), held)
-    return TokenizedWindow(window, *tokenize(job, backend, units), held)
+    cut, tokens = _tokenize_units(job, backend, units)
+    return TokenizedWindow(window, pieces if pieces is not None else cut, tokens, held, sample)
+
+
+def _take_sample(job: Job, backend: Backend, units: list[str], held: Held) -> Sample | None:
+    """Some reused texts to compute anew; None once this process has computed enough of them."""
+    reused = np.flatnonzero(held.found)
+    count = 0 if job.reuse is None else min(len(reused), job.reuse.unchecked)
+    if job.reuse is None or not count:
+        return None
+    job.reuse.unchecked -= count
+    taken = np.linspace(0, len(reused) - 1, count).astype(np.int64)
+    return Sample(*_tokenize_units(job, backend, [units[i] for i in reused[taken]]), held.vectors[taken])
 
 
 def _find_held(job: Job, backend: Backend, units: list[str]) -> Held | None:
     """What another output has of some texts; tokens that it has not counted are counted now."""
     if job.reuse is None or not units:
         return None
-    held = job.reuse.find(pa.array(units, pa.string()))
+    held = job.reuse.find(units)
     unknown = np.flatnonzero(held.lengths < 0)
     if len(unknown):
         texts = [units[i] for i in np.flatnonzero(held.found)[unknown]]
@@ -77,6 +92,8 @@ def embed_window(job: Job, backend: Backend, ready: TokenizedWindow, on_rows: Ca
 
     `on_rows` is told how many texts were embedded since it was last called.
     """
+    if ready.sample is not None:
+        _check_sample(job, backend, ready.sample)
     vectors, lengths = _compute(job, backend, ready.pieces, ready.tokens, on_rows)
     vectors = _store(vectors, job)
     found = np.zeros(len(vectors), bool)
@@ -86,6 +103,19 @@ def embed_window(job: Job, backend: Backend, ready: TokenizedWindow, on_rows: Ca
     if job.options.row_per_chunk:
         return _write_out_pieces(vectors, lengths, found, ready)
     return _write_out_repeats(vectors, lengths, found, ready.window)
+
+
+def _check_sample(job: Job, backend: Backend, sample: Sample) -> None:
+    """Raises UserError where reused vectors are further from those computed now than the precision explains."""
+    vectors, _ = _compute(job, backend, sample.pieces, sample.tokens, lambda rows: None)
+    nearest = nearest_stored(vectors, sample.vectors, job.options.dtype, job.ranges)
+    errors, tolerance = relative_errors(nearest, vectors), TOLERANCE[backend.precision]
+    far = int((errors > tolerance).sum())
+    if far and job.reuse is not None:
+        raise UserError(
+            f"reuse={job.reuse.where} holds other vectors than are computed now: {far} of {len(errors)} reused texts are off by up to {errors.max():.2g} of their length, where {backend.precision} explains {tolerance:g}. Leave reuse out to compute every text, or encode with the code and the libraries that its manifest names."
+        )
+    logger.info("%d reused texts, computed anew, agree within %.2g of their length", len(errors), errors.max())
 
 
 def _compute(
@@ -142,9 +172,7 @@ def _write_out_repeats(vectors: np.ndarray, lengths: np.ndarray, found: np.ndarr
     return Embedded(vectors[source], None, lengths[source], reused=found[source], computed=computed)
 
 
-def _write_out_pieces(
-    vectors: np.ndarray, lengths: np.ndarray, found: np.ndarray, ready: TokenizedWindow
-) -> Embedded:
+def _write_out_pieces(vectors: np.ndarray, lengths: np.ndarray, found: np.ndarray, ready: TokenizedWindow) -> Embedded:
     """The vectors of all pieces of all texts of a window; `found`: whether one comes from another output."""
     pieces, texts = ready.pieces or [], ready.window.repeats.source.tolist()
     counts = np.array([len(of_text) for of_text in pieces], np.int64)

@@ -27,6 +27,8 @@ COPY = ".manifest.json"
 
 REJECTS = "rejects.parquet"
 
+CHANGES = "changes.parquet"
+
 # 3: the manifest always carries its digest, and the plan has a version too. 4: both have the origin, and so has each part.
 # 5: the digests of the texts are beside each part, and both say what was reused. 2 to 4 are still read.
 FORMAT_VERSION = 5
@@ -41,6 +43,20 @@ OURS = re.compile(rf"part-\d{{5,}}\.(parquet|npy|ids\.parquet)|{DIGESTS}/part-\d
 
 
 @dataclass(frozen=True)
+class Changes:
+    """`changes.parquet` (id, what) and how many ids are in it as added, changed and removed; an id is in it once."""
+
+    file: File
+    added: int
+    changed: int
+    removed: int
+
+    def metrics(self) -> dict[str, int]:
+        """How many ids there are of each kind, as metrics of an encode run."""
+        return {f"encode/{what}_ids": getattr(self, what) for what in ("added", "changed", "removed")}
+
+
+@dataclass(frozen=True)
 class Reused:
     """The output whose vectors another output has taken."""
 
@@ -51,8 +67,9 @@ class Reused:
     # What its plan says of the code and the libraries.
     code: str | None
     versions: dict[str, str]
-    # Rows that have its vectors; counted when the new output is whole.
+    # Counted when the new output is whole: rows that have its vectors, and where both have ids, those that differ.
     rows: int = 0
+    changes: Changes | None = None
 
 
 @dataclass(frozen=True)
@@ -187,7 +204,9 @@ class Manifest:
     @property
     def files(self) -> list[File]:
         """Every file of the output but the manifest itself."""
-        return [file for part in self.parts for file in part.files] + ([self.rejects] if self.rejects else [])
+        changes = [self.reused.changes.file] if self.reused and self.reused.changes else []
+        rejects = [self.rejects] if self.rejects else []
+        return [file for part in self.parts for file in part.files] + rejects + changes
 
 
 def _digest(content: dict[str, Any]) -> str:

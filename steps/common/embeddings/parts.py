@@ -55,7 +55,9 @@ class Part:
     @property
     def table(self) -> str:
         """Name of the file with every column but, beside a matrix, the embeddings."""
-        return self.name.removesuffix(ENDINGS["npy"]) + ".ids.parquet" if self.name.endswith(ENDINGS["npy"]) else self.name
+        return (
+            self.name.removesuffix(ENDINGS["npy"]) + ".ids.parquet" if self.name.endswith(ENDINGS["npy"]) else self.name
+        )
 
     @property
     def digests(self) -> File | None:

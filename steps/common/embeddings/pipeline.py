@@ -22,6 +22,7 @@ from steps.common.embeddings import manifest as manifests
 from steps.common.embeddings import verify
 from steps.common.embeddings.encoder import embed_window, tokenize_windows
 from steps.common.embeddings.job import Job
+from steps.common.embeddings.manifest import Changes
 from steps.common.embeddings.parts import WRITERS, DigestFile, File, NpyPart, ParquetPart, Part, file_facts
 from steps.common.embeddings.progress import BackgroundWriter, Progress, prefetch
 from steps.common.embeddings.windows import Counts, Embedded, Window, count_window, find_rejects, to_table
@@ -50,6 +51,7 @@ class Result(Counts):
     ranges: np.ndarray | None = None
     parts: list[Part] = field(default_factory=list)
     rejects: File | None = None
+    changes: Changes | None = None
     # Some texts that this encode has computed, each with its embedding.
     samples: list[tuple[str, np.ndarray]] = field(default_factory=list)
 
@@ -70,12 +72,14 @@ class Result(Counts):
             "encode/computed_rows": self.own.computed_rows,
             "encode/reused_rows": self.reused_rows,
             "encode/peak_rss_mb": peak_rss_mb(),
+            **(self.changes.metrics() if self.changes else {}),
             **({} if self.padding_share is None else {"encode/padding_share": self.padding_share}),
         }
 
     def files(self) -> list[File]:
         """Every file of the output but the manifest."""
-        return [file for part in self.parts for file in part.files] + ([self.rejects] if self.rejects else [])
+        more = [self.rejects, self.changes and self.changes.file]
+        return [file for part in self.parts for file in part.files] + [file for file in more if file]
 
     def manifest(self) -> dict:
         """What the manifest says of the whole."""

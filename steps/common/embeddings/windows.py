@@ -42,6 +42,15 @@ class Window:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """Reused texts that are computed anew: as `encoder.tokenize` makes them ready, and their stored vectors [n, width]."""
+
+    pieces: list[list[str]] | None
+    tokens: TokenizedTexts
+    vectors: np.ndarray
+
+
+@dataclass(frozen=True)
 class TokenizedWindow:
     """A window that is ready to be computed. Its units are the texts that get a vector each: its distinct texts, or their pieces."""
 
@@ -52,6 +61,7 @@ class TokenizedWindow:
     # Of the units to compute, and what there is of the others.
     tokens: TokenizedTexts
     held: Held | None
+    sample: Sample | None = None
 
 
 @dataclass(frozen=True)

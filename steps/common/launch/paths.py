@@ -27,7 +27,14 @@ UNWRITABLE = dict.fromkeys(("http", "https"), "a web server is only read") | {
 }
 
 # Names that encode gives to files of an output.
-WRITTEN = ("part-00000.parquet", "part-00000.ids.parquet", "rejects.parquet", "manifest.json")
+WRITTEN = (
+    "part-00000.parquet",
+    "part-00000.ids.parquet",
+    "digests/part-00000.parquet",
+    "rejects.parquet",
+    "changes.parquet",
+    "manifest.json",
+)
 
 
 def corpus_place(path: str) -> Path | str:

@@ -85,6 +85,11 @@ class RunOutput(Output):
         finally:
             path.unlink(missing_ok=True)
 
+    @contextlib.contextmanager
+    def opened(self, name: str) -> Iterator[pa.NativeFile]:
+        with self.fetched(name) as path:
+            yield pa.OSFile(str(path))
+
     def close(self) -> None:
         self._thread.shutdown(wait=True, cancel_futures=True)
 
@@ -115,11 +120,6 @@ class FinishedRunOutput(RunOutput):
             raise UserError(f"{self}/{name} does not exist.")
         with self.fetched(name) as path:
             return path.read_bytes()
-
-    @contextlib.contextmanager
-    def opened(self, name: str) -> Iterator[pa.NativeFile]:
-        with self.fetched(name) as path:
-            yield pa.OSFile(str(path))
 
 
 class LiveMetrics:

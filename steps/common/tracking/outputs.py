@@ -1,5 +1,6 @@
 """The outputs of encode, as their runs tell of them: tags that say what made them and where they are."""
 
+import contextlib
 import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -8,7 +9,9 @@ from pathlib import Path
 import mlflow
 from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
+from pyarrow import fs
 
+from steps.common.embeddings.manifest import MANIFEST
 from steps.common.embeddings.origin import Origin
 from steps.common.errors import UserError
 from steps.common.model.find import MISSING
@@ -85,12 +88,21 @@ def newest_places(experiment_id: str, model_digest: str) -> list[str]:
 
 
 def open_place(where: str, scratch: Path) -> Output:
-    """An output by folder or URI; one that a run holds is fetched file by file. Raises UserError for another artifact."""
+    """An output by folder or URI. What a run holds is read where it is, and where that cannot be reached, fetched file by file.
+
+    Raises UserError for another artifact.
+    """
     if where.partition(":/")[0] not in OF_MLFLOW:
         return Output(locate(where), scratch)
     held = re.fullmatch(rf"runs:/([^/]+)/{EMBEDDINGS}/?", where)
     if held is None:
         raise UserError(f"reuse={where} names no output of a run; expected runs:/<run of encode>/{EMBEDDINGS}.")
+    place_of(held[1])
+    artifacts = mlflow.MlflowClient().get_run(held[1]).info.artifact_uri
+    with contextlib.suppress(UserError):
+        place = locate(f"{artifacts}/{EMBEDDINGS}")
+        if place.joined(MANIFEST).info().type == fs.FileType.File:
+            return Output(place, scratch)
     return FinishedRunOutput(held[1], scratch)
 
 
