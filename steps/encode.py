@@ -12,7 +12,6 @@ Refuses a model whose validation failed, an output of another model, corpus or o
 """
 
 import logging
-import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,23 +20,19 @@ from typing import Any
 from steps.common.corpus import opening
 from steps.common.corpus.corpus import Corpus
 from steps.common.embeddings import resume
-from steps.common.embeddings.manifest import Reused
 from steps.common.embeddings.plan import plan_of
-from steps.common.embeddings.reuse import Reuse, check_alike, open_reuse
+from steps.common.embeddings.reuse import Asked, check_alike
 from steps.common.errors import UserError
 from steps.common.launch import paths
 from steps.common.launch.call import Call
 from steps.common.launch.config import EncodeConf
-from steps.common.launch.paths import check_apart, corpus_place, existing_output, output_place
+from steps.common.launch.paths import check_apart, corpus_place, output_place
 from steps.common.launch.process import launch
 from steps.common.project import PROJECT
 from steps.common.storage.output import CORPUS, Output
-from steps.common.storage.place import OF_MLFLOW, Place, locate
+from steps.common.storage.place import Place
 
 logger = logging.getLogger("steps")
-
-# How mlflow writes the ID of a run.
-RUN_ID = re.compile("[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -47,9 +42,7 @@ class Opened:
     texts: Corpus
     place: Place | None
     plan: dict[str, Any]
-    # The old output that was named, and what an encode that is resumed has noted of its own.
-    reuse: Reuse | None
-    noted: Reused | None
+    asked: Asked
 
 
 def open_inputs(call: Call[EncodeConf]) -> Opened:
@@ -63,31 +56,10 @@ def open_inputs(call: Call[EncodeConf]) -> Opened:
     place = paths.open_output(conf.output)
     plan = plan_of(call.config, {"format": texts.format.name, **texts.decisive()}, PROJECT / "steps")
     resume.check_plan(place, plan, conf.accept_changes)
-    begun = resume.read_begun(Output(place)) if place else None
-    noted = begun.reused if begun else None
-    reuse = open_named(conf.reuse, conf.output, noted)
-    if reuse is not None:
-        check_alike(reuse, plan)
-    return Opened(texts, place, plan, reuse=reuse, noted=noted)
-
-
-def open_named(given: str | None, output: str | None, noted: Reused | None) -> Reuse | None:
-    """The old output that was named by folder or URI; None where it has to be asked for, or one that is resumed does without.
-
-    Raises UserError for an output that cannot be reused.
-    """
-    if not given or given == "latest" or RUN_ID.fullmatch(given) or given.partition(":/")[0] in OF_MLFLOW:
-        return None
-    try:
-        place = locate(existing_output(given, "reuse"))
-        if output and str(place) == str(output_place(output)):
-            raise UserError(f"reuse={given} is the output itself. Give a new output, -P output=<another folder>.")
-        return open_reuse(Output(place), str(place))
-    except UserError as error:
-        if noted is None:
-            raise
-        logger.warning("%s What is missing is computed.", error)
-        return None
+    asked = paths.open_reused(conf.reuse, conf.output)
+    if asked.reuse is not None:
+        check_alike(asked.reuse, plan)
+    return Opened(texts, place, plan, asked)
 
 
 if __name__ == "__main__":
@@ -117,7 +89,6 @@ from steps.common.embeddings.manifest import PlanRecord
 from steps.common.embeddings.origin import Origin
 from steps.common.embeddings.pipeline import Result
 from steps.common.embeddings.plan import complete_plan
-from steps.common.embeddings.reuse import find_unlike
 from steps.common.launch import summary
 from steps.common.launch.commands import next_command, resumable
 from steps.common.model import load as models
@@ -136,7 +107,8 @@ from steps.common.tracking import notes
 from steps.common.tracking import run as runs
 from steps.common.tracking.datasets import log_data
 from steps.common.tracking.live import LiveMetrics, RunOutput, close_lost_runs, recording
-from steps.common.tracking.outputs import newest_places, open_place, place_of, tag_origin
+from steps.common.tracking.outputs import tag_origin
+from steps.common.tracking.reuse import find_reuse
 from steps.common.tracking.run import COMMIT, StepRun, tag_upstream
 from steps.common.vectors import check_dim
 
@@ -241,48 +213,25 @@ def open_output(place: Place | None, scratch: Path, run_id: str) -> Iterator[tup
         yield output, lambda: None
 
 
-def find_reuse(
-    call: Call[EncodeConf], opened: Opened, run: StepRun, plan: dict[str, Any], scratch: Path
-) -> tuple[Reuse | None, Reused | None]:
-    """The old output that is reused, and what a new one notes of it. Raises UserError for one that cannot be reused."""
-    given, noted = call.conf.reuse, opened.noted
-    if not given:
-        return None, None
-    reuse = opened.reuse
-    try:
-        if given == "latest" and noted is None:
-            reuse = find_latest(run.info.experiment_id, plan, opened.place, scratch)
-        elif reuse is None:
-            where = noted.output if given == "latest" and noted else given
-            where = place_of(where) if RUN_ID.fullmatch(where) else where
-            reuse = open_reuse(open_place(where, scratch), where)
-    except UserError as error:
-        if noted is None:
-            raise
-        logger.warning("%s What is missing is computed.", error)
-    if reuse is None:
-        return None, noted
-    check_alike(reuse, plan)
-    logger.info("reusing %s, %d rows", reuse.where, reuse.manifest.rows)
-    return reuse, reuse.record
-
-
-def find_latest(experiment_id: str, plan: dict[str, Any], own: Place | None, scratch: Path) -> Reuse | None:
-    """The newest output that may be reused of what encode has made in an experiment; None where there is none."""
-    for where in newest_places(experiment_id, plan["model"]["files"]):
-        if where == str(own):
-            continue
-        try:
-            reuse = open_reuse(open_place(where, scratch), where)
-        except UserError as error:
-            logger.warning("reuse=latest passes over %s: %s", where, error)
-            continue
-        if not find_unlike(reuse, plan):
-            return reuse
-    logger.warning(
-        "reuse=latest: no finished encode of this experiment has this model and these options, so all is computed"
+def describe_output(
+    call: Call[EncodeConf], opened: Opened, found: FoundModel, begun: PlanRecord, result: Result, **facts: Any
+) -> manifests.Manifest:
+    """The manifest of a whole output; `facts` are the rest of it."""
+    return manifests.Manifest(
+        run_id=begun.runs[-1],
+        upstream_run_id=found.run_id,
+        validation=found.validation,
+        model=found.describe(),
+        corpus=opened.texts.describe(),
+        options=call.config,
+        versions=begun.plan["versions"],
+        plan=begun.plan,
+        runs=begun.runs,
+        origin=begun.origin,
+        parts=result.parts,
+        **result.manifest(),
+        **facts,
     )
-    return None
 
 
 def encode(
@@ -298,7 +247,10 @@ def encode(
         tempfile.TemporaryDirectory() as scratch,
         open_output(opened.place, Path(scratch), run_id) as (output, check),
     ):
-        reuse, reused = find_reuse(call, opened, run, plan, Path(scratch) / "reuse")
+        place, experiment_id = opened.place, run.info.experiment_id
+        reuse, reused = find_reuse(
+            opened.asked, plan, own=place, experiment_id=experiment_id, scratch=Path(scratch) / "reuse"
+        )
         plan["reuse"] = reused and reused.manifest
         job = Job(texts, options, backend.dim, chunker, reuse=reuse)
         if conf.corpus.long_text == "error":
@@ -307,7 +259,7 @@ def encode(
         begun = resume.begin(output, record, conf.accept_changes, partial(encoder.make_ranges, job, backend))
         job = replace(job, ranges=begun.ranges_of_int8, origin=begun.origin)
         tag_origin(origin, str(output))
-        if opened.place is not None:
+        if place is not None:
             # After the plan: without one, the folder would not count as an output.
             output.write_text(CORPUS, json.dumps(texts.noted()))
         close_lost_runs(begun.runs, by=run_id)
@@ -317,23 +269,16 @@ def encode(
         made = Made(conf.corpus.id_column is not None, result.parts, result.reused_rows)
         reused = complete(begun.reused, reuse, output, made)
         result.changes = reused.changes if reused else None
-        manifest = manifests.Manifest(
-            run_id=run_id,
-            upstream_run_id=found.run_id,
-            validation=found.validation,
-            model=found.describe(),
-            corpus=texts.describe(),
+        manifest = describe_output(
+            call,
+            opened,
+            found,
+            begun,
+            result,
             backend={name: getattr(backend, name) for name in ("name", "precision", "device", "digest")},
-            options=call.config,
-            versions=plan["versions"],
             code_commit=commit,
             normalized=options.normalize,
-            plan=plan,
-            runs=begun.runs,
-            origin=begun.origin,
             reused=reused,
-            parts=result.parts,
-            **result.manifest(),
         )
         verify.remove_strays(output, result.files())
         text = manifests.write_manifest(output, manifest)
@@ -351,8 +296,8 @@ def main(call: Call[EncodeConf], opened: Opened) -> None:
         with resumable(call, run, found.run_id):
             folder, of_model = check_model_files(conf, found)
             resume.check_plan(opened.place, of_model, conf.accept_changes)
-            if opened.reuse is not None:
-                check_alike(opened.reuse, of_model)
+            if opened.asked.reuse is not None:
+                check_alike(opened.asked.reuse, of_model)
             result, manifest, backend, where = encode(call, opened, run, found, folder)
         with recording(where):
             mlflow.log_text(manifest, "manifest.json")

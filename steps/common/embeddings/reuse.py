@@ -1,6 +1,7 @@
 """Vectors of another output: found by the digests of their texts, if the same model and options made them."""
 
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,11 +18,17 @@ from steps.common.embeddings.plan import find_differences, flatten, shown
 from steps.common.embeddings.verify import read_manifest, state_of
 from steps.common.errors import UserError, first_line
 from steps.common.storage.output import Output
+from steps.common.storage.place import OF_MLFLOW
 
 logger = logging.getLogger("steps")
 
 # Reused texts that each process computes anew.
 CHECKED = 32
+
+# What stands for the newest output that can be reused, and how mlflow writes the ID of a run.
+LATEST = "latest"
+
+RUN_ID = re.compile("[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,13 @@ class Reuse:
             versions=plan.get("versions") or {},
         )
 
+    def log_other_versions(self, plan: dict[str, Any]) -> None:
+        """Say where the code and the libraries that made it are not those of a plan."""
+        names = ("code", "versions")
+        lines = find_differences(*({name: one.get(name) for name in names} for one in (self.manifest.plan, plan)))
+        if lines:
+            logger.info("it was made with other code or libraries: %s", shown(list(lines.values())))
+
     @property
     def sound_parts(self) -> list[Part]:
         """Its parts, without those that were found damaged so far."""
@@ -127,6 +141,24 @@ class Reuse:
     def _drop(self, number: int, error: Exception) -> None:
         logger.warning("%s of %s is not reused: %s", self.manifest.parts[number].name, self.where, first_line(error))
         self._damaged.add(number)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which old output an encode was asked to reuse."""
+
+    # A folder, a URI, the ID of a run, or LATEST; None where nothing is reused.
+    given: str | None
+    # Opened, where it was named by its folder or URI.
+    reuse: Reuse | None
+    # What an encode that is resumed has noted of its old output.
+    noted: Reused | None
+
+    @property
+    def is_place(self) -> bool:
+        """Whether it is named by its folder or URI: mlflow is not needed to find it."""
+        given = self.given or LATEST
+        return given != LATEST and not RUN_ID.fullmatch(given) and given.partition(":/")[0] not in OF_MLFLOW
 
 
 def read_digests(output: Output, part: Part) -> Iterator[pa.Array]:
