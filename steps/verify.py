@@ -35,9 +35,8 @@ import mlflow
 from steps.common.embeddings import verify
 from steps.common.errors import UserError, first_line
 from steps.common.launch import summary
-from steps.common.launch.paths import OF_MLFLOW
 from steps.common.storage.output import Output
-from steps.common.storage.place import locate
+from steps.common.storage.place import OF_MLFLOW, locate
 from steps.common.tracking import run as runs
 from steps.common.tracking.run import tag_upstream
 
