@@ -448,7 +448,7 @@ def test_validate_registers_promote_confirms_and_later_steps_find_the_champion(
     assert not [thread.name for thread in threading.enumerate() if "ystem" in thread.name]
     note = mlflow.get_logged_model(tiny_run["model_id"]).tags["mlflow.note.content"]
     assert note.startswith("**Validation passed**") and f'load_model("models:/{tiny_run["model_id"]}")' in note
-    assert f"| tiny (spearman) | {first['quality/tiny/spearman']:.2f} |" in note
+    assert f"Scores:\n- tiny, spearman: {first['quality/tiny/spearman']:.2f} (" in note
     assert 'load_model("models:/tiny/1")' in version.description
     made = mlflow.get_run(tiny_run["run_id"])
     assert made.info.run_name == "log_model local" and "licence not declared" in made.data.tags["mlflow.note.content"]

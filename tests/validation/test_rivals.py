@@ -10,6 +10,7 @@ import pytest
 from helpers.suites import spec
 from mlflow.entities import LoggedModel
 
+from steps.common.errors import UserError
 from steps.common.model.find import VALIDATION_RUN, FoundModel
 from steps.common.quality import kinds, scoring
 from steps.common.quality.comparison import compare
@@ -47,7 +48,7 @@ def validated(store):
 
 def test_a_model_with_units_on_record_is_not_embedded_again(read, validated):
     suite = read()
-    (score,) = score_rival(validated(suite), [suite], rules=None)
+    (score,) = score_rival(validated(suite), "champion", [suite], rules=None)
     # One swap of neighbours among six: 1 - 6 * 2 / (6 * 35).
     assert score.value == pytest.approx(100 * (1 - 12 / 210))
     assert score.units.tolist() == COSINES
@@ -63,7 +64,7 @@ def test_units_of_other_columns_of_the_same_file_are_not_taken(read, validated, 
 def test_units_of_another_backend_or_other_libraries_are_only_taken_of_a_deleted_model(read, validated, monkeypatch):
     suite = read()
     assert verdict.read_units(validated(suite, "openvino/int8"), "torch/f32") == {}
-    (score,) = score_rival(validated(suite, "openvino/int8", is_gone=True), [suite], rules=None)
+    (score,) = score_rival(validated(suite, "openvino/int8", is_gone=True), "champion", [suite], rules=None)
     assert score.units.tolist() == COSINES
     found = validated(suite)
     monkeypatch.setattr(verdict, "versions", lambda: {"torch": "0"})
@@ -89,6 +90,16 @@ def test_a_model_without_scores_to_lose_to_fails_nobody(read):
     assert check_losses(rules, Findings(comparisons={"champion": comparison})) == []
 
 
+def test_a_model_whose_files_are_gone_is_named_as_what_it_is(read, store, tmp_path):
+    logged = LoggedModel("0", "m-1", "tiny", str(tmp_path / "gone"), creation_timestamp=0, last_updated_timestamp=0)
+    with pytest.raises(
+        UserError, match="^the champion tiny/1 cannot be compared with, .*/gone. Bring them back, or promote"
+    ):
+        score_rival(FoundModel("0", logged, "tiny/1"), "champion", [read()], rules=None)
+
+
 def test_of_a_deleted_model_only_the_suites_on_record_are_scored(read, validated):
     suite, other = read(), read(name="other", sentence2="near")
-    assert [score.suite for score in score_rival(validated(suite, is_gone=True), [other, suite], rules=None)] == [suite]
+    assert [
+        score.suite for score in score_rival(validated(suite, is_gone=True), "champion", [other, suite], rules=None)
+    ] == [suite]
