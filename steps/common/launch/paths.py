@@ -19,10 +19,7 @@ from steps.common.quality import kinds
 from steps.common.quality.spec import SuiteSpec
 from steps.common.storage import hub
 from steps.common.storage.find import lies_in, would_find
-from steps.common.storage.place import Place, is_uri, local_name, locate
-
-# What only mlflow reads and writes.
-OF_MLFLOW = ("runs", "models", "mlflow-artifacts")
+from steps.common.storage.place import OF_MLFLOW, Place, is_uri, local_name, locate
 
 # Filesystems that fsspec opens and encode cannot write to, or not for long.
 UNWRITABLE = dict.fromkeys(("http", "https"), "a web server is only read") | {
@@ -33,12 +30,12 @@ UNWRITABLE = dict.fromkeys(("http", "https"), "a web server is only read") | {
 WRITTEN = ("part-00000.parquet", "part-00000.ids.parquet", "rejects.parquet", "manifest.json")
 
 
-def corpus_place(path: str) -> Path | str:
+def corpus_place(path: str, key: str = "corpus.path") -> Path | str:
     """The path or URI of the corpus a user named; raises UserError for a path that is not there, or an unusable URI."""
     if path == "sample":
         return SAMPLE_CORPUS
-    check_scheme(path, "corpus.path")
-    return path if is_uri(path) else local_path(path, "corpus.path")
+    check_scheme(path, key)
+    return path if is_uri(path) else local_path(path, key)
 
 
 def find_suites(specs: Sequence[SuiteSpec]) -> list[SuiteSpec]:
@@ -87,15 +84,15 @@ def check_apart(corpus: str, output: str | None) -> None:
         )
 
 
-def existing_output(given: str) -> str:
+def existing_output(given: str, key: str = "output") -> str:
     """An output that a user named: a URI as it is, else the path of what is there; raises UserError where nothing is.
 
     A relative path counts from the folder the command was typed in, where encode makes it.
     """
     if given.partition(":/")[0] in OF_MLFLOW:
         return given
-    check_scheme(given, "output")
-    return given if is_uri(given) else str(local_path(given, "output", first=typed_in()))
+    check_scheme(given, key)
+    return given if is_uri(given) else str(local_path(given, key, first=typed_in()))
 
 
 def check_scheme(given: str, key: str) -> None:
