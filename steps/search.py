@@ -12,7 +12,7 @@ from steps.common.corpus.corpus import Corpus
 from steps.common.errors import UserError
 from steps.common.launch.call import Call
 from steps.common.launch.config import SearchConf
-from steps.common.launch.paths import corpus_place
+from steps.common.launch.paths import corpus_place, reading_as
 from steps.common.launch.process import launch
 
 
@@ -26,7 +26,8 @@ def open_inputs(call: Call[SearchConf]) -> Corpus | None:
         )
     if conf.queries.path is None:
         return None
-    return opening.open_corpus(corpus_place(conf.queries.path, "queries"), conf.queries)
+    with reading_as("queries"):
+        return opening.open_corpus(corpus_place(conf.queries.path, "queries"), conf.queries)
 
 
 if __name__ == "__main__":

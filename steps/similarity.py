@@ -14,7 +14,7 @@ from steps.common.corpus.corpus import Corpus
 from steps.common.errors import UserError
 from steps.common.launch.call import Call
 from steps.common.launch.config import SimilarityConf
-from steps.common.launch.paths import corpus_place
+from steps.common.launch.paths import corpus_place, reading_as
 from steps.common.launch.process import launch
 
 
@@ -38,7 +38,8 @@ def open_inputs(call: Call[SimilarityConf]) -> Corpus | None:
         on_bad_row=pairs.on_bad_row,
         second_column=pairs.column_2,
     )
-    return opening.open_corpus(corpus_place(pairs.path, "pairs"), columns)
+    with reading_as("pairs", text_column="column_1", keep_columns="column_2"):
+        return opening.open_corpus(corpus_place(pairs.path, "pairs"), columns)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from steps.common.backends import Settings
 from steps.common.corpus import readers
 from steps.common.corpus.conf import CorpusConf, EncodedCorpusConf, OnBadRow, Quoting
 from steps.common.quality.spec import SuiteSpec
+from steps.common.search.conf import BuildConf
 from steps.common.search.pairs import PairMetric
 from steps.common.validation.rules import ValidateConf
 from steps.common.vectors import EmbeddingConf
@@ -19,13 +20,6 @@ from steps.common.vectors import EmbeddingConf
 class OutputFormat(StrEnum):
     parquet = "parquet"
     npy = "npy"
-
-
-class Metric(StrEnum):
-    """What a score of an index is."""
-
-    cosine = "cosine"
-    dot = "dot"
 
 
 @dataclass
@@ -78,11 +72,10 @@ class OutputsConf:
 
 
 @dataclass
-class IndexConf:
+class IndexConf(BuildConf):
     run_id: str
     embeddings: str | None
-    model: str | None
-    metric: Metric
+    embedding_model: str | None
     keep_text: bool
 
 

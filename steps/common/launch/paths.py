@@ -5,7 +5,7 @@ import glob
 import re
 import shlex
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,6 +36,19 @@ def corpus_place(path: str, key: str = "corpus.path") -> Path | str:
         return SAMPLE_CORPUS
     check_scheme(path, key)
     return path if is_uri(path) else local_path(path, key)
+
+
+@contextlib.contextmanager
+def reading_as(node: str, **keys: str) -> Iterator[None]:
+    """Name the keys of another node where an error would name those of `corpus`; `keys` are those that have another name."""
+    try:
+        yield
+    except UserError as error:
+        names = {f"corpus.{one}": f"{node}.{other}" for one, other in keys.items()} | {"corpus.": f"{node}."}
+        text = str(error)
+        for one, other in names.items():
+            text = text.replace(one, other)
+        raise UserError(text) from None
 
 
 def find_suites(specs: Sequence[SuiteSpec]) -> list[SuiteSpec]:

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 from steps.common.embeddings.manifest import Manifest
 from steps.common.embeddings.parts import Part
 from steps.common.errors import UserError
-from steps.common.search.index import ROWS, VECTORS, MatrixFile
+from steps.common.search.index import ROWS, VECTORS
+from steps.common.search.matrix import MatrixFile
 from steps.common.storage.output import Output
 from steps.common.storage.place import reaching
 from steps.common.vectors import unit_length

@@ -1,4 +1,4 @@
-"""Exact search: stored vectors are read once, in pieces, and each query keeps its best rows.
+"""Exact search: vectors are read once, in pieces, and each query keeps its best rows.
 
 The products are those of torch, which uses every core for one query and for many.
 """
@@ -10,16 +10,21 @@ from typing import Protocol
 import numpy as np
 import torch
 
-# Rows of vectors in a piece at most, and scores that are held at once: 16 million are 64 MB.
-PIECE_ROWS = 65_536
+# Scores that are held at once: 16 million are 64 MB.
 SCORES = 16_000_000
 
 # Queries that are scored together at most.
 QUERIES = 1024
 
+# Rows of float32 in a piece at most: 25 MB of 384 dimensions. More is slower, since the scores leave the cache before they are ranked.
+PIECE = 16_384
+
 
 class Scored(Protocol):
     """Vectors in some form, which can be scored against queries."""
+
+    # Rows in a piece at most.
+    piece: int
 
     def __len__(self) -> int: ...
 
@@ -56,7 +61,7 @@ def find_top(vectors: Scored, queries: np.ndarray, k: int, chosen: np.ndarray | 
 def _find_top(vectors: Scored, queries: torch.Tensor, k: int, chosen: np.ndarray | None) -> Hits:
     scores = torch.empty((len(queries), 0))
     rows = torch.empty((len(queries), 0), dtype=torch.int64)
-    for piece, numbers in pieces(len(vectors), len(queries), chosen):
+    for piece, numbers in _pieces(vectors, len(queries), chosen):
         found = vectors.score(queries, piece)
         best, at = found.topk(min(k, found.shape[1]), dim=1)
         scores, rows = torch.cat([scores, best], 1), torch.cat([rows, numbers[at]], 1)
@@ -66,12 +71,12 @@ def _find_top(vectors: Scored, queries: torch.Tensor, k: int, chosen: np.ndarray
     return in_order(rows.numpy(), scores.numpy())
 
 
-def pieces(
-    count: int, queries: int, chosen: np.ndarray | None = None
+def _pieces(
+    vectors: Scored, queries: int, chosen: np.ndarray | None
 ) -> Iterator[tuple[slice | np.ndarray, torch.Tensor]]:
     """Rows to score together, as what indexes the vectors and as their numbers, int64 [rows]."""
-    size = max(1, min(PIECE_ROWS, SCORES // max(1, queries)))
-    total = count if chosen is None else len(chosen)
+    size = max(1, min(vectors.piece, SCORES // queries))
+    total = len(vectors) if chosen is None else len(chosen)
     for first in range(0, total, size):
         if chosen is None:
             end = min(first + size, total)
@@ -87,8 +92,18 @@ def in_order(rows: np.ndarray, scores: np.ndarray) -> Hits:
     return Hits(np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1))
 
 
+def product(queries: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+    """Queries [queries, dim] times vectors [n, dim]: [queries, n]."""
+    if len(queries) == 1:
+        # Reads each vector once, without the copies that a product of matrices begins with.
+        return torch.mv(vectors, queries[0])[None]
+    return queries @ vectors.T
+
+
 class Float32:
     """Vectors as they are: float32 [n, dim], in memory or mapped from a file."""
+
+    piece = PIECE
 
     def __init__(self, vectors: np.ndarray):
         self._vectors = torch.from_numpy(vectors)
@@ -97,8 +112,4 @@ class Float32:
         return len(self._vectors)
 
     def score(self, queries: torch.Tensor, rows: slice | np.ndarray) -> torch.Tensor:
-        piece = self._vectors[rows]
-        if len(queries) == 1:
-            # A product with a vector reads each row once, without the copies of a product of matrices.
-            return torch.mv(piece, queries[0])[None]
-        return queries @ piece.T
+        return product(queries, self._vectors[rows])
