@@ -52,7 +52,9 @@ def refer_to(found: FoundModel) -> Reference:
 
 def refer_from(manifest: Manifest, found: FoundModel) -> Reference:
     """A reference to a model for the queries of stored embeddings; raises UserError where another one made them."""
-    made = Reference(manifest.model["model_id"], manifest.plan["model"]["files"], manifest.model)
+    logged = get_logged(mlflow.MlflowClient(), manifest.model["model_id"])
+    facts = logged.tags if logged is not None else manifest.model
+    made = Reference(manifest.model["model_id"], manifest.plan["model"]["files"], facts)
     this = refer_to(found)
     check_same(made, this.digest, this.facts, found.uri)
     return replace(

@@ -30,7 +30,7 @@ QUERY = "query"
 
 # What names a difference between two models: tags that log_model writes.
 COMPARED = {
-    "parameters_sha256": "weights",
+    "weights_sha256": "weights",
     "tokenizer_sha256": "tokenizer",
     "modules": "modules",
     "prompts": "prompts",
@@ -86,9 +86,9 @@ def check_same(expected: Reference, found: str, facts: dict[str, str], uri: str)
     if found == expected.digest:
         return
     differ = [
-        f"{what} {facts.get(name, 'unknown')[:60]!r}, expected {expected.facts.get(name, 'unknown')[:60]!r}"
+        f"{what} {facts[name][:60]!r}, expected {expected.facts[name][:60]!r}"
         for name, what in COMPARED.items()
-        if facts.get(name) != expected.facts.get(name)
+        if name in facts and name in expected.facts and facts[name] != expected.facts[name]
     ]
     named = "; ".join(differ) or f"digest {found[:12]}..., expected {expected.digest[:12]}..."
     raise UserError(
