@@ -477,7 +477,9 @@ def test_validate_registers_promote_confirms_and_later_steps_find_the_champion(
     assert third["registered"] == "tiny/3 (challenger)"
     command = shlex.split(third["to confirm"])
     assert command[:3] == ["python", "-m", "steps.promote"]
-    code, out, err = step("promote", *command[3:])
+    # As mlflow run passes them on.
+    words = [word for key, _, value in (one.partition("=") for one in command[3:]) for word in (f"--{key}", value)]
+    code, out, err = step("promote", *words)
     assert code == 0, err
     promoted = last_json(out)
     assert (promoted["champion"], promoted["replaced"]) == ("tiny/3", "tiny/1")
