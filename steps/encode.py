@@ -105,10 +105,10 @@ from steps.common.model.load import load_backend
 from steps.common.model.reference import digest
 from steps.common.tracking import notes
 from steps.common.tracking import run as runs
-from steps.common.tracking.datasets import log_data
+from steps.common.tracking.datasets import log_data, log_reused
 from steps.common.tracking.live import LiveMetrics, RunOutput, close_lost_runs, recording
 from steps.common.tracking.outputs import tag_origin
-from steps.common.tracking.reuse import find_reuse
+from steps.common.tracking.reuse import choose_reuse, open_asked
 from steps.common.tracking.run import COMMIT, StepRun, tag_upstream
 from steps.common.vectors import check_dim
 
@@ -235,7 +235,7 @@ def describe_output(
 
 
 def encode(
-    call: Call[EncodeConf], opened: Opened, run: StepRun, found: FoundModel, folder: Path
+    call: Call[EncodeConf], opened: Opened, run: StepRun, found: FoundModel, *, folder: Path, scratch: Path
 ) -> tuple[Result, str, str, str]:
     """Compute and write, up to the manifest: the result, the manifest, what computed it, and where it is."""
     conf, texts = call.conf, opened.texts
@@ -244,12 +244,11 @@ def encode(
     origin = describe_origin(found, plan, commit)
     with (
         contextlib.closing(backend),
-        tempfile.TemporaryDirectory() as scratch,
-        open_output(opened.place, Path(scratch), run_id) as (output, check),
+        open_output(opened.place, scratch / "output", run_id) as (output, check),
     ):
         place, experiment_id = opened.place, run.info.experiment_id
-        reuse, reused = find_reuse(
-            opened.asked, plan, own=place, experiment_id=experiment_id, scratch=Path(scratch) / "reuse"
+        reuse, reused = choose_reuse(
+            opened.asked, plan, own=place, experiment_id=experiment_id, scratch=scratch / "reuse"
         )
         plan["reuse"] = reused and reused.manifest
         job = Job(texts, options, backend.dim, chunker, reuse=reuse)
@@ -267,8 +266,7 @@ def encode(
         with LiveMetrics(run_id) as live:
             result = pipeline.encode_corpus(job, backend, output, before_part=check, on_rows=live.rows)
         made = Made(conf.corpus.id_column is not None, result.parts, result.reused_rows)
-        reused = complete(begun.reused, reuse, output, made)
-        result.changes = reused.changes if reused else None
+        result.reused = complete(begun.reused, reuse, output, made)
         manifest = describe_output(
             call,
             opened,
@@ -278,7 +276,6 @@ def encode(
             backend={name: getattr(backend, name) for name in ("name", "precision", "device", "digest")},
             code_commit=commit,
             normalized=options.normalize,
-            reused=reused,
         )
         verify.remove_strays(output, result.files())
         text = manifests.write_manifest(output, manifest)
@@ -293,15 +290,15 @@ def main(call: Call[EncodeConf], opened: Opened) -> None:
         found = find_model(conf.run_id, preceding="validate", experiment_id=run.info.experiment_id)
         tag_upstream(found.run_id, found.logged.model_id)
         check_validated(found)
-        with resumable(call, run, found.run_id):
+        with resumable(call, run, found.run_id), tempfile.TemporaryDirectory() as scratch:
             folder, of_model = check_model_files(conf, found)
             resume.check_plan(opened.place, of_model, conf.accept_changes)
-            if opened.asked.reuse is not None:
-                check_alike(opened.asked.reuse, of_model)
-            result, manifest, backend, where = encode(call, opened, run, found, folder)
+            opened = replace(opened, asked=open_asked(opened.asked, of_model, Path(scratch) / "reuse"))
+            result, manifest, backend, where = encode(call, opened, run, found, folder=folder, scratch=Path(scratch))
         with recording(where):
             mlflow.log_text(manifest, "manifest.json")
             log_data(opened.texts, result, where)
+            log_reused(result.reused, where)
             run.describe(*notes.of_encode(found, opened.texts, result, backend=backend, where=where))
         if result.samples:
             print("sample embeddings")
@@ -312,6 +309,7 @@ def main(call: Call[EncodeConf], opened: Opened) -> None:
                 "run_id": run.info.run_id,
                 "model_id": found.logged.model_id,
                 "backend": backend,
+                **({"reused": result.reused.output} if result.reused else {}),
                 **result.metrics(),
                 "parts": len(result.parts),
                 "embeddings": where,

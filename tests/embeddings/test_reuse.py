@@ -20,6 +20,7 @@ from steps.common.embeddings.changes import write_changes
 from steps.common.embeddings.digests import Index, digest_keys, digest_texts
 from steps.common.embeddings.reuse import CHECKED, Reuse, check_alike, open_reuse
 from steps.common.errors import UserError
+from steps.common.storage.output import Output
 from steps.common.vectors import nearest_stored
 
 LIMITS = {"rows": 5, "read": 7, "kept": 48, "ahead": 300}
@@ -198,6 +199,38 @@ def test_a_part_that_does_not_match_its_manifest_is_computed_with_a_warning(tmp_
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert len(warnings) == 1 and "part-00001.parquet of" in warnings[0] and "is not reused: " in warnings[0]
     assert content(tmp_path / "new").keys() == {"part-00000.parquet", "part-00001.parquet", "part-00002.parquet"}
+
+
+def test_an_encode_that_is_stopped_at_any_file_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
+    old, new, _ = two_corpora(tmp_path)
+    old_output(job_of(old, options(rows_per_part=12), **LIMITS), tmp_path / "old")
+    job = job_of(new, options(rows_per_part=20), **LIMITS)
+    put_file, calls = Output.put, []
+
+    def put_until(last):
+        def put(self, temporary, name):
+            calls.append(name)
+            if len(calls) == last:
+                raise KeyboardInterrupt
+            put_file(self, temporary, name)
+
+        return put
+
+    def run(folder, last=None):
+        with monkeypatch.context() as patch:
+            patch.setattr(Output, "put", put_until(last))
+            return encode(dataclasses.replace(job, reuse=reused(tmp_path / "old")), folder, WindowBackend())
+
+    whole = run(tmp_path / "whole")
+    files = {*calls}
+    for last in range(1, len(files) + 1):
+        calls.clear()
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / f"{last}", last)
+        result = run(tmp_path / f"{last}")
+        assert content(tmp_path / f"{last}") == content(tmp_path / "whole")
+        assert result.manifest() == whole.manifest()
+    assert len(files) > 9
 
 
 def test_copies_that_the_disk_has_no_room_for_are_made_again(tmp_path, monkeypatch):

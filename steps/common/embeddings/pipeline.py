@@ -22,7 +22,7 @@ from steps.common.embeddings import manifest as manifests
 from steps.common.embeddings import verify
 from steps.common.embeddings.encoder import embed_window, tokenize_windows
 from steps.common.embeddings.job import Job
-from steps.common.embeddings.manifest import Changes
+from steps.common.embeddings.manifest import Reused
 from steps.common.embeddings.parts import WRITERS, DigestFile, File, NpyPart, ParquetPart, Part, file_facts
 from steps.common.embeddings.progress import BackgroundWriter, Progress, prefetch
 from steps.common.embeddings.windows import Counts, Embedded, Window, count_window, find_rejects, to_table
@@ -51,7 +51,8 @@ class Result(Counts):
     ranges: np.ndarray | None = None
     parts: list[Part] = field(default_factory=list)
     rejects: File | None = None
-    changes: Changes | None = None
+    # The output that vectors were taken from, and what has changed since.
+    reused: Reused | None = None
     # Some texts that this encode has computed, each with its embedding.
     samples: list[tuple[str, np.ndarray]] = field(default_factory=list)
 
@@ -59,6 +60,7 @@ class Result(Counts):
         """The metrics of an encode run: rows are those of the whole output, computed rows and rates those of this run, and
         seconds cover reading, encoding and writing."""
         seconds = max(self.seconds, 1e-9)
+        changes = self.reused.changes if self.reused else None
         return {
             "encode/rows": self.rows,
             "encode/resumed_rows": self.resumed_rows,
@@ -72,13 +74,14 @@ class Result(Counts):
             "encode/computed_rows": self.own.computed_rows,
             "encode/reused_rows": self.reused_rows,
             "encode/peak_rss_mb": peak_rss_mb(),
-            **(self.changes.metrics() if self.changes else {}),
+            **(changes.metrics() if changes else {}),
             **({} if self.padding_share is None else {"encode/padding_share": self.padding_share}),
         }
 
     def files(self) -> list[File]:
         """Every file of the output but the manifest."""
-        more = [self.rejects, self.changes and self.changes.file]
+        changes = self.reused.changes if self.reused else None
+        more = [self.rejects, changes and changes.file]
         return [file for part in self.parts for file in part.files] + [file for file in more if file]
 
     def manifest(self) -> dict:
@@ -95,7 +98,7 @@ class Result(Counts):
             "dtype",
         )
         ranges = None if self.ranges is None else self.ranges.tolist()
-        return {name: getattr(self, name) for name in names} | {"ranges": ranges, "rejects": self.rejects}
+        return {name: getattr(self, name) for name in (*names, "rejects", "reused")} | {"ranges": ranges}
 
 
 def peak_rss_mb() -> float:

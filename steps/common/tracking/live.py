@@ -69,6 +69,19 @@ class RunOutput(Output):
             ):
                 upload.result()
 
+    def size(self, name: str) -> int | None:
+        here = super().size(name)
+        if here is not None or name.startswith("."):
+            return here
+        self.flush()
+        folder = name.rpartition("/")[0]
+        sizes = {entry.path: entry.file_size for entry in self._list(folder)}
+        return sizes.get(f"{EMBEDDINGS}/{name}")
+
+    def _list(self, folder: str) -> list[FileInfo]:
+        with server.needed(f"{self} cannot be listed", "Run the same command again when the tracking server answers."):
+            return self._client.list_artifacts(self._run_id, f"{EMBEDDINGS}/{folder}".rstrip("/"))
+
     def facts(self, name: str) -> tuple[int, str] | None:
         with self.fetched(name) as path:
             return path.stat().st_size, sha256(locate(path))
@@ -77,7 +90,7 @@ class RunOutput(Output):
     def fetched(self, name: str) -> Iterator[Path]:
         self.flush()
         folder = self.workspace / "fetched"
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         uri = f"runs:/{self._run_id}/{EMBEDDINGS}/{name}"
         path = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
         try:
@@ -99,21 +112,15 @@ class FinishedRunOutput(RunOutput):
 
     def __init__(self, run_id: str, scratch: Path):
         super().__init__(run_id, scratch)
-        # Folder -> path -> bytes.
-        self._sizes: dict[str, dict[str, int]] = {}
+        self._listed: dict[str, list[FileInfo]] = {}
 
     def names(self) -> list[str]:
         return [entry.path.removeprefix(f"{EMBEDDINGS}/") for entry in self._list("")]
 
     def _list(self, folder: str) -> list[FileInfo]:
-        with server.needed(f"{self} cannot be listed", "Run the same command again when the tracking server answers."):
-            return self._client.list_artifacts(self._run_id, f"{EMBEDDINGS}/{folder}".rstrip("/"))
-
-    def size(self, name: str) -> int | None:
-        folder = name.rpartition("/")[0]
-        if folder not in self._sizes:
-            self._sizes[folder] = {entry.path: entry.file_size for entry in self._list(folder)}
-        return self._sizes[folder].get(f"{EMBEDDINGS}/{name}")
+        if folder not in self._listed:
+            self._listed[folder] = super()._list(folder)
+        return self._listed[folder]
 
     def read_bytes(self, name: str) -> bytes:
         if self.size(name) is None:

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,34 +24,43 @@ from steps.common.tracking.outputs import PLACE
 logger = logging.getLogger("steps")
 
 
-def find_reuse(
+def open_asked(asked: Asked, plan: dict[str, Any], scratch: Path) -> Asked:
+    """What was asked for, opened where it is named by a run, before a model is loaded; `plan`: what is known of it.
+
+    `scratch`: a folder for what has to be fetched. Raises UserError for an output that cannot be reused; an encode that is
+    resumed may have lost it, and computes what is missing.
+    """
+    reuse, noted = asked.reuse, asked.noted
+    if reuse is None and asked.given and not asked.is_place and (asked.given != LATEST or noted):
+        where = noted.output if asked.given == LATEST and noted else asked.given
+        try:
+            where = place_of(where) if RUN_ID.fullmatch(where) else where
+            reuse = open_reuse(open_place(where, scratch), where)
+        except UserError as error:
+            if noted is None:
+                raise
+            logger.warning("%s What is missing is computed.", error)
+    if reuse is not None:
+        check_alike(reuse, plan)
+    return replace(asked, reuse=reuse)
+
+
+def choose_reuse(
     asked: Asked, plan: dict[str, Any], *, own: Place | None, experiment_id: str, scratch: Path
 ) -> tuple[Reuse | None, Reused | None]:
-    """The old output that is reused, and what a new one notes of it; an encode that is resumed may have lost the old one.
+    """The old output that is reused, and what a new one notes of it; `latest` is found now.
 
     Args:
         plan: the whole plan of the new output.
         own: where the new output is.
-        scratch: a folder for what has to be fetched.
 
     Raises UserError for an output that cannot be reused.
     """
-    given, noted, reuse = asked.given, asked.noted, asked.reuse
-    if not given:
-        return None, None
-    try:
-        if reuse is None and given == LATEST and noted is None:
-            reuse = _find_latest(experiment_id, plan, own, scratch)
-        elif reuse is None and not asked.is_place:
-            where = noted.output if given == LATEST and noted else given
-            where = place_of(where) if RUN_ID.fullmatch(where) else where
-            reuse = open_reuse(open_place(where, scratch), where)
-    except UserError as error:
-        if noted is None:
-            raise
-        logger.warning("%s What is missing is computed.", error)
+    reuse = asked.reuse
+    if reuse is None and asked.given == LATEST and asked.noted is None:
+        reuse = _find_latest(experiment_id, plan, own, scratch)
     if reuse is None:
-        return None, noted
+        return None, asked.noted if asked.given else None
     check_alike(reuse, plan)
     logger.info("reusing %s, %d rows", reuse.where, reuse.manifest.rows)
     reuse.log_other_versions(plan)
