@@ -12,6 +12,7 @@ Refuses a model whose validation failed, an output of another model, corpus or o
 """
 
 import contextlib
+import logging
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from steps.common.corpus.texts import check_conf
 from steps.common.each import here
 from steps.common.embeddings import resume
 from steps.common.embeddings.plan import plan_of
+from steps.common.embeddings.reuse import Asked, Reuse, check_alike
 from steps.common.engines.conf import EngineName
 from steps.common.engines.spark import Spark
 from steps.common.engines.tables import (
@@ -44,6 +46,8 @@ from steps.common.project import PROJECT
 from steps.common.storage.output import CORPUS, Output
 from steps.common.storage.place import Place, locate
 
+logger = logging.getLogger("steps")
+
 
 @dataclass(frozen=True)
 class Opened:
@@ -53,6 +57,7 @@ class Opened:
     place: Place | None
     plan: dict[str, Any]
     spark: Spark | None
+    asked: Asked
 
 
 def open_inputs(call: Call[EncodeConf]) -> Opened | OpenedTable:
@@ -75,9 +80,12 @@ def open_inputs(call: Call[EncodeConf]) -> Opened | OpenedTable:
         place = paths.open_output(conf.output)
         plan = plan_of(call.config, {"format": texts.format.name, **texts.decisive()}, PROJECT / "steps")
         resume.check_plan(place, plan, conf.accept_changes)
+        asked = paths.open_reused(conf.reuse, conf.output)
+        if asked.reuse is not None:
+            check_alike(asked.reuse, plan)
         # Open until `main` has ended.
         stack.pop_all()
-    return Opened(texts, place, plan, spark)
+    return Opened(texts, place, plan, spark, asked)
 
 
 def open_tables(call: Call[EncodeConf], source: str | None, target: str | None) -> OpenedTable:
@@ -87,6 +95,8 @@ def open_tables(call: Call[EncodeConf], source: str | None, target: str | None) 
         raise UserError(
             f"tables are read and written by Spark, from one into another: expected engine=spark corpus=table:<name> output=table:<name>, found engine={conf.engine.name} corpus={conf.corpus.path} output={conf.output}."
         )
+    if conf.reuse is not None:
+        raise UserError(f"reuse={conf.reuse} is for an output of files; a table is embedded as a whole.")
     check_table_options(conf.embedding.dtype, conf.output_format)
     check_conf(conf.corpus, TableFormat(), f"table {source}", {})
     with contextlib.ExitStack() as stack:
@@ -104,7 +114,6 @@ if __name__ == "__main__":
 # The second half: what computes.
 
 import json
-import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -118,6 +127,7 @@ from steps.common.backends.tokens import without_limits
 from steps.common.backends.torch import find_input, find_prompt, find_tasks
 from steps.common.embeddings import encoder, pipeline, verify
 from steps.common.embeddings import manifest as manifests
+from steps.common.embeddings.changes import Made, complete
 from steps.common.embeddings.chunks import Chunker, chunk_room
 from steps.common.embeddings.job import Job, Options
 from steps.common.embeddings.manifest import PlanRecord
@@ -133,7 +143,6 @@ from steps.common.model import load as models
 from steps.common.model.facts import normalizes
 from steps.common.model.find import (
     FoundModel,
-    digest,
     download,
     find_model,
     saved_modules,
@@ -142,15 +151,15 @@ from steps.common.model.find import (
 )
 from steps.common.model.load import load_backend
 from steps.common.model.recipe import Recipe, describe_recipe
+from steps.common.model.reference import digest
 from steps.common.tracking import notes
 from steps.common.tracking import run as runs
-from steps.common.tracking.datasets import locate_corpus, locate_table, log_data
+from steps.common.tracking.datasets import locate_corpus, locate_table, log_data, log_reused
 from steps.common.tracking.live import LiveMetrics, RunOutput, close_lost_runs, recording
 from steps.common.tracking.outputs import tag_origin
+from steps.common.tracking.reuse import choose_reuse, open_asked
 from steps.common.tracking.run import COMMIT, StepRun, tag_upstream
 from steps.common.vectors import check_dim
-
-logger = logging.getLogger("steps")
 
 
 def check_validated(found: FoundModel) -> None:
@@ -253,6 +262,17 @@ def open_output(place: Place | None, scratch: Path, run_id: str) -> Iterator[tup
         yield output, lambda: None
 
 
+def check_shared(spark: Spark | None, reuse: Reuse | None) -> None:
+    """Raises UserError for an old output that the workers of Spark cannot read."""
+    if spark is None or reuse is None:
+        return
+    if isinstance(reuse.output, RunOutput):
+        raise UserError(
+            f"reuse={reuse.where} is in a run, which one process reads; Spark's workers need a folder or URI. Take engine=local."
+        )
+    spark.check_reachable(reuse.output.place, "reuse")
+
+
 @dataclass(frozen=True)
 class Done:
     """What was computed, its manifest, what computed it, and where it is."""
@@ -263,7 +283,9 @@ class Done:
     where: str
 
 
-def encode(call: Call[EncodeConf], opened: Opened, run: StepRun, found: FoundModel, folder: Path) -> Done:
+def encode(
+    call: Call[EncodeConf], opened: Opened, run: StepRun, found: FoundModel, *, folder: Path, scratch: Path
+) -> Done:
     """Compute and write, up to the manifest."""
     conf, texts = call.conf, opened.texts
     backend, chunker, options, computed = load(conf, found, folder)
@@ -271,14 +293,18 @@ def encode(call: Call[EncodeConf], opened: Opened, run: StepRun, found: FoundMod
     origin = describe_origin(found, plan, commit)
     with (
         contextlib.closing(backend),
-        tempfile.TemporaryDirectory() as scratch,
-        open_output(opened.place, Path(scratch), run_id) as (output, check),
+        open_output(opened.place, scratch / "output", run_id) as (output, check),
     ):
-        job = Job(texts, options, backend.dim, chunker)
+        reuse, reused = choose_reuse(
+            opened.asked, plan, own=opened.place, experiment_id=run.info.experiment_id, scratch=scratch / "reuse"
+        )
+        check_shared(opened.spark, reuse)
+        plan["reuse"] = reused and reused.manifest
+        job = Job(texts, options, backend.dim, chunker, reuse=reuse)
         if conf.corpus.long_text == "error":
             encoder.refuse_long(job, backend)
-        make_ranges = partial(encoder.sample_ranges, job, backend) if options.dtype == "int8" else lambda: None
-        begun = resume.begin(output, PlanRecord(plan, [run_id], None, origin=origin), conf.accept_changes, make_ranges)
+        record = PlanRecord(plan, [run_id], None, origin=origin, reused=reused)
+        begun = resume.begin(output, record, conf.accept_changes, partial(encoder.make_ranges, job, backend))
         job = replace(job, ranges=begun.ranges_of_int8, origin=begun.origin)
         tag_origin(origin, str(output))
         if opened.place is not None:
@@ -292,6 +318,8 @@ def encode(call: Call[EncodeConf], opened: Opened, run: StepRun, found: FoundMod
             else:
                 maker = spark_parts.PartMaker(job, output, make_recipe(call, found, folder, backend), check)
                 result = spark_parts.encode_corpus(opened.spark, maker, on_rows=live.rows)
+        made = Made(conf.corpus.id_column is not None, result.parts, result.reused_rows)
+        result.reused = complete(begun.reused, reuse, output, made)
         manifest = make_manifest(
             *(call, run, found, backend, result),
             corpus=texts.describe(),
@@ -369,18 +397,21 @@ def main(call: Call[EncodeConf], opened: Opened | OpenedTable) -> None:
         found = find_model(conf.run_id, preceding="validate", experiment_id=run.info.experiment_id)
         tag_upstream(found.run_id, found.logged.model_id)
         check_validated(found)
-        with resumable(call, run, found.run_id):
+        with resumable(call, run, found.run_id), tempfile.TemporaryDirectory() as scratch:
             folder, of_model = check_model_files(conf, found)
             if isinstance(opened, OpenedTable):
                 source = locate_table(opened.table.name, opened.table.version)
                 made = encode_rows(call, opened, run, found, folder)
             else:
                 resume.check_plan(opened.place, of_model, conf.accept_changes)
-                source, made = locate_corpus(opened.texts), encode(call, opened, run, found, folder)
+                opened = replace(opened, asked=open_asked(opened.asked, of_model, Path(scratch) / "reuse"))
+                source = locate_corpus(opened.texts)
+                made = encode(call, opened, run, found, folder=folder, scratch=Path(scratch))
         result, backend, where = made.result, made.backend, made.where
         with recording(where):
             mlflow.log_text(made.manifest, "manifest.json")
             log_data(source, result, where)
+            log_reused(result.reused, where)
             run.describe(*notes.of_encode(found, source, result, backend=backend, where=where))
         if result.samples:
             print("sample embeddings")
@@ -391,6 +422,7 @@ def main(call: Call[EncodeConf], opened: Opened | OpenedTable) -> None:
                 "run_id": run.info.run_id,
                 "model_id": found.logged.model_id,
                 "backend": backend,
+                **({"reused": result.reused.output} if result.reused else {}),
                 **result.metrics(),
                 "parts": len(result.parts),
                 "embeddings": where,

@@ -15,7 +15,7 @@ from steps.common.corpus.conf import EncodedCorpusConf, LongText, OnBadRow
 from steps.common.corpus.corpus import Corpus
 from steps.common.corpus.texts import LINE, REASON, take_texts
 from steps.common.embeddings.chunks import Chunker
-from steps.common.embeddings.encoder import embed_window, tokenize
+from steps.common.embeddings.encoder import embed_window, tokenize_window
 from steps.common.embeddings.job import Job, Options
 from steps.common.embeddings.origin import Origin
 from steps.common.embeddings.parts import embedding_schema
@@ -23,7 +23,6 @@ from steps.common.embeddings.pipeline import Result
 from steps.common.embeddings.repeats import KeptVectors, find_repeats
 from steps.common.embeddings.windows import (
     Counts,
-    TokenizedWindow,
     Window,
     count_window,
     cut_windows,
@@ -81,18 +80,15 @@ class RowEncoder:
         corpus = Corpus([], TableFormat(), self.conf, batch.schema.field("id").type, kept)
         job = Job(corpus, self.options, backend.dim, self.chunker)
         plans, _ = find_repeats([batch.column("text").drop_null()], 0)
-        none = KeptVectors(np.empty((0, job.width), job.stored_dtype), np.empty(0, np.int64))
+        none = KeptVectors(np.empty((0, job.width), job.stored_dtype), np.empty(0, np.int64), np.empty(0, bool))
         window = Window(0, 0, False, batch=batch, repeats=plans[0], kept=none)
-        texts = [window.texts[row] for row in window.repeats.compute]
-        embedded = embed_window(
-            job, backend, TokenizedWindow(window, *tokenize(job, backend, texts)), lambda rows: None
-        )
+        embedded = embed_window(job, backend, tokenize_window(job, backend, window), lambda rows: None)
         counts = count_window(window, embedded, backend.max_tokens, chunked=self.chunker is not None)
         if counts.long_rows and self.conf.long_text == LongText.error:
             raise UserError(
                 f"corpus.long_text=error: table {self.table} has texts longer than the {backend.max_tokens} tokens that the model reads. Take corpus.long_text=truncate or chunk, or shorten them."
             )
-        written = to_table(window, embedded, make_schema(job))
+        written, _ = to_table(window, embedded, make_schema(job))
         for name, count in zip(COUNTS, asdict(counts).values()):
             written = written.append_column(name, pa.array([count] + [0] * (len(written) - 1), pa.int64()))
         yield from written.combine_chunks().to_batches()

@@ -1,5 +1,6 @@
 """What Spark's Python workers run. They import this module, so it imports nothing heavy: a file is read without a model."""
 
+import functools
 import pickle
 import socket
 from collections.abc import Callable, Iterable, Iterator
@@ -68,8 +69,13 @@ class Task:
 
 def run_task(given: bytes, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """A pickled Task, for mapInArrow."""
-    task: Task = pickle.loads(given)
-    yield from task.run(batches)
+    yield from _read(given).run(batches)
+
+
+@functools.lru_cache(maxsize=1)
+def _read(given: bytes) -> Task:
+    """The tasks of a job share one: it may be large, and what it has looked up of an old output stays known."""
+    return pickle.loads(given)
 
 
 # Batches of a partition -> batches.

@@ -17,8 +17,9 @@ from steps.common.backends import load as backends
 from steps.common.corpus.sample import calibration_texts
 from steps.common.errors import UserError, first_line
 from steps.common.model.converted import CONVERTED
-from steps.common.model.find import FoundModel, digest
+from steps.common.model.find import FoundModel
 from steps.common.model.load import load_native
+from steps.common.model.reference import digest
 from steps.common.storage.place import local_name
 
 
