@@ -1,7 +1,7 @@
 """Files to files by Spark, in a session of this process: what comes out is what one process makes."""
 
 import pytest
-from helpers.encodes import content, interrupt, manifest_of
+from helpers.encodes import content, interrupt, manifest_of, some_texts, write_jsonl
 from helpers.steps import error_of, last_json
 from pyarrow import fs
 
@@ -80,3 +80,16 @@ def test_what_cannot_be_done_is_one_line_that_says_why(session, encode, corpus, 
     code, _, err = encode(corpus, "elsewhere", *given, "engine.model_from=driver")
     assert code == 0, err
     assert content(tmp_path / "elsewhere") == content(tmp_path / "other")
+
+
+def test_workers_take_vectors_of_an_old_output_as_one_process_does(session, encode, corpus, tmp_path):
+    code, _, err = encode(corpus, "old", "backend=torch")
+    assert code == 0, err
+    write_jsonl(corpus / "aa.jsonl", [*some_texts(7), "the blue house", "a new stone"])
+    for engine in ("local", "spark"):
+        code, out, err = encode(
+            corpus, f"new-{engine}", "backend=torch", f"reuse={tmp_path / 'old'}", f"engine={engine}"
+        )
+        assert code == 0, err
+        assert (last_json(out)["encode/reused_rows"], last_json(out)["encode/rows"]) == (43, 46)
+    assert content(tmp_path / "new-spark") == content(tmp_path / "new-local")

@@ -43,6 +43,9 @@ class PartMaker:
             )
 
 
+# Most seconds between two looks at an output whose listing takes long.
+LONGEST = 60.0
+
 # The backend of this process, by its recipe.
 _held: dict[str, Backend] = {}
 
@@ -90,7 +93,7 @@ class Lookout:
             return
         recorded = find_records(self._output)
         # An object store lists a thousand a request.
-        self._next = time.monotonic() + 20 * (time.monotonic() - now)
+        self._next = time.monotonic() + min(LONGEST, 20 * (time.monotonic() - now))
         for number in [number for number in self._waiting if self._job.stem(number) in recorded]:
             del self._waiting[number]
             self._progress.note = f"; {self._job.parts - len(self._waiting)} of {self._job.parts} parts"
