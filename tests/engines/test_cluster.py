@@ -41,9 +41,10 @@ def test_what_spark_submit_makes_is_what_one_process_makes_though_executors_are_
         # The second executor may be one that took the place of the first.
         while len(find_records(output)) < parts and process.poll() is None:
             time.sleep(0.1)
-        assert process.poll() is None, process.communicate()[1]
+        assert process.poll() is None, said(cluster)[1]
         cluster.kill_executor(number)
-    out, err = process.communicate(timeout=240)
+    process.wait(240)
+    out, err = said(cluster)
     assert process.returncode == 0, err
     assert last_json(out)["parts"] == 60
     # By a process as well: parts name the commit, which mlflow finds by the script that it runs in.
@@ -71,9 +72,14 @@ def submit(cluster: Cluster, run_id: str, there: str, output: str) -> subprocess
     settings = [word for one in SMALL for word in ("--conf", one)]
     submitted = [f"{cluster.environment['SPARK_HOME']}/bin/spark-submit", "--master", cluster.master, *settings, *given]
     more = [f"output={output}", "rows_per_part=10", "backend=torch"]
-    return subprocess.Popen(
-        [*submitted, *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, **placed(cluster, False)
-    )
+    # Into files: Spark says more than a pipe holds that nobody reads.
+    with (cluster.folder / "out").open("w") as out, (cluster.folder / "err").open("w") as err:
+        return subprocess.Popen([*submitted, *more], stdout=out, stderr=err, **placed(cluster, False))
+
+
+def said(cluster: Cluster) -> list[str]:
+    """What the submitted driver wrote to stdout and stderr."""
+    return [(cluster.folder / name).read_text() for name in ("out", "err")]
 
 
 def placed(cluster: Cluster, captured: bool = True) -> dict:
