@@ -79,9 +79,8 @@ def test_every_command_of_the_documentation_is_run_by_some_test():
 
 def as_typed_here(command: str, run_id: str, folder: Path) -> str:
     """A documented command with a run of this test, files of its folder, and the 32 dimensions of the tiny model."""
-    for shown in ("<log_model run>", "<validate run>", "latest"):
-        command = command.replace(shown, run_id)
-    command = re.sub(r"\b(texts\.csv|pairs\.jsonl|(?<=output=)embeddings)\b", rf"{folder}/\1", command)
+    command = re.sub("<log_model run>|<validate run>|(?<!reuse=)latest", run_id, command)
+    command = re.sub(r"\b(texts\.csv|pairs\.jsonl|(?<=put=|use=)embeddings)\b", rf"{folder}/\1", command)
     return command.replace("truncate_dim=128", "truncate_dim=16").replace(" -P model=all-MiniLM-L6-v2", "")
 
 

@@ -2,15 +2,18 @@
 
 import contextlib
 import glob
+import logging
 import re
 import shlex
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 
+from steps.common.embeddings import resume
+from steps.common.embeddings.reuse import Asked, open_reuse
 from steps.common.embeddings.verify import check_output
 from steps.common.errors import UserError
 from steps.common.launch.overrides import ALIASES
@@ -19,10 +22,10 @@ from steps.common.quality import kinds
 from steps.common.quality.spec import SuiteSpec
 from steps.common.storage import hub
 from steps.common.storage.find import lies_in, would_find
-from steps.common.storage.place import Place, is_uri, local_name, locate
+from steps.common.storage.output import Output
+from steps.common.storage.place import OF_MLFLOW, Place, is_uri, local_name, locate
 
-# What only mlflow reads and writes.
-OF_MLFLOW = ("runs", "models", "mlflow-artifacts")
+logger = logging.getLogger("steps")
 
 # Filesystems that fsspec opens and encode cannot write to, or not for long.
 UNWRITABLE = dict.fromkeys(("http", "https"), "a web server is only read") | {
@@ -30,15 +33,35 @@ UNWRITABLE = dict.fromkeys(("http", "https"), "a web server is only read") | {
 }
 
 # Names that encode gives to files of an output.
-WRITTEN = ("part-00000.parquet", "part-00000.ids.parquet", "rejects.parquet", "manifest.json")
+WRITTEN = (
+    "part-00000.parquet",
+    "part-00000.ids.parquet",
+    "digests/part-00000.parquet",
+    "rejects.parquet",
+    "changes.parquet",
+    "manifest.json",
+)
 
 
-def corpus_place(path: str) -> Path | str:
+def corpus_place(path: str, key: str = "corpus.path") -> Path | str:
     """The path or URI of the corpus a user named; raises UserError for a path that is not there, or an unusable URI."""
     if path == "sample":
         return SAMPLE_CORPUS
-    check_scheme(path, "corpus.path")
-    return path if is_uri(path) else local_path(path, "corpus.path")
+    check_scheme(path, key)
+    return path if is_uri(path) else local_path(path, key)
+
+
+@contextlib.contextmanager
+def reading_as(node: str, **keys: str) -> Iterator[None]:
+    """Name the keys of another node where an error would name those of `corpus`; `keys` are those that have another name."""
+    try:
+        yield
+    except UserError as error:
+        names = {f"corpus.{one}": f"{node}.{other}" for one, other in keys.items()} | {"corpus.": f"{node}."}
+        text = str(error)
+        for one, other in names.items():
+            text = text.replace(one, other)
+        raise UserError(text) from None
 
 
 def find_suites(specs: Sequence[SuiteSpec]) -> list[SuiteSpec]:
@@ -87,15 +110,36 @@ def check_apart(corpus: str, output: str | None) -> None:
         )
 
 
-def existing_output(given: str) -> str:
+def existing_output(given: str, key: str = "output") -> str:
     """An output that a user named: a URI as it is, else the path of what is there; raises UserError where nothing is.
 
     A relative path counts from the folder the command was typed in, where encode makes it.
     """
     if given.partition(":/")[0] in OF_MLFLOW:
         return given
-    check_scheme(given, "output")
-    return given if is_uri(given) else str(local_path(given, "output", first=typed_in()))
+    check_scheme(given, key)
+    return given if is_uri(given) else str(local_path(given, key, first=typed_in()))
+
+
+def open_reused(given: str | None, output: str | None) -> Asked:
+    """The old output that an encode reuses, opened where it was named by folder or URI.
+
+    Raises UserError for one that cannot be reused, unless `output` was begun with it: what is missing is computed then.
+    """
+    begun = resume.read_begun(Output(output_place(output))) if output else None
+    asked = Asked(given or None, None, begun.reused if begun else None)
+    if asked.given is None or not asked.is_place:
+        return asked
+    try:
+        place = locate(existing_output(asked.given, "reuse"))
+        if output and str(place) == str(output_place(output)):
+            raise UserError(f"reuse={given} is the output itself. Give a new output, -P output=<another folder>.")
+        return replace(asked, reuse=open_reuse(Output(place), str(place)))
+    except UserError as error:
+        if asked.noted is None:
+            raise
+        logger.warning("%s What is missing is computed.", error)
+        return asked
 
 
 def check_scheme(given: str, key: str) -> None:

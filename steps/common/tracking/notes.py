@@ -35,6 +35,8 @@ def of_encode(found: FoundModel, texts: Corpus, result: Result, *, backend: str,
         "computed by": f"{backend}, {rate}",
         "embeddings": f"`{where}`",
     }
+    if result.reused is not None:
+        lines["reused"] = f"{result.reused_rows:,} rows of `{result.reused.output}`"
     note = "\n".join(f"- {what}: {value}" for what, value in lines.items())
     return f"{short_name(found)} {name} {result.rows:,} rows", note
 
