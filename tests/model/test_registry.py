@@ -247,6 +247,35 @@ def test_a_proposal_is_confirmed_and_taken_back_by_hand(log, client):
     assert registry.find_baseline("tiny").registered == "tiny/2"
 
 
+@pytest.mark.parametrize("calls", [0, 1, 2])
+def test_a_registry_that_goes_away_meanwhile_always_has_a_champion_and_one_to_go_back_to(
+    log, client, monkeypatch, calls
+):
+    from mlflow import MlflowClient, MlflowException
+
+    register(log())
+    register(log())
+    held, left = MlflowClient.set_registered_model_alias, iter(range(calls))
+
+    def set_alias(*words):
+        if next(left, None) is None:
+            raise MlflowException("the server is away")
+        held(*words)
+
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", set_alias)
+    made = register(log())
+    monkeypatch.undo()
+    assert (made.version, made.alias) == ((None, None) if calls < 2 else ("3", "champion"))
+    assert (
+        aliases(client)
+        == [
+            {"champion": "2", "previous": "1"},
+            {"champion": "2", "previous": "2"},
+            {"champion": "3", "previous": "2"},
+        ][calls]
+    )
+
+
 def test_a_description_that_somebody_wrote_stays(log, client):
     register(log())
     client.update_registered_model("tiny", "Ours, for search.")
