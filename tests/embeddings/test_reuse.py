@@ -241,8 +241,8 @@ def test_copies_that_the_disk_has_no_room_for_are_made_again(tmp_path, monkeypat
     for _ in range(2):
         held = reuse.find([*reversed(texts), "new"])
         assert held.found.tolist() == [True] * 40 + [False]
-        assert held.vectors.tolist() == [[len(text), 2, 12] for text in reversed(texts)]
-        assert held.lengths.tolist() == [4] * 40
+        assert held.vectors[:40].tolist() == [[len(text), 2, 12] for text in reversed(texts)]
+        assert held.lengths[:40].tolist() == [4] * 40
 
 
 def test_an_index_finds_the_first_row_of_a_digest():
