@@ -95,7 +95,6 @@ from steps.common.model import load as models
 from steps.common.model.facts import normalizes
 from steps.common.model.find import (
     FoundModel,
-    digest,
     download,
     find_model,
     saved_modules,
@@ -103,6 +102,7 @@ from steps.common.model.find import (
     saved_tokenizer,
 )
 from steps.common.model.load import load_backend
+from steps.common.model.reference import digest
 from steps.common.tracking import notes
 from steps.common.tracking import run as runs
 from steps.common.tracking.datasets import log_data, log_reused

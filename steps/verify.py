@@ -33,22 +33,11 @@ from pathlib import Path
 import mlflow
 
 from steps.common.embeddings import verify
-from steps.common.errors import UserError, first_line
+from steps.common.errors import UserError
 from steps.common.launch import summary
-from steps.common.storage.output import Output
-from steps.common.storage.place import OF_MLFLOW, locate
 from steps.common.tracking import run as runs
+from steps.common.tracking.outputs import open_output
 from steps.common.tracking.run import tag_upstream
-
-
-def open_output(where: str, scratch: Path) -> Output:
-    """The output at a place; one that a run holds is downloaded. Raises UserError where the run does not hold it."""
-    if where.partition(":/")[0] in OF_MLFLOW:
-        try:
-            where = mlflow.artifacts.download_artifacts(where, dst_path=str(scratch))
-        except (mlflow.MlflowException, OSError) as error:
-            raise UserError(f"output {where} cannot be read from its run: {first_line(error)}.") from None
-    return Output(locate(where), scratch)
 
 
 def main(call: Call[VerifyConf], where: str) -> None:

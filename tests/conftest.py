@@ -18,6 +18,7 @@ from helpers.models import TINY_WORDS
 from helpers.project import LEAKED, PROJECT, SHARED_DATA
 from helpers.servers import wait_for_server
 from helpers.steps import last_json, run_step
+from helpers.stores import copy_store, forget_mlflow, working_in
 from pyarrow import fs
 
 from steps.common.launch import arguments
@@ -59,20 +60,6 @@ def isolated_mlflow(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     yield
     forget_mlflow()
-
-
-def forget_mlflow() -> None:
-    """End every run, and forget the store of this test."""
-    mlflow = sys.modules.get("mlflow")
-    if mlflow is not None:
-        while mlflow.active_run():
-            mlflow.end_run()
-        mlflow.set_tracking_uri(None)
-        # The experiment of this test's store, which mlflow keeps for the process and has no call to forget.
-        mlflow.tracking.fluent._active_experiment_id = None
-        # Copies of one store hold the same runs elsewhere.
-        mlflow.tracking._tracking_service.utils._artifact_repos_cache.clear()
-        os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
 
 
 @pytest.fixture(scope="session")
@@ -176,14 +163,8 @@ def step(capfd, store):
 def tiny_store(tmp_path_factory, tiny_model_folder) -> tuple[Path, dict]:
     """A tracking store in which the tiny model was logged once, and the summary of log_model."""
     folder, shown = tmp_path_factory.mktemp("store"), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(shown):
-        for name in LEAKED:
-            patch.delenv(name, raising=False)
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-        patch.setenv("HF_HUB_OFFLINE", "1")
-        patch.chdir(folder)
+    with working_in(folder), contextlib.redirect_stdout(shown):
         assert run_step("log_model", "model=local", "--model.path", str(tiny_model_folder)) == 0, shown.getvalue()
-        forget_mlflow()
     return folder, last_json(shown.getvalue())
 
 
@@ -191,14 +172,7 @@ def tiny_store(tmp_path_factory, tiny_model_folder) -> tuple[Path, dict]:
 def tiny_run(store, tiny_store, tmp_path):
     """The run of log_model with the tiny model, in this test's own copy of its store; returns its summary."""
     folder, summary = tiny_store
-    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
-    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as database, database:
-        for table, column in (
-            ("experiments", "artifact_location"),
-            ("runs", "artifact_uri"),
-            ("logged_models", "artifact_location"),
-        ):
-            database.execute(f"update {table} set {column} = replace({column}, ?, ?)", (str(folder), str(tmp_path)))
+    copy_store(folder, tmp_path)
     return summary
 
 

@@ -80,6 +80,17 @@ class EncodedCorpusConf(CorpusConf):
         return ids + [Column(name) for name in self.keep_columns]
 
 
+@dataclass
+class PairedConf(CorpusConf):
+    """Texts to read with a second one beside each."""
+
+    second_column: str
+
+    @property
+    def value_columns(self) -> list[Column]:
+        return [Column(self.second_column, "string")]
+
+
 def template_columns(template: str) -> list[str]:
     """The columns that a template names, each once.
 

@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from steps.common.backends import Settings
-from steps.common.corpus.conf import CorpusConf, EncodedCorpusConf
+from steps.common.corpus import readers
+from steps.common.corpus.conf import CorpusConf, EncodedCorpusConf, OnBadRow, Quoting
 from steps.common.quality.spec import SuiteSpec
+from steps.common.search.conf import BuildConf
+from steps.common.search.pairs import PairMetric
 from steps.common.validation.rules import ValidateConf
 from steps.common.vectors import EmbeddingConf
 
@@ -70,6 +73,55 @@ class OutputsConf:
 
 
 @dataclass
+class IndexConf(BuildConf):
+    run_id: str
+    embeddings: str | None
+    embedding_model: str | None
+    keep_text: bool
+
+
+@dataclass
+class QueriesConf(CorpusConf):
+    """Questions to read: as a corpus that may be left out."""
+
+    path: str | None  # type: ignore[assignment]
+
+
+@dataclass
+class SearchConf:
+    run_id: str
+    query: str | None
+    queries: QueriesConf
+    interactive: bool
+    top_k: int = field(metadata={"min": 1})
+    minimum_score: float | None
+    prompt_name: str | None
+    filter: str | None
+
+
+@dataclass
+class PairsConf:
+    path: str | None
+    format: str = field(metadata={"one_of": readers.names})
+    column_1: str
+    column_2: str
+    delimiter: str | None
+    quoting: Quoting
+    on_bad_row: OnBadRow
+
+
+@dataclass
+class SimilarityConf:
+    run_id: str
+    pairs: PairsConf
+    sentence_1: str | None
+    sentence_2: str | None
+    metric: PairMetric
+    prompt_name: str | None
+    backend: Settings
+
+
+@dataclass
 class BenchmarkConf:
     run_id: str
     corpus: CorpusConf
@@ -100,6 +152,9 @@ STEPS: dict[str, type] = {
     "encode": EncodeConf,
     "verify": VerifyConf,
     "outputs": OutputsConf,
+    "index": IndexConf,
+    "search": SearchConf,
+    "similarity": SimilarityConf,
     "benchmark": BenchmarkConf,
     "promote": PromoteConf,
 }

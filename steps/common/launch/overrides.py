@@ -23,7 +23,9 @@ RENAMED = {
 
 # Parameters of MLproject whose name is not the config key they set.
 ALIASES = {step: {"corpus": "corpus.path"} for step in ("validate", "encode", "benchmark", "main")} | {
-    "outputs": {"model": "run_id"}
+    "outputs": {"model": "run_id"},
+    "search": {"queries": "queries.path"},
+    "similarity": {"pairs": "pairs.path"},
 }
 
 # The steps that `main` runs, in order.

@@ -6,7 +6,7 @@ import logging
 import re
 import shlex
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,12 +43,25 @@ WRITTEN = (
 )
 
 
-def corpus_place(path: str) -> Path | str:
+def corpus_place(path: str, key: str = "corpus.path") -> Path | str:
     """The path or URI of the corpus a user named; raises UserError for a path that is not there, or an unusable URI."""
     if path == "sample":
         return SAMPLE_CORPUS
-    check_scheme(path, "corpus.path")
-    return path if is_uri(path) else local_path(path, "corpus.path")
+    check_scheme(path, key)
+    return path if is_uri(path) else local_path(path, key)
+
+
+@contextlib.contextmanager
+def reading_as(node: str, **keys: str) -> Iterator[None]:
+    """Name the keys of another node where an error would name those of `corpus`; `keys` are those that have another name."""
+    try:
+        yield
+    except UserError as error:
+        names = {f"corpus.{one}": f"{node}.{other}" for one, other in keys.items()} | {"corpus.": f"{node}."}
+        text = str(error)
+        for one, other in names.items():
+            text = text.replace(one, other)
+        raise UserError(text) from None
 
 
 def find_suites(specs: Sequence[SuiteSpec]) -> list[SuiteSpec]:
@@ -104,7 +117,7 @@ def existing_output(given: str, key: str = "output") -> str:
     """
     if given.partition(":/")[0] in OF_MLFLOW:
         return given
-    check_scheme(given, "output")
+    check_scheme(given, key)
     return given if is_uri(given) else str(local_path(given, key, first=typed_in()))
 
 

@@ -1,7 +1,6 @@
 """The model that a run ID or a registered version stands for, and what its files say before it is loaded."""
 
 import contextlib
-import hashlib
 import json
 import logging
 import re
@@ -11,14 +10,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import mlflow
-from mlflow.entities import LoggedModel
+from mlflow.entities import LoggedModel, Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from steps.common.backends import Passed
 from steps.common.errors import UserError, clip
-from steps.common.storage.place import locate
-from steps.common.storage.stream import sha256
 
 logger = logging.getLogger("steps")
 
@@ -40,6 +37,9 @@ ANSWERS_FOR = "answers_for_model_id"
 BRIDGES_FROM = "bridges_from_model_id"
 
 BRIDGES_TO = "bridges_to_model_id"
+
+# Tag of the LoggedModel that searches or compares with another one: the ID of that one.
+EMBEDS_WITH = "embeds_with_model_id"
 
 # How a registered version is written, and what mlflow answers where there is nothing of a name.
 SCHEME = "models:/"
@@ -111,17 +111,8 @@ def find_model(run_id: str, *, preceding: str, experiment_id: str) -> FoundModel
         found = find_registered(client, run_id, experiment_id)
         logger.info("run_id=%s is %s, model %s", run_id, found.registered or "a logged model", found.logged.model_id)
         return found
-    if run_id == "latest":
-        run_id = _latest(client, preceding, experiment_id)
-        logger.info("run_id=latest is %s, the newest finished run of %s in this experiment", run_id, preceding)
-    try:
-        run = client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code in MISSING:
-            raise UserError(
-                f"there is no run {run_id!r} on {mlflow.get_tracking_uri()}. Give the run ID that the previous step printed, or run_id=latest."
-            ) from None
-        raise
+    run = find_run(run_id, preceding=preceding, experiment_id=experiment_id)
+    run_id = run.info.run_id
     outputs = run.outputs.model_outputs if run.outputs else []
     model_id = run.data.tags.get("model_id") or (outputs[0].model_id if outputs else None)
     if model_id is None:
@@ -130,6 +121,26 @@ def find_model(run_id: str, *, preceding: str, experiment_id: str) -> FoundModel
             f"run {run_id} holds no model (it is {f'a run of {step}' if step else 'not a run of this project'}, {run.info.status}). Give the ID of a log_model or validate run that finished."
         )
     return FoundModel(run_id, client.get_logged_model(model_id))
+
+
+def find_run(run_id: str, *, preceding: str, experiment_id: str) -> Run:
+    """A run by its ID, or `latest`: the newest finished run of the step `preceding` in the experiment.
+
+    Raises:
+        UserError: no such run, or no finished one.
+    """
+    client = mlflow.MlflowClient()
+    if run_id == "latest":
+        run_id = _latest(client, preceding, experiment_id)
+        logger.info("run_id=latest is %s, the newest finished run of %s in this experiment", run_id, preceding)
+    try:
+        return client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code in MISSING:
+            raise UserError(
+                f"there is no run {run_id!r} on {mlflow.get_tracking_uri()}. Give the run ID that the previous step printed, or run_id=latest."
+            ) from None
+        raise
 
 
 def download(found: FoundModel) -> Path:
@@ -144,16 +155,6 @@ def download(found: FoundModel) -> Path:
         raise UserError(
             f"the files of {found.uri} cannot be read from {found.logged.artifact_location} ({error}). If they are gone, run log_model again."
         ) from error
-
-
-def digest(folder: Path) -> str:
-    """SHA-256 of what decides a logged model's vectors: its weights, modules, tokenizer and prompts."""
-    total = hashlib.sha256()
-    for path in _model_files(folder, "*"):
-        if path.is_file() and path.suffix != ".md":
-            name = path.relative_to(folder).as_posix()
-            total.update(f"{name}\0{sha256(locate(path))}\0".encode())
-    return total.hexdigest()
 
 
 def _model_files(folder: Path, name: str) -> list[Path]:
@@ -275,6 +276,10 @@ def _find_logged(client: mlflow.MlflowClient, uri: str, model_id: str, experimen
         )
     if ANSWERS_FOR in logged.tags:
         raise UserError(f"{uri} is the embeddings API of models:/{logged.tags[ANSWERS_FOR]}. Give that model instead.")
+    if EMBEDS_WITH in logged.tags:
+        raise UserError(
+            f"{uri} is a model of {logged.name} that embeds with models:/{logged.tags[EMBEDS_WITH]}. Give that model instead."
+        )
     if BRIDGES_TO in logged.tags:
         raise UserError(
             f"{uri} embeds no text: it carries vectors of models:/{logged.tags[BRIDGES_FROM]} over to models:/{logged.tags[BRIDGES_TO]}. Give that model instead."

@@ -20,7 +20,7 @@ URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://([^/?#]*)(.*?)(\?\w+=[^/?]*)?", r
 # A local path as a URI, in any of the ways it is written: file:///x, file://localhost/x, file:/x.
 FILE_URI = re.compile(r"file:(?://([^/]*))?(/.*)?", re.DOTALL | re.IGNORECASE)
 
-# Schemes that only mlflow reads and writes.
+# Schemes of what only mlflow reads and writes.
 OF_MLFLOW = ("runs", "models", "mlflow-artifacts")
 
 # Packages of fsspec's filesystems whose errors are not of the system's kind (httpx: the Hub's).

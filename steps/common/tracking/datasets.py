@@ -18,6 +18,7 @@ from mlflow.entities import Metric
 
 from steps.common.corpus.corpus import Corpus
 from steps.common.embeddings.manifest import CHANGES, Reused
+from steps.common.embeddings.parts import Part
 from steps.common.embeddings.pipeline import Result
 from steps.common.model.find import FoundModel
 from steps.common.quality.scoring import Score
@@ -83,9 +84,18 @@ def log_data(texts: Corpus, result: Result, where: str) -> None:
         where: folder or URI of the embeddings.
     """
     log_corpus(texts)
-    embeddings = MetaDataset(dataset_source(where), name="embeddings", digest=_joint_digest(result.parts))
-    mlflow.log_input(embeddings, context="embeddings")
+    log_embeddings(result.parts, where)
     mlflow.log_metrics(result.metrics())
+
+
+def log_embeddings(parts: Sequence[Part], where: str) -> None:
+    """Link embeddings to the active run as a dataset.
+
+    Args:
+        where: their folder or URI.
+    """
+    dataset = MetaDataset(dataset_source(where), name="embeddings", digest=_joint_digest(parts))
+    mlflow.log_input(dataset, context="embeddings")
 
 
 def log_reused(reused: Reused | None, where: str) -> None:

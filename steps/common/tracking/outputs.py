@@ -2,11 +2,15 @@
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import mlflow
 from mlflow.entities import Run, ViewType
 
 from steps.common.embeddings.origin import Origin
+from steps.common.errors import UserError, first_line
+from steps.common.storage.output import Output
+from steps.common.storage.place import OF_MLFLOW, locate
 from steps.common.tracking.run import shorten
 
 # Facts of the origin that a run has as tags, beside its model_id.
@@ -42,6 +46,26 @@ def tag_origin(origin: Origin, where: str) -> None:
     """
     facts = origin.facts()
     mlflow.set_tags({**{name: shorten(facts[name]) for name in TAGGED if name in facts}, PLACE: where})
+
+
+def open_output(where: str, scratch: Path) -> Output:
+    """The output at a place; one that a run holds is downloaded. Raises UserError where the run does not hold it."""
+    if where.partition(":/")[0] in OF_MLFLOW:
+        try:
+            where = mlflow.artifacts.download_artifacts(where, dst_path=str(scratch))
+        except (mlflow.MlflowException, OSError) as error:
+            raise UserError(f"output {where} cannot be read from its run: {first_line(error)}.") from None
+    return Output(locate(where), scratch)
+
+
+def find_place(run: Run) -> str:
+    """Folder or URI of the embeddings that a run of encode has made; raises UserError for another run."""
+    if PLACE in run.data.tags and run.info.status == "FINISHED":
+        return run.data.tags[PLACE]
+    step = run.data.tags.get("step")
+    raise UserError(
+        f"run {run.info.run_id} holds no embeddings (it is {f'a run of {step}' if step else 'not a run of this project'}, {run.info.status}). Give the ID of an encode run that finished, or embeddings=<folder or URI>."
+    )
 
 
 def find_outputs(model_id: str) -> list[EncodedOutput]:

@@ -1,0 +1,65 @@
+"""The index that a run or a URI stands for."""
+
+from dataclasses import replace
+
+import mlflow
+from mlflow.pyfunc import PyFuncModel
+
+from steps.common.embeddings.manifest import Manifest
+from steps.common.errors import UserError, first_line
+from steps.common.model.find import EMBEDS_WITH, SCHEME, FoundModel, download, find_run, get_logged
+from steps.common.model.reference import COMPARED, Reference, check_same, digest
+
+# Tag of a run of index: its semantic_search model.
+SEMANTIC_SEARCH = "semantic_search_model_id"
+
+
+def find_index(run_id: str, *, experiment_id: str) -> str:
+    """The URI of the semantic_search model of a run of index (by its ID, or `latest`); a models:/ URI is returned as it is.
+
+    Raises:
+        UserError: no such run, or a run that holds no index.
+    """
+    if run_id.startswith(SCHEME):
+        return run_id
+    run = find_run(run_id, preceding="index", experiment_id=experiment_id)
+    model_id = run.data.tags.get(SEMANTIC_SEARCH)
+    if model_id is None:
+        step = run.data.tags.get("step")
+        raise UserError(
+            f"run {run.info.run_id} holds no index (it is {f'a run of {step}' if step else 'not a run of this project'}, {run.info.status}). Give the ID of an index run that finished."
+        )
+    return f"{SCHEME}{model_id}"
+
+
+def load_index(uri: str) -> PyFuncModel:
+    """Load a semantic_search model; raises UserError where it cannot be read, or is a model of another kind."""
+    try:
+        model = mlflow.pyfunc.load_model(uri)
+    except (mlflow.MlflowException, OSError) as error:
+        raise UserError(f"{uri} cannot be loaded ({first_line(error)}). Give the ID of a run of index.") from None
+    logged = get_logged(mlflow.MlflowClient(), model.model_id) if model.model_id else None
+    if logged is not None and EMBEDS_WITH not in logged.tags:
+        raise UserError(f"{uri} is not an index. Give the ID of a run of index, or its models:/... URI.")
+    return model
+
+
+def refer_to(found: FoundModel) -> Reference:
+    """A reference to a found model; raises UserError where its files are out of reach."""
+    facts = {name: found.tags[name] for name in ("hub_id", *COMPARED) if name in found.tags}
+    return Reference(found.logged.model_id, digest(download(found)), facts)
+
+
+def refer_from(manifest: Manifest, found: FoundModel) -> Reference:
+    """A reference to a model for the queries of stored embeddings; raises UserError where another one made them."""
+    logged = get_logged(mlflow.MlflowClient(), manifest.model["model_id"])
+    facts = logged.tags if logged is not None else manifest.model
+    made = Reference(manifest.model["model_id"], manifest.plan["model"]["files"], facts)
+    this = refer_to(found)
+    check_same(made, this.digest, this.facts, found.uri)
+    return replace(
+        this,
+        prompt=manifest.plan["model"]["prompt"],
+        truncate_dim=manifest.plan["embedding"]["truncate_dim"],
+        normalize=manifest.normalized,
+    )

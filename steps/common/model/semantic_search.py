@@ -1,0 +1,169 @@
+"""An index that answers queries, as a model. MLflow runs this file as it is ("models from code"), with the code that
+shipped.py puts beside it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.models.model import ModelInfo
+from mlflow.pyfunc import PythonModel, PythonModelContext
+from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import AnyType
+
+from steps.common.errors import UserError
+from steps.common.model.reference import Embedder, Reference
+from steps.common.search.index import Index
+from steps.common.vectors import unit_length
+
+ARTIFACT, REFERENCE = "index", "reference.json"
+
+# Columns of an answer beside those of the index: the query they answer, and whether the model read less than all of it.
+QUERY, RANK, SCORE, TRUNCATED = "query", "rank", "score", "query_truncated"
+
+# Columns of an index that stand before the score.
+FIRST = ("id", "chunk", "text")
+
+# Arrow's types as mlflow names them; other columns are of any type.
+TYPES = (
+    (pa.types.is_string, "string"),
+    (pa.types.is_int64, "long"),
+    (pa.types.is_integer, "integer"),
+    (pa.types.is_float32, "float"),
+    (pa.types.is_float64, "double"),
+    (pa.types.is_boolean, "boolean"),
+    (pa.types.is_temporal, "datetime"),
+)
+
+TOP_K = 10
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a request may ask for beside its queries."""
+
+    # Hits of each query at most.
+    top_k: int = TOP_K
+    # Worse hits are left out.
+    minimum_score: float | None = None
+    # One of the model's prompts; None takes its prompt for queries, else its default.
+    prompt_name: str | None = None
+    # search.filters.choose_rows.
+    filter: str | None = None
+
+
+class SemanticSearch(PythonModel):
+    """Queries in, a row for each hit out."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        folder = Path(context.artifacts[ARTIFACT])
+        self.index = Index(folder)
+        self.embedder = Embedder(Reference.from_json((folder / REFERENCE).read_text(encoding="utf-8")))
+
+    def predict(
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
+        """Answer queries: the column `query`, any number of rows. The params are those of Options.
+
+        Raises:
+            MlflowException: a request that cannot be answered; the server makes it a 400 with its message.
+        """
+        try:
+            answer = self.answer(model_input[QUERY].tolist(), Options(**(params or {})))
+        except UserError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from None
+        return answer.to_pandas(integer_object_nulls=True)
+
+    def answer(self, queries: list[str], options: Options) -> pa.Table:
+        """The hits of each query together, best first, in the order of the queries.
+
+        The columns are query, rank (from 1), id, chunk and text where the index has them, score, the kept columns, and
+        query_truncated.
+
+        Raises:
+            UserError: an empty query, a top_k below 1, an unknown prompt, a filter that cannot be used, or an embedding
+                model that is out of reach or another one.
+        """
+        check_queries(queries)
+        if options.top_k < 1:
+            raise UserError(f"top_k is {options.top_k}; expected 1 or more.")
+        embedded = self.embedder.embed(queries, options.prompt_name, queries=True)
+        vectors = unit_length(embedded.vectors) if self.index.facts.metric == "cosine" else embedded.vectors
+        hits = self.index.search(vectors, options.top_k, options.minimum_score, options.filter)
+        of_query, rank = np.nonzero(hits.rows >= 0)
+        found = self.index.take(hits.rows[of_query, rank])
+        columns = {
+            QUERY: pa.array(queries, pa.string()).take(pa.array(of_query)),
+            RANK: pa.array(rank + 1),
+            SCORE: pa.array(hits.scores[of_query, rank].astype(np.float64)),
+            TRUNCATED: pa.array(embedded.truncated[of_query]),
+        }
+        columns |= {rename(name): found.column(name) for name in found.column_names}
+        return pa.table(columns).select(arrange(found.column_names))
+
+
+def check_queries(queries: list[str]) -> None:
+    """Raises UserError for a query that is empty or no text."""
+    for number, query in enumerate(queries, start=1):
+        if not isinstance(query, str) or not query.strip():
+            what = "empty" if isinstance(query, str) else repr(query)
+            raise UserError(f"query {number} of {len(queries)} is {what}; expected a text.")
+
+
+def rename(column: str) -> str:
+    """The name of a column of an index in an answer, which has columns of its own."""
+    return f"{column}_" if column in (QUERY, RANK, SCORE, TRUNCATED) else column
+
+
+def arrange(columns: list[str]) -> list[str]:
+    """The columns of an answer, in order, from those of an index."""
+    first = [name for name in FIRST if name in columns]
+    kept = [rename(name) for name in columns if name not in first]
+    return [QUERY, RANK, *first, SCORE, *kept, TRUNCATED]
+
+
+def signature(rows: pa.Schema) -> ModelSignature:
+    """A column of queries in, hits with the columns of an index out."""
+    own = {QUERY: "string", RANK: "long", SCORE: "double", TRUNCATED: "boolean"}
+    columns = {name: ColSpec(kind, name) for name, kind in own.items()}
+    columns |= {rename(field.name): _column(field) for field in rows}
+    outputs = Schema([columns[name] for name in arrange(rows.names)])
+    optional = {"minimum_score": "double", "prompt_name": "string", "filter": "string"}
+    params = [ParamSpec("top_k", "long", TOP_K), *(ParamSpec(name, kind, None) for name, kind in optional.items())]
+    return ModelSignature(Schema([ColSpec("string", QUERY)]), outputs, ParamSchema(params))
+
+
+def _column(field: pa.Field) -> ColSpec:
+    kind = next((name for matches, name in TYPES if matches(field.type)), None)
+    return ColSpec(kind or AnyType(), rename(field.name), required=False)
+
+
+def log(
+    index: Path, reference: Reference, code: Path, *, requirements: list[str], tags: dict[str, str], example: str
+) -> ModelInfo:
+    """Log an index to the active run as a model.
+
+    Args:
+        index: its folder. code: the code it runs with (shipped.copy_code).
+        tags: of the LoggedModel; they say what it was made of.
+        example: a query for the input example.
+    """
+    (index / REFERENCE).write_text(reference.as_json(), encoding="utf-8")
+    return mlflow.pyfunc.log_model(
+        name="semantic_search",
+        python_model=str(Path(__file__).absolute()),
+        artifacts={ARTIFACT: str(index)},
+        code_paths=[str(code)],
+        signature=signature(Index(index).rows.schema),
+        input_example=(pd.DataFrame({QUERY: [example]}), {"top_k": 3}),
+        pip_requirements=requirements,
+        tags=tags,
+    )
+
+
+mlflow.models.set_model(SemanticSearch())

@@ -1,0 +1,98 @@
+"""A filter on kept columns: which rows of an index are searched."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from steps.common.errors import UserError, clip, first_line
+
+OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
+    "=": pc.equal,
+    "!=": pc.not_equal,
+    "<": pc.less,
+    "<=": pc.less_equal,
+    ">": pc.greater,
+    ">=": pc.greater_equal,
+}
+
+EXAMPLE = '{"lang": "en", "year": {">=": 2020}, "topic": ["news", "sport"]}'
+
+
+def choose_rows(rows: pa.Table, given: str | None) -> np.ndarray | None:
+    """The numbers of the rows that a filter lets through, int64 in order; None without a filter.
+
+    A filter is a JSON object: each key names a column, and each value is what the column has to be (null: no value), a list of
+    such values, or an object of comparisons. A row has to meet all of it. A null meets no comparison but null.
+
+    Raises:
+        UserError: no JSON object, an unknown column or comparison, or a value that cannot be compared with the column.
+    """
+    if not given:
+        return None
+    mask = np.ones(rows.num_rows, bool)
+    for name, condition in _read(given).items():
+        if name not in rows.column_names or name == "text":
+            known = ", ".join(one for one in rows.column_names if one != "text")
+            raise UserError(
+                f"filter: the index has no column {name!r}; it has {known}. Encode with corpus.keep_columns=[{name}] to keep it, and index that output."
+            )
+        mask &= _meets(rows.column(name), condition, name)
+    return np.flatnonzero(mask)
+
+
+def _read(given: str) -> dict[str, Any]:
+    try:
+        content = json.loads(given)
+    except ValueError as error:
+        raise UserError(
+            f"filter={clip(given)} is not JSON ({first_line(error)}); expected something like {EXAMPLE}."
+        ) from None
+    if not isinstance(content, dict):
+        raise UserError(f"filter={clip(given)} is not a JSON object; expected something like {EXAMPLE}.")
+    return content
+
+
+def _meets(column: pa.ChunkedArray, condition: Any, name: str) -> np.ndarray:
+    """Which values of a column meet a condition: bool [rows]."""
+    comparisons = condition if isinstance(condition, dict) else {"=": condition}
+    unknown = [one for one in comparisons if one not in OPERATORS]
+    if unknown or not comparisons:
+        raise UserError(
+            f"filter: {name!r} has {clip(json.dumps(condition))}; expected a value, a list of values, or comparisons with {', '.join(OPERATORS)}."
+        )
+    met = np.ones(len(column), bool)
+    for operator, value in comparisons.items():
+        met &= pc.fill_null(_compare(column, operator, value, name), False).to_numpy(zero_copy_only=False)
+    return met
+
+
+def _compare(column: pa.ChunkedArray, operator: str, value: Any, name: str) -> pa.ChunkedArray:
+    if value is None and operator in ("=", "!="):
+        return pc.is_null(column) if operator == "=" else pc.is_valid(column)
+    try:
+        if isinstance(value, list) and operator == "=":
+            return pc.is_in(column, value_set=_as_type(value, column.type).cast(column.type))
+        return OPERATORS[operator](column, _as_type([value], column.type)[0])
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise UserError(
+            f"filter: {name!r} holds {column.type}, which cannot be compared with {clip(json.dumps(value))} ({first_line(error)})."
+        ) from None
+
+
+def _as_type(values: list[Any], kind: pa.DataType) -> pa.Array:
+    """Values of JSON for a column of a type: numbers for numbers, true and false for such, texts for texts, dates and times."""
+    given = pa.array(values)
+    texts = pa.types.is_string(given.type)
+    if texts and (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_temporal(kind)):
+        return given.cast(kind)
+    if (_is_number(given.type) and _is_number(kind)) or given.type in (kind, pa.null()):
+        return given
+    raise TypeError(f"{given.type} is of another kind")
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)

@@ -1,0 +1,75 @@
+"""What an index loses, and how long it takes: on rows of the corpus that are held out, and asked as queries."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from steps.common.search.index import Exact, Searcher
+from steps.common.search.matrix import Rows
+from steps.common.search.scan import Hits
+
+# Hits that are compared.
+TOP = 10
+
+# Two scores that differ by less are equal: the same vector can be multiplied in another order.
+EQUAL = 1e-5
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Beside exact search by float32: 1 where nothing is lost.
+
+    recall_at_10: the share of hits that are among the ten best. ndcg_at_10: the same with gains, 10 for the best row down to 1
+    for the tenth, discounted by place. Both go by scores, so of rows with equal scores any will do.
+    """
+
+    recall_at_10: float
+    ndcg_at_10: float
+
+
+def hold_out(rows: int, queries: int) -> np.ndarray:
+    """Rows to ask as queries, evenly from all and no more than a tenth of them: int64 in order."""
+    count = min(queries, rows // 10)
+    return np.unique(np.linspace(0, rows - 1, count).astype(np.int64)) if count else np.empty(0, np.int64)
+
+
+def compare(searcher: Searcher, exact: Exact, vectors: Rows, held: np.ndarray, *, excludes: bool) -> Quality:
+    """What a searcher finds for held-out rows among the others, beside exact search.
+
+    Args:
+        excludes: whether the held-out rows are in the searcher, and are to be left out.
+    """
+    queries = vectors.take(held)
+    others = np.setdiff1d(np.arange(len(vectors)), held, assume_unique=True)
+    best = exact.find(queries, TOP, others)
+    found = searcher.find(queries, TOP, others if excludes else None)
+    return rate(best, found, queries, vectors)
+
+
+def rate(best: Hits, found: Hits, queries: np.ndarray, vectors: Rows) -> Quality:
+    """Compare hits with the best ones, both [queries, up to 10]."""
+    wanted = best.scores.shape[1]
+    discounts = 1 / np.log2(np.arange(2, wanted + 2))
+    recalls, gains = [], []
+    for query, truth, rows in zip(queries, best.scores, found.rows[:, :wanted]):
+        scores = np.full(wanted, -np.inf)
+        scores[: np.sum(rows >= 0)] = vectors.take(rows[rows >= 0]) @ query
+        # Places of these scores in the best list, 0 for the first; a row beyond it has a place behind the last.
+        places = np.sum(truth[None, :] > scores[:, None] + EQUAL, axis=1)
+        recalls.append(np.mean(places < wanted))
+        gains.append(np.sum(np.maximum(wanted - places, 0) * discounts))
+    ideal = np.sum(np.arange(wanted, 0, -1) * discounts)
+    # Of rows with equal scores each has the place of the first.
+    return Quality(float(np.mean(recalls)), min(1.0, float(np.mean(gains) / ideal)))
+
+
+def time_queries(searcher: Searcher, queries: np.ndarray) -> np.ndarray:
+    """Milliseconds of each query alone, one after another, after one that is not counted: float64 [queries]."""
+    searcher.find(queries[:1], TOP)
+    taken = []
+    for row in range(len(queries)):
+        start = time.perf_counter()
+        searcher.find(queries[row : row + 1], TOP)
+        taken.append((time.perf_counter() - start) * 1000)
+    return np.array(taken)

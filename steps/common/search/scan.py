@@ -1,0 +1,115 @@
+"""Exact search: vectors are read once, in pieces, and each query keeps its best rows.
+
+The products are those of torch, which uses every core for one query and for many.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+# Scores that are held at once: 16 million are 64 MB.
+SCORES = 16_000_000
+
+# Queries that are scored together at most.
+QUERIES = 1024
+
+# Rows of float32 in a piece at most: 25 MB of 384 dimensions. More is slower, since the scores leave the cache before they are ranked.
+PIECE = 16_384
+
+
+class Scored(Protocol):
+    """Vectors in some form, which can be scored against queries."""
+
+    # Rows in a piece at most.
+    piece: int
+
+    def __len__(self) -> int: ...
+
+    def score(self, queries: torch.Tensor, rows: slice | np.ndarray) -> torch.Tensor:
+        """The score of each query, float32 [queries, dim], with some of the rows: float32 [queries, rows]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Hits:
+    """The best rows of each query, best first; of equal scores, the first row comes first."""
+
+    # int64 [queries, k] and float32 [queries, k].
+    rows: np.ndarray
+    scores: np.ndarray
+
+
+def find_top(vectors: Scored, queries: np.ndarray, k: int, chosen: np.ndarray | None = None) -> Hits:
+    """The `k` best rows of each query; fewer where there are fewer.
+
+    Args:
+        queries: float32 [queries, dim].
+        chosen: the rows to search, in order, int64; None searches all.
+    """
+    found = [
+        _find_top(vectors, torch.from_numpy(queries[first : first + QUERIES]), k, chosen)
+        for first in range(0, len(queries), QUERIES)
+    ]
+    if not found:
+        return Hits(np.empty((0, 0), np.int64), np.empty((0, 0), np.float32))
+    return Hits(np.concatenate([one.rows for one in found]), np.concatenate([one.scores for one in found]))
+
+
+def _find_top(vectors: Scored, queries: torch.Tensor, k: int, chosen: np.ndarray | None) -> Hits:
+    scores = torch.empty((len(queries), 0))
+    rows = torch.empty((len(queries), 0), dtype=torch.int64)
+    for piece, numbers in _pieces(vectors, len(queries), chosen):
+        found = vectors.score(queries, piece)
+        best, at = found.topk(min(k, found.shape[1]), dim=1)
+        scores, rows = torch.cat([scores, best], 1), torch.cat([rows, numbers[at]], 1)
+        if scores.shape[1] > k:
+            scores, at = scores.topk(k, dim=1)
+            rows = rows.gather(1, at)
+    return in_order(rows.numpy(), scores.numpy())
+
+
+def _pieces(
+    vectors: Scored, queries: int, chosen: np.ndarray | None
+) -> Iterator[tuple[slice | np.ndarray, torch.Tensor]]:
+    """Rows to score together, as what indexes the vectors and as their numbers, int64 [rows]."""
+    size = max(1, min(vectors.piece, SCORES // queries))
+    total = len(vectors) if chosen is None else len(chosen)
+    for first in range(0, total, size):
+        if chosen is None:
+            end = min(first + size, total)
+            yield slice(first, end), torch.arange(first, end)
+        else:
+            rows = chosen[first : first + size]
+            yield rows, torch.from_numpy(rows)
+
+
+def in_order(rows: np.ndarray, scores: np.ndarray) -> Hits:
+    """Hits from rows and scores, [queries, k], in any order."""
+    order = np.lexsort((rows, -scores), axis=1)
+    return Hits(np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1))
+
+
+def product(queries: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+    """Queries [queries, dim] times vectors [n, dim]: [queries, n]."""
+    if len(queries) == 1:
+        # Reads each vector once, without the copies that a product of matrices begins with.
+        return torch.mv(vectors, queries[0])[None]
+    return queries @ vectors.T
+
+
+class Float32:
+    """Vectors as they are: float32 [n, dim], in memory or mapped from a file."""
+
+    piece = PIECE
+
+    def __init__(self, vectors: np.ndarray):
+        self._vectors = torch.from_numpy(vectors)
+
+    def __len__(self) -> int:
+        return len(self._vectors)
+
+    def score(self, queries: torch.Tensor, rows: slice | np.ndarray) -> torch.Tensor:
+        return product(queries, self._vectors[rows])

@@ -1,0 +1,132 @@
+"""index: make stored embeddings searchable.
+
+Reads   a run of encode (run_id), or an output of encode (embeddings=); it has to be whole. Nothing is encoded again.
+Writes  a LoggedModel, semantic_search, that answers queries: it holds vectors, ids, texts and kept columns, and names the
+        embedding model, which is loaded when the first query comes.
+
+    mlflow run . -e index -P run_id=<run of encode>
+    python -m steps.index embeddings=s3://bucket/embeddings
+"""
+
+from steps.common.launch.call import Call
+from steps.common.launch.config import IndexConf
+from steps.common.launch.paths import existing_output
+from steps.common.launch.process import launch
+from steps.common.search.conf import check_conf
+
+
+def open_inputs(call: Call[IndexConf]) -> str | None:
+    """The path or URI of the output, None where a run names it.
+
+    Raises UserError for a local path that does not exist, and for settings that do not go together.
+    """
+    check_conf(call.conf)
+    return existing_output(call.conf.embeddings, "embeddings") if call.conf.embeddings else None
+
+
+if __name__ == "__main__":
+    launch("index", open_inputs, manual=__doc__)
+
+# The second half: what computes.
+
+import tempfile
+import time
+from pathlib import Path
+
+import mlflow
+
+from steps.common.embeddings import verify
+from steps.common.embeddings.manifest import Manifest
+from steps.common.errors import UserError
+from steps.common.launch import summary
+from steps.common.launch.commands import next_command
+from steps.common.model import semantic_search, shipped
+from steps.common.model.find import EMBEDS_WITH, FoundModel, find_model, find_run, get_logged
+from steps.common.model.indexes import SEMANTIC_SEARCH, refer_from
+from steps.common.model.log import requirements
+from steps.common.model.reference import Reference
+from steps.common.search.build import build
+from steps.common.search.collect import collect
+from steps.common.search.index import Facts
+from steps.common.storage.output import Output
+from steps.common.tracking import run as runs
+from steps.common.tracking.datasets import log_embeddings
+from steps.common.tracking.outputs import find_place, open_output
+from steps.common.tracking.run import tag_upstream
+
+
+def check_whole(output: Output, where: str) -> Manifest:
+    """The manifest of an output; raises UserError where the output does not match it."""
+    manifest, findings = verify.verify_output(output)
+    if findings:
+        raise UserError(
+            f"embeddings {where} do not match their manifest, {len(findings)} finding(s): {'; '.join(findings[:3])}. {verify.describe_remedy(findings)}"
+        )
+    return manifest
+
+
+def find_embedding_model(model: str | None, manifest: Manifest, experiment_id: str) -> FoundModel:
+    """The model of the config, else the one that the embeddings name; raises UserError where this server has none."""
+    if model is not None:
+        return find_model(model, preceding="log_model", experiment_id=experiment_id)
+    logged = get_logged(mlflow.MlflowClient(), manifest.model["model_id"])
+    if logged is None:
+        raise UserError(
+            f"the embeddings were made by model {manifest.model['model_id']} ({manifest.model.get('hub_id')}), and {mlflow.get_tracking_uri()} has no such model. Name a run or models:/... that holds it: -P embedding_model=<run>."
+        )
+    return FoundModel(logged.source_run_id or "", logged)
+
+
+def check_dtype(manifest: Manifest, conf: IndexConf, where: str) -> None:
+    """Raises UserError for embeddings that the metric cannot use."""
+    if manifest.dtype == "binary" and conf.metric == "dot":
+        raise UserError(
+            f"embeddings {where} are binary, which keeps signs, and metric=dot needs the length of a vector. Take metric=cosine, or encode with embedding.dtype=float32."
+        )
+
+
+def log(folder: Path, scratch: Path, facts: Facts, reference: Reference, tags: dict[str, str]) -> str:
+    """Log an index as a model; returns the model's ID."""
+    packages = (*shipped.REQUIREMENTS, *(["faiss-cpu"] if facts.method == "approximate" else []))
+    info = semantic_search.log(
+        folder,
+        reference,
+        shipped.copy_code(scratch),
+        requirements=requirements(packages),
+        tags=tags,
+        example="What is it about?",
+    )
+    mlflow.set_tag(SEMANTIC_SEARCH, info.model_id)
+    return info.model_id
+
+
+def main(call: Call[IndexConf], where: str | None) -> None:
+    conf = call.conf
+    with runs.run("index", call.config, call.as_yaml) as run, tempfile.TemporaryDirectory() as scratch:
+        start = time.perf_counter()
+        where = where or find_place(find_run(conf.run_id, preceding="encode", experiment_id=run.info.experiment_id))
+        output = open_output(where, Path(scratch))
+        manifest = check_whole(output, where)
+        found = find_embedding_model(conf.embedding_model, manifest, run.info.experiment_id)
+        reference = refer_from(manifest, found)
+        tag_upstream(manifest.run_id, found.logged.model_id)
+        check_dtype(manifest, conf, where)
+        folder = Path(scratch) / "index"
+        folder.mkdir()
+        collect(output, manifest, folder, unit=conf.metric == "cosine", keep_text=conf.keep_text)
+        facts, measures = build(folder, conf)
+        tags = {EMBEDS_WITH: found.logged.model_id, "encode_run_id": manifest.run_id, "embeddings": where}
+        model_id = log(folder, Path(scratch), facts, reference, tags)
+        log_embeddings(manifest.parts, where)
+        measures |= {"rows": facts.rows, "seconds": time.perf_counter() - start}
+        metrics = {f"index/{name}": value for name, value in measures.items()}
+        mlflow.log_metrics(metrics, model_id=model_id)
+        results = {
+            "run_id": run.info.run_id,
+            "model_uri": f"models:/{model_id}",
+            "embeddings": where,
+            "embedding model": found.tags.get("hub_id", found.logged.name),
+            "search": f"{facts.method}, {facts.metric} of {facts.vectors}",
+            **metrics,
+        }
+        summary.show("index", results, next_command("search", run, run_id=run.info.run_id, query="..."))
