@@ -415,6 +415,14 @@ def test_ids_of_two_types_are_the_same_where_they_read_the_same(tmp_path):
     assert found == {"added": ["x"], "changed": [], "removed": ["3"]}
 
 
+def test_of_an_output_that_is_damaged_throughout_every_id_is_new(tmp_path):
+    path = tmp_path / "now.parquet"
+    pq.write_table(pa.table({"key": ["a", "b"], "text": ["x", "y"]}), path)
+    parts = encode(job_of(open_corpus(path, id_column="key"), options()), tmp_path / "now", Backend()).parts
+    changes = write_changes((open_beside(tmp_path / "gone"), []), (open_beside(tmp_path / "now"), parts))
+    assert (changes.added, changes.changed, changes.removed) == (2, 0, 0)
+
+
 def test_nothing_changed_is_an_empty_table(tmp_path):
     found = changes_of(tmp_path, ([1, 2], ["a", "b"]), ([2, 1], ["b", "a"]))
     assert found == {"added": [], "changed": [], "removed": []}
