@@ -4,6 +4,7 @@ Reads   a run of validate or log_model (run_id) and a corpus: text, CSV, TSV, JS
         machine or in an object store.
 Writes  part-00000.parquet, ... (id, text, embedding) in corpus order, rejects.parquet (the rows without an embedding)
         and manifest.json, under embeddings/ in the run or in the folder or URI `output`; metrics of rows, tokens and time.
+Reuses  with reuse=<old output>: what that holds is copied, the rest is computed; changes.parquet lists the ids that differ.
 Resumes the same command on the same `output` goes on where it was stopped, and computes no finished part again.
 Refuses a model whose validation failed, an output of another model, corpus or option, and one that is being written.
 
