@@ -11,6 +11,7 @@ Refuses a model whose validation failed, an output of another model, corpus or o
     python -m steps.encode run_id=latest corpus.path=s3://bucket/texts/ output=s3://bucket/embeddings
 """
 
+import logging
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from steps.common.corpus import opening
 from steps.common.corpus.corpus import Corpus
 from steps.common.embeddings import resume
 from steps.common.embeddings.plan import plan_of
+from steps.common.embeddings.reuse import Asked, check_alike
+from steps.common.errors import UserError
 from steps.common.launch import paths
 from steps.common.launch.call import Call
 from steps.common.launch.config import EncodeConf
@@ -29,6 +32,8 @@ from steps.common.project import PROJECT
 from steps.common.storage.output import CORPUS, Output
 from steps.common.storage.place import Place
 
+logger = logging.getLogger("steps")
+
 
 @dataclass(frozen=True)
 class Opened:
@@ -37,6 +42,7 @@ class Opened:
     texts: Corpus
     place: Place | None
     plan: dict[str, Any]
+    asked: Asked
 
 
 def open_inputs(call: Call[EncodeConf]) -> Opened:
@@ -50,7 +56,10 @@ def open_inputs(call: Call[EncodeConf]) -> Opened:
     place = paths.open_output(conf.output)
     plan = plan_of(call.config, {"format": texts.format.name, **texts.decisive()}, PROJECT / "steps")
     resume.check_plan(place, plan, conf.accept_changes)
-    return Opened(texts, place, plan)
+    asked = paths.open_reused(conf.reuse, conf.output)
+    if asked.reuse is not None:
+        check_alike(asked.reuse, plan)
+    return Opened(texts, place, plan, asked)
 
 
 if __name__ == "__main__":
@@ -60,7 +69,6 @@ if __name__ == "__main__":
 
 import contextlib
 import json
-import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -74,13 +82,13 @@ from steps.common.backends.tokens import without_limits
 from steps.common.backends.torch import find_input, find_prompt, find_tasks
 from steps.common.embeddings import encoder, pipeline, verify
 from steps.common.embeddings import manifest as manifests
+from steps.common.embeddings.changes import Made, complete
 from steps.common.embeddings.chunks import Chunker, chunk_room
 from steps.common.embeddings.job import Job, Options
 from steps.common.embeddings.manifest import PlanRecord
 from steps.common.embeddings.origin import Origin
 from steps.common.embeddings.pipeline import Result
 from steps.common.embeddings.plan import complete_plan
-from steps.common.errors import UserError
 from steps.common.launch import summary
 from steps.common.launch.commands import next_command, resumable
 from steps.common.model import load as models
@@ -97,13 +105,12 @@ from steps.common.model.load import load_backend
 from steps.common.model.reference import digest
 from steps.common.tracking import notes
 from steps.common.tracking import run as runs
-from steps.common.tracking.datasets import log_data
+from steps.common.tracking.datasets import log_data, log_reused
 from steps.common.tracking.live import LiveMetrics, RunOutput, close_lost_runs, recording
 from steps.common.tracking.outputs import tag_origin
+from steps.common.tracking.reuse import choose_reuse, open_asked
 from steps.common.tracking.run import COMMIT, StepRun, tag_upstream
 from steps.common.vectors import check_dim
-
-logger = logging.getLogger("steps")
 
 
 def check_validated(found: FoundModel) -> None:
@@ -206,8 +213,29 @@ def open_output(place: Place | None, scratch: Path, run_id: str) -> Iterator[tup
         yield output, lambda: None
 
 
+def describe_output(
+    call: Call[EncodeConf], opened: Opened, found: FoundModel, begun: PlanRecord, result: Result, **facts: Any
+) -> manifests.Manifest:
+    """The manifest of a whole output; `facts` are the rest of it."""
+    return manifests.Manifest(
+        run_id=begun.runs[-1],
+        upstream_run_id=found.run_id,
+        validation=found.validation,
+        model=found.describe(),
+        corpus=opened.texts.describe(),
+        options=call.config,
+        versions=begun.plan["versions"],
+        plan=begun.plan,
+        runs=begun.runs,
+        origin=begun.origin,
+        parts=result.parts,
+        **result.manifest(),
+        **facts,
+    )
+
+
 def encode(
-    call: Call[EncodeConf], opened: Opened, run: StepRun, found: FoundModel, folder: Path
+    call: Call[EncodeConf], opened: Opened, run: StepRun, found: FoundModel, *, folder: Path, scratch: Path
 ) -> tuple[Result, str, str, str]:
     """Compute and write, up to the manifest: the result, the manifest, what computed it, and where it is."""
     conf, texts = call.conf, opened.texts
@@ -216,39 +244,38 @@ def encode(
     origin = describe_origin(found, plan, commit)
     with (
         contextlib.closing(backend),
-        tempfile.TemporaryDirectory() as scratch,
-        open_output(opened.place, Path(scratch), run_id) as (output, check),
+        open_output(opened.place, scratch / "output", run_id) as (output, check),
     ):
-        job = Job(texts, options, backend.dim, chunker)
+        place, experiment_id = opened.place, run.info.experiment_id
+        reuse, reused = choose_reuse(
+            opened.asked, plan, own=place, experiment_id=experiment_id, scratch=scratch / "reuse"
+        )
+        plan["reuse"] = reused and reused.manifest
+        job = Job(texts, options, backend.dim, chunker, reuse=reuse)
         if conf.corpus.long_text == "error":
             encoder.refuse_long(job, backend)
-        make_ranges = partial(encoder.sample_ranges, job, backend) if options.dtype == "int8" else lambda: None
-        begun = resume.begin(output, PlanRecord(plan, [run_id], None, origin=origin), conf.accept_changes, make_ranges)
+        record = PlanRecord(plan, [run_id], None, origin=origin, reused=reused)
+        begun = resume.begin(output, record, conf.accept_changes, partial(encoder.make_ranges, job, backend))
         job = replace(job, ranges=begun.ranges_of_int8, origin=begun.origin)
         tag_origin(origin, str(output))
-        if opened.place is not None:
+        if place is not None:
             # After the plan: without one, the folder would not count as an output.
             output.write_text(CORPUS, json.dumps(texts.noted()))
         close_lost_runs(begun.runs, by=run_id)
         logger.info("encoding %d rows with %s", texts.rows, found.tags.get("hub_id", found.logged.name))
         with LiveMetrics(run_id) as live:
             result = pipeline.encode_corpus(job, backend, output, before_part=check, on_rows=live.rows)
-        manifest = manifests.Manifest(
-            run_id=run_id,
-            upstream_run_id=found.run_id,
-            validation=found.validation,
-            model=found.describe(),
-            corpus=texts.describe(),
+        made = Made(conf.corpus.id_column is not None, result.parts, result.reused_rows)
+        result.reused = complete(begun.reused, reuse, output, made)
+        manifest = describe_output(
+            call,
+            opened,
+            found,
+            begun,
+            result,
             backend={name: getattr(backend, name) for name in ("name", "precision", "device", "digest")},
-            options=call.config,
-            versions=plan["versions"],
             code_commit=commit,
             normalized=options.normalize,
-            plan=plan,
-            runs=begun.runs,
-            origin=begun.origin,
-            parts=result.parts,
-            **result.manifest(),
         )
         verify.remove_strays(output, result.files())
         text = manifests.write_manifest(output, manifest)
@@ -263,13 +290,15 @@ def main(call: Call[EncodeConf], opened: Opened) -> None:
         found = find_model(conf.run_id, preceding="validate", experiment_id=run.info.experiment_id)
         tag_upstream(found.run_id, found.logged.model_id)
         check_validated(found)
-        with resumable(call, run, found.run_id):
+        with resumable(call, run, found.run_id), tempfile.TemporaryDirectory() as scratch:
             folder, of_model = check_model_files(conf, found)
             resume.check_plan(opened.place, of_model, conf.accept_changes)
-            result, manifest, backend, where = encode(call, opened, run, found, folder)
+            opened = replace(opened, asked=open_asked(opened.asked, of_model, Path(scratch) / "reuse"))
+            result, manifest, backend, where = encode(call, opened, run, found, folder=folder, scratch=Path(scratch))
         with recording(where):
             mlflow.log_text(manifest, "manifest.json")
             log_data(opened.texts, result, where)
+            log_reused(result.reused, where)
             run.describe(*notes.of_encode(found, opened.texts, result, backend=backend, where=where))
         if result.samples:
             print("sample embeddings")
@@ -280,6 +309,7 @@ def main(call: Call[EncodeConf], opened: Opened) -> None:
                 "run_id": run.info.run_id,
                 "model_id": found.logged.model_id,
                 "backend": backend,
+                **({"reused": result.reused.output} if result.reused else {}),
                 **result.metrics(),
                 "parts": len(result.parts),
                 "embeddings": where,

@@ -13,7 +13,7 @@ from steps.common.corpus import opening
 from steps.common.launch.call import Call
 from steps.common.launch.check import check_chain
 from steps.common.launch.config import EncodeConf, MainConf
-from steps.common.launch.paths import check_apart, corpus_place, find_suites, open_output
+from steps.common.launch.paths import check_apart, corpus_place, find_suites, open_output, open_reused
 from steps.common.launch.process import launch
 from steps.common.quality import kinds
 from steps.common.validation.rules import ValidateConf
@@ -28,6 +28,7 @@ def open_inputs(call: Call[MainConf]) -> ValidateConf:
     check_apart(encode.corpus.path, encode.output)
     opening.open_corpus(corpus_place(encode.corpus.path), encode.corpus)
     open_output(encode.output)
+    open_reused(encode.reuse, encode.output)
     # Last: it imports what computes scores.
     kinds.read_suites(suites)
     return validate

@@ -82,8 +82,8 @@ def as_typed_here(command: str, run_ids: dict[str, str], folder: Path) -> str:
     """A documented command with the runs of this test, files of its folder, and the 32 dimensions of the tiny model."""
     for step, run_id in run_ids.items():
         command = command.replace(f"<{step} run>", run_id)
-    command = command.replace("latest", run_ids["validate"])
-    command = re.sub(r"\b(texts\.csv|pairs\.csv|pairs\.jsonl|(?<=output=)embeddings)\b", rf"{folder}/\1", command)
+    command = re.sub("(?<!reuse=)latest", run_ids["validate"], command)
+    command = re.sub(r"\b(texts\.csv|pairs\.csv|pairs\.jsonl|(?<=put=|use=)embeddings)\b", rf"{folder}/\1", command)
     return command.replace("truncate_dim=128", "truncate_dim=16").replace(" -P model=all-MiniLM-L6-v2", "")
 
 

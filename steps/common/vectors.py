@@ -67,6 +67,21 @@ def value_ranges(embeddings: np.ndarray) -> np.ndarray:
     return np.stack([embeddings.min(axis=0), embeddings.max(axis=0)])
 
 
+def nearest_stored(vectors: np.ndarray, stored: np.ndarray, dtype: str, ranges: np.ndarray | None) -> np.ndarray:
+    """The vectors nearest to float32 `vectors` [n, dim] that are stored as `stored` [n, width]: themselves, where storing rounds
+    them to that."""
+    if dtype == "binary":
+        bits = np.unpackbits((stored.astype(np.int16) + 128).astype(np.uint8), axis=1)[:, : vectors.shape[1]]
+        return np.where(bits == (vectors > 0), vectors, 0)
+    if dtype == "int8" and ranges is not None:
+        # quantize_embeddings cuts what is behind the point: a number stands for all within a step of it.
+        step = (ranges[1] - ranges[0]) / 255
+        low = ranges[0] + (stored.astype(np.float32) + 128) * step
+        inside = np.clip(vectors, ranges[0], ranges[1])
+        return vectors - inside + np.clip(inside, low - step, low + step)
+    return stored.astype(np.float32)
+
+
 def pair_cosine(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Cosine of row i of `first` with row i of `second`, both [n, dim]: float [n]."""
     return np.sum(unit_length(first) * unit_length(second), axis=1)

@@ -126,4 +126,5 @@ def test_resumed_parts_are_read_once(tmp_path, monkeypatch):
     read, facts = [], Output.facts
     monkeypatch.setattr(Output, "facts", lambda self, name: (read.append(name), facts(self, name))[1])
     result = pipeline.encode_corpus(job, WindowBackend(), output_of(folder))
-    assert (result.resumed_rows, sorted(read)) == (9, ["part-00000.parquet", "part-00001.parquet"])
+    parts = ["part-00000.parquet", "part-00001.parquet"]
+    assert (result.resumed_rows, sorted(read)) == (9, [*(f"digests/{name}" for name in parts), *parts])

@@ -372,7 +372,7 @@ def test_the_records_of_a_whole_output_can_be_written_again(output):
     before = [manifests.read_record(output, f"part-0000{i}") for i in range(2)]
     output.clear_work()
     assert manifests.read_record(output, "part-00000") is None
-    assert manifests.restore(output) == manifests.PlanRecord({"a": 1}, ["r"], None, 4)
+    assert manifests.restore(output) == manifests.PlanRecord({"a": 1}, ["r"], None, 5)
     assert [manifests.read_record(output, f"part-0000{i}") for i in range(2)] == before
 
 
@@ -554,7 +554,7 @@ def test_rejects_are_as_many_as_rows_without_an_embedding(output):
     assert verify.verify_output(output)[1] == ["rejects.parquet has 2 rows, expected 1"]
 
 
-@pytest.mark.parametrize("version", [1, 5, "3", None])
+@pytest.mark.parametrize("version", [1, 6, "3", None])
 def test_verify_and_encode_say_the_same_of_another_version(output, version):
     finish(output, put_part(output, 0, table_of(0, 3)))
     output.delete(manifests.COPY)
@@ -562,7 +562,7 @@ def test_verify_and_encode_say_the_same_of_another_version(output, version):
     for look in (verify.verify_output, manifests.find_manifest):
         with pytest.raises(
             UserError,
-            match=f"has format {version}, this version of the project reads formats 2 to 4.*give another output",
+            match=f"has format {version}, this version of the project reads formats 2 to 5.*give another output",
         ):
             look(output)
 
@@ -745,7 +745,7 @@ def test_an_output_of_an_old_version_goes_on_with_its_plan(old_output, old_versi
     assert pipeline.find_finished(job, old_output) == {0, 1, 2}
     rejects = manifests.read_record(old_output, "part-00001").read_rejects(pa.int64())
     assert rejects.select(["row", "id", "reason"]).to_pylist() == [{"row": 3, "id": 3, "reason": "null"}]
-    assert manifests.read_plan(old_output).format_version == 4
+    assert manifests.read_plan(old_output).format_version == 5
 
 
 @pytest.mark.parametrize("state", ["whole", "interrupted"])
@@ -771,8 +771,8 @@ def test_an_output_of_an_old_version_with_another_plan_is_refused_and_says_so(ol
 
 def test_a_plan_of_an_unknown_version_is_refused(output):
     put_part(output, 0, table_of(0, 3))
-    output.write_text(PLAN, '{"format_version": 5, "plan": {}, "runs": [], "ranges": null}')
-    with pytest.raises(UserError, match="has format 5, this version of the project reads formats 2 to 4"):
+    output.write_text(PLAN, '{"format_version": 6, "plan": {}, "runs": [], "ranges": null}')
+    with pytest.raises(UserError, match="has format 6, this version of the project reads formats 2 to 5"):
         manifests.read_plan(output)
 
 

@@ -108,9 +108,9 @@ def embeddings_in(folder):
 
 
 def names_in(folder):
-    """What a user sees, and anything that was left half done."""
+    """What a user sees but the digests, and anything that was left half done."""
     left = [path.name for path in (folder / ".encode").glob("*.tmp")]
-    return sorted([path.name for path in folder.iterdir() if not path.name.startswith(".")] + left)
+    return sorted([path.name for path in folder.iterdir() if not path.name.startswith((".", "digests"))] + left)
 
 
 def test_every_row_gets_its_own_embedding_beside_its_id_and_text(tmp_path, folder):
@@ -479,7 +479,7 @@ def test_an_error_in_on_part_ends_the_run_as_itself(tmp_path, folder, part, rows
 
 
 def test_an_output_folder_that_goes_away_ends_the_run(tmp_path, folder):
-    with pytest.raises(UserError, match="Run the same command again to go on"):
+    with pytest.raises(UserError, match="[Rr]un the same command again to go on"):
         encode_corpus(
             corpus_of(tmp_path, *"abcdefgh"),
             CountingBackend(),
@@ -516,7 +516,7 @@ def test_a_backend_that_fails_after_the_writer_is_what_the_run_ends_with(tmp_pat
 
 def test_metrics_are_numbers_and_rates_follow_from_the_seconds():
     found = {"rows": 10, "tokens": 40, "long_rows": 1, "truncated_rows": 1, "empty_rows": 2, "null_rows": 3}
-    found["computed_rows"] = 6
+    found |= {"computed_rows": 6, "reused_rows": 2}
     metrics = Result(**found, own=Counts(**found), seconds=2.0).metrics()
     assert metrics.pop("encode/peak_rss_mb") > 1
     assert metrics == {
@@ -530,6 +530,7 @@ def test_metrics_are_numbers_and_rates_follow_from_the_seconds():
         "encode/empty_rows": 2,
         "encode/null_rows": 3,
         "encode/computed_rows": 6,
+        "encode/reused_rows": 2,
     }
 
 

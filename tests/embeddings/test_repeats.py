@@ -71,5 +71,5 @@ def test_with_little_room_every_row_still_gets_its_own_vector():
 
 
 def test_kept_vectors_are_as_wide_as_those_that_are_stored():
-    kept = KeptVectors(np.empty((2, 3), "int8"), np.empty(2, np.int64))
+    kept = KeptVectors(np.empty((2, 3), "int8"), np.empty(2, np.int64), np.empty(2, bool))
     assert (kept.vectors.shape, kept.vectors.dtype, kept.lengths.shape) == ((2, 3), np.int8, (2,))

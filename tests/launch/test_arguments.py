@@ -185,6 +185,17 @@ def test_hydra_flags_are_kept_with_their_values(flags):
     assert (given.flags, given.overrides) == (flags.split(), ["backend.batch_size=2"])
 
 
+def test_a_key_that_has_the_name_of_a_hydra_flag_is_the_key_where_it_has_a_value():
+    """mlflow run -e promote -P version=previous arrives as --version previous, and Hydra would show its own version."""
+    for words in (["--version", "previous"], ["--version=previous"]):
+        found = translate("promote", ["--name", "tiny", *words, "--reason", "slower", "--overrides", ""])
+        assert (found.flags, found.overrides) == ([], ["name=tiny", "version=previous", "reason=slower"])
+    assert translate("promote", ["--version"]).flags == ["--version"]
+    for entry_point, spec in MLPROJECT["entry_points"].items():
+        for key in {*spec.get("parameters", {})} - {"overrides"} if entry_point in STEPS else ():
+            assert translate(entry_point, [f"--{key}", "x"]).flags == []
+
+
 @pytest.mark.parametrize("flag", ["--cfg=job", "--config-dir=/x", "--info=defaults"])
 def test_a_hydra_flag_may_hold_its_value_after_an_equals_sign(flag):
     given = translate("encode", [flag])

@@ -104,6 +104,11 @@ def test_the_nearer_of_two_ends_counts():
     assert count_needed(Difference(-0.2, -1.2, 0.8), 0.5, 100) == math.ceil((1 / 0.3) ** 2 * 100) - 100
 
 
+def test_so_many_more_are_needed_that_all_together_may_speak_for_a_model():
+    # A little wider than the margin: 11 pairs would do, but nothing below LEAST_UNITS is taken for equal.
+    assert count_needed(Difference(0.0, -0.51, 0.51), 0.5, 10) == 30
+
+
 def test_suites_count_by_their_size():
     found = result_of(pair("many", 300, loss=0.0, noise=1.0), pair("few", 100, loss=4.0, noise=20.0))
     assert found.difference.value == pytest.approx(-1.0)
@@ -132,6 +137,12 @@ def test_a_score_that_is_undefined_is_a_loss_and_an_undefined_champion_is_not_in
     assert result_of((undefined("a"), other)).result is Result.WORSE
     assert result_of((good, undefined("a"))).result is Result.BETTER
     assert result_of((undefined("a"), undefined("a"))).result is Result.WORSE
+
+
+def test_no_difference_is_no_negative_zero():
+    units = np.linspace(0.1, 0.9, 50)
+    found = result_of((scored("a", units - 1e-6), scored("a", units)))
+    assert found.describe_points() == "+0.00 points (+0.00 to +0.00)"
 
 
 def test_what_is_the_same_is_equal():

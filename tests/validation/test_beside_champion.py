@@ -5,6 +5,7 @@ import itertools
 import mlflow
 import numpy as np
 import pytest
+import torch
 from helpers.models import TINY_WORDS
 from helpers.steps import last_json
 from sentence_transformers import SentenceTransformer
@@ -61,6 +62,21 @@ def test_a_model_that_adds_a_prompt_says_so_and_needs_every_text_embedded_again(
     logged = mlflow.get_logged_model(run.data.tags["bridge"].removeprefix("models:/"))
     assert [metric.key for metric in logged.metrics or [] if not metric.key.startswith("system/")] == []
     assert logged.tags["bridges_from_model_id"] == tiny_run["model_id"]
+
+
+def test_a_champion_whose_weights_are_not_finite_fails_nobody(step, tiny_run, tiny_model_folder, tiny_suite, tmp_path):
+    broken = SentenceTransformer(str(tiny_model_folder), device="cpu")
+    with torch.no_grad():
+        broken[0].auto_model.encoder.layer[0].output.dense.weight[0, 0] = torch.nan
+    broken.save(str(tmp_path / "broken"))
+    code, out, err = step("log_model", "model=local", "--model.path", str(tmp_path / "broken"))
+    assert code == 0, err
+    champion = last_json(out)["run_id"]
+    words = (f"--run_id={tiny_run['run_id']}", f"--suite.path={tiny_suite}", f"champion={champion}", *FAST)
+    code, out, err = step("validate", *words)
+    assert code == 0, err
+    assert "may replace the champion" in out and "better than the champion: no score to compare" in out
+    assert "the champion's vectors hold numbers that are not finite" in err
 
 
 def test_a_corpus_of_too_few_texts_is_one_line(step, tiny_run, tiny_suite, tmp_path):

@@ -75,6 +75,15 @@ def test_a_common_vector_moves_the_thresholds_and_keeps_the_neighbours(old):
     assert found.overlap_within > 0.6
 
 
+def test_texts_with_the_same_vector_are_the_same_neighbours_whatever_rounding_says():
+    """A corpus whose texts are equal as far as the model reads them: the last digits must not ask for a new index."""
+    one = unit_length(NOISE.normal(size=(1, 32)).astype(np.float32))
+    texts = np.repeat(one, 60, axis=0)
+    rounded = texts + NOISE.normal(size=texts.shape).astype(np.float32) * 1e-7
+    found = compared(texts, rounded)
+    assert (found.verdict, found.overlap_across, found.overlap_within) == ("compatible", 1, 1)
+
+
 def test_neighbours_leave_out_the_text_itself_and_are_all_others_where_there_are_few():
     line = unit_length(np.array([[1, 0], [1, 0.1], [1, 1], [0, 1]], np.float32))
     assert [set(row) for row in nearest(line, line).tolist()] == [{1, 2, 3}, {0, 2, 3}, {0, 1, 3}, {0, 1, 2}]

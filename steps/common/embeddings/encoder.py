@@ -1,6 +1,7 @@
 """Texts -> the vectors that are stored: tokens, chunks, repeats, dimensions, number formats."""
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
@@ -10,13 +11,17 @@ import pyarrow.compute as pc
 from sentence_transformers import quantize_embeddings
 
 from steps.common.backends import Backend, TokenizedTexts
+from steps.common.backends.check import TOLERANCE, relative_errors
 from steps.common.corpus.corpus import Corpus
 from steps.common.corpus.texts import LINE
 from steps.common.embeddings.job import Job
 from steps.common.embeddings.progress import prefetch
-from steps.common.embeddings.windows import Embedded, TokenizedWindow, Window, read_windows
+from steps.common.embeddings.reuse import Held
+from steps.common.embeddings.windows import Embedded, Sample, TokenizedWindow, Window, read_windows
 from steps.common.errors import UserError
-from steps.common.vectors import STORED, shorten, unit_length, value_ranges
+from steps.common.vectors import STORED, nearest_stored, shorten, unit_length, value_ranges
+
+logger = logging.getLogger("steps")
 
 # Texts whose embeddings say what the range of each dimension is, where `int8` is stored.
 RANGE_TEXTS = 2048
@@ -29,9 +34,49 @@ def tokenize_windows(job: Job, backend: Backend, parts: Iterable[int]) -> Iterat
             # From the end, so that a window and its texts are free as soon as it is written.
             windows.reverse()
             while windows:
-                window = windows.pop()
-                texts = [window.texts[row] for row in window.repeats.compute]
-                yield TokenizedWindow(window, *tokenize(job, backend, texts))
+                yield tokenize_window(job, backend, windows.pop())
+
+
+def tokenize_window(job: Job, backend: Backend, window: Window) -> TokenizedWindow:
+    """The tokens of what is to be computed of a window, and the vectors of the rest of it."""
+    units, pieces = [window.texts[row] for row in window.repeats.compute], None
+    if job.options.row_per_chunk and job.chunker is not None:
+        pieces = job.chunker.split(units)
+        units = [piece for of_text in pieces for piece in of_text]
+    held, sample = _find_held(job, backend, units), None
+    if held is not None:
+        sample = _take_sample(job, backend, units, held)
+        units = [units[i] for i in np.flatnonzero(~held.found)]
+    cut, tokens = _tokenize_units(job, backend, units)
+    return TokenizedWindow(window, pieces if pieces is not None else cut, tokens, held, sample)
+
+
+def _take_sample(job: Job, backend: Backend, units: list[str], held: Held) -> Sample | None:
+    """Some reused texts to compute anew; None once this process has computed enough of them."""
+    reused = np.flatnonzero(held.found)
+    count = 0 if job.reuse is None else min(len(reused), job.reuse.unchecked)
+    if job.reuse is None or not count:
+        return None
+    job.reuse.unchecked -= count
+    taken = np.linspace(0, len(reused) - 1, count).astype(np.int64)
+    return Sample(*_tokenize_units(job, backend, [units[i] for i in reused[taken]]), held.vectors[taken])
+
+
+def _find_held(job: Job, backend: Backend, units: list[str]) -> Held | None:
+    """What another output has of some texts; tokens that it has not counted are counted now."""
+    if job.reuse is None or not units:
+        return None
+    held = job.reuse.find(units)
+    unknown = np.flatnonzero(held.lengths < 0)
+    if len(unknown):
+        texts = [units[i] for i in np.flatnonzero(held.found)[unknown]]
+        held.lengths[unknown] = _count_tokens(job, *_tokenize_units(job, backend, texts))
+    return held
+
+
+def _tokenize_units(job: Job, backend: Backend, units: list[str]) -> tuple[list[list[str]] | None, TokenizedTexts]:
+    """As `tokenize`, of texts that may be pieces already."""
+    return (None, backend.tokenize(units)) if job.options.row_per_chunk else tokenize(job, backend, units)
 
 
 def tokenize(job: Job, backend: Backend, texts: list[str]) -> tuple[list[list[str]] | None, TokenizedTexts]:
@@ -47,11 +92,30 @@ def embed_window(job: Job, backend: Backend, ready: TokenizedWindow, on_rows: Ca
 
     `on_rows` is told how many texts were embedded since it was last called.
     """
+    if ready.sample is not None:
+        _check_sample(job, backend, ready.sample)
     vectors, lengths = _compute(job, backend, ready.pieces, ready.tokens, on_rows)
     vectors = _store(vectors, job)
+    found = np.zeros(len(vectors), bool)
+    if ready.held is not None:
+        found = ready.held.found
+        vectors, lengths = ready.held.fill(vectors, lengths)
     if job.options.row_per_chunk:
-        return _write_out_pieces(vectors, lengths, ready)
-    return _write_out_repeats(vectors, lengths, ready.window)
+        return _write_out_pieces(vectors, lengths, found, ready)
+    return _write_out_repeats(vectors, lengths, found, ready.window)
+
+
+def _check_sample(job: Job, backend: Backend, sample: Sample) -> None:
+    """Raises UserError where reused vectors are further from those computed now than the precision explains."""
+    vectors, _ = _compute(job, backend, sample.pieces, sample.tokens, lambda rows: None)
+    nearest = nearest_stored(vectors, sample.vectors, job.options.dtype, job.ranges)
+    errors, tolerance = relative_errors(nearest, vectors), TOLERANCE[backend.precision]
+    far = int((errors > tolerance).sum())
+    if far and job.reuse is not None:
+        raise UserError(
+            f"reuse={job.reuse.where} holds other vectors than are computed now: {far} of {len(errors)} reused texts are off by up to {errors.max():.2g} of their length, where {backend.precision} explains {tolerance:g}. Leave reuse out to compute every text, or encode with the code and the libraries that its manifest names."
+        )
+    logger.info("%d reused texts, computed anew, agree within %.2g of their length", len(errors), errors.max())
 
 
 def _compute(
@@ -65,16 +129,21 @@ def _compute(
 
     A vector for each text, or with row_per_chunk for each piece: [n, dim].
     """
-    vectors, lengths = backend.embed(tokens, on_rows), tokens.lengths
-    if pieces:
+    vectors, lengths = backend.embed(tokens, on_rows), _count_tokens(job, pieces, tokens)
+    if pieces and not job.options.row_per_chunk:
         counts = np.array([len(of_text) for of_text in pieces])
-        starts = np.cumsum(counts) - counts
-        lengths = np.add.reduceat(lengths, starts)
-        if not job.options.row_per_chunk:
-            vectors = np.add.reduceat(vectors, starts) / counts[:, None].astype(np.float32)
-            if job.options.normalize_mean:
-                vectors[counts > 1] = unit_length(vectors[counts > 1])
+        vectors = np.add.reduceat(vectors, np.cumsum(counts) - counts) / counts[:, None].astype(np.float32)
+        if job.options.normalize_mean:
+            vectors[counts > 1] = unit_length(vectors[counts > 1])
     return shorten(vectors, job.options.truncate_dim, job.options.normalize), lengths
+
+
+def _count_tokens(job: Job, pieces: list[list[str]] | None, tokens: TokenizedTexts) -> np.ndarray:
+    """Tokens of each text that gets a vector, those of its pieces together: int64 [n]."""
+    if not pieces or job.options.row_per_chunk:
+        return tokens.lengths
+    counts = np.array([len(of_text) for of_text in pieces])
+    return np.add.reduceat(tokens.lengths, np.cumsum(counts) - counts)
 
 
 def _store(vectors: np.ndarray, job: Job) -> np.ndarray:
@@ -87,22 +156,45 @@ def _store(vectors: np.ndarray, job: Job) -> np.ndarray:
     return np.asarray(quantize_embeddings(vectors, precision=precision, ranges=job.ranges))
 
 
-def _write_out_repeats(vectors: np.ndarray, lengths: np.ndarray, window: Window) -> Embedded:
-    """The vectors of all texts of a window, from those computed now and those that were before."""
-    repeats, kept = window.repeats, window.kept
+def _write_out_repeats(vectors: np.ndarray, lengths: np.ndarray, found: np.ndarray, window: Window) -> Embedded:
+    """The vectors of all texts of a window, from those that are there now and those that were before.
+
+    `found`: whether a vector comes from another output.
+    """
+    repeats, kept, computed = window.repeats, window.kept, int((~found).sum())
     if len(repeats.recall):
         vectors = np.concatenate([vectors, kept.vectors[repeats.recall]])
         lengths = np.concatenate([lengths, kept.lengths[repeats.recall]])
+        found = np.concatenate([found, kept.reused[repeats.recall]])
     kept.vectors[repeats.slots], kept.lengths[repeats.slots] = vectors[repeats.keep], lengths[repeats.keep]
-    return Embedded(vectors[repeats.source], None, lengths[repeats.source])
+    kept.reused[repeats.slots] = found[repeats.keep]
+    source = repeats.source
+    return Embedded(vectors[source], None, lengths[source], reused=found[source], computed=computed)
 
 
-def _write_out_pieces(vectors: np.ndarray, lengths: np.ndarray, ready: TokenizedWindow) -> Embedded:
-    """The vectors of all pieces of all texts of a window."""
+def _write_out_pieces(vectors: np.ndarray, lengths: np.ndarray, found: np.ndarray, ready: TokenizedWindow) -> Embedded:
+    """The vectors of all pieces of all texts of a window; `found`: whether one comes from another output."""
     pieces, texts = ready.pieces or [], ready.window.repeats.source.tolist()
-    starts = np.cumsum([0, *(len(of_text) for of_text in pieces)])
+    counts = np.array([len(of_text) for of_text in pieces], np.int64)
+    starts = np.cumsum([0, *counts])
     rows = [row for text in texts for row in range(starts[text], starts[text + 1])]
-    return Embedded(vectors[rows], [pieces[text] for text in texts], lengths[texts])
+    reused = np.logical_and.reduceat(found, starts[:-1]) if len(counts) else np.empty(0, bool)
+    return Embedded(
+        vectors[rows],
+        [pieces[text] for text in texts],
+        lengths[rows],
+        reused=reused[texts],
+        computed=int((~reused).sum()),
+    )
+
+
+def make_ranges(job: Job, backend: Backend) -> np.ndarray | None:
+    """What `int8` is scaled between, [2, dim]: the ranges of the output that is reused, or sample_ranges; None for other types."""
+    if job.options.dtype != "int8":
+        return None
+    if job.reuse is not None:
+        return job.reuse.manifest.plan_record.ranges_of_int8
+    return sample_ranges(job, backend)
 
 
 def sample_ranges(job: Job, backend: Backend) -> np.ndarray:

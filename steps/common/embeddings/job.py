@@ -12,6 +12,7 @@ import pyarrow as pa
 from steps.common.corpus.corpus import Corpus
 from steps.common.embeddings.origin import Origin
 from steps.common.embeddings.parts import embedding_schema, part_stem
+from steps.common.embeddings.reuse import Reuse
 from steps.common.vectors import STORED, check_dim, stored_width
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ class Job:
     ranges: np.ndarray | None = None
     # What each part says of the model and the settings that made it.
     origin: Origin | None = None
+    # Another output, whose vectors stand for those of the same texts.
+    reuse: Reuse | None = None
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from steps.common.embeddings.declared import read_declared
+from steps.common.embeddings.digests import DIGESTS
 from steps.common.embeddings.origin import Origin
 from steps.common.embeddings.parts import File, Part, file_facts, rejects_schema
 from steps.common.errors import UserError
@@ -26,17 +27,49 @@ COPY = ".manifest.json"
 
 REJECTS = "rejects.parquet"
 
-# 3: the manifest always carries its digest, and the plan has a version too. 4: both have the origin, and so has each part.
-# 2 and 3 are still read.
-FORMAT_VERSION = 4
+CHANGES = "changes.parquet"
 
-READABLE = (2, 3, FORMAT_VERSION)
+# 3: the manifest always carries its digest, and the plan has a version too. 4: both have the origin, and so has each part.
+# 5: the digests of the texts are beside each part, and both say what was reused. 2 to 4 are still read.
+FORMAT_VERSION = 5
+
+READABLE = (2, 3, 4, FORMAT_VERSION)
 
 # Version 2's names for corpus.on_bad_row, and today's.
 RENAMED_POLICIES = {"auto": "keep_nulls", None: "keep_all", "error": "refuse_all"}
 
 # Names of the parts that encode makes.
-OURS = re.compile(r"part-\d{5,}\.(parquet|npy|ids\.parquet)")
+OURS = re.compile(rf"part-\d{{5,}}\.(parquet|npy|ids\.parquet)|{DIGESTS}/part-\d{{5,}}\.parquet")
+
+
+@dataclass(frozen=True)
+class Changes:
+    """`changes.parquet` (id, what) and how many ids are in it as added, changed and removed; an id is in it once."""
+
+    file: File
+    added: int
+    changed: int
+    removed: int
+
+    def metrics(self) -> dict[str, int]:
+        """How many ids there are of each kind, as metrics of an encode run."""
+        return {f"encode/{what}_ids": getattr(self, what) for what in ("added", "changed", "removed")}
+
+
+@dataclass(frozen=True)
+class Reused:
+    """The output whose vectors another output has taken."""
+
+    run_id: str
+    # Its folder or URI then, and the digest of its manifest.
+    output: str
+    manifest: str
+    # What its plan says of the code and the libraries.
+    code: str | None
+    versions: dict[str, str]
+    # Counted when the new output is whole: rows that have its vectors, and where both have ids, those that differ.
+    rows: int = 0
+    changes: Changes | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +85,8 @@ class PlanRecord:
     format_version: int = 2
     # What each part says of the model and the settings that made it; noted from version 4 on.
     origin: Origin | None = None
+    # Noted from version 5 on.
+    reused: Reused | None = None
 
     @property
     def ranges_of_int8(self) -> np.ndarray | None:
@@ -126,6 +161,8 @@ class Manifest:
     parts: list[Part]
     # What each part says of the model and the settings that made it; noted from version 4 on.
     origin: Origin | None = None
+    # Noted from version 5 on.
+    reused: Reused | None = None
     # SHA-256 of all of the above. Early manifests of version 2 have none.
     digest: str | None = None
 
@@ -146,6 +183,8 @@ class Manifest:
         content = asdict(self)
         if self.format_version < 4:
             del content["origin"]
+        if self.format_version < 5:
+            del content["reused"]
         try:
             return self.digest == _digest(content)
         except RecursionError:
@@ -153,12 +192,21 @@ class Manifest:
 
     @property
     def plan_record(self) -> PlanRecord:
-        return PlanRecord(self.plan, self.runs, self.ranges, self.format_version, self.origin)
+        return PlanRecord(
+            self.plan, self.runs, self.ranges, self.format_version, origin=self.origin, reused=self.reused
+        )
+
+    @property
+    def identity(self) -> str:
+        """What no other output has: its digest."""
+        return self.digest or _digest(asdict(self))
 
     @property
     def files(self) -> list[File]:
         """Every file of the output but the manifest itself."""
-        return [file for part in self.parts for file in part.files] + ([self.rejects] if self.rejects else [])
+        changes = [self.reused.changes.file] if self.reused and self.reused.changes else []
+        rejects = [self.rejects] if self.rejects else []
+        return [file for part in self.parts for file in part.files] + rejects + changes
 
 
 def _digest(content: dict[str, Any]) -> str:

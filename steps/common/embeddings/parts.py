@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from steps.common.embeddings.digests import DIGEST_SCHEMA, DIGESTS, digest_texts
 from steps.common.storage.place import locate
 from steps.common.storage.stream import sha256
 
@@ -50,6 +51,18 @@ class Part:
     @property
     def files(self) -> list[File]:
         return [File(self.name, self.bytes, self.sha256), *self.beside]
+
+    @property
+    def table(self) -> str:
+        """Name of the file with every column but, beside a matrix, the embeddings."""
+        return (
+            self.name.removesuffix(ENDINGS["npy"]) + ".ids.parquet" if self.name.endswith(ENDINGS["npy"]) else self.name
+        )
+
+    @property
+    def digests(self) -> File | None:
+        """The file with the digests of its texts; before format 5 there was none."""
+        return next((file for file in self.beside if file.name.startswith(f"{DIGESTS}/")), None)
 
 
 def part_stem(index: int, parts: int) -> str:
@@ -154,6 +167,27 @@ def _leaves(schema: pa.Schema, names: Sequence[str]) -> list[str]:
         pq.ParquetWriter(sink, empty).close()
         found = pq.read_metadata(pa.BufferReader(sink.getvalue())).schema
     return [found.column(i).path for i in range(len(found.names))]
+
+
+class DigestFile:
+    """The digests of a part's texts, while they are written."""
+
+    def __init__(self, workspace: Path, stem: str):
+        self._file = ParquetPart(workspace, f"{stem}.{DIGESTS}", DIGEST_SCHEMA, 0)
+        self._name = f"{DIGESTS}/{stem}.parquet"
+
+    def write(self, texts: pa.Array, lengths: np.ndarray) -> None:
+        """Add rows with their texts; `lengths` are the tokens of those that are not null."""
+        tokens = np.zeros(len(texts), np.int32)
+        valid = texts.is_valid().to_numpy(zero_copy_only=False)
+        tokens[valid] = lengths
+        self._file.write(pa.table([digest_texts(texts), pa.array(tokens, mask=~valid)], schema=DIGEST_SCHEMA))
+
+    def finish(self) -> list[tuple[Path, str]]:
+        return [(path, self._name) for path, _ in self._file.finish()]
+
+    def drop(self) -> None:
+        self._file.drop()
 
 
 class NpyPart:

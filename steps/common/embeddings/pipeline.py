@@ -22,7 +22,8 @@ from steps.common.embeddings import manifest as manifests
 from steps.common.embeddings import verify
 from steps.common.embeddings.encoder import embed_window, tokenize_windows
 from steps.common.embeddings.job import Job
-from steps.common.embeddings.parts import WRITERS, File, NpyPart, ParquetPart, Part, file_facts
+from steps.common.embeddings.manifest import Reused
+from steps.common.embeddings.parts import WRITERS, DigestFile, File, NpyPart, ParquetPart, Part, file_facts
 from steps.common.embeddings.progress import BackgroundWriter, Progress, prefetch
 from steps.common.embeddings.windows import Counts, Embedded, Window, count_window, find_rejects, to_table
 from steps.common.errors import UserError
@@ -50,6 +51,8 @@ class Result(Counts):
     ranges: np.ndarray | None = None
     parts: list[Part] = field(default_factory=list)
     rejects: File | None = None
+    # The output that vectors were taken from, and what has changed since.
+    reused: Reused | None = None
     # Some texts that this encode has computed, each with its embedding.
     samples: list[tuple[str, np.ndarray]] = field(default_factory=list)
 
@@ -57,6 +60,7 @@ class Result(Counts):
         """The metrics of an encode run: rows are those of the whole output, computed rows and rates those of this run, and
         seconds cover reading, encoding and writing."""
         seconds = max(self.seconds, 1e-9)
+        changes = self.reused.changes if self.reused else None
         return {
             "encode/rows": self.rows,
             "encode/resumed_rows": self.resumed_rows,
@@ -68,13 +72,17 @@ class Result(Counts):
             "encode/empty_rows": self.empty_rows,
             "encode/null_rows": self.null_rows,
             "encode/computed_rows": self.own.computed_rows,
+            "encode/reused_rows": self.reused_rows,
             "encode/peak_rss_mb": peak_rss_mb(),
+            **(changes.metrics() if changes else {}),
             **({} if self.padding_share is None else {"encode/padding_share": self.padding_share}),
         }
 
     def files(self) -> list[File]:
         """Every file of the output but the manifest."""
-        return [file for part in self.parts for file in part.files] + ([self.rejects] if self.rejects else [])
+        changes = self.reused.changes if self.reused else None
+        more = [self.rejects, changes and changes.file]
+        return [file for part in self.parts for file in part.files] + [file for file in more if file]
 
     def manifest(self) -> dict:
         """What the manifest says of the whole."""
@@ -90,7 +98,7 @@ class Result(Counts):
             "dtype",
         )
         ranges = None if self.ranges is None else self.ranges.tolist()
-        return {name: getattr(self, name) for name in names} | {"ranges": ranges, "rejects": self.rejects}
+        return {name: getattr(self, name) for name in (*names, "rejects", "reused")} | {"ranges": ranges}
 
 
 def peak_rss_mb() -> float:
@@ -194,7 +202,8 @@ def find_finished(job: Job, output: Output) -> set[int]:
         findings += verify.check_origin(output, part, job.origin)
         if (part.name.partition(".")[0], part.first_row, part.rows) != (stem, rows.start, len(rows)):
             findings.append("its record is that of other rows")
-        if part.counts.keys() != asdict(Counts()).keys():
+        # Before format 5 no row was reused.
+        if part.counts.keys() | {"reused_rows"} != asdict(Counts()).keys():
             findings.append("its record counts something else")
         if findings:
             logger.warning("%s is encoded again: %s", stem, "; ".join(findings))
@@ -257,7 +266,7 @@ class PartWriter:
     def __init__(self, job: Job, output: Output, max_tokens: int | None, before_part: Callable[[], None]):
         """`max_tokens`: longest text that the model reads."""
         self._job, self._output, self._max_tokens, self._before_part = job, output, max_tokens, before_part
-        self._writer: ParquetPart | NpyPart | None = None
+        self._writer: tuple[ParquetPart | NpyPart, DigestFile] | None = None
         self._counts = Counts()
         self._rejects: list[pa.Table] = []
         self.made: list[Part] = []
@@ -266,27 +275,30 @@ class PartWriter:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._writer is not None:
-            self._writer.drop()
+        for writer in self._writer or ():
+            writer.drop()
 
     def write(self, window: Window, embedded: Embedded) -> None:
         """Write the next window; with the last one of a part, put the part in its place."""
         job = self._job
         with self._output.explain_errors():
-            writer = self._writer
-            if writer is None:
+            if self._writer is None:
+                workspace, stem = self._output.workspace, job.stem(window.part)
                 make = WRITERS[job.options.format]
-                writer = make(self._output.workspace, job.stem(window.part), job.schema, job.width)
-                self._writer, self._counts, self._rejects = writer, Counts(), []
-            writer.write(to_table(window, embedded, job.schema))
+                self._writer = make(workspace, stem, job.schema, job.width), DigestFile(workspace, stem)
+                self._counts, self._rejects = Counts(), []
+            writer, digests = self._writer
+            table, texts = to_table(window, embedded, job.schema)
+            writer.write(table)
+            digests.write(texts, embedded.lengths)
             self._counts.add(count_window(window, embedded, self._max_tokens, chunked=job.chunker is not None))
             self._rejects.append(find_rejects(window, job.corpus))
             if window.is_last:
-                self._finish(writer, job.rows_of(window.part))
+                self._finish(writer, digests, job.rows_of(window.part))
                 self._writer = None
 
-    def _finish(self, writer: ParquetPart | NpyPart, rows: range) -> None:
-        made = writer.finish()
+    def _finish(self, writer: ParquetPart | NpyPart, digests: DigestFile, rows: range) -> None:
+        made = [*writer.finish(), *digests.finish()]
         files = [file_facts(path, name) for path, name in made]
         part = Part(
             name=files[0].name,

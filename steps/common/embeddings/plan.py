@@ -46,7 +46,7 @@ def plan_of(given: dict[str, Any], corpus: dict[str, Any], code: Path) -> dict[s
 
 
 def complete_plan(known: dict[str, Any], computed: dict[str, Any]) -> dict[str, Any]:
-    """All that decides the result: plan_of, and `model` and `backend` once both are loaded."""
+    """All that decides the result but what is reused: plan_of, and `model` and `backend` once both are loaded."""
     return {**computed, **known, "backend": {**computed["backend"], **_sizes(known["backend"])}}
 
 

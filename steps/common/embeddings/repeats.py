@@ -9,10 +9,12 @@ import pyarrow as pa
 
 @dataclass(frozen=True)
 class KeptVectors:
-    """Vectors of texts that come again in a later window, and their token counts: rows of [n, width] and [n]."""
+    """Vectors of texts that come again in a later window, [n, width], their token counts, [n], and whether another output
+    had them, [n]."""
 
     vectors: np.ndarray
     lengths: np.ndarray
+    reused: np.ndarray
 
 
 @dataclass(frozen=True)

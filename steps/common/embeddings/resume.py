@@ -48,7 +48,7 @@ def check_plan(place: Place | None, known: dict[str, Any], accepted: Collection[
     if place is None:
         return
     output = Output(place)
-    record = _read_begun(output)
+    record = read_begun(output)
     if record is None:
         return
     shared = {key: record.current_plan.get(key) for key in known}
@@ -61,7 +61,7 @@ def check_plan(place: Place | None, known: dict[str, Any], accepted: Collection[
     _refuse_differences(output, record, (shared, known), accepted)
 
 
-def _read_begun(output: Output) -> PlanRecord | None:
+def read_begun(output: Output) -> PlanRecord | None:
     """What is noted of the plan of an output, whole or not; None where there is nothing that can be read."""
     state = state_of(output)
     if state == "whole":
@@ -83,6 +83,10 @@ def _refuse_differences(
     version = f" by an older version of this project (format {record.format_version})" if is_old else ""
     mixed = " Vectors of two models do not mix." if "model.files" in lines else ""
     again = "that version" if is_old else "the settings it was started with"
+    if all(key.startswith(("corpus.sources.", "corpus.partitions.")) for key in lines) and state_of(output) == "whole":
+        raise UserError(
+            f"output {output} holds the embeddings of another corpus: {shown(list(lines.values()))}. To embed only what is new or changed, give a new output: -P reuse={output} -P output=<another folder>."
+        )
     raise UserError(
         f"output {output} was started{version} with other settings: {shown(list(lines.values()))}.{mixed} Run encode with {again}, or give another output{remedy}."
     )

@@ -10,7 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from steps.common.embeddings.digests import DIGESTS
 from steps.common.embeddings.manifest import (
+    CHANGES,
     COPY,
     MANIFEST,
     OURS,
@@ -56,7 +58,7 @@ def state_of(output: Output) -> str:
 def check_kinds(output: Output) -> None:
     """Raises UserError where a folder has the name of a file that encode writes, or a file that of a folder."""
     for name in output.folders():
-        if OURS.fullmatch(name) or name in (MANIFEST, COPY, REJECTS) or name.startswith(f"{DONE}/"):
+        if OURS.fullmatch(name) or name in (MANIFEST, COPY, REJECTS, CHANGES) or name.startswith(f"{DONE}/"):
             raise UserError(f"{output.place.joined(name)} is a folder, expected a file. Move it away.")
     for name in output.names():
         if name in (WORK, DONE):
@@ -94,14 +96,16 @@ def _is_ours(output: Output, names: list[str]) -> bool:
     manifest = output.read_json(MANIFEST)
     if (isinstance(manifest, dict) and isinstance(manifest.get("parts"), list)) or read_copy(output) is not None:
         return True
-    rest = [name for name in names if name not in (MANIFEST, COPY, REJECTS) and not name.startswith(f"{WORK}/")]
+    rest = [
+        name for name in names if name not in (MANIFEST, COPY, REJECTS, CHANGES) and not name.startswith(f"{WORK}/")
+    ]
     return bool(rest) and all(OURS.fullmatch(name) for name in rest)
 
 
 def remove_strays(output: Output, expected: Iterable[File]) -> None:
     """Remove files that look like parts of this output but are not. Other files stay."""
     for name in _find_strays(output, expected):
-        if OURS.fullmatch(name) or name == REJECTS:
+        if OURS.fullmatch(name) or name in (REJECTS, CHANGES):
             logger.warning("%s does not belong to this output, so it is removed", name)
             output.delete(name)
         else:
@@ -111,7 +115,11 @@ def remove_strays(output: Output, expected: Iterable[File]) -> None:
 def _find_strays(output: Output, expected: Iterable[File]) -> list[str]:
     """Files that a reader would take for parts or rejects of the output; no other file there matters."""
     known = {file.name for file in expected}
-    return [name for name in output.names() if name not in known and (name.startswith("part-") or name == REJECTS)]
+    return [
+        name
+        for name in output.names()
+        if name not in known and (name.startswith(("part-", f"{DIGESTS}/part-")) or name in (REJECTS, CHANGES))
+    ]
 
 
 def verify_output(output: Output) -> tuple[Manifest, list[str]]:
@@ -133,7 +141,7 @@ def verify_output(output: Output) -> tuple[Manifest, list[str]]:
         findings += check_origin(output, part, manifest.origin)
     findings += _check_order(manifest) + _check_totals(manifest) + _check_rejects(output, manifest, REJECTS in sound)
     for name in _find_strays(output, manifest.files):
-        ours = OURS.fullmatch(name) or name == REJECTS
+        ours = OURS.fullmatch(name) or name in (REJECTS, CHANGES)
         findings.append(f"{name} is not in the manifest" + ("" if ours else MOVE))
     return manifest, findings
 
@@ -289,7 +297,7 @@ def check_origin(output: Output, part: Part, origin: Origin | None) -> list[str]
     """
     if origin is None:
         return []
-    place = output.place.joined(part.files[-1].name)
+    place = output.place.joined(part.table)
     with (
         contextlib.suppress(OSError, ValueError, pa.ArrowException),
         place.filesystem.open_input_file(place.path) as stream,

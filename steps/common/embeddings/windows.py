@@ -14,6 +14,7 @@ from steps.common.corpus.texts import LINE, REASON
 from steps.common.embeddings.job import Job, consecutive
 from steps.common.embeddings.parts import embedding_column, rejects_schema
 from steps.common.embeddings.repeats import KeptVectors, Repeats, find_repeats
+from steps.common.embeddings.reuse import Held
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,26 @@ class Window:
 
 
 @dataclass(frozen=True)
-class TokenizedWindow:
-    """A window that is ready to be computed."""
+class Sample:
+    """Reused texts that are computed anew: as `encoder.tokenize` makes them ready, and their stored vectors [n, width]."""
 
-    window: Window
-    # What each text to compute is cut into; None without a chunker.
     pieces: list[list[str]] | None
     tokens: TokenizedTexts
+    vectors: np.ndarray
+
+
+@dataclass(frozen=True)
+class TokenizedWindow:
+    """A window that is ready to be computed. Its units are the texts that get a vector each: its distinct texts, or their pieces."""
+
+    window: Window
+    # With a chunker: the pieces of each text whose vector is their mean, of those to compute; or, where each piece has a
+    # vector, of each distinct text.
+    pieces: list[list[str]] | None
+    # Of the units to compute, and what there is of the others.
+    tokens: TokenizedTexts
+    held: Held | None
+    sample: Sample | None = None
 
 
 @dataclass(frozen=True)
@@ -58,8 +72,12 @@ class Embedded:
     vectors: np.ndarray
     # Pieces of each text, and their words; None where there is a vector for each text.
     pieces: list[list[str]] | None
-    # Tokens of each text, before truncation; with pieces those of all of them.
+    # Tokens of what each vector is of, before truncation: [n].
     lengths: np.ndarray
+    # Whether all of a text's vectors come from another output: [texts].
+    reused: np.ndarray
+    # Distinct texts that were computed.
+    computed: int
 
 
 @dataclass
@@ -73,8 +91,10 @@ class Counts:
     truncated_rows: int = 0
     empty_rows: int = 0
     null_rows: int = 0
-    # Rows that were computed: those with a text, less the repeats of another.
+    # Rows that were computed: those with a text that is not reused, less the repeats of another.
     computed_rows: int = 0
+    # Rows whose vectors come from another output.
+    reused_rows: int = 0
 
     def add(self, other: "Counts") -> None:
         for name in (one.name for one in fields(Counts)):
@@ -105,7 +125,7 @@ def _to_windows(job: Job, batches: list[pa.RecordBatch], row: int) -> list[Windo
     part = row // job.options.rows_per_part
     plans, count = find_repeats([batch.column("text").drop_null() for batch in batches], job.most_kept)
     # The system gives memory only to rows that are written.
-    kept = KeptVectors(np.empty((count, job.width), job.stored_dtype), np.empty(count, np.int64))
+    kept = KeptVectors(np.empty((count, job.width), job.stored_dtype), np.empty(count, np.int64), np.empty(count, bool))
     windows = []
     for batch, repeats in zip(batches, plans):
         end = row + batch.num_rows
@@ -159,6 +179,9 @@ def count_window(window: Window, embedded: Embedded, max_tokens: int | None, *, 
     """What is to be counted in a window."""
     limit = max_tokens or np.iinfo(np.int64).max
     lengths = embedded.lengths
+    if embedded.pieces:
+        counts = np.array([len(pieces) for pieces in embedded.pieces])
+        lengths = np.add.reduceat(lengths, np.cumsum(counts) - counts)
     long_rows = int((lengths > limit).sum())
     return Counts(
         rows=window.batch.num_rows,
@@ -167,7 +190,8 @@ def count_window(window: Window, embedded: Embedded, max_tokens: int | None, *, 
         truncated_rows=0 if chunked else long_rows,
         empty_rows=sum(not text.strip() for text in window.texts),
         null_rows=window.batch.num_rows - len(window.texts),
-        computed_rows=len(window.repeats.compute),
+        computed_rows=embedded.computed,
+        reused_rows=int(embedded.reused.sum()),
     )
 
 
@@ -195,8 +219,8 @@ def _take(column: pa.Array, rows: pa.Array) -> pa.Array:
         return pa.concat_arrays([column.slice(row, 1) for row in rows.to_pylist()] or [column.slice(0, 0)])
 
 
-def to_table(window: Window, embedded: Embedded, schema: pa.Schema) -> pa.Table:
-    """The rows of a window as they are written."""
+def to_table(window: Window, embedded: Embedded, schema: pa.Schema) -> tuple[pa.Table, pa.Array]:
+    """The rows of a window as they are written, and their texts, written or not."""
     batch, valid = window.batch, window.valid
     columns = {name: batch.column(name) for name in schema.names if name in batch.schema.names}
     if embedded.pieces is not None:
@@ -210,4 +234,5 @@ def to_table(window: Window, embedded: Embedded, schema: pa.Schema) -> pa.Table:
         numbers = np.arange(len(rows)) - np.repeat(np.cumsum(repeats) - repeats, repeats)
         columns |= {"text": pa.array(words, pa.string()), "chunk": pa.array(numbers, pa.int32())}
     columns["embedding"] = embedding_column(embedded.vectors, valid, schema.field("embedding").type)
-    return pa.table([columns[name] for name in schema.names], schema=schema)
+    texts = columns.get("text", batch.column("text"))
+    return pa.table([columns[name] for name in schema.names], schema=schema), texts

@@ -108,7 +108,7 @@ def translate(step: str, argv: list[str]) -> Arguments:
     while rest:
         token = rest.pop(0)
         flag, equals, given_value = token.partition("=")
-        if flag in HYDRA_FLAGS:
+        if flag in HYDRA_FLAGS and not (_is_key(step, flag) and (equals or rest)):
             flags.append(flag)
             if equals:
                 flags.append(given_value)
@@ -135,6 +135,11 @@ def translate(step: str, argv: list[str]) -> Arguments:
     if step == "main":
         overrides = _gather_for_main(overrides)
     return Arguments(flags, overrides)
+
+
+def _is_key(step: str, flag: str) -> bool:
+    """Whether a flag of Hydra is also how mlflow writes a key of the step: `--version` of promote."""
+    return field_type(STEPS[step], flag.removeprefix("--")) is not None
 
 
 def choose_suites(overrides: list[str]) -> list[str]:

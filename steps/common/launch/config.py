@@ -53,6 +53,7 @@ class EncodeConf:
     run_id: str
     corpus: EncodedCorpusConf
     output: str | None
+    reuse: str | None
     output_format: OutputFormat
     accept_changes: list[str]
     rows_per_part: int = field(metadata={"min": 1})

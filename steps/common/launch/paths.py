@@ -2,6 +2,7 @@
 
 import contextlib
 import glob
+import logging
 import re
 import shlex
 import tempfile
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import psutil
 
+from steps.common.embeddings import resume
+from steps.common.embeddings.reuse import Asked, open_reuse
 from steps.common.embeddings.verify import check_output
 from steps.common.errors import UserError
 from steps.common.launch.overrides import ALIASES
@@ -19,7 +22,10 @@ from steps.common.quality import kinds
 from steps.common.quality.spec import SuiteSpec
 from steps.common.storage import hub
 from steps.common.storage.find import lies_in, would_find
+from steps.common.storage.output import Output
 from steps.common.storage.place import OF_MLFLOW, Place, is_uri, local_name, locate
+
+logger = logging.getLogger("steps")
 
 # Filesystems that fsspec opens and encode cannot write to, or not for long.
 UNWRITABLE = dict.fromkeys(("http", "https"), "a web server is only read") | {
@@ -27,7 +33,14 @@ UNWRITABLE = dict.fromkeys(("http", "https"), "a web server is only read") | {
 }
 
 # Names that encode gives to files of an output.
-WRITTEN = ("part-00000.parquet", "part-00000.ids.parquet", "rejects.parquet", "manifest.json")
+WRITTEN = (
+    "part-00000.parquet",
+    "part-00000.ids.parquet",
+    "digests/part-00000.parquet",
+    "rejects.parquet",
+    "changes.parquet",
+    "manifest.json",
+)
 
 
 def corpus_place(path: str, key: str = "corpus.path") -> Path | str:
@@ -106,6 +119,27 @@ def existing_output(given: str, key: str = "output") -> str:
         return given
     check_scheme(given, key)
     return given if is_uri(given) else str(local_path(given, key, first=typed_in()))
+
+
+def open_reused(given: str | None, output: str | None) -> Asked:
+    """The old output that an encode reuses, opened where it was named by folder or URI.
+
+    Raises UserError for one that cannot be reused, unless `output` was begun with it: what is missing is computed then.
+    """
+    begun = resume.read_begun(Output(output_place(output))) if output else None
+    asked = Asked(given or None, None, begun.reused if begun else None)
+    if asked.given is None or not asked.is_place:
+        return asked
+    try:
+        place = locate(existing_output(asked.given, "reuse"))
+        if output and str(place) == str(output_place(output)):
+            raise UserError(f"reuse={given} is the output itself. Give a new output, -P output=<another folder>.")
+        return replace(asked, reuse=open_reuse(Output(place), str(place)))
+    except UserError as error:
+        if asked.noted is None:
+            raise
+        logger.warning("%s What is missing is computed.", error)
+        return asked
 
 
 def check_scheme(given: str, key: str) -> None:

@@ -75,9 +75,11 @@ class Promotion:
 
 
 def check_name(name: str) -> None:
-    """Raises UserError for a name that mlflow refuses for a registered model."""
-    if not name.strip() or {"/", ":"}.intersection(name):
-        raise UserError(f"register={name!r} is not a name for a registered model; expected one without / and :.")
+    """Raises UserError for a name that mlflow refuses for a registered model, or whose versions it cannot list."""
+    if not name.strip() or name in (".", "..") or {"/", ":"}.intersection(name) or {"'", '"'} <= set(name):
+        raise UserError(
+            f"register={name!r} is not a name for a registered model; expected one without / and :, and with one kind of quotes at most."
+        )
 
 
 def find_champion(name: str) -> FoundModel | None:
@@ -179,7 +181,7 @@ def promote(name: str, version: str, reason: str) -> Promotion:
         version: a number, or an alias such as `previous`.
 
     Raises:
-        UserError: no such version, one that failed its validation or is champion already, or no registry.
+        UserError: no such version, one that did not pass a validation or is champion already, or no registry.
     """
     client = mlflow.MlflowClient()
     uri = f"models:/{name}/{version}" if version.isdecimal() else f"models:/{name}@{version}"
@@ -190,6 +192,10 @@ def promote(name: str, version: str, reason: str) -> Promotion:
         held = _champion(client, registered)
         if held and str(held.version) == number:
             raise UserError(f"version {number} of {name!r} is {CHAMPION} already.")
+        if VALIDATION not in entry.tags and found.validation is None:
+            raise UserError(
+                f"version {number} of {name!r} was never validated, so it cannot be {CHAMPION}. Validate its model: run_id={found.uri} register={name}."
+            )
         if _failed(entry) or found.validation == "failed":
             raise UserError(
                 f"version {number} of {name!r} failed its validation, so it cannot be {CHAMPION}. To make a new version of its model, validate it again: run_id={found.uri} register={name}."
@@ -249,13 +255,19 @@ def _objections(
     validated: Validated,
     tags: dict[str, str],
 ) -> list[str]:
-    """Why a model cannot take the champion's place, whatever the comparisons say: it was not compared with all of that one.
+    """Why a model cannot be champion, whatever the comparisons say: it was not compared with all of that one, or not with
+    the best there was.
 
     A champion that failed its validation was made champion by hand, and is no measure.
     """
-    if held is None or _failed(held):
-        return []
     objections = []
+    baseline = validated.compared.get("baseline")
+    if baseline is not None and "baseline" not in validated.comparisons:
+        objections.append(
+            f"the baseline {baseline.registered} is deleted, and no record of it on these suites is left to compare with (to begin anew with the {CHAMPION}, delete the tag {BASELINE_MODEL} of the registered model)"
+        )
+    if held is None or _failed(held):
+        return objections
     champion = validated.compared.get(CHAMPION) if CHAMPION in validated.comparisons else None
     known = {model.logged.model_id for model in (found, champion) if model is not None}
     if _model_id(client, held) not in known:

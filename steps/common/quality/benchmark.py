@@ -201,7 +201,7 @@ def as_table(rows: Sequence[Row], stopped: Sequence[Stopped] = (), left_out: Map
                 f"{row.cosine_min:.7f}",
                 f"{row.cosine_mean:.7f}",
                 f"{row.spearman:.2f}",
-                f"{row.spearman_difference:+.2f}",
+                f"{row.spearman_difference:+z.2f}",
             ]
         )
     for one in stopped:

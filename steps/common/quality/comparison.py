@@ -71,7 +71,7 @@ class Comparison:
         """The difference and its interval, where it is lost, and what would decide."""
         if not math.isfinite(self.difference.value):
             return "no score to compare"
-        shown = f"{self.difference.value:+.2f} points ({self.difference.low:+.2f} to {self.difference.high:+.2f})"
+        shown = f"{self.difference.value:+z.2f} points ({self.difference.low:+z.2f} to {self.difference.high:+z.2f})"
         lost = [name for name, found in self.suites.items() if found.high < -self.margin]
         on = f" on {', '.join(lost)}" if self.result is Result.WORSE and lost else ""
         return f"{shown}{on}" + (f"; about {self.needed:,} more pairs would decide" if self.needed else "")
@@ -150,7 +150,8 @@ def judge(difference: Difference, margin: float) -> Result:
 def count_needed(difference: Difference, margin: float, units: int) -> int | None:
     """How many more units would decide, if the difference stays as it is.
 
-    The width of an interval falls with the square root of the number of units. It has to end before -margin, or before 0.
+    The width of an interval falls with the square root of the number of units. It has to end before -margin, which counts
+    from LEAST_UNITS units on, or before 0.
 
     Returns:
         None where no number would: the difference is exactly -margin or 0 on the side that counts.
@@ -158,7 +159,7 @@ def count_needed(difference: Difference, margin: float, units: int) -> int | Non
     below, above = difference.value - difference.low, difference.high - difference.value
     enough = []
     if difference.value > -margin:
-        enough.append(units * (below / (difference.value + margin)) ** 2)
+        enough.append(max(LEAST_UNITS, units * (below / (difference.value + margin)) ** 2))
     if difference.value < 0:
         enough.append(units * (above / -difference.value) ** 2)
     return max(1, math.ceil(min(enough)) - units) if enough else None

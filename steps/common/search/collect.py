@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from steps.common.embeddings.manifest import Manifest
-from steps.common.embeddings.parts import Part
+from steps.common.embeddings.parts import ENDINGS, Part
 from steps.common.errors import UserError
 from steps.common.search.index import ROWS, VECTORS
 from steps.common.search.matrix import MatrixFile
@@ -58,7 +58,8 @@ def _read(output: Output, manifest: Manifest) -> Iterator[tuple[pa.Table, np.nda
     for part in manifest.parts:
         place = output.place.joined(part.name)
         with reaching(place):
-            yield from _read_matrix(output, part, manifest) if part.beside else _read_parquet(output, part)
+            is_matrix = part.name.endswith(ENDINGS["npy"])
+            yield from _read_matrix(output, part, manifest) if is_matrix else _read_parquet(output, part)
 
 
 def _read_parquet(output: Output, part: Part) -> Iterator[tuple[pa.Table, np.ndarray]]:
@@ -74,7 +75,7 @@ def _read_parquet(output: Output, part: Part) -> Iterator[tuple[pa.Table, np.nda
 
 def _read_matrix(output: Output, part: Part, manifest: Manifest) -> Iterator[tuple[pa.Table, np.ndarray]]:
     """As _read_parquet, of output_format=npy: there a row without an embedding is NaN, or zeros in a matrix of integers."""
-    place, beside = output.place.joined(part.name), output.place.joined(part.beside[0].name)
+    place, beside = output.place.joined(part.name), output.place.joined(part.table)
     with (
         place.filesystem.open_input_file(place.path) as stream,
         beside.filesystem.open_input_file(beside.path) as others,

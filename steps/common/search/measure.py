@@ -50,18 +50,24 @@ def compare(searcher: Searcher, exact: Exact, vectors: Rows, held: np.ndarray, *
 def rate(best: Hits, found: Hits, queries: np.ndarray, vectors: Rows) -> Quality:
     """Compare hits with the best ones, both [queries, up to 10]."""
     wanted = best.scores.shape[1]
-    discounts = 1 / np.log2(np.arange(2, wanted + 2))
     recalls, gains = [], []
     for query, truth, rows in zip(queries, best.scores, found.rows[:, :wanted]):
         scores = np.full(wanted, -np.inf)
         scores[: np.sum(rows >= 0)] = vectors.take(rows[rows >= 0]) @ query
-        # Places of these scores in the best list, 0 for the first; a row beyond it has a place behind the last.
-        places = np.sum(truth[None, :] > scores[:, None] + EQUAL, axis=1)
+        places = find_places(scores, truth)
         recalls.append(np.mean(places < wanted))
-        gains.append(np.sum(np.maximum(wanted - places, 0) * discounts))
-    ideal = np.sum(np.arange(wanted, 0, -1) * discounts)
-    # Of rows with equal scores each has the place of the first.
-    return Quality(float(np.mean(recalls)), min(1.0, float(np.mean(gains) / ideal)))
+        gains.append(discounted(places) / discounted(find_places(truth, truth)))
+    return Quality(float(np.mean(recalls)), float(np.mean(gains)))
+
+
+def find_places(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """The place of each score in the list of the best, 0 for the first, and its length for those beyond it."""
+    return np.sum(truth[None, :] > scores[:, None] + EQUAL, axis=1)
+
+
+def discounted(places: np.ndarray) -> float:
+    """The gains of places, in the order of the hits: as many as there are hits for the best, 1 for the last."""
+    return float(np.sum((len(places) - places) / np.log2(np.arange(2, len(places) + 2))))
 
 
 def time_queries(searcher: Searcher, queries: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from pyarrow import fs
 
 from steps.common.errors import UserError, first_line
@@ -113,6 +114,28 @@ class Output:
         """Bytes and SHA-256 of a file, as it is now; None where it is not there."""
         size = self.size(name)
         return None if size is None else (size, sha256(self.place.joined(name)))
+
+    @contextlib.contextmanager
+    def fetched(self, name: str) -> Iterator[Path]:
+        """A file as one of this machine; raises UserError where it is not there."""
+        place = self.place.joined(name)
+        if place.local is not None:
+            yield place.local
+            return
+        with tempfile.NamedTemporaryFile(dir=self.workspace) as copy:
+            with reaching(place), open_bytes(place) as stream:
+                shutil.copyfileobj(stream, copy, 8 * BUFFER)
+            copy.flush()
+            yield Path(copy.name)
+
+    @contextlib.contextmanager
+    def opened(self, name: str) -> Iterator[pa.NativeFile]:
+        """A file to read some of, from anywhere in it; raises UserError where it is not there."""
+        place = self.place.joined(name)
+        with reaching(place):
+            stream = place.filesystem.open_input_file(place.path)
+        with stream:
+            yield stream
 
     def flush(self) -> None:
         """Wait until every file that was put is there."""

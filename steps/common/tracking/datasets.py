@@ -1,9 +1,11 @@
 """Corpora and suites as MLflow datasets."""
 
 import hashlib
+import tempfile
 import time
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 import mlflow
 import pandas as pd
@@ -15,10 +17,19 @@ from mlflow.data.pandas_dataset import from_pandas
 from mlflow.entities import Metric
 
 from steps.common.corpus.corpus import Corpus
+from steps.common.embeddings.manifest import CHANGES, Reused
 from steps.common.embeddings.parts import Part
 from steps.common.embeddings.pipeline import Result
 from steps.common.model.find import FoundModel
 from steps.common.quality.scoring import Score
+from steps.common.storage.output import Output
+from steps.common.storage.place import locate
+
+# Tag of a run of encode: the run whose embeddings it has reused.
+REUSED = "reused_run_id"
+
+# Most bytes of changes.parquet that a run keeps beside the output.
+SMALL = 10_000_000
 
 
 def log_validation(found: FoundModel, metrics: dict[str, float], scores: Sequence[Score]) -> None:
@@ -85,6 +96,25 @@ def log_embeddings(parts: Sequence[Part], where: str) -> None:
     """
     dataset = MetaDataset(dataset_source(where), name="embeddings", digest=_joint_digest(parts))
     mlflow.log_input(dataset, context="embeddings")
+
+
+def log_reused(reused: Reused | None, where: str) -> None:
+    """Link the output that embeddings were taken from to the active run, and keep what has changed since in it, if that is small.
+
+    Args:
+        where: folder or URI of the new embeddings.
+    """
+    if reused is None:
+        return
+    mlflow.set_tag(REUSED, reused.run_id)
+    old = MetaDataset(dataset_source(reused.output), name="embeddings", digest=reused.manifest[:36])
+    mlflow.log_input(old, context="reused")
+    if reused.changes is None or reused.changes.file.bytes > SMALL or where.startswith("runs:/"):
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / CHANGES
+        path.write_bytes(Output(locate(where)).read_bytes(CHANGES))
+        mlflow.log_artifact(str(path))
 
 
 def _joint_digest(parts: Sequence) -> str:

@@ -8,8 +8,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import mlflow
+import pyarrow as pa
+from mlflow.entities import FileInfo
 from mlflow.exceptions import MlflowException
 
+from steps.common.errors import UserError
 from steps.common.storage.output import Output
 from steps.common.storage.place import locate
 from steps.common.storage.stream import sha256
@@ -47,7 +50,8 @@ class RunOutput(Output):
             self._uploads.append(self._thread.submit(self._move, self._scratch / name))
 
     def _move(self, path: Path) -> None:
-        self._client.log_artifact(self._run_id, str(path), EMBEDDINGS)
+        folder = path.parent.relative_to(self._scratch).as_posix()
+        self._client.log_artifact(self._run_id, str(path), EMBEDDINGS if folder == "." else f"{EMBEDDINGS}/{folder}")
         path.unlink()
 
     def _raise_failed(self) -> None:
@@ -65,6 +69,19 @@ class RunOutput(Output):
             ):
                 upload.result()
 
+    def size(self, name: str) -> int | None:
+        here = super().size(name)
+        if here is not None or name.startswith("."):
+            return here
+        self.flush()
+        folder = name.rpartition("/")[0]
+        sizes = {entry.path: entry.file_size for entry in self._list(folder)}
+        return sizes.get(f"{EMBEDDINGS}/{name}")
+
+    def _list(self, folder: str) -> list[FileInfo]:
+        with server.needed(f"{self} cannot be listed", "Run the same command again when the tracking server answers."):
+            return self._client.list_artifacts(self._run_id, f"{EMBEDDINGS}/{folder}".rstrip("/"))
+
     def facts(self, name: str) -> tuple[int, str] | None:
         with self.fetched(name) as path:
             return path.stat().st_size, sha256(locate(path))
@@ -73,7 +90,7 @@ class RunOutput(Output):
     def fetched(self, name: str) -> Iterator[Path]:
         self.flush()
         folder = self.workspace / "fetched"
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         uri = f"runs:/{self._run_id}/{EMBEDDINGS}/{name}"
         path = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
         try:
@@ -81,8 +98,35 @@ class RunOutput(Output):
         finally:
             path.unlink(missing_ok=True)
 
+    @contextlib.contextmanager
+    def opened(self, name: str) -> Iterator[pa.NativeFile]:
+        with self.fetched(name) as path:
+            yield pa.OSFile(str(path))
+
     def close(self) -> None:
         self._thread.shutdown(wait=True, cancel_futures=True)
+
+
+class FinishedRunOutput(RunOutput):
+    """An output that a finished run holds: its files are fetched as they are asked for."""
+
+    def __init__(self, run_id: str, scratch: Path):
+        super().__init__(run_id, scratch)
+        self._listed: dict[str, list[FileInfo]] = {}
+
+    def names(self) -> list[str]:
+        return [entry.path.removeprefix(f"{EMBEDDINGS}/") for entry in self._list("")]
+
+    def _list(self, folder: str) -> list[FileInfo]:
+        if folder not in self._listed:
+            self._listed[folder] = super()._list(folder)
+        return self._listed[folder]
+
+    def read_bytes(self, name: str) -> bytes:
+        if self.size(name) is None:
+            raise UserError(f"{self}/{name} does not exist.")
+        with self.fetched(name) as path:
+            return path.read_bytes()
 
 
 class LiveMetrics:

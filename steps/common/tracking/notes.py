@@ -35,6 +35,8 @@ def of_encode(found: FoundModel, texts: Corpus, result: Result, *, backend: str,
         "computed by": f"{backend}, {rate}",
         "embeddings": f"`{where}`",
     }
+    if result.reused is not None:
+        lines["reused"] = f"{result.reused_rows:,} rows of `{result.reused.output}`"
     note = "\n".join(f"- {what}: {value}" for what, value in lines.items())
     return f"{short_name(found)} {name} {result.rows:,} rows", note
 
@@ -49,10 +51,13 @@ def of_validation(
 ) -> Callable[[str], str]:
     """The description of a validated model, by the URI that it is loaded by: verdict, comparisons, scores, use."""
     verdict = "passed" if validated.failure is None else f"failed, {validated.failure}"
-    lines = [f"**Validation {verdict}**", *(line.capitalize() for line in describe_comparisons(validated))]
+    lines = [
+        f"**Validation {verdict}**",
+        *(f"{line[:1].upper()}{line[1:]}" for line in describe_comparisons(validated)),
+    ]
     said = "\n".join([lines[0], *(f"- {line}" for line in lines[1:])])
-    table = scores_table(scores, differences)
-    return lambda uri: "\n\n".join([said, table, describe_model(found, uri)])
+    listed = list_scores(scores, differences)
+    return lambda uri: "\n\n".join([said, f"Scores:\n{listed}", describe_model(found, uri)])
 
 
 def describe_model(found: FoundModel, uri: str) -> str:
@@ -72,19 +77,17 @@ def describe_model(found: FoundModel, uri: str) -> str:
     return "\n".join([f"**{tags.get('hub_id', found.logged.name)}**: {known}", "", "```", *uses, "```"])
 
 
-def scores_table(scores: Sequence[Score], differences: dict[str, Difference]) -> str:
-    """Scores with their intervals, and beside the champion's where there is one."""
-    head = ["suite", "score", "interval", *(["beside the champion"] if differences else [])]
-    rows = [head, ["---"] * len(head)]
+def list_scores(scores: Sequence[Score], differences: dict[str, Difference]) -> str:
+    """Scores with their intervals, and beside the champion's where there is one: a list, since MLflow's pages set the cells
+    of a table without a gap."""
+    lines = []
     for score in scores:
-        row = [f"{score.suite.name} ({score.suite.metric})", f"{score.value:.2f}", _interval(score)]
+        shown = f"{score.value:.2f} ({score.low:.2f} to {score.high:.2f})" if not score.undefined else "undefined"
         beside = differences.get(score.suite.name)
-        rows.append(row + ([f"{beside.value:+.2f} ({_interval(beside)})"] if beside else []))
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def _interval(found: Score | Difference) -> str:
-    return f"{found.low:.2f} to {found.high:.2f}"
+        if beside is not None:
+            shown += f", beside the champion {beside.value:+z.2f} ({beside.low:+z.2f} to {beside.high:+z.2f})"
+        lines.append(f"- {score.suite.name}, {score.suite.metric.replace('_', ' ')}: {shown}")
+    return "\n".join(lines)
 
 
 def describe_logged(found: FoundModel, note: str) -> None:

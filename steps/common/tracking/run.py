@@ -111,9 +111,6 @@ def run(step: str, config: dict[str, Any], as_yaml: str, *, measured: bool = Fal
     Args:
         measured: log how busy the machine is meanwhile.
 
-    Args:
-        measured: log how busy the machine is meanwhile.
-
     The run ends FINISHED, or with the reason in the tag `error` FAILED or KILLED. (After Ctrl-C the launcher of
     mlflow 3.17.2 writes FAILED over KILLED; the tag stays.) Raises UserError where the server cannot be reached.
     """

@@ -76,11 +76,12 @@ def read_units(found: FoundModel, backend: str | None = None) -> dict[str, np.nd
         return {}
     try:
         record = mlflow.artifacts.load_dict(f"runs:/{found.tags[VALIDATION_RUN]}/{UNITS}")
-    except MlflowException:
+        if backend is not None and (record["backend"], record["versions"]) != (backend, versions()):
+            return {}
+        return {fingerprint: np.array(values, np.float64) for fingerprint, values in record["units"].items()}
+    except (MlflowException, AttributeError, KeyError, TypeError, ValueError):
+        # There is none, or it is no such record any more.
         return {}
-    if backend is not None and (record["backend"], record["versions"]) != (backend, versions()):
-        return {}
-    return {fingerprint: np.array(values) for fingerprint, values in record["units"].items()}
 
 
 def tag_validation(found: FoundModel, verdict: str, run_id: str) -> None:

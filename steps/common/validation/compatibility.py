@@ -16,6 +16,9 @@ NEAREST = 10
 # Shares of pairs at which cosines are shown.
 SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
+# Cosines that differ by less are rounding.
+SAME_COSINE = 1e-5
+
 # Texts whose neighbours are found at a time, which bounds the memory.
 BLOCK = 1024
 
@@ -112,13 +115,17 @@ def compare_vectors(
 def nearest(queries: np.ndarray, corpus: np.ndarray) -> np.ndarray:
     """The rows of a corpus nearest to each query, in no order, itself left out: int [n, NEAREST], or n - 1 where n is less.
 
+    Of rows that are equally near, but for rounding, the first ones: texts that differ only where the model has cut them have
+    the same vector, and every model should choose the same of them.
+
     Args:
         queries, corpus: unit vectors of the same n texts, [n, dim] each.
     """
     most = min(NEAREST, len(corpus) - 1)
+    later = np.linspace(0, SAME_COSINE, len(corpus), endpoint=False)
     found = []
     for first in range(0, len(queries), BLOCK):
-        cosines = queries[first : first + BLOCK] @ corpus.T
+        cosines = np.round(queries[first : first + BLOCK].astype(np.float64) @ corpus.T, 5) - later
         rows = np.arange(len(cosines))
         cosines[rows, first + rows] = -np.inf
         found.append(np.argpartition(-cosines, most - 1, axis=1)[:, :most])

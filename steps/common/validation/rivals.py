@@ -3,10 +3,12 @@
 import contextlib
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from steps.common.corpus.sample import sample_topics
+from steps.common.errors import UserError
 from steps.common.model import load as models
 from steps.common.model.facts import facts
 from steps.common.model.find import FoundModel, download
@@ -49,7 +51,7 @@ def compare_rivals(
         model_id = rival.logged.model_id
         if model_id not in scored:
             logger.info("scoring the %s %s on the same suites", against, rival.uri)
-            scored[model_id] = score_rival(rival, suites, rules)
+            scored[model_id] = score_rival(rival, against, suites, rules)
         if not scored[model_id]:
             logger.warning(
                 "the %s %s is deleted, and its last validation recorded none of these suites: it is not compared with. baseline=<run ID> names another.",
@@ -70,7 +72,7 @@ def compare_rivals(
         )
 
 
-def score_rival(rival: FoundModel, suites: Sequence[Suite], rules: ValidateConf) -> list[Score]:
+def score_rival(rival: FoundModel, against: str, suites: Sequence[Suite], rules: ValidateConf) -> list[Score]:
     """Another model's scores on the same suites, by torch in float32; those on record are not computed again.
 
     Of a model that is deleted there are only those on record, whatever made them.
@@ -81,11 +83,26 @@ def score_rival(rival: FoundModel, suites: Sequence[Suite], rules: ValidateConf)
     left = [suite for key, suite in zip(keys, suites) if key not in recorded]
     if rival.is_gone or not left:
         return known
-    folder = download(rival)
+    folder = _download(rival, against)
     native = models.load_native(folder)
     with contextlib.ExitStack() as stack:
         encode_as = load_by_role(stack, rival, folder, native, rules.backend.of(EXACT))
         return known + score_all(left, encode_as, rules.bootstrap)[0]
+
+
+def _download(rival: FoundModel, against: str) -> Path:
+    """The folder of another model.
+
+    Raises:
+        UserError: its files are gone or out of reach; it says which model that is, since it is not the one validated.
+    """
+    try:
+        return download(rival)
+    except UserError as error:
+        other = "promote another version" if rival.registered else f"give another {against}=<run ID>"
+        raise UserError(
+            f"the {against} {rival.registered or rival.uri} cannot be compared with, since its files cannot be read from {rival.logged.artifact_location}. Bring them back, or {other}."
+        ) from error
 
 
 def check_losses(rules: ValidateConf, findings: Findings) -> list[Check]:
@@ -93,6 +110,9 @@ def check_losses(rules: ValidateConf, findings: Findings) -> list[Check]:
     limit = rules.comparison.max_loss
     checks = []
     for against, found in findings.comparisons.items():
+        if not found.suites:
+            # The other has no score that this one could lose to.
+            continue
         for name, difference in {"": found.difference, **found.suites}.items():
             checks.append(check_loss(f"comparison/{against}" + (f"/{name}" if name else ""), difference, limit))
     return checks
@@ -117,9 +137,12 @@ def check_cosines(
         return checks
     sample = sample_topics()[0]
     with contextlib.ExitStack() as stack:
-        folder = download(champion)
+        folder = _download(champion, "champion")
         other = load_by_role(stack, champion, folder, models.load_native(folder), rules.backend.of("torch/f32"))(None)
         old = other(sample)
+        if not np.isfinite(old).all():
+            logger.warning("the champion's vectors hold numbers that are not finite: they are not compared with")
+            return checks
         checks += check_spread(corpus, old, rules.tolerance.spread)
         new = corpus
         if texts is not None:

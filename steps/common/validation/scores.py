@@ -128,6 +128,6 @@ def check_loss(name: str, difference: Difference, limit: float) -> Check:
     return Check(
         name,
         finite(difference.value),
-        f">= {-limit:g}, or within noise ({difference.low:.2f} to {difference.high:.2f})",
+        f">= {-limit:g}, or within noise ({difference.low:z.2f} to {difference.high:z.2f})",
         not difference.is_loss(limit),
     )
