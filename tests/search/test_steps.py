@@ -141,8 +141,8 @@ REFUSED = [
     (["query=a", "prompt_name=nope"], "the model has no prompt 'nope'"),
     (["queries=QUESTIONS"], "has no column 'query'; its columns are 'text'"),
     (["query=a", "run_id=ENCODE"], "holds no index (it is a run of encode, FINISHED)"),
-    (["query=a", "run_id=MODEL"], "is not an index"),
-    (["query=a", "run_id=models:/m-0"], "models:/m-0 cannot be loaded"),
+    (["query=a", "run_id=MODEL"], "cannot be loaded as an index"),
+    (["query=a", "run_id=models:/m-0"], "models:/m-0 cannot be loaded as an index"),
 ]
 
 
