@@ -10,8 +10,8 @@ from typing import Protocol
 import numpy as np
 import torch
 
-# Scores that are held at once: 16 million are 64 MB.
-SCORES = 16_000_000
+# Scores that are held at once: 8 million are 32 MB.
+SCORES = 8_000_000
 
 # Queries that are scored together at most.
 QUERIES = 1024
