@@ -41,6 +41,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import mlflow
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from prettytable import PrettyTable
@@ -108,12 +109,18 @@ def show(hits: pa.Table) -> None:
     print(f"{title}{table}" if title else "no hits", flush=True)
 
 
+def as_table(hits: pa.Table) -> pd.DataFrame:
+    """Hits for a table of the run, which holds numbers and texts only."""
+    table = hits.to_pandas()
+    others = [name for name in table.columns if name not in (RANK, SCORE)]
+    return table.astype({name: str for name in others})
+
+
 def main(call: Call[SearchConf], texts: Corpus | None) -> None:
     conf = call.conf
     with runs.run("search", call.config, call.as_yaml) as run, tempfile.TemporaryDirectory() as scratch:
         uri = find_index(conf.run_id, experiment_id=run.info.experiment_id)
-        model = load_index(uri)
-        search = model.unwrap_python_model()
+        search = load_index(uri)
         options = Options(conf.top_k, conf.minimum_score, conf.prompt_name, conf.filter)
         path = Path(scratch) / "hits.parquet"
         asked, found = 0, 0
@@ -126,7 +133,7 @@ def main(call: Call[SearchConf], texts: Corpus | None) -> None:
                 first.append(hits.slice(0, TABLED))
         if first:
             mlflow.log_artifact(str(path))
-            mlflow.log_table(pa.concat_tables(first).to_pandas(), "hits.json")
+            mlflow.log_table(as_table(pa.concat_tables(first).slice(0, TABLED)), "hits.json")
         mlflow.log_metrics({"search/queries": asked, "search/hits": found})
         summary.show(
             "search",

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.pages import PROJECT, Page, all_pages, find_page, read_command, read_recipe
+from helpers.steps import last_json
 from mlflow.projects._project_spec import load_project
 
 from docs import generate
@@ -79,10 +80,12 @@ def test_every_command_of_the_documentation_is_run_by_some_test():
     assert left == []
 
 
-def as_typed_here(command: str, run_id: str, folder: Path) -> str:
-    """A documented command with a run of this test, files of its folder, and the 32 dimensions of the tiny model."""
-    command = re.sub("<log_model run>|<validate run>|(?<!reuse=)latest", run_id, command)
-    command = re.sub(r"\b(texts\.csv|pairs\.jsonl|(?<=put=|use=)embeddings)\b", rf"{folder}/\1", command)
+def as_typed_here(command: str, run_ids: dict[str, str], folder: Path) -> str:
+    """A documented command with the runs of this test, files of its folder, and the 32 dimensions of the tiny model."""
+    for step, run_id in run_ids.items():
+        command = command.replace(f"<{step} run>", run_id)
+    command = re.sub("(?<!reuse=)latest", run_ids["validate"], command)
+    command = re.sub(r"\b(texts\.csv|pairs\.csv|pairs\.jsonl|(?<=put=|use=)embeddings)\b", rf"{folder}/\1", command)
     return command.replace("truncate_dim=128", "truncate_dim=16").replace(" -P model=all-MiniLM-L6-v2", "")
 
 
@@ -94,8 +97,10 @@ def test_step_commands_of_a_page_run_one_after_another(
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     (tmp_path / "texts.csv").write_text("text,n\nthe cat is big,1\na red car,2\nthe river,3\n")
     (tmp_path / "pairs.jsonl").write_bytes(tiny_suite.read_bytes())
+    (tmp_path / "pairs.csv").write_text("sentence_1,sentence_2\na red car,the river\n")
+    run_ids = {"log_model": tiny_run["run_id"], "validate": tiny_run["run_id"]}
     for command in commands_by_page()[name]:
-        step_name, argv = read_command(as_typed_here(command, tiny_run["run_id"], tmp_path))
+        step_name, argv = read_command(as_typed_here(command, run_ids, tmp_path))
         if step_name == "validate":
             suites = re.search(r"\[(.*?)\]", " ".join(argv))
             keys = [f"suites.{one}" for one in suites[1].split(",")] if suites else ["suite"]
@@ -107,8 +112,10 @@ def test_step_commands_of_a_page_run_one_after_another(
             argv += ["candidates=[torch/f32]", "repeats=1"]
         if step_name == "verify" and not (tmp_path / "embeddings").is_dir():
             assert step("encode", f"run_id={tiny_run['run_id']}", f"output={tmp_path}/embeddings")[0] == 0
-        code, _, err = step(step_name, *argv)
+        code, out, err = step(step_name, *argv)
         assert code == 0, f"{command}: {err}"
+        if step_name in ("encode", "index"):
+            run_ids[step_name] = last_json(out)["run_id"]
 
 
 def blocks_of_python(name: str) -> list[str]:

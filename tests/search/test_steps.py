@@ -1,6 +1,8 @@
 """index, search and similarity on the tiny model: what the chain answers, from stored embeddings."""
 
 import io
+import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from helpers.pages import find_page
 from helpers.steps import last_json
 from sentence_transformers import SentenceTransformer, util
 
@@ -138,8 +141,8 @@ REFUSED = [
     (["query=a", "prompt_name=nope"], "the model has no prompt 'nope'"),
     (["queries=QUESTIONS"], "has no column 'query'; its columns are 'text'"),
     (["query=a", "run_id=ENCODE"], "holds no index (it is a run of encode, FINISHED)"),
-    (["query=a", "run_id=MODEL"], "is not an index"),
-    (["query=a", "run_id=models:/m-0"], "models:/m-0 cannot be loaded"),
+    (["query=a", "run_id=MODEL"], "cannot be loaded as an index"),
+    (["query=a", "run_id=models:/m-0"], "models:/m-0 cannot be loaded as an index"),
 ]
 
 
@@ -296,7 +299,10 @@ def test_a_real_server_answers_queries_as_the_step_does(chain, step):
     with serving.serve(folder, None) as server:
         assert server.wait(120) is None
         with server.client() as client:
-            body = {"dataframe_records": [{"query": "the car"}], "params": {"top_k": 3}}
+            # As the page on search shows it, with another question.
+            (curl,) = [line for line in find_page("docs/search.md").commands() if line.startswith("curl")]
+            body = json.loads(shlex.split(curl.replace("a red car", "the car"))[-1])
+            assert body == {"dataframe_records": [{"query": "the car"}], "params": {"top_k": 3}}
             answer = client.post("/invocations", json=body)
             assert answer.status_code == 200, answer.text
             found = pd.DataFrame(answer.json()["predictions"])

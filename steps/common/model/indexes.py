@@ -3,12 +3,12 @@
 from dataclasses import replace
 
 import mlflow
-from mlflow.pyfunc import PyFuncModel
 
 from steps.common.embeddings.manifest import Manifest
 from steps.common.errors import UserError, first_line
-from steps.common.model.find import EMBEDS_WITH, SCHEME, FoundModel, download, find_run, get_logged
+from steps.common.model.find import SCHEME, FoundModel, download, find_run, get_logged
 from steps.common.model.reference import COMPARED, Reference, check_same, digest
+from steps.common.model.semantic_search import SemanticSearch
 
 # Tag of a run of index: its semantic_search model.
 SEMANTIC_SEARCH = "semantic_search_model_id"
@@ -32,14 +32,16 @@ def find_index(run_id: str, *, experiment_id: str) -> str:
     return f"{SCHEME}{model_id}"
 
 
-def load_index(uri: str) -> PyFuncModel:
+def load_index(uri: str) -> SemanticSearch:
     """Load a semantic_search model; raises UserError where it cannot be read, or is a model of another kind."""
     try:
-        model = mlflow.pyfunc.load_model(uri)
+        model = mlflow.pyfunc.load_model(uri).unwrap_python_model()
     except (mlflow.MlflowException, OSError) as error:
-        raise UserError(f"{uri} cannot be loaded ({first_line(error)}). Give the ID of a run of index.") from None
-    logged = get_logged(mlflow.MlflowClient(), model.model_id) if model.model_id else None
-    if logged is not None and EMBEDS_WITH not in logged.tags:
+        raise UserError(
+            f"{uri} cannot be loaded as an index ({first_line(error)}). Give the ID of a run of index."
+        ) from None
+    # The class is that of the file which MLflow has run, and not the one of this import.
+    if type(model).__name__ != SemanticSearch.__name__:
         raise UserError(f"{uri} is not an index. Give the ID of a run of index, or its models:/... URI.")
     return model
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from steps.common.backends.hardware import usable_cores
 from steps.common.errors import UserError
 from steps.common.search.matrix import Rows
 from steps.common.search.scan import Hits, in_order
@@ -64,6 +65,7 @@ class Graph:
 
     def add(self, vectors: Rows, rows: np.ndarray) -> None:
         """Add some rows."""
+        load_faiss().omp_set_num_threads(usable_cores())
         for first in range(0, len(rows), TOGETHER):
             numbers = rows[first : first + TOGETHER]
             self._index.add_with_ids(vectors.take(numbers), numbers)
@@ -77,9 +79,11 @@ class Graph:
 
     def find_top(self, queries: np.ndarray, k: int) -> Hits:
         """About the `k` best rows of each query; -1 where fewer were found."""
+        faiss = load_faiss()
+        # One query is one thread's work, and waiting for idle ones may take longer than it.
+        faiss.omp_set_num_threads(min(len(queries), usable_cores()) or 1)
         # A query cannot find more than it keeps.
-        effort = max(self._graph.hnsw.efSearch, k)
-        parameters = load_faiss().SearchParametersHNSW(efSearch=effort)
+        parameters = faiss.SearchParametersHNSW(efSearch=max(self._graph.hnsw.efSearch, k))
         scores, rows = self._index.search(queries, k, params=parameters)
         scores[rows < 0] = -np.inf
         return in_order(rows, scores)

@@ -11,9 +11,8 @@ from steps.common.search.approximate import Graph
 from steps.common.search.compressed import Binary, Float16, Int8
 from steps.common.search.conf import BuildConf
 from steps.common.search.index import VECTORS, Exact, Facts, open_searcher, write_facts
-from steps.common.search.matrix import Rows, map_matrix
+from steps.common.search.matrix import Rows
 from steps.common.search.measure import compare, hold_out, time_queries
-from steps.common.search.scan import Float32
 
 logger = logging.getLogger("steps")
 
@@ -42,8 +41,7 @@ def build(folder: Path, conf: BuildConf) -> tuple[Facts, dict[str, float]]:
         WRITERS[facts.vectors](vectors, folder)
     searcher = open_searcher(folder, facts, graph)
     if len(held) and not isinstance(searcher, Exact):
-        exact = Exact(Float32(map_matrix(folder / VECTORS)))
-        quality = compare(searcher, exact, vectors, held, excludes=graph is None)
+        quality = compare(searcher, vectors, held, excludes=graph is None)
         measures |= {"recall_at_10": quality.recall_at_10, "ndcg_at_10": quality.ndcg_at_10}
     if graph is not None:
         graph.add(vectors, held)

@@ -6,13 +6,13 @@ import numpy as np
 import torch
 
 from steps.common.search.matrix import MatrixFile, Rows, map_matrix
-from steps.common.search.scan import Hits, in_order, product
+from steps.common.search.scan import PIECE, Hits, in_order, product
 
 # What is compared, in a folder of an index, and what int8 is scaled between.
 COMPRESSED, RANGES = "compressed.npy", "ranges.npy"
 
-# Rows that are written together, and compared together once they are float32 again: a few MB, which a cache holds.
-TOGETHER, PIECE = 8192, 4096
+# Rows that are written together.
+TOGETHER = 8192
 
 WORD = 64
 
@@ -73,7 +73,7 @@ class Binary:
     """
 
     # Bits are few: more rows fit into a cache.
-    piece = 16 * PIECE
+    piece = 4 * PIECE
 
     def __init__(self, folder: Path, dim: int):
         self._words, self._dim = map_matrix(folder / COMPRESSED), dim

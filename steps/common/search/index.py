@@ -50,7 +50,7 @@ class Searcher(Protocol):
 class Exact:
     """Compares every vector, as it is."""
 
-    def __init__(self, vectors: Float32):
+    def __init__(self, vectors: Scored):
         self._vectors = vectors
 
     def find(self, queries: np.ndarray, k: int, chosen: np.ndarray | None = None) -> Hits:

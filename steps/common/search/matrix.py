@@ -51,8 +51,9 @@ class Rows:
 
     def read(self, first: int, end: int) -> np.ndarray:
         """Rows [first, end)."""
-        held = os.pread(self._file, (end - first) * self._bytes, self._start + first * self._bytes)
-        return np.frombuffer(held, self._dtype).reshape(-1, self.width)
+        found = np.empty((end - first, self.width), self._dtype)
+        os.preadv(self._file, [found.data], self._start + first * self._bytes)
+        return found
 
     def pieces(self, size: int) -> Iterator[np.ndarray]:
         """All rows, `size` at a time."""

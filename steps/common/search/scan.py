@@ -10,8 +10,8 @@ from typing import Protocol
 import numpy as np
 import torch
 
-# Scores that are held at once: 16 million are 64 MB.
-SCORES = 16_000_000
+# Scores that are held at once: 8 million are 32 MB.
+SCORES = 8_000_000
 
 # Queries that are scored together at most.
 QUERIES = 1024
@@ -61,29 +61,24 @@ def find_top(vectors: Scored, queries: np.ndarray, k: int, chosen: np.ndarray | 
 def _find_top(vectors: Scored, queries: torch.Tensor, k: int, chosen: np.ndarray | None) -> Hits:
     scores = torch.empty((len(queries), 0))
     rows = torch.empty((len(queries), 0), dtype=torch.int64)
-    for piece, numbers in _pieces(vectors, len(queries), chosen):
+    for piece in _pieces(vectors, len(queries), chosen):
         found = vectors.score(queries, piece)
         best, at = found.topk(min(k, found.shape[1]), dim=1)
-        scores, rows = torch.cat([scores, best], 1), torch.cat([rows, numbers[at]], 1)
+        numbers = at + piece.start if isinstance(piece, slice) else torch.from_numpy(piece)[at]
+        scores, rows = torch.cat([scores, best], 1), torch.cat([rows, numbers], 1)
         if scores.shape[1] > k:
             scores, at = scores.topk(k, dim=1)
             rows = rows.gather(1, at)
     return in_order(rows.numpy(), scores.numpy())
 
 
-def _pieces(
-    vectors: Scored, queries: int, chosen: np.ndarray | None
-) -> Iterator[tuple[slice | np.ndarray, torch.Tensor]]:
-    """Rows to score together, as what indexes the vectors and as their numbers, int64 [rows]."""
+def _pieces(vectors: Scored, queries: int, chosen: np.ndarray | None) -> Iterator[slice | np.ndarray]:
+    """Rows to score together."""
     size = max(1, min(vectors.piece, SCORES // queries))
     total = len(vectors) if chosen is None else len(chosen)
     for first in range(0, total, size):
-        if chosen is None:
-            end = min(first + size, total)
-            yield slice(first, end), torch.arange(first, end)
-        else:
-            rows = chosen[first : first + size]
-            yield rows, torch.from_numpy(rows)
+        end = min(first + size, total)
+        yield slice(first, end) if chosen is None else chosen[first:end]
 
 
 def in_order(rows: np.ndarray, scores: np.ndarray) -> Hits:
