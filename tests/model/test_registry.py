@@ -506,8 +506,9 @@ def test_validate_registers_promote_confirms_and_later_steps_find_the_champion(
     assert third["registered"] == "tiny/3 (challenger)"
     command = shlex.split(third["to confirm"])
     assert command[:3] == ["python", "-m", "steps.promote"]
-    # As mlflow run passes them on.
-    words = [word for key, _, value in (one.partition("=") for one in command[3:]) for word in (f"--{key}", value)]
+    # As mlflow run passes them on, without the quotes that Hydra takes off.
+    pairs = [one.partition("=") for one in command[3:]]
+    words = [word for key, _, value in pairs for word in (f"--{key}", value.strip("'"))]
     code, out, err = step("promote", *words)
     assert code == 0, err
     promoted = last_json(out)
