@@ -17,7 +17,7 @@ from steps.common.search.scan import Hits, in_order
 GRAPH = "graph.faiss"
 
 # Rows that are added together.
-TOGETHER = 65_536
+TOGETHER = 16_384
 
 # What the graph holds of a vector: faiss' own names, and None for all of it.
 HELD: dict[str, str | None] = {"float32": None, "float16": "QT_fp16", "int8": "QT_8bit"}
@@ -61,6 +61,15 @@ class Graph:
             graph = faiss.IndexHNSWSQ(vectors.width, quantizer, links, faiss.METRIC_INNER_PRODUCT)
             graph.train(vectors.take(np.linspace(0, len(vectors) - 1, min(TRAINED, len(vectors))).astype(np.int64)))
         graph.hnsw.efConstruction = build_effort
+        # Room for all rows at once: memory that grows by doubling holds everything twice. Each row has twice `links` links, and a
+        # few more on the upper levels.
+        storage = faiss.downcast_index(graph.storage)
+        for held_in, size in (
+            (storage.codes, storage.code_size * len(vectors)),
+            (graph.hnsw.neighbors, (2 * links + 2) * len(vectors)),
+        ):
+            held_in.resize(size)
+            held_in.resize(0)
         return cls(faiss.IndexIDMap(graph), effort)
 
     def add(self, vectors: Rows, rows: np.ndarray) -> None:
