@@ -21,6 +21,9 @@ logger = logging.getLogger("steps")
 # Numbers that are looked up at a time.
 LOOKED_UP = 1 << 20
 
+# Rows of `changes.parquet` that are written together.
+WRITTEN = 1 << 16
+
 # An odd number without a pattern, by which ids are spread before texts are added to them.
 SPREAD = np.uint64(0x9E3779B97F4A7C15)
 
@@ -85,13 +88,27 @@ def _write(output: Output, groups: list[tuple[Side, np.ndarray, str]], kind: pa.
     try:
         with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
             for side, rows, what in groups:
-                for ids in _take_ids(side, rows):
+                for ids in _join(_take_ids(side, rows)):
                     writer.write_table(pa.table([ids.cast(kind), pa.repeat(what, len(ids))], schema=schema))
         file = file_facts(temporary, CHANGES)
         output.put(temporary, CHANGES)
         return file
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _join(arrays: Iterator[pa.Array]) -> Iterator[pa.Array]:
+    """Arrays together until they have WRITTEN rows."""
+    held: list[pa.Array] = []
+    rows = 0
+    for array in arrays:
+        held.append(array)
+        rows += len(array)
+        if rows >= WRITTEN:
+            yield pa.concat_arrays(held)
+            held, rows = [], 0
+    if held:
+        yield pa.concat_arrays(held)
 
 
 def _id_type(side: Side) -> pa.DataType:
@@ -185,5 +202,7 @@ def _take_ids(side: Side, rows: np.ndarray) -> Iterator[pa.Array]:
         first += part.rows
         row = 0
         for ids in _read_ids(output, part) if len(here) else ():
-            yield ids.take(pa.array(here[(here >= row) & (here < row + len(ids))] - row))
+            taken = here[(here >= row) & (here < row + len(ids))] - row
             row += len(ids)
+            if len(taken):
+                yield ids.take(pa.array(taken))
