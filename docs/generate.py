@@ -26,7 +26,7 @@ PAGE = PROJECT / "docs" / "configuration.md"
 BEGIN, END = "<!-- begin: written by docs/generate.py -->\n", "<!-- end: written by docs/generate.py -->\n"
 
 # Groups of conf/, and the file of each that explains the keys of all its choices.
-GROUPS = {"model": "_base", "suite": "_base", "backend": "auto"}
+GROUPS = {"model": "_base", "suite": "_base", "backend": "auto", "engine": "_base"}
 
 
 @dataclass(frozen=True)

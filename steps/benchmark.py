@@ -63,7 +63,7 @@ from steps.common.model.load import load_backend
 from steps.common.quality import benchmark, scoring
 from steps.common.quality.benchmark import Contender, Row
 from steps.common.tracking import run as runs
-from steps.common.tracking.datasets import log_corpus
+from steps.common.tracking.datasets import locate_corpus, log_corpus
 from steps.common.tracking.run import tag_upstream
 
 logger = logging.getLogger("steps")
@@ -192,7 +192,7 @@ def log(found: FoundModel, texts: Corpus, rows: list[Row], report: dict) -> None
         for name in METRICS
         if getattr(row, name) is not None
     }
-    log_corpus(texts)
+    log_corpus(locate_corpus(texts))
     mlflow.log_metrics(metrics, model_id=found.logged.model_id)
 
 

@@ -69,7 +69,7 @@ from steps.common.model.indexes import refer_to
 from steps.common.model.log import requirements
 from steps.common.search.pairs import score_pairs
 from steps.common.tracking import run as runs
-from steps.common.tracking.datasets import log_corpus
+from steps.common.tracking.datasets import locate_corpus, log_corpus
 from steps.common.tracking.run import tag_upstream
 
 # Pairs that are scored together.
@@ -143,7 +143,7 @@ def main(call: Call[SimilarityConf], pairs: Corpus | None) -> None:
             "similarity/seconds": seconds,
         }
         if pairs is not None:
-            log_corpus(pairs)
+            log_corpus(locate_corpus(pairs))
         mlflow.log_metrics(metrics)
         uri = log_model(conf, found, Path(scratch))
         show(first.slice(0, SHOWN))

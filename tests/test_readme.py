@@ -125,6 +125,7 @@ def test_the_chain_runs_from_a_git_url_at_a_branch_and_a_commit(shell, git_url, 
     assert runs["encode"].data.tags["upstream_run_id"] == ids["validate"]
     assert runs["encode"].data.metrics["encode/rows"] == 2
     assert sorted(path.name for path in (shell.folder / "embeddings").glob("[!.]*")) == [
+        "digests",
         "manifest.json",
         "part-00000.parquet",
     ]
@@ -198,7 +199,11 @@ def test_main_lands_on_a_real_server_and_the_model_serves(shell, clone, start, m
     found = find_model("models:/weekly@champion", preceding="validate", experiment_id=experiment.experiment_id)
     assert (found.registered, found.run_id) == ("weekly/1", by_step["log_model"].info.run_id)
     files = {file.path for file in client.list_artifacts(by_step["encode"].info.run_id, "embeddings")}
-    assert files == {"embeddings/manifest.json", *(f"embeddings/part-0000{i}.parquet" for i in range(3))}
+    assert files == {
+        "embeddings/digests",
+        "embeddings/manifest.json",
+        *(f"embeddings/part-0000{i}.parquet" for i in range(3)),
+    }
 
     serve = next(command for command in SERVING if command.startswith("mlflow models serve"))
     port = free_port()

@@ -252,7 +252,7 @@ def test_embeddings_go_into_the_run_unless_output_says_where(step, tiny_run, tmp
     assert code == 0, err
     folder = mlflow.artifacts.download_artifacts(f"runs:/{last_json(out)['run_id']}/embeddings")
     names = sorted(p.name for p in Path(folder).iterdir())
-    assert names == ["manifest.json", "part-00000.parquet", "part-00001.parquet", "part-00002.parquet"]
+    assert names == ["digests", "manifest.json", "part-00000.parquet", "part-00001.parquet", "part-00002.parquet"]
     manifest = json.loads((Path(folder) / "manifest.json").read_text())
     assert manifest["rows"] == 25
     assert manifest["model"]["model_id"] == tiny_run["model_id"]

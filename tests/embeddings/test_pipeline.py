@@ -574,7 +574,7 @@ def test_the_result_measures_its_time_and_describes_itself_for_the_manifest(tmp_
         "ranges": None,
     }
     manifest = result.manifest()
-    assert manifest.pop("rejects").name == "rejects.parquet"
+    assert manifest.pop("rejects").name == "rejects.parquet" and manifest.pop("reused") is None
     assert manifest == expected
 
 

@@ -12,7 +12,7 @@ def test_an_output_is_its_parts_and_its_manifest(encode, corpus, tmp_path):
     code, out, err = encode(corpus)
     assert code == 0, err
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == [".manifest.json", "manifest.json", *(f"part-0000{i}.parquet" for i in range(4))]
+    assert names == [".manifest.json", "digests", "manifest.json", *(f"part-0000{i}.parquet" for i in range(4))]
     manifest = manifest_of(tmp_path / "out")
     assert manifest["plan"]["corpus"]["sources"] == {"00000 corpus.jsonl": f"{sha256(files.locate(corpus))} (35 rows)"}
     assert manifest["parts"][1]["source"] == {

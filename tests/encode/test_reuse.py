@@ -9,6 +9,9 @@ from helpers.encodes import content, interrupt, manifest_of, some_texts, write_j
 from helpers.steps import last_json
 from pyarrow import fs
 
+from steps.common.embeddings.changes import write_changes
+from steps.common.embeddings.reuse import open_reuse
+from steps.common.embeddings.verify import read_manifest
 from steps.common.storage import place as files
 from steps.common.storage.output import Output
 
@@ -118,6 +121,8 @@ def test_an_encode_that_was_stopped_goes_on_to_the_same_bytes(old, renew, tmp_pa
 
 def test_what_a_run_holds_is_reused_by_its_id_its_uri_and_as_the_latest(encode, new_corpus, renew, tmp_path):
     corpus = write_jsonl(tmp_path / "old.jsonl", OLD, key=[f"id {i}" for i in range(len(OLD))])
+    from steps.common.tracking.live import FinishedRunOutput
+
     code, out, err = renew("latest")
     assert code == 0, err
     assert "no finished encode of this experiment has this model and these options" in err
@@ -133,7 +138,16 @@ def test_what_a_run_holds_is_reused_by_its_id_its_uri_and_as_the_latest(encode, 
         assert code == 0, err
         found = last_json(out)
         assert (found["encode/reused_rows"], found.get("encode/added_ids")) == (31, 3), err
-        assert found["reused"] == (f"runs:/{run_id}/embeddings")
+        assert found["reused"] == f"runs:/{run_id}/embeddings"
+    # Where only mlflow reaches the artifacts, they are fetched file by file.
+    held = FinishedRunOutput(run_id, tmp_path / "scratch")
+    reuse = open_reuse(held, str(held))
+    assert reuse.find([*OLD, "new"]).found.tolist() == [True] * 35 + [False]
+    new = Output(files.locate(tmp_path / "by id"))
+    new.make()
+    changes = write_changes((held, reuse.manifest.parts), (new, read_manifest(new).parts))
+    assert (changes.added, changes.changed, changes.removed) == (3, 2, 5)
+    assert list((tmp_path / "scratch").rglob("part-*")) == []
 
 
 def test_of_an_old_output_in_an_object_store_each_part_that_is_needed_is_fetched_once(

@@ -39,6 +39,14 @@ def run_step(name: str, *argv: str) -> int:
     return 0
 
 
+def error_of(result: tuple[int, str, str]) -> str:
+    """The one line of a step that failed, from its exit code, stdout and stderr."""
+    code, _, err = result
+    errors = [line.removeprefix("error: ") for line in err.splitlines() if line.startswith("error: ")]
+    assert code == 1 and len(errors) == 1 and "Traceback" not in err, err
+    return errors[0]
+
+
 def last_json(stdout: str) -> dict:
     """The JSON line a step ends with."""
     return json.loads([line for line in stdout.splitlines() if line.startswith('{"step"')][-1])

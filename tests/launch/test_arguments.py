@@ -780,9 +780,11 @@ def test_the_config_of_a_step_composes(step):
 @pytest.mark.parametrize("group, choice", CHOICES)
 def test_every_choice_of_a_group_composes(group, choice):
     step = step_with(group)
-    (config,) = check(step, [f"{group}={choice}"], complete=False)
+    # Spark's workers need an output that they can reach.
+    chosen = [f"{group}={choice}", *(["output=embeddings"] if choice == "spark" else [])]
+    (config,) = check(step, chosen, complete=False)
     missing = [key for key in OmegaConf.missing_keys(config) if key.startswith(f"{group}.")]
-    (config,) = check(step, [f"{group}={choice}", *(f"{key}=1" for key in missing)])
+    (config,) = check(step, [*chosen, *(f"{key}=1" for key in missing)])
     assert not OmegaConf.missing_keys(config)
 
 

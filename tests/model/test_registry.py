@@ -247,6 +247,35 @@ def test_a_proposal_is_confirmed_and_taken_back_by_hand(log, client):
     assert registry.find_baseline("tiny").registered == "tiny/2"
 
 
+@pytest.mark.parametrize("calls", [0, 1, 2])
+def test_a_registry_that_goes_away_meanwhile_always_has_a_champion_and_one_to_go_back_to(
+    log, client, monkeypatch, calls
+):
+    from mlflow import MlflowClient, MlflowException
+
+    register(log())
+    register(log())
+    held, left = MlflowClient.set_registered_model_alias, iter(range(calls))
+
+    def set_alias(*words):
+        if next(left, None) is None:
+            raise MlflowException("the server is away")
+        held(*words)
+
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", set_alias)
+    made = register(log())
+    monkeypatch.undo()
+    assert (made.version, made.alias) == ((None, None) if calls < 2 else ("3", "champion"))
+    assert (
+        aliases(client)
+        == [
+            {"champion": "2", "previous": "1"},
+            {"champion": "2", "previous": "2"},
+            {"champion": "3", "previous": "2"},
+        ][calls]
+    )
+
+
 def test_a_description_that_somebody_wrote_stays(log, client):
     register(log())
     client.update_registered_model("tiny", "Ours, for search.")
@@ -477,8 +506,9 @@ def test_validate_registers_promote_confirms_and_later_steps_find_the_champion(
     assert third["registered"] == "tiny/3 (challenger)"
     command = shlex.split(third["to confirm"])
     assert command[:3] == ["python", "-m", "steps.promote"]
-    # As mlflow run passes them on.
-    words = [word for key, _, value in (one.partition("=") for one in command[3:]) for word in (f"--{key}", value)]
+    # As mlflow run passes them on, without the quotes that Hydra takes off.
+    pairs = [one.partition("=") for one in command[3:]]
+    words = [word for key, _, value in pairs for word in (f"--{key}", value.strip("'"))]
     code, out, err = step("promote", *words)
     assert code == 0, err
     promoted = last_json(out)

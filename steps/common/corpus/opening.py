@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -16,9 +17,10 @@ from steps.common.corpus.conf import CorpusConf
 from steps.common.corpus.corpus import NOTED, Corpus, Source, digest_of, how_read
 from steps.common.corpus.readers import AUTO, detect_format, find_format, known_endings
 from steps.common.corpus.readers.format import Format, Request, split_name
-from steps.common.corpus.rows import Kind, Mark, missing
+from steps.common.corpus.rows import Column, Kind, Mark, missing
 from steps.common.corpus.texts import check_conf, check_text_key, read_texts
 from steps.common.corpus.types import cast, common_type, id_type_of_strings, of_json, readable, to_json
+from steps.common.each import Each, here
 from steps.common.errors import UserError
 from steps.common.storage.find import before_magic, find
 from steps.common.storage.place import Place, locate, stamp
@@ -29,13 +31,17 @@ logger = logging.getLogger("steps")
 # Rows read at a time when a corpus is read through, which is also how far apart marks are.
 SCAN = 8192
 
+# A file of a corpus, and the columns that its folders name.
+File = tuple[Place, dict[str, str | None]]
 
-def open_corpus(path: Path | str, conf: CorpusConf, noted: dict | None = None) -> Corpus:
+
+def open_corpus(path: Path | str, conf: CorpusConf, noted: dict | None = None, each: Each = here) -> Corpus:
     """Find the files of a corpus and check that every row of them can be read.
 
     Args:
         path: a file, a folder (its files of a known format, in name order) or a glob; a local path or a URI.
         noted: what `Corpus.noted` gave before. Files of the same names and bytes, read the same way, are only hashed.
+        each: reads the files through.
 
     Raises:
         UserError: no file, an unknown or mixed format, a missing column, no row at all, a file that cannot be read, a
@@ -45,10 +51,11 @@ def open_corpus(path: Path | str, conf: CorpusConf, noted: dict | None = None) -
     format = _find_format(path, conf.format, found)
     keys = [partition_keys(path, place) for place in found]
     check_conf(conf, format, found[0], keys[0])
-    recalled = _recall(noted, format, conf, list(zip(found, keys)))
+    files = list(zip(found, keys))
+    recalled = _recall(noted, format, conf, files, each)
     if recalled is not None:
         return recalled
-    scans = [_scan(place, format, conf, of_place) for place, of_place in zip(found, keys)]
+    scans = each(partial(_scan, format, conf), files)
     if format.kind is Kind.objects:
         _check_keys(conf, scans)
     types = [
@@ -56,7 +63,7 @@ def open_corpus(path: Path | str, conf: CorpusConf, noted: dict | None = None) -
         for i, column in enumerate(conf.value_columns)
     ]
     if format.kind is Kind.columns:
-        _check_values(format, conf, scans, types)
+        each(partial(_check_values, format, conf, types), [scan for scan in scans if _odd_columns(conf, types, scan)])
     if format.kind is Kind.objects:
         types = [to_json(kind) for kind in types]
     corpus = make_corpus([scan.source for scan in scans], format, conf, types)
@@ -84,9 +91,7 @@ def _find_format(path: Path | str, name: str, found: list[Place]) -> Format:
     return next(iter(formats.values()))
 
 
-def _recall(
-    noted: dict | None, format: Format, conf: CorpusConf, found: list[tuple[Place, dict[str, str | None]]]
-) -> Corpus | None:
+def _recall(noted: dict | None, format: Format, conf: CorpusConf, found: list[File], each: Each) -> Corpus | None:
     """The noted corpus; None where the note is damaged, or of other files or another way to read them."""
     if not isinstance(noted, dict):
         return None
@@ -99,7 +104,7 @@ def _recall(
     stamps = [stamp(place) for place, _ in found]
     if [one["bytes"] for one in sources_then] != [size for size, _ in stamps]:
         return None
-    if any(sha256(place) != one["sha256"] for (place, _), one in zip(found, sources_then)):
+    if each(sha256, [place for place, _ in found]) != [one["sha256"] for one in sources_then]:
         return None
     sources = [
         Source(
@@ -171,8 +176,9 @@ class _Scan:
     seen: dict[str, None]
 
 
-def _scan(place: Place, format: Format, conf: CorpusConf, keys: dict[str, str | None]) -> _Scan:
+def _scan(format: Format, conf: CorpusConf, file: File) -> _Scan:
     """Read a file through: its rows, nulls, marks and digest, and the types of each of its values."""
+    place, keys = file
     size, modified = stamp(place)
     types: list[dict[pa.DataType, None]] = [{} for _ in conf.value_columns]
     rows = nulls = 0
@@ -211,14 +217,20 @@ def _check_keys(conf: CorpusConf, scans: list[_Scan]) -> None:
             raise missing(scans[0].source.place, list(scans[0].seen), name)
 
 
-def _check_values(format: Format, conf: CorpusConf, scans: list[_Scan], types: list[pa.DataType]) -> None:
-    """Raises UserError for a value that its column's type in the whole corpus cannot hold.
+def _odd_columns(conf: CorpusConf, types: list[pa.DataType], scan: _Scan) -> list[tuple[Column, pa.DataType]]:
+    """The columns of a file whose values are not all of their type in the whole corpus, with that."""
+    return [
+        (column, kind)
+        for column, found, kind in zip(conf.value_columns, scan.types, types)
+        if column.name not in scan.source.keys and not all(pa.types.is_null(one) or one == kind for one in found)
+    ]
+
+
+def _check_values(format: Format, conf: CorpusConf, types: list[pa.DataType], scan: _Scan) -> None:
+    """Raises UserError for a value of a file that its column's type in the whole corpus cannot hold.
 
     Reads columns of another type again: a date may be too far away for nanoseconds, or for Parquet's milliseconds.
     """
-    for scan in scans:
-        for column, found, kind in zip(conf.value_columns, scan.types, types):
-            if column.name in scan.source.keys or all(pa.types.is_null(one) or one == kind for one in found):
-                continue
-            for rows in format.read(Request(scan.source.place, [column], SCAN)):
-                cast(rows.arrays[0], kind, scan.source.place)
+    for column, kind in _odd_columns(conf, types, scan):
+        for rows in format.read(Request(scan.source.place, [column], SCAN)):
+            cast(rows.arrays[0], kind, scan.source.place)

@@ -37,7 +37,7 @@ class TextRows:
         return len(self.texts)
 
 
-def check_conf(conf: CorpusConf, format: Format, place: Place, keys: dict[str, str | None]) -> None:
+def check_conf(conf: CorpusConf, format: Format, place: Place | str, keys: dict[str, str | None]) -> None:
     """Raises UserError for a setting that cannot be used with a format; `keys` are the columns that folders name."""
     if format.delimiter is None and (conf.delimiter is not None or conf.quoting != Quoting.csv):
         given = f"delimiter={conf.delimiter}" if conf.delimiter is not None else f"quoting={conf.quoting}"
@@ -92,8 +92,7 @@ def read_texts(request: Request, format: Format, conf: CorpusConf, keys: dict[st
             for column in columns
         ]
         texts, values = arrays[: len(conf.text_columns)], arrays[len(conf.text_columns) :]
-        text = texts[0] if conf.template is None else _fill(conf.template, conf.text_columns, texts)
-        reasons = _find_reasons(text, rows.reasons, conf.on_bad_row)
+        text, reasons = take_texts(conf, texts, rows.reasons)
         stops = {OnBadRow.keep_nulls: rows.reasons, OnBadRow.keep_all: {}, OnBadRow.refuse_all: reasons}
         refused = min(stops[conf.on_bad_row], default=None)
         if refused is not None:
@@ -101,8 +100,19 @@ def read_texts(request: Request, format: Format, conf: CorpusConf, keys: dict[st
                 # Where no object so far has the text's key, that is why the text is null: say so.
                 check_text_key(place, conf, seen, keys)
             raise _refuse(place, format, reasons[refused], rows.where(refused, first))
-        yield TextRows(null_like(text, reasons) if reasons else text, values, rows.lines, reasons, rows.next)
+        yield TextRows(text, values, rows.lines, reasons, rows.next)
         first += len(rows)
+
+
+def take_texts(conf: CorpusConf, columns: list[pa.Array], broken: dict[int, str]) -> tuple[pa.Array, dict[int, str]]:
+    """The text of each row, null where there is none to embed, and why not, by the rows' positions.
+
+    Args:
+        columns: the values of conf.text_columns. broken: rows that could not be read, and why.
+    """
+    text = columns[0] if conf.template is None else _fill(conf.template, conf.text_columns, columns)
+    reasons = _find_reasons(text, broken, conf.on_bad_row)
+    return null_like(text, reasons) if reasons else text, reasons
 
 
 def check_text_key(place: Place, conf: CorpusConf, seen: dict[str, None], keys: dict[str, str | None]) -> None:

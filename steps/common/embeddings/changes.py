@@ -49,8 +49,11 @@ def complete(reused: Reused | None, reuse: Reuse | None, output: Output, made: M
         if changes is not None and check_files(output, [changes.file]):
             changes = None
     elif made.has_ids and reuse.manifest.corpus.get("id_column") is not None:
+        parts = reuse.sound_parts
+        if len(parts) < len(reuse.manifest.parts):
+            logger.warning("%s takes the ids of the damaged parts for new ones", CHANGES)
         try:
-            changes = write_changes((reuse.output, reuse.sound_parts), (output, made.parts))
+            changes = write_changes((reuse.output, parts), (output, made.parts))
         except (UserError, Damaged, ValueError, pa.ArrowException) as error:
             logger.warning("%s is not written: %s", CHANGES, first_line(error))
     return replace(reused, rows=made.rows, changes=changes)
@@ -61,7 +64,7 @@ def write_changes(old: Side, new: Side) -> Changes:
 
     Ids of two types are the same where they read the same, 7 and "7", and are written as strings then.
     """
-    kinds = {_id_type(side) for side in (old, new)}
+    kinds = {_id_type(side) for side in (old, new) if side[1]}
     kind = kinds.pop() if len(kinds) == 1 else pa.string()
     ids_then, pairs_then = _read_numbers(old, kind)
     ids_now, pairs_now = _read_numbers(new, kind)

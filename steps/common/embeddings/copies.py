@@ -17,10 +17,11 @@ import pyarrow.parquet as pq
 from steps.common.embeddings.manifest import Manifest
 from steps.common.embeddings.parts import ENDINGS, File, Part, file_facts
 from steps.common.storage.output import Output
+from steps.common.storage.stream import BUFFER
 from steps.common.vectors import STORED, stored_width
 
 # Rows that are read of a file at a time.
-READ = 8192
+READ = 2048
 
 # Share of the room on a disk that the copies may take.
 SHARE = 4
@@ -75,6 +76,8 @@ class Copies:
         for start, end in zip(starts, [*starts[1:], len(distinct)]):
             os.preadv(copy.file.fileno(), [vectors[start:end].data], int(distinct[start]) * size)
         lengths = np.full(len(distinct), -1) if copy.lengths is None else copy.lengths[distinct]
+        if len(distinct) == len(rows) and (distinct == rows).all():
+            return vectors, lengths
         return vectors[inverse], lengths[inverse]
 
     def _find(self, number: int) -> Copy:
@@ -101,7 +104,9 @@ class Copies:
                     np.lib.format.read_array_header_1_0(stream)
                     shutil.copyfileobj(stream, file)
             else:
-                for batch in pq.ParquetFile(path).iter_batches(READ, columns=["embedding"]):
+                # Page by page, not a row group at a time.
+                rows = pq.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER)
+                for batch in rows.iter_batches(READ, columns=["embedding"]):
                     file.write(self._to_matrix(batch.column("embedding")).data)
         file.flush()
         return Copy(file, file.tell(), lengths)

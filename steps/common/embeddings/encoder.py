@@ -58,8 +58,8 @@ def _take_sample(job: Job, backend: Backend, units: list[str], held: Held) -> Sa
     if job.reuse is None or not count:
         return None
     job.reuse.unchecked -= count
-    taken = np.linspace(0, len(reused) - 1, count).astype(np.int64)
-    return Sample(*_tokenize_units(job, backend, [units[i] for i in reused[taken]]), held.vectors[taken])
+    taken = reused[np.linspace(0, len(reused) - 1, count).astype(np.int64)]
+    return Sample(*_tokenize_units(job, backend, [units[i] for i in taken]), held.vectors[taken])
 
 
 def _find_held(job: Job, backend: Backend, units: list[str]) -> Held | None:
@@ -67,9 +67,9 @@ def _find_held(job: Job, backend: Backend, units: list[str]) -> Held | None:
     if job.reuse is None or not units:
         return None
     held = job.reuse.find(units)
-    unknown = np.flatnonzero(held.lengths < 0)
+    unknown = np.flatnonzero(held.found & (held.lengths < 0))
     if len(unknown):
-        texts = [units[i] for i in np.flatnonzero(held.found)[unknown]]
+        texts = [units[i] for i in unknown]
         held.lengths[unknown] = _count_tokens(job, *_tokenize_units(job, backend, texts))
     return held
 

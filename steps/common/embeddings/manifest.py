@@ -258,6 +258,11 @@ def _pack(table: pa.Table) -> str:
     return base64.b64encode(sink.getvalue()).decode("ascii")
 
 
+def find_records(output: Output) -> set[str]:
+    """The names of the parts, without endings, that have a record."""
+    return {name.removesuffix(".json") for name in output.names(DONE) if name.endswith(".json")}
+
+
 def read_record(output: Output, stem: str) -> PartRecord | None:
     """What write_record has noted of a part; None where it is not finished, or the record was changed."""
     content = output.read_json(f"{DONE}/{stem}.json")
@@ -291,11 +296,16 @@ def write_rejects(output: Output, id_type: pa.DataType, rejects: Iterable[pa.Tab
 
 def write_manifest(output: Output, manifest: Manifest) -> str:
     """Write `manifest.json` with its digest, last of all: it says that the output is whole. Returns its text."""
-    content = asdict(manifest)
-    text = json.dumps(content | {"digest": _digest(content)}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = as_text(manifest)
     output.write_text(COPY, text)
     output.write_text(MANIFEST, text)
     return text
+
+
+def as_text(manifest: Manifest) -> str:
+    """A manifest as JSON, with its digest."""
+    content = asdict(manifest)
+    return json.dumps(content | {"digest": _digest(content)}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def find_manifest(output: Output) -> Manifest | None:

@@ -11,13 +11,16 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 
 from steps.common.backends import Backend
 from steps.common.corpus.corpus import Corpus
+from steps.common.each import Each, here
 from steps.common.embeddings import manifest as manifests
 from steps.common.embeddings import verify
 from steps.common.embeddings.encoder import embed_window, tokenize_windows
@@ -33,6 +36,9 @@ logger = logging.getLogger("steps")
 
 # Embeddings shown at the end.
 SAMPLES = 3
+
+# Records read at once.
+READERS = 16
 
 
 @dataclass
@@ -189,61 +195,76 @@ def _first_rows(window: Window, embedded: Embedded, count: int) -> list[tuple[st
     return [(text, vector.copy()) for text, vector in zip(texts[:count], embedded.vectors)]
 
 
-def find_finished(job: Job, output: Output) -> set[int]:
-    """The parts that an earlier encode has finished, and whose files are what their records say."""
+def find_finished(job: Job, output: Output, each: Each = here) -> set[int]:
+    """The parts that an earlier encode has finished, and whose files are what their records say; `each` compares them."""
+    recorded = manifests.find_records(output)
+    numbers = [number for number in range(job.parts) if job.stem(number) in recorded]
     finished = set()
-    for number in range(job.parts):
-        stem, rows = job.stem(number), job.rows_of(number)
-        record = manifests.read_record(output, stem)
-        if record is None:
-            continue
-        part = record.part
-        findings = manifests.check_files(output, part.files) or verify.check_rows(output, part)
-        findings += verify.check_origin(output, part, job.origin)
-        if (part.name.partition(".")[0], part.first_row, part.rows) != (stem, rows.start, len(rows)):
-            findings.append("its record is that of other rows")
-        # Before format 5 no row was reused.
-        if part.counts.keys() | {"reused_rows"} != asdict(Counts()).keys():
-            findings.append("its record counts something else")
+    for number, findings in zip(numbers, each(partial(check_part, job, output), numbers)):
         if findings:
-            logger.warning("%s is encoded again: %s", stem, "; ".join(findings))
-        else:
+            logger.warning("%s is encoded again: %s", job.stem(number), "; ".join(findings))
+        elif findings is not None:
             finished.add(number)
     return finished
 
 
-def collect_parts(job: Job, output: Output, resumed: set[int]) -> Result:
+def check_part(job: Job, output: Output, number: int) -> list[str] | None:
+    """Compare a part with its record, and that with the job: what is wrong, a line each; None without a record."""
+    stem, rows = job.stem(number), job.rows_of(number)
+    record = manifests.read_record(output, stem)
+    if record is None:
+        return None
+    part = record.part
+    findings = manifests.check_files(output, part.files) or verify.check_rows(output, part)
+    findings += verify.check_origin(output, part, job.origin)
+    if (part.name.partition(".")[0], part.first_row, part.rows) != (stem, rows.start, len(rows)):
+        findings.append("its record is that of other rows")
+    # Before format 5 no row was reused.
+    if part.counts.keys() | {"reused_rows"} != asdict(Counts()).keys():
+        findings.append("its record counts something else")
+    return findings
+
+
+def collect_parts(job: Job, output: Output, resumed: set[int], *, compared: bool = False) -> Result:
     """Bring together what is known of every part; raises UserError where a new one is not what was written.
 
     Files are named where they are now: the corpus may have moved since a part was finished. `resumed`: the parts that
-    an earlier encode has finished.
+    an earlier encode has finished. `compared`: whether every file was compared with its record already.
     """
     corpus = job.corpus
     result = Result(dim=job.dim, dtype=job.options.dtype, ranges=job.ranges)
     read: set[File] = set()
-    for number in range(job.parts):
-        part = find_record(output, job.stem(number)).part
+    for number, part in enumerate(_read_parts(job, output)):
         part = replace(part, source=_span(corpus, part.first_row, part.first_row + part.rows - 1))
         counts = Counts(**part.counts)
         result.add(counts)
+        if number in resumed or compared:
+            read.update(part.files)
         if number in resumed:
             result.resumed_rows += part.rows
-            read.update(part.files)
         else:
             result.own.add(counts)
         result.parts.append(part)
         result.written_rows += part.written_rows
-    records = (find_record(output, job.stem(number)) for number in range(job.parts) if result.null_rows)
+    with_rejects = (part for part in result.parts if part.counts["null_rows"])
+    records = (find_record(output, part.name.partition(".")[0]) for part in with_rejects)
     rejects = (_relocated(record.read_rejects(corpus.id_type), corpus) for record in records)
     result.rejects = manifests.write_rejects(output, corpus.id_type, rejects)
     # find_finished has read the resumed parts; their sizes cost nothing.
-    findings = [f"{file.name} has another size" for file in read if output.size(file.name) != file.bytes]
+    sizes = output.sizes() if read else {}
+    findings = [f"{file.name} has another size" for file in read if sizes.get(file.name) != file.bytes]
     findings += manifests.check_files(output, [file for file in result.files() if file not in read])
     if findings:
         raise UserError(
             f"output {output} was changed while it was written: {'; '.join(findings[:3])}. Run the same command again: those parts are encoded again."
         )
     return result
+
+
+def _read_parts(job: Job, output: Output) -> list[Part]:
+    """Every part, as its record says. Several at once: in an object store each is a request."""
+    with ThreadPoolExecutor(READERS) as pool:
+        return list(pool.map(lambda number: find_record(output, job.stem(number)).part, range(job.parts)))
 
 
 def find_record(output: Output, stem: str) -> manifests.PartRecord:

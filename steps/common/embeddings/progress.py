@@ -70,6 +70,8 @@ class Progress:
     def __init__(self, total: int, there: int = 0):
         """`there`: rows of the total that an earlier encode has finished."""
         self._total, self._there, self._own, self._ahead = total, there, 0, 0
+        # Said at the end of a line.
+        self.note = ""
         # A backend reports from its own threads.
         self._lock = threading.Lock()
         self._start = self._last = time.perf_counter()
@@ -108,4 +110,4 @@ class Progress:
             if self._own:
                 rate = self._own / max(now - self._start, 1e-9)
                 line += f", {rate:.0f} rows/s, {(self._total - self.done) / rate:.0f} s left"
-            logger.info("%s", line)
+            logger.info("%s", line + self.note)

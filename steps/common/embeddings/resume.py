@@ -4,6 +4,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from steps.common.embeddings.origin import Origin
 from steps.common.embeddings.plan import find_differences, shown
 from steps.common.embeddings.verify import state_of
 from steps.common.errors import UserError
-from steps.common.storage.claim import Claim
+from steps.common.storage.claim import Claim, check_claim
 from steps.common.storage.output import Output
 from steps.common.storage.place import Place
 
@@ -102,7 +103,7 @@ def claim_output(place: Place, scratch: Path, run_id: str) -> Iterator[tuple[Out
     with Claim(output, run_id) as claim:
         output.make()
         try:
-            yield output, claim.check
+            yield output, partial(check_claim, output, claim.name)
         except BaseException:
             with contextlib.suppress(UserError):
                 claim.check()

@@ -37,17 +37,14 @@ class Held:
 
     # Which of them it has: bool [n].
     found: np.ndarray
-    # Of those that it has: stored vectors [k, width], and tokens before truncation [k], -1 where it has not counted them.
+    # Stored vectors [n, width], and tokens before truncation [n], -1 where it has not counted them; of the others nothing yet.
     vectors: np.ndarray
     lengths: np.ndarray
 
     def fill(self, vectors: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The vectors and token counts of all texts, from those of the texts that it does not have."""
-        all_vectors = np.empty((len(self.found), self.vectors.shape[1]), self.vectors.dtype)
-        all_lengths = np.empty(len(self.found), np.int64)
-        all_vectors[self.found], all_lengths[self.found] = self.vectors, self.lengths
-        all_vectors[~self.found], all_lengths[~self.found] = vectors, lengths
-        return all_vectors, all_lengths
+        """The vectors and token counts of all texts, once those that it does not have are computed."""
+        self.vectors[~self.found], self.lengths[~self.found] = vectors, lengths
+        return self.vectors, self.lengths
 
 
 class Reuse:
@@ -135,8 +132,7 @@ class Reuse:
                 self._drop(number, error)
             if number in self._damaged:
                 rows[here] = -1
-        found = rows >= 0
-        return Held(found, vectors[found], lengths[found])
+        return Held(rows >= 0, vectors, lengths)
 
     def _drop(self, number: int, error: Exception) -> None:
         logger.warning("%s of %s is not reused: %s", self.manifest.parts[number].name, self.where, first_line(error))

@@ -270,6 +270,7 @@ NEEDED: dict[str, tuple[tuple[str, str, tuple], ...]] = {
         ("corpus.chunk_overlap", "corpus.long_text", ("chunk",)),
         ("corpus.text_column", "corpus.template", (None,)),
         ("backend.streams", "backend.name", ("openvino", "auto")),
+        *((f"engine.{key}", "engine.name", ("spark",)) for key in ("master", "shared_files", "model_from")),
     ),
     "benchmark": (("corpus.text_column", "corpus.template", (None,)),),
     "validate": tuple(
@@ -289,6 +290,10 @@ def check_effect(step: str, parsed: list[Override], config: DictConfig) -> None:
     if step == "encode" and "accept_changes" in typed and config.accept_changes and config.output is None:
         raise UserError(
             "accept_changes is for an output that was begun before; give -P output=<folder or URI> with it."
+        )
+    if step == "encode" and config.engine.name == "spark" and config.output is None:
+        raise UserError(
+            "engine=spark needs -P output=<folder or URI> that every worker can write to: the embeddings of a run are uploaded by one process."
         )
     chosen = typed.intersection(("backend", "backend.name", "backend.precision"))
     if step == "benchmark" and chosen:

@@ -10,6 +10,7 @@ from enum import StrEnum
 from steps.common.backends import Settings
 from steps.common.corpus import readers
 from steps.common.corpus.conf import CorpusConf, EncodedCorpusConf, OnBadRow, Quoting
+from steps.common.engines.conf import EngineConf
 from steps.common.quality.spec import SuiteSpec
 from steps.common.search.conf import BuildConf
 from steps.common.search.pairs import PairMetric
@@ -59,6 +60,7 @@ class EncodeConf:
     rows_per_part: int = field(metadata={"min": 1})
     keep_text: bool
     backend: Settings
+    engine: EngineConf
     embedding: EmbeddingConf
 
 

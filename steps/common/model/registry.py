@@ -300,12 +300,14 @@ def _move_champion(
     """Give a version the alias `champion`, and the one that had it `previous`; descriptions, tags and the record follow."""
     name, number, today = registered.name, str(version.version), f"{datetime.now(UTC):%Y-%m-%d}"
     held = _champion(client, registered)
+    replaced = held if held is not None and not _failed(held) else None
+    if replaced is not None:
+        # First, so that where the server goes away in between there is always one to go back to.
+        client.set_registered_model_alias(name, PREVIOUS, replaced.version)
     client.set_registered_model_alias(name, CHAMPION, number)
     if str(registered.aliases.get(CHALLENGER)) == number:
         client.delete_registered_model_alias(name, CHALLENGER)
-    if held is not None and not _failed(held):
-        client.set_registered_model_alias(name, PREVIOUS, held.version)
-    elif str(registered.aliases.get(PREVIOUS)) == number:
+    if replaced is None and str(registered.aliases.get(PREVIOUS)) == number:
         client.delete_registered_model_alias(name, PREVIOUS)
     if held is not None:
         client.set_model_version_tag(name, held.version, REPLACED_BY, number)

@@ -34,7 +34,7 @@ class Claim:
 
     def __init__(self, output: Output, run_id: str, lease: float = LEASE, beat: float = BEAT):
         self._output, self._lease, self._beat = output, lease, beat
-        self._name = f"{WORK}/claim-{uuid.uuid4().hex}.json"
+        self.name = f"{WORK}/claim-{uuid.uuid4().hex}.json"
         me = {"pid": os.getpid(), "started": psutil.Process().create_time()}
         self._content = json.dumps({"machine": _machine(), "host": socket.gethostname(), "run_id": run_id, **me})
         self._stop = threading.Event()
@@ -42,11 +42,11 @@ class Claim:
 
     def __enter__(self) -> "Claim":
         """Raises UserError where another process holds one."""
-        self._output.write_text(self._name, self._content)
+        self._output.write_text(self.name, self._content)
         try:
             self._look_for_others()
         except BaseException:
-            self._output.delete(self._name)
+            self._output.delete(self.name)
             raise
         self._thread.start()
         return self
@@ -55,19 +55,16 @@ class Claim:
         self._stop.set()
         self._thread.join()
         with contextlib.suppress(UserError):
-            self._output.delete(self._name)
+            self._output.delete(self.name)
         self._output.tidy()
 
     def check(self) -> None:
         """Raises UserError where another process took over, because this one seemed dead."""
-        if self._output.size(self._name) is None:
-            raise UserError(
-                f"output {self._output}: another encode took over because this one's heartbeat lapsed. Wait for that one."
-            )
+        check_claim(self._output, self.name)
 
     def _look_for_others(self) -> None:
         times = self._times()
-        now = times.pop(self._name)
+        now = times.pop(self.name)
         for name, seen in times.items():
             age = max(0.0, now - seen)
             held = self._output.read_json(name) or {}
@@ -102,9 +99,17 @@ class Claim:
         while not self._stop.wait(self._beat):
             try:
                 self.check()
-                self._output.write_text(self._name, self._content)
+                self._output.write_text(self.name, self._content)
             except UserError as error:
                 logger.warning("the claim on the output could not be renewed: %s", error)
+
+
+def check_claim(output: Output, name: str) -> None:
+    """Claim.check in any process, by the claim's name."""
+    if output.size(name) is None:
+        raise UserError(
+            f"output {output}: another encode took over because this one's heartbeat lapsed. Wait for that one."
+        )
 
 
 def _machine() -> str:

@@ -27,6 +27,9 @@ DONE = f"{WORK}/done"
 
 PLAN = f"{DONE}/plan.json"
 
+# How the folders begin in which several processes write parts at once.
+ATTEMPT = "attempt-"
+
 # What was found when the corpus was read through.
 CORPUS = f"{DONE}/corpus.json"
 
@@ -42,21 +45,24 @@ class Output:
     def __str__(self) -> str:
         return str(self.place)
 
-    def names(self) -> list[str]:
-        """Every file in it, as a path below it."""
-        return self._found(fs.FileType.File)
+    def names(self, folder: str | None = None) -> list[str]:
+        """Every file in it, or in a folder of it, as a path below that."""
+        return sorted(self.sizes(folder))
+
+    def sizes(self, folder: str | None = None) -> dict[str, int]:
+        """As names, with the bytes of each file."""
+        return {name: info.size for name, info in self._found(folder).items() if info.type == fs.FileType.File}
 
     def folders(self) -> list[str]:
         """Every folder in it, as a path below it."""
-        return self._found(fs.FileType.Directory)
+        return sorted(name for name, info in self._found().items() if info.type == fs.FileType.Directory)
 
-    def _found(self, kind: fs.FileType) -> list[str]:
+    def _found(self, folder: str | None = None) -> dict[str, fs.FileInfo]:
+        place = self.place if folder is None else self.place.joined(folder)
         with self.explain_errors():
-            infos = self.place.filesystem.get_file_info(
-                fs.FileSelector(self.place.path, recursive=True, allow_not_found=True)
-            )
-        base = self.place.path.rstrip("/") + "/"
-        return sorted(info.path.removeprefix(base) for info in infos if info.type == kind)
+            infos = place.filesystem.get_file_info(fs.FileSelector(place.path, recursive=True, allow_not_found=True))
+        base = place.path.rstrip("/") + "/"
+        return {info.path.removeprefix(base): info for info in infos}
 
     def put(self, temporary: Path, name: str) -> None:
         """Move a finished file of the workspace to its name."""
@@ -170,6 +176,25 @@ class Output:
             self.workspace.mkdir(parents=True, exist_ok=True)
             for left in self.workspace.glob("part-*.tmp"):
                 left.unlink(missing_ok=True)
+            self.clear_attempts()
+
+    def clear_attempts(self) -> None:
+        """Remove what killed processes had not finished, once none is at work."""
+        for left in self.workspace.glob(f"{ATTEMPT}*"):
+            shutil.rmtree(left, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def attempt(self) -> Iterator["Output"]:
+        """The same output for one of several processes that write parts to it: unfinished files have a folder of their own."""
+        shared = self.workspace if self.place.local else None
+        with self.explain_errors():
+            folder = Path(tempfile.mkdtemp(prefix=ATTEMPT, dir=shared))
+        try:
+            own = Output(self.place)
+            own.workspace = folder
+            yield own
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     @contextlib.contextmanager
     def explain_errors(self) -> Iterator[None]:

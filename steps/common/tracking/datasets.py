@@ -5,6 +5,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
@@ -63,27 +64,41 @@ def log_to_run(metrics: dict[str, float]) -> None:
         mlflow.MlflowClient().log_batch(run.info.run_id, metrics=entries)
 
 
-def locate_corpus(texts: Corpus) -> tuple[str, str]:
-    """Where a corpus is, its file or the folder of its files, and the name of that."""
+@dataclass(frozen=True)
+class CorpusSource:
+    """Where a corpus is: its file, the folder of its files, or its table; the name of that, and a digest of what it holds."""
+
+    where: str
+    name: str
+    digest: str
+
+
+def locate_corpus(texts: Corpus) -> CorpusSource:
+    """The source of files."""
     first = texts.sources[0].place
     where = str(first) if len(texts.sources) == 1 else str(first).rpartition("/")[0]
-    return where, where.rstrip("/").rpartition("/")[2]
+    return CorpusSource(where, where.rstrip("/").rpartition("/")[2], _joint_digest(texts.sources))
 
 
-def log_corpus(texts: Corpus) -> None:
+def locate_table(name: str, version: str | None) -> CorpusSource:
+    """The source that a table is; where its format has no version, its digest is that of its name."""
+    digest = hashlib.sha256(f"{name} {version}".encode()).hexdigest()[:36]
+    return CorpusSource(f"table:{name}", name.rpartition(".")[2], digest)
+
+
+def log_corpus(source: CorpusSource) -> None:
     """Link a corpus to the active run as a dataset."""
-    where, name = locate_corpus(texts)
-    dataset = MetaDataset(dataset_source(where), name=name, digest=_joint_digest(texts.sources))
+    dataset = MetaDataset(dataset_source(source.where), name=source.name, digest=source.digest)
     mlflow.log_input(dataset, context="corpus")
 
 
-def log_data(texts: Corpus, result: Result, where: str) -> None:
+def log_data(source: CorpusSource, result: Result, where: str) -> None:
     """Link the corpus and the embeddings to the active run as datasets, and log its metrics.
 
     Args:
-        where: folder or URI of the embeddings.
+        where: folder, URI or table of the embeddings.
     """
-    log_corpus(texts)
+    log_corpus(source)
     log_embeddings(result.parts, where)
     mlflow.log_metrics(result.metrics())
 
@@ -125,7 +140,7 @@ def _joint_digest(parts: Sequence) -> str:
 def dataset_source(where: str) -> DatasetSource:
     """The source of a dataset, as mlflow records it, from its path or URI."""
     # Most object stores mlflow resolves with their own libraries only, which the project does not need.
-    if "://" in where or where.startswith("runs:/"):
+    if "://" in where or where.startswith(("runs:/", "table:")):
         return CodeDatasetSource(tags={"uri": where})
     # Local paths match two of mlflow's types, and it warns.
     with warnings.catch_warnings():

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -114,8 +115,9 @@ class FinishedRunOutput(RunOutput):
         super().__init__(run_id, scratch)
         self._listed: dict[str, list[FileInfo]] = {}
 
-    def names(self) -> list[str]:
-        return [entry.path.removeprefix(f"{EMBEDDINGS}/") for entry in self._list("")]
+    def names(self, folder: str | None = None) -> list[str]:
+        base = f"{EMBEDDINGS}/{folder}" if folder else EMBEDDINGS
+        return [entry.path.removeprefix(f"{base}/") for entry in self._list(folder or "")]
 
     def _list(self, folder: str) -> list[FileInfo]:
         if folder not in self._listed:
@@ -151,13 +153,17 @@ class LiveMetrics:
         self._newest = done
 
     def _log(self) -> None:
-        away = False
+        away, before = False, (time.monotonic(), self._newest)
         while not self._wake.wait(LIVE_SECONDS):
             done, self._newest = self._newest, None
             if done is None:
                 continue
+            (then, there), before = before, (time.monotonic(), done)
             try:
                 self._client.log_metric(self._run_id, "encode/rows_done", done, step=done)
+                if there is not None:
+                    rate = (done - there) / (before[0] - then)
+                    self._client.log_metric(self._run_id, "encode/rows_per_second_now", rate, step=done)
                 if away:
                     logger.info("the tracking server answers again")
                 away = False

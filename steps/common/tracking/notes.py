@@ -5,12 +5,11 @@ from collections.abc import Callable, Sequence
 import mlflow
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
-from steps.common.corpus.corpus import Corpus
 from steps.common.embeddings.pipeline import Result
 from steps.common.model.decision import Validated, describe_comparisons
 from steps.common.model.find import FoundModel
 from steps.common.quality.scoring import Difference, Score
-from steps.common.tracking.datasets import locate_corpus
+from steps.common.tracking.datasets import CorpusSource
 
 
 def short_name(found: FoundModel) -> str:
@@ -25,12 +24,11 @@ def of_log_model(found: FoundModel) -> tuple[str, str]:
     return short_name(found), note
 
 
-def of_encode(found: FoundModel, texts: Corpus, result: Result, *, backend: str, where: str) -> tuple[str, str]:
+def of_encode(found: FoundModel, source: CorpusSource, result: Result, *, backend: str, where: str) -> tuple[str, str]:
     """The name of a run of encode behind its step, and its description."""
-    place, name = locate_corpus(texts)
     rate = f"{result.metrics()['encode/rows_per_second']:,.0f} rows/s"
     lines = {
-        "corpus": f"`{place}`, {result.rows:,} rows",
+        "corpus": f"`{source.where}`, {result.rows:,} rows",
         "model": f"{found.tags.get('hub_id', found.logged.name)} (`{found.registered or found.uri}`)",
         "computed by": f"{backend}, {rate}",
         "embeddings": f"`{where}`",
@@ -38,7 +36,7 @@ def of_encode(found: FoundModel, texts: Corpus, result: Result, *, backend: str,
     if result.reused is not None:
         lines["reused"] = f"{result.reused_rows:,} rows of `{result.reused.output}`"
     note = "\n".join(f"- {what}: {value}" for what, value in lines.items())
-    return f"{short_name(found)} {name} {result.rows:,} rows", note
+    return f"{short_name(found)} {source.name} {result.rows:,} rows", note
 
 
 def of_promotion(found: FoundModel, replaced: str, reason: str, uri: str) -> tuple[str, str]:

@@ -1,0 +1,37 @@
+"""Spark, for the tests of its engine."""
+
+import pytest
+from helpers import spark as sparks
+from helpers.encodes import some_texts, write_jsonl
+
+
+@pytest.fixture(scope="module")
+def session(s3):
+    """The active session of this process, on two cores; the tests of a module share it.
+
+    Its workers have the environment that it is begun with, and so the credentials of the object store.
+    """
+    with sparks.session() as made:
+        yield made
+
+
+@pytest.fixture
+def encode(step, tiny_run, tmp_path):
+    """Encode a corpus into a folder of tmp_path, or a URI; returns (exit code, stdout, stderr)."""
+
+    def run(corpus, output, *more):
+        given = [f"--run_id={tiny_run['run_id']}", f"--corpus={corpus}", "rows_per_part=10"]
+        return step("encode", *given, f"--output={output if ':' in str(output) else tmp_path / output}", *more)
+
+    return run
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """Two files, 37 rows; some texts are null, some repeat, one is long."""
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    texts = [*some_texts(30), None, "the cat " * 60, *some_texts(5)]
+    write_jsonl(folder / "a.jsonl", texts[:20], key=list(range(20)))
+    write_jsonl(folder / "b.jsonl", texts[20:], key=list(range(20, 37)))
+    return folder
