@@ -1,12 +1,13 @@
 """Vectors in smaller numbers: compared in those, and the best candidates again by what they were made of."""
 
+import threading
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from steps.common.search.matrix import MatrixFile, Rows, map_matrix
-from steps.common.search.scan import PIECE, Hits, in_order, product
+from steps.common.search.scan import Hits, in_order, product
 
 # What is compared, in a folder of an index, and what int8 is scaled between.
 COMPRESSED, RANGES = "compressed.npy", "ranges.npy"
@@ -14,7 +15,20 @@ COMPRESSED, RANGES = "compressed.npy", "ranges.npy"
 # Rows that are written together.
 TOGETHER = 8192
 
+# Rows in a piece: 3 MB of 384 dimensions once they are float32 again, which a cache holds.
+PIECE = 2048
+
 WORD = 64
+
+
+_held = threading.local()
+
+
+def widen(vectors: torch.Tensor) -> torch.Tensor:
+    """Vectors as float32, in memory that the next call of this thread writes over: new memory costs more than the copy."""
+    if getattr(_held, "numbers", torch.empty(0)).numel() < vectors.numel():
+        _held.numbers = torch.empty(vectors.numel())
+    return _held.numbers[: vectors.numel()].view(vectors.shape).copy_(vectors)
 
 
 class Float16:
@@ -29,7 +43,7 @@ class Float16:
         return len(self._vectors)
 
     def score(self, queries: torch.Tensor, rows: slice | np.ndarray) -> torch.Tensor:
-        return product(queries, self._vectors[rows].float())
+        return product(queries, widen(self._vectors[rows]))
 
     @staticmethod
     def write(vectors: Rows, folder: Path) -> None:
@@ -54,7 +68,7 @@ class Int8:
 
     def score(self, queries: torch.Tensor, rows: slice | np.ndarray) -> torch.Tensor:
         # The scale and the middle of each dimension go to the queries, so that the vectors stay as they are.
-        return product(queries * self._step, self._vectors[rows].float()) + (queries @ self._middle)[:, None]
+        return product(queries * self._step, widen(self._vectors[rows])) + (queries @ self._middle)[:, None]
 
     @staticmethod
     def write(vectors: Rows, folder: Path) -> None:
@@ -73,7 +87,7 @@ class Binary:
     """
 
     # Bits are few: more rows fit into a cache.
-    piece = 4 * PIECE
+    piece = 32 * PIECE
 
     def __init__(self, folder: Path, dim: int):
         self._words, self._dim = map_matrix(folder / COMPRESSED), dim
