@@ -186,7 +186,7 @@ def test_what_cannot_be_reused_is_one_line(step, old, renew, without_models, tin
         (tmp_path / "empty", "", "has no manifest.json; expected a folder that encode has written"),
         ("s3:/bucket/x", "", "has one slash"),
         ("0" * 32, "", "there is no such run"),
-        (tiny_run["run_id"], "", "is a run of log_model, FINISHED; expected a finished encode"),
+        (tiny_run["run_id"], "", "holds no embeddings (it is a run of log_model, FINISHED)"),
         ("runs:/x/sbert_model", "", "names no output of a run"),
         (tmp_path / "new", "", "is the output itself"),
     ]

@@ -40,7 +40,8 @@ class Similarity(PythonModel):
         Raises:
             MlflowException: an unknown metric or prompt; the server makes it a 400 with its message.
         """
-        options = {"metric": "cosine", "prompt_name": None} | (params or {})
+        # MLflow fills in the defaults of the signature.
+        options = params or {}
         if options["metric"] not in SCORES:
             raise MlflowException.invalid_parameter_value(
                 f"metric is {options['metric']!r}; expected one of {', '.join(SCORES)}."

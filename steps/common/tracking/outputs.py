@@ -60,11 +60,11 @@ def open_output(where: str, scratch: Path) -> Output:
 
 def find_place(run: Run) -> str:
     """Folder or URI of the embeddings that a run of encode has made; raises UserError for another run."""
-    if PLACE in run.data.tags and run.info.status == "FINISHED":
-        return run.data.tags[PLACE]
     step = run.data.tags.get("step")
+    if step == "encode" and PLACE in run.data.tags and run.info.status == "FINISHED":
+        return run.data.tags[PLACE]
     raise UserError(
-        f"run {run.info.run_id} holds no embeddings (it is {f'a run of {step}' if step else 'not a run of this project'}, {run.info.status}). Give the ID of an encode run that finished, or embeddings=<folder or URI>."
+        f"run {run.info.run_id} holds no embeddings (it is {f'a run of {step}' if step else 'not a run of this project'}, {run.info.status}). Give the ID of an encode run that finished, or the folder or URI of its embeddings."
     )
 
 

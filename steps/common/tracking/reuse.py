@@ -19,7 +19,7 @@ from steps.common.model.find import MISSING
 from steps.common.storage.output import Output
 from steps.common.storage.place import OF_MLFLOW, Place, locate
 from steps.common.tracking.live import EMBEDDINGS, FinishedRunOutput
-from steps.common.tracking.outputs import PLACE
+from steps.common.tracking.outputs import PLACE, find_place
 
 logger = logging.getLogger("steps")
 
@@ -96,13 +96,7 @@ def place_of(run_id: str) -> str:
         raise UserError(
             f"reuse={run_id}: there is no such run on {mlflow.get_tracking_uri()}. Give the run ID of an encode, its output, or latest."
         ) from None
-    place = run.data.tags.get(PLACE)
-    if run.data.tags.get("step") != "encode" or place is None or run.info.status != "FINISHED":
-        step = run.data.tags.get("step", "no step of this project")
-        raise UserError(
-            f"reuse={run_id} is a run of {step}, {run.info.status}; expected a finished encode. Give another run, an output, or latest."
-        )
-    return place
+    return find_place(run)
 
 
 def _newest_places(experiment_id: str, model_digest: str) -> list[str]:
