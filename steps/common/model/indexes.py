@@ -1,6 +1,7 @@
 """The index that a run or a URI stands for."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import mlflow
 
@@ -44,6 +45,17 @@ def load_index(uri: str) -> SemanticSearch:
     if type(model).__name__ != SemanticSearch.__name__:
         raise UserError(f"{uri} is not an index. Give the ID of a run of index, or its models:/... URI.")
     return model
+
+
+def open_for(uri: str, found: FoundModel, folder: Path) -> SemanticSearch:
+    """Load an index whose vectors a model made; raises UserError as load_index, and where it was another model.
+
+    Args:
+        folder: where the model was downloaded to.
+    """
+    search = load_index(uri)
+    check_same(search.embedder.reference, digest(folder), found.tags, found.uri)
+    return search
 
 
 def refer_to(found: FoundModel) -> Reference:
