@@ -1,6 +1,7 @@
 """The index that a run or a URI stands for."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import mlflow
 
@@ -56,6 +57,17 @@ def find_embedding_model(model: str | None, manifest: Manifest, experiment_id: s
             f"the embeddings were made by model {manifest.model['model_id']} ({manifest.model.get('hub_id')}), and {mlflow.get_tracking_uri()} has no such model. Name a run or models:/... that holds it: -P embedding_model=<run>."
         )
     return FoundModel(logged.source_run_id or "", logged)
+
+
+def open_for(uri: str, found: FoundModel, folder: Path) -> SemanticSearch:
+    """Load an index whose vectors a model made; raises UserError as load_index, and where it was another model.
+
+    Args:
+        folder: where the model was downloaded to.
+    """
+    search = load_index(uri)
+    check_same(search.embedder.reference, digest(folder), found.tags, found.uri)
+    return search
 
 
 def refer_to(found: FoundModel) -> Reference:
