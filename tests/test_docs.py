@@ -86,7 +86,9 @@ def as_typed_here(command: str, run_ids: dict[str, str], folder: Path) -> str:
         command = command.replace(f"<{step} run>", run_id)
     command = re.sub("(?<!reuse=)latest", run_ids["validate"], command)
     command = re.sub(
-        r"\b(texts\.csv|pairs\.csv|pairs\.jsonl|queries\.jsonl|(?<=put=|use=)embeddings)\b", rf"{folder}/\1", command
+        r"\b(texts\.csv|pairs\.csv|pairs\.jsonl|queries\.jsonl|(?<=put=|use=|nst=)embeddings)\b",
+        rf"{folder}/\1",
+        command,
     )
     return command.replace("truncate_dim=128", "truncate_dim=16").replace(" -P model=all-MiniLM-L6-v2", "")
 

@@ -102,6 +102,17 @@ class SearchConf:
 
 
 @dataclass
+class ParaphrasesConf:
+    run_id: str
+    embeddings: str | None
+    against: str | None
+    embedding_model: str | None
+    keep_text: bool
+    threshold: float = field(metadata={"min": 0})
+    min_cluster_rows: int = field(metadata={"min": 2})
+
+
+@dataclass
 class PairsConf:
     path: str | None
     format: str = field(metadata={"one_of": readers.names})
@@ -157,6 +168,7 @@ STEPS: dict[str, type] = {
     "index": IndexConf,
     "search": SearchConf,
     "similarity": SimilarityConf,
+    "paraphrases": ParaphrasesConf,
     "benchmark": BenchmarkConf,
     "promote": PromoteConf,
 }

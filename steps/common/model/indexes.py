@@ -7,7 +7,7 @@ import mlflow
 
 from steps.common.embeddings.manifest import Manifest
 from steps.common.errors import UserError, first_line
-from steps.common.model.find import SCHEME, FoundModel, download, find_run, get_logged
+from steps.common.model.find import SCHEME, FoundModel, download, find_model, find_run, get_logged
 from steps.common.model.reference import COMPARED, Reference, check_same, digest
 from steps.common.model.semantic_search import SemanticSearch
 
@@ -45,6 +45,18 @@ def load_index(uri: str) -> SemanticSearch:
     if type(model).__name__ != SemanticSearch.__name__:
         raise UserError(f"{uri} is not an index. Give the ID of a run of index, or its models:/... URI.")
     return model
+
+
+def find_embedding_model(model: str | None, manifest: Manifest, experiment_id: str) -> FoundModel:
+    """The model of the config, else the one that the embeddings name; raises UserError where this server has none."""
+    if model is not None:
+        return find_model(model, preceding="log_model", experiment_id=experiment_id)
+    logged = get_logged(mlflow.MlflowClient(), manifest.model["model_id"])
+    if logged is None:
+        raise UserError(
+            f"the embeddings were made by model {manifest.model['model_id']} ({manifest.model.get('hub_id')}), and {mlflow.get_tracking_uri()} has no such model. Name a run or models:/... that holds it: -P embedding_model=<run>."
+        )
+    return FoundModel(logged.source_run_id or "", logged)
 
 
 def open_for(uri: str, found: FoundModel, folder: Path) -> SemanticSearch:
