@@ -59,14 +59,19 @@ from steps.common.tracking.run import tag_upstream
 
 @dataclass(frozen=True)
 class Explored:
-    """What a run stands for: an index, in a folder, and the model of its questions."""
+    """What is explored: an index, its vectors, and the model of its questions."""
 
-    # The run, or the URI of a model.
+    # The run, or the URI of a model, that it was found by.
     name: str
-    folder: Path
+    index: Index
+    vectors: Rows
     reference: Reference
     # Rows without an embedding, where that is known.
     without: int = 0
+
+    @property
+    def model(self) -> str:
+        return self.reference.facts.get("hub_id", self.reference.uri)
 
 
 def find(conf: ExploreConf, experiment_id: str, scratch: Path) -> Explored:
@@ -75,10 +80,11 @@ def find(conf: ExploreConf, experiment_id: str, scratch: Path) -> Explored:
     Raises UserError for another run, an output that is not whole or has no embedding, and a model that is not the one that made it.
     """
     if conf.run_id.startswith(SCHEME):
-        return Explored(conf.run_id, *open_index(conf.run_id))
+        return open_found(conf.run_id, *open_index(conf.run_id))
     run = find_run(conf.run_id, preceding="encode", experiment_id=experiment_id)
+    name = run.info.run_id
     if SEMANTIC_SEARCH in run.data.tags:
-        return Explored(run.info.run_id, *open_index(find_index(run.info.run_id, experiment_id=experiment_id)))
+        return open_found(name, *open_index(find_index(name, experiment_id=experiment_id)))
     where = find_place(run)
     output = open_output(where, scratch)
     manifest = check_whole(output, where)
@@ -87,16 +93,30 @@ def find(conf: ExploreConf, experiment_id: str, scratch: Path) -> Explored:
     folder.mkdir()
     rows = collect(output, manifest, folder, unit=True, keep_text=True)
     write_facts(folder, Facts(rows, manifest.dim, "cosine"))
-    return Explored(run.info.run_id, folder, reference, manifest.null_rows)
+    return open_found(name, folder, reference, manifest.null_rows)
 
 
-def open_vectors(explored: Explored) -> Rows:
-    """The vectors of an index as they are; raises UserError where it has only smaller numbers."""
-    if not (explored.folder / VECTORS).exists():
+def open_found(name: str, folder: Path, reference: Reference, without: int = 0) -> Explored:
+    """Open an index; raises UserError where it has no float32 vectors."""
+    if not (folder / VECTORS).exists():
         raise UserError(
-            f"the index of {explored.name} keeps no float32 vectors (rescore=0), and a map needs them. Give the run of encode that it was made of."
+            f"the index of {name} keeps no float32 vectors (rescore=0), and a map needs them. Give the run of encode that it was made of."
         )
-    return Rows(explored.folder / VECTORS)
+    return Explored(name, Index(folder), Rows(folder / VECTORS), reference, without)
+
+
+def draw(explored: Explored, conf: ExploreConf, again: str) -> tuple[Map, pa.Table, dict]:
+    """The map, the rows that are on it, and what its page shows.
+
+    Args:
+        again: the command that makes a page with a server.
+    """
+    chosen = choose_points(len(explored.vectors), conf.map.points)
+    rows = explored.index.take(chosen)
+    colourings = colour(rows, conf.map.colour)
+    drawn = draw_map(explored.vectors, chosen, conf.map.method)
+    about = page.About(len(explored.vectors), explored.without, explored.model, explored.name, again)
+    return drawn, rows, page.describe(drawn, rows, colourings, about)
 
 
 def log(drawn: Map, rows: pa.Table, content: dict, scratch: Path) -> None:
@@ -110,11 +130,16 @@ def log(drawn: Map, rows: pa.Table, content: dict, scratch: Path) -> None:
         mlflow.log_artifact(str(scratch / name))
 
 
-def embed_with(reference: Reference) -> Embedder:
-    """The model of the questions, loaded now, so that what is wrong with it is said before the page is open."""
-    embedder = Embedder(reference)
-    embedder.embed(["a question"], None, queries=True)
-    return embedder
+def prepare(explored: Explored, drawn: Map, top_k: int) -> Explorer:
+    """What answers the page. The model is loaded now, so that what is wrong with it is said before the page is open."""
+    embedder = Embedder(explored.reference)
+
+    def embed(question: str) -> tuple[np.ndarray, bool]:
+        embedded = embedder.embed([question], None, queries=True)
+        return embedded.vectors, bool(embedded.truncated[0])
+
+    embed("a question")
+    return Explorer(explored.index, explored.vectors, drawn, embed, top_k)
 
 
 def main(call: Call[ExploreConf], listener: socket.socket | None) -> None:
@@ -124,30 +149,17 @@ def main(call: Call[ExploreConf], listener: socket.socket | None) -> None:
             start = time.perf_counter()
             explored = find(conf, run.info.experiment_id, Path(scratch))
             tag_upstream(explored.name, explored.reference.model_id)
-            index, vectors = Index(explored.folder), open_vectors(explored)
-            chosen = choose_points(len(vectors), conf.map.points)
-            rows = index.take(chosen)
-            colourings = colour(rows, conf.map.colour)
-            drawn = draw_map(vectors, chosen, conf.map.method)
-            again = next_command("explore", run, run_id=explored.name)
-            model = explored.reference.facts.get("hub_id", explored.reference.uri)
-            about = page.About(len(vectors), explored.without, model, explored.name, again)
-            content = page.describe(drawn, rows, colourings, about)
+            drawn, rows, content = draw(explored, conf, next_command("explore", run, run_id=explored.name))
             log(drawn, rows, content, Path(scratch))
-            measures = {"rows": len(vectors), "points": len(drawn.rows), **drawn.measures}
+            measures = {"rows": len(explored.vectors), "points": len(drawn.rows), **drawn.measures}
             measures["seconds"] = time.perf_counter() - start
             metrics = {f"explore/{name}": value for name, value in measures.items()}
             mlflow.log_metrics(metrics)
-            results = {"run_id": run.info.run_id, "map": f"runs:/{run.info.run_id}/map.html", "model": model, **metrics}
-            embedder = embed_with(explored.reference) if listener else None
-        summary.show("explore", results)
-        if listener and embedder:
-            # The run is over: a page that is open, and then closed, is no part of what it made.
-            def embed(question: str) -> tuple[np.ndarray, bool]:
-                embedded = embedder.embed([question], None, queries=True)
-                return embedded.vectors, bool(embedded.truncated[0])
-
+            explorer = prepare(explored, drawn, conf.top_k) if listener else None
+        where = f"runs:/{run.info.run_id}/map.html"
+        summary.show("explore", {"run_id": run.info.run_id, "map": where, "model": explored.model, **metrics})
+        if listener and explorer:
+            # The run is over: how long the page stays open is no part of it.
             print(f"\nopen {url_of(listener)} in a browser; Ctrl-C ends it", flush=True)
-            explorer = Explorer(index, vectors, drawn, embed, conf.top_k)
             with contextlib.suppress(KeyboardInterrupt, Stopped):
                 serve(make_app(page.render(content, live=True), explorer), listener)
