@@ -29,6 +29,10 @@ def open_inputs(call: Call[BenchmarkConf]) -> tuple[Corpus, Suite]:
             f"corpus.path={corpus.path}: all {texts.rows:,} rows are null in {corpus.text_column!r}; expected at least one text. Name the column that holds them: -P corpus.text_column=<column>."
         )
     (suite,) = kinds.read_suites(find_suites([call.conf.suite]))
+    if suite.of_one_model:
+        raise UserError(
+            f"suite {suite.name} is over an index, which holds the vectors of one model; expected texts. validate scores it."
+        )
     return texts, suite
 
 

@@ -53,6 +53,7 @@ import contextlib
 import logging
 import math
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import mlflow
 import numpy as np
@@ -64,8 +65,11 @@ from steps.common.launch.commands import next_command
 from steps.common.model import registry
 from steps.common.model.decision import Validated
 from steps.common.model.find import VALIDATION, FoundModel, download, find_model
+from steps.common.model.indexes import find_index, open_for
 from steps.common.model.log import log_bridge
 from steps.common.model.registry import Registration
+from steps.common.quality import indexed
+from steps.common.quality.indexed import Indexed
 from steps.common.tracking import notes
 from steps.common.tracking import run as runs
 from steps.common.tracking.datasets import log_validation
@@ -101,6 +105,21 @@ def find_champion(conf: ValidateConf, experiment_id: str) -> FoundModel | None:
         return registry.find_champion(conf.register) if conf.register is not None else None
     named = find_model(conf.champion, preceding="validate", experiment_id=experiment_id)
     return registry.find_compared(named, conf.register) if conf.register is not None else named
+
+
+def open_indexes(
+    conf: ValidateConf, suites: list[Suite], found: FoundModel, folder: Path, experiment_id: str
+) -> list[Suite]:
+    """The suites, those of queries to an index with that; raises UserError where another model made its vectors."""
+    ready = []
+    for spec, suite in zip(conf.scored_suites, suites):
+        if isinstance(suite, Indexed):
+            uri = find_index(spec.index or "", experiment_id=experiment_id)
+            search = open_for(uri, found, folder)
+            made = search.embedder.reference
+            suite = suite.on(indexed.Opened(search.index, made.truncate_dim, made.normalize), uri)
+        ready.append(suite)
+    return ready
 
 
 def pick_compared(conf: ValidateConf, corpus: Corpus | None) -> list[str] | None:
@@ -249,11 +268,12 @@ def main(call: Call[ValidateConf], opened: Opened) -> None:
         rows = count_reindexed(conf, opened.corpus, rivals.get("champion"))
         conf = replace(conf, compatibility=replace(conf.compatibility, reindex_rows=rows))
         folder = download(found)
+        suites = open_indexes(conf, opened.suites, found, folder, experiment_id)
         # The server loads the model while this process does.
         server = stack.enter_context(serving.serve(folder, conf.serving.port)) if conf.serving.enabled else None
         tag_upstream(found.run_id, found.logged.model_id)
         logger.info("validating %s (%s)", found.uri, found.tags.get("hub_id", found.logged.name))
-        findings = gate.examine(found, folder, opened.suites, rules=conf, rivals=rivals, server=server, texts=texts)
+        findings = gate.examine(found, folder, suites, rules=conf, rivals=rivals, server=server, texts=texts)
 
         tag_validation(found, findings.verdict, run_id)
         tag_backends(found, [] if findings.failures else findings.trials)

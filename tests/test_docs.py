@@ -85,7 +85,9 @@ def as_typed_here(command: str, run_ids: dict[str, str], folder: Path) -> str:
     for step, run_id in run_ids.items():
         command = command.replace(f"<{step} run>", run_id)
     command = re.sub("(?<!reuse=)latest", run_ids["validate"], command)
-    command = re.sub(r"\b(texts\.csv|pairs\.csv|pairs\.jsonl|(?<=put=|use=)embeddings)\b", rf"{folder}/\1", command)
+    command = re.sub(
+        r"\b(texts\.csv|pairs\.csv|pairs\.jsonl|queries\.jsonl|(?<=put=|use=)embeddings)\b", rf"{folder}/\1", command
+    )
     return command.replace("truncate_dim=128", "truncate_dim=16").replace(" -P model=all-MiniLM-L6-v2", "")
 
 
@@ -98,6 +100,7 @@ def test_step_commands_of_a_page_run_one_after_another(
     (tmp_path / "texts.csv").write_text("text,n\nthe cat is big,1\na red car,2\nthe river,3\n")
     (tmp_path / "pairs.jsonl").write_bytes(tiny_suite.read_bytes())
     (tmp_path / "pairs.csv").write_text("sentence_1,sentence_2\na red car,the river\n")
+    (tmp_path / "queries.jsonl").write_text(find_page("docs/search.md").blocks("json")[0])
     run_ids = {"log_model": tiny_run["run_id"], "validate": tiny_run["run_id"]}
     for command in commands_by_page()[name]:
         step_name, argv = read_command(as_typed_here(command, run_ids, tmp_path))

@@ -1,6 +1,7 @@
 """The three steps on the tiny model, in this process, against a real sqlite store."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -492,6 +493,24 @@ def test_an_error_nobody_foresaw_is_one_line_and_its_traceback_is_in_the_log_of_
     assert "Traceback" not in err
     run = mlflow.search_runs(search_all_experiments=True, filter_string="tags.step = 'encode'", output_format="list")[0]
     assert "Traceback" in mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/encode.log")
+
+
+def test_a_library_that_ends_the_process_is_an_error(step, tiny_run, monkeypatch):
+    """As pyspark does, with exit code 0, where a package of it is missing: it looked as if the step had been done."""
+    import mlflow
+
+    from steps.common.embeddings import pipeline
+
+    monkeypatch.setattr(pipeline, "encode_corpus", lambda *args, **named: sys.exit(0))
+    code, _, err = step("encode", f"--run_id={tiny_run['run_id']}")
+    assert code == 1
+    assert err.splitlines()[-1] == (
+        "error: a library ended the process, with exit code 0, before the step was done; HYDRA_FULL_ERROR=1 shows where."
+    )
+    run = mlflow.search_runs(search_all_experiments=True, filter_string="tags.step = 'encode'", output_format="list")[0]
+    assert run.info.status == "FAILED" and "sys.exit(0)" in mlflow.artifacts.load_text(
+        f"runs:/{run.info.run_id}/encode.log"
+    )
 
 
 def test_a_model_whose_files_are_gone_is_one_line(step, tiny_run):

@@ -33,7 +33,8 @@ def environment() -> dict[str, str]:
         "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
     }
     if importlib.util.find_spec("pyspark") is None:
-        folder = _install("-r", str(PROJECT / "spark.txt"))
+        # Everything is named in there, and pip would copy numpy and pandas into a folder that comes before the environment.
+        folder = _install("--no-deps", "-r", str(PROJECT / "spark.txt"))
         found["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder), found["PYTHONPATH"]]))
         sys.path.append(str(folder))
         importlib.invalidate_caches()

@@ -167,7 +167,7 @@ def test_ids_may_be_lists_in_parquet(tmp_path):
 @pytest.mark.parametrize(
     ("queries", "documents", "expected"),
     [
-        ([("q", "d1"), ("p", "d9")], None, "row 2: there is no document 'd9' in"),
+        ([("q", "d1"), ("p", "d9")], None, "'p' is answered by 'd9', and there is no such id in"),
         ([("q", "d1"), ("p", "")], None, "row 2: expected a query in 'query' and ids of documents"),
         ([("q", "d1")], None, "has 1 query; expected at least two"),
         ([("q", "d1"), ("p", "d1")], "id,text\nd1,one\nd1,two\n", "row 2: the id 'd1' is there twice"),

@@ -73,7 +73,7 @@ def find_suites(specs: Sequence[SuiteSpec]) -> list[SuiteSpec]:
 
 
 def _find_suite(spec: SuiteSpec) -> SuiteSpec:
-    kinds.check_kind(spec.kind)
+    kinds.check_kind(spec)
     if spec.corpus is not None:
         return replace(spec, path=str(corpus_place(spec.corpus.path)))
     if spec.path is not None:

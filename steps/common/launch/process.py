@@ -140,9 +140,15 @@ class _Jobs:
 
     def _run_job(self, call: Call) -> None:
         with resumable(call, None, call.conf.run_id) if self._resumes else contextlib.nullcontext():
-            opened = self._open_inputs(call)
-            # The script again, as a module: what follows its first half is imported now.
-            importlib.import_module(f"steps.{self.step}").main(call, opened)
+            try:
+                opened = self._open_inputs(call)
+                # The script again, as a module: what follows its first half is imported now.
+                importlib.import_module(f"steps.{self.step}").main(call, opened)
+            except SystemExit as exit:
+                # pyspark does this, with exit code 0, where a package of it is missing: it would pass for success.
+                raise UserError(
+                    f"a library ended the process, with exit code {exit.code}, before the step was done; HYDRA_FULL_ERROR=1 shows where."
+                ) from exit
 
     def finish(self) -> None:
         """End the run of a sweep, as failed if one of its jobs did."""

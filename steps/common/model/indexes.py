@@ -74,6 +74,17 @@ def find_embedding_model(model: str | None, manifest: Manifest, experiment_id: s
     return FoundModel(logged.source_run_id or "", logged)
 
 
+def open_for(uri: str, found: FoundModel, folder: Path) -> SemanticSearch:
+    """Load an index whose vectors a model made; raises UserError as load_index, and where it was another model.
+
+    Args:
+        folder: where the model was downloaded to.
+    """
+    search = load_index(uri)
+    check_same(search.embedder.reference, digest(folder), found.tags, found.uri)
+    return search
+
+
 def refer_to(found: FoundModel) -> Reference:
     """A reference to a found model; raises UserError where its files are out of reach."""
     facts = {name: found.tags[name] for name in ("hub_id", *COMPARED) if name in found.tags}

@@ -265,15 +265,19 @@ def _objections(
     if baseline is not None and "baseline" not in validated.comparisons:
         objections.append(
             f"the baseline {baseline.registered} is deleted, and no record of it on these suites is left to compare with (to begin anew with the {CHAMPION}, delete the tag {BASELINE_MODEL} of the registered model)"
+            if baseline.is_gone
+            else f"the baseline {baseline.registered or baseline.uri} has no score on these suites"
         )
     if held is None or _failed(held):
         return objections
-    champion = validated.compared.get(CHAMPION) if CHAMPION in validated.comparisons else None
+    champion = validated.compared.get(CHAMPION)
     known = {model.logged.model_id for model in (found, champion) if model is not None}
     if _model_id(client, held) not in known:
         objections.append(
             f"version {held.version} became {CHAMPION} during this validation, so the two were not compared"
         )
+    elif champion is not None and CHAMPION not in validated.comparisons:
+        objections.append(f"version {held.version} has no score on these suites, so the two were not compared")
     unscored = _suites(held.tags) - _suites(tags)
     if unscored:
         objections.append(

@@ -15,13 +15,22 @@ KINDS = {
     "paraphrase": f"{__package__}.pairs:Paraphrases",
     "retrieval": f"{__package__}.retrieval:Retrieval",
     "known_item": f"{__package__}.known_item:KnownItem",
+    "index": f"{__package__}.indexed:Indexed",
 }
 
 
-def check_kind(kind: str) -> None:
-    """Raises UserError for a value of suite.kind that is none."""
-    if kind not in KINDS:
-        raise UserError(f"suite.kind takes one of {', '.join(KINDS)}, not {kind}.")
+# Those that find documents.
+FINDING = ("retrieval", "known_item", "index")
+
+
+def check_kind(spec: SuiteSpec) -> None:
+    """Raises UserError for a value of suite.kind that is none, and for a key that means nothing for it."""
+    if spec.kind not in KINDS:
+        raise UserError(f"suite.kind takes one of {', '.join(KINDS)}, not {spec.kind}.")
+    if spec.min_recall is not None and spec.kind not in FINDING:
+        raise UserError(f"suite.min_recall is for a suite of kind {', '.join(FINDING)}, not {spec.kind}.")
+    if spec.max_p95_ms is not None and spec.kind != "index":
+        raise UserError(f"suite.max_p95_ms is for a suite of kind index, not {spec.kind}.")
 
 
 def read_suites(specs: Sequence[SuiteSpec]) -> "list[Suite]":
@@ -32,7 +41,7 @@ def read_suites(specs: Sequence[SuiteSpec]) -> "list[Suite]":
     """
     found: list[Suite] = []
     for spec in specs:
-        check_kind(spec.kind)
+        check_kind(spec)
         suite = pkgutil.resolve_name(KINDS[spec.kind]).read(spec, Path(spec.path or ""))
         if suite.name in [other.name for other in found]:
             raise UserError(f"two suites are named {suite.name!r}; expected different names. Set suites.<suite>.name.")

@@ -1,12 +1,13 @@
 """Suites of queries and the documents that answer them."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
-from steps.common.errors import UserError
+from steps.common.errors import UserError, clip
 from steps.common.quality.columns import Role, name_suite, read_columns
 from steps.common.quality.examples import Miss, count_words
 from steps.common.quality.spec import SuiteSpec
@@ -41,33 +42,15 @@ class Retrieval(Suite):
     def read(cls, spec: SuiteSpec, path: Path) -> Self:
         """Read queries with the ids of the documents that answer them, and those documents.
 
-        Rows with the same query are one query. Ids are a string with spaces between them (in Parquet also a list).
-
         Raises:
-            UserError: a missing column, a document given twice or without text, a query without documents or with one
-                that is not there.
+            UserError: as read_queries and check_known; a document given twice or without text.
         """
         if spec.documents is None:
             raise UserError("suite.documents is null; a suite of kind retrieval needs the file of its documents.")
         documents_file, documents = _read_documents(Path(spec.documents), spec.document_id, spec.document)
-        file, (queries, answers) = read_columns(path, [spec.query, spec.relevant])
-        wanted: dict[str, set[str]] = {}
-        for row, (text, given) in enumerate(zip(queries, answers), start=1):
-            keys = given.split() if isinstance(given, str) else list(given) if isinstance(given, list) else [given]
-            if not isinstance(text, str) or not keys or None in keys:
-                raise UserError(
-                    f"{file} row {row}: expected a query in {spec.query!r} and ids of documents in {spec.relevant!r}, found {text!r} and {given!r}."
-                )
-            unknown = [key for key in keys if str(key) not in documents]
-            if unknown:
-                raise UserError(f"{file} row {row}: there is no document {unknown[0]!r} in {documents_file}.")
-            wanted.setdefault(text, set()).update(map(str, keys))
-        if len(wanted) < 2:
-            raise UserError(
-                f"{file} has {len(wanted)} quer{'y' if len(wanted) == 1 else 'ies'}; expected at least two."
-            )
-        relevant = [frozenset(keys) for keys in wanted.values()]
-        name = name_suite(spec.name, file)
+        file, wanted = read_queries(path, spec.query, spec.relevant)
+        check_known(file, wanted, documents, str(documents_file))
+        name, relevant = name_suite(spec.name, file), list(wanted.values())
         return cls(name, file, documents_file, queries=list(wanted), relevant=relevant, documents=documents)
 
     def __len__(self) -> int:
@@ -159,6 +142,38 @@ class Retrieval(Suite):
     @property
     def files(self) -> list[Path]:
         return [self.path, self.documents_path]
+
+
+def read_queries(path: Path, query: str, relevant: str) -> tuple[Path, dict[str, frozenset[str]]]:
+    """The file of the queries, and the ids of the documents that answer each. Rows with the same query are one query.
+
+    Args:
+        query, relevant: the columns. Ids are a string with spaces between them (in Parquet also a list).
+
+    Raises:
+        UserError: a missing column, a row without a query or without documents, or fewer than two queries.
+    """
+    file, (queries, answers) = read_columns(path, [query, relevant])
+    wanted: dict[str, set[str]] = {}
+    for row, (text, given) in enumerate(zip(queries, answers), start=1):
+        keys = given.split() if isinstance(given, str) else list(given) if isinstance(given, list) else [given]
+        if not isinstance(text, str) or not keys or None in keys:
+            raise UserError(
+                f"{file} row {row}: expected a query in {query!r} and ids of documents in {relevant!r}, found {text!r} and {given!r}."
+            )
+        wanted.setdefault(text, set()).update(map(str, keys))
+    if len(wanted) < 2:
+        raise UserError(f"{file} has {len(wanted)} quer{'y' if len(wanted) == 1 else 'ies'}; expected at least two.")
+    return file, {text: frozenset(keys) for text, keys in wanted.items()}
+
+
+def check_known(file: Path, wanted: dict[str, frozenset[str]], known: Collection[str], where: str) -> None:
+    """Raises UserError for a query that is answered by a document that is not there."""
+    for text, keys in wanted.items():
+        if unknown := sorted(keys.difference(known)):
+            raise UserError(
+                f"{file}: {clip(text)!r} is answered by {unknown[0]!r}, and there is no such id in {where}."
+            )
 
 
 def _compute_ndcg(hits: np.ndarray, wanted: np.ndarray) -> np.ndarray:

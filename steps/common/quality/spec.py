@@ -23,12 +23,15 @@ class SuiteSpec:
     documents: str | None
     document_id: str
     document: str
+    index: str | None
     corpus: CorpusConf | None
     title: str | None
     rows: int = field(metadata={"min": 20})
     seed: int = field(metadata={"min": 0})
     threshold: float
     references: dict[str, float]
+    min_recall: float | None = field(metadata={"min": 0})
+    max_p95_ms: float | None = field(metadata={"min": 0})
     max_loss_to_published: float | None = field(metadata={"min": 0})
     max_loss_to_champion: float | None = field(metadata={"min": 0})
 

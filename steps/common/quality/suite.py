@@ -46,6 +46,8 @@ class Suite(ABC):
     unit: ClassVar[str]
     # Title of the figure, behind the name of the suite.
     figure: ClassVar[str]
+    # Whether it holds vectors of one model, so that it scores no other.
+    of_one_model: ClassVar[bool] = False
 
     name: str
     path: Path

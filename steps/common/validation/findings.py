@@ -64,6 +64,8 @@ class Findings:
     latency_of: str = "the loaded model (torch f32)"
     sentences: np.ndarray | None = None
     corpus: np.ndarray | None = None
+    # Milliseconds of queries to an index, by the name of the metric.
+    search: dict[str, float] = field(default_factory=dict)
     # Metrics of the server.
     deployment: dict[str, float] = field(default_factory=dict)
 
@@ -106,6 +108,7 @@ class Findings:
             # A server that could not be asked at all is not ok; deployment says how the others are.
             "serving/ok": 0.0,
             **self.deployment,
+            **self.search,
             "checks/total": len(self.checks),
             "checks/failed": len(self.failures),
         }

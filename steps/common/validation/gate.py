@@ -39,7 +39,7 @@ from steps.common.validation.findings import Findings, Subject
 from steps.common.validation.openai import check_api
 from steps.common.validation.rivals import check_cosines, check_losses, compare_rivals
 from steps.common.validation.rules import ValidateConf
-from steps.common.validation.scores import check_demands, load_by_role, score_all, try_backends
+from steps.common.validation.scores import check_demands, check_search, load_by_role, score_all, try_backends
 from steps.common.validation.weights import check_trained, check_weights, check_word_vectors
 
 # Beginnings of the names of checks that say what is wrong inside a model.
@@ -183,10 +183,11 @@ def check_quality(
         own = load_by_role(stack, model.found, model.folder, model.native, rules.backend)
         findings.scores, embedded = score_all(suites, own, rules.bootstrap)
         findings.scored_by = own.key
+        checks = check_search(suites, own, rules, findings)
         compare_rivals(model, rivals, suites, rules, findings=findings)
         findings.trials = try_backends(model, suites, own, embedded, rules)
         findings.corpus = own(None)(sample_topics()[0])
-    checks = check_demands(model, rules.scored_suites, findings) + check_losses(rules, findings)
+    checks += check_demands(model, rules.scored_suites, findings) + check_losses(rules, findings)
     # A tokenizer that does not belong to the weights makes them look untrained; known weights are trained.
     is_known = any(check.name == "known/parameters_sha256" and check.passed for check in findings.checks)
     if is_known or any(check.name.startswith(NAMES_CAUSE) for check in findings.failures):

@@ -52,35 +52,35 @@ def compare_rivals(
         if model_id not in scored:
             logger.info("scoring the %s %s on the same suites", against, rival.uri)
             scored[model_id] = score_rival(rival, against, suites, rules)
-        if not scored[model_id]:
-            logger.warning(
-                "the %s %s is deleted, and its last validation recorded none of these suites: it is not compared with. baseline=<run ID> names another.",
-                against,
-                rival.registered,
-            )
-            continue
         unscored = {suite.name for suite in suites} - {score.suite.name for score in scored[model_id]}
         if unscored:
-            logger.warning(
-                "the %s %s is deleted, and its last validation did not record %s: it is compared without",
-                against,
-                rival.registered,
-                ", ".join(sorted(unscored)),
-            )
+            warn_of_unscored(rival, against, sorted(unscored), any_scored=bool(scored[model_id]))
+        if not scored[model_id]:
+            continue
         findings.comparisons[against] = comparison.compare(
             findings.scores, scored[model_id], rules.comparison.margin, rules.bootstrap
         )
 
 
+def warn_of_unscored(rival: FoundModel, against: str, suites: list[str], *, any_scored: bool) -> None:
+    """Say that a rival has no score on some suites, and why."""
+    if rival.is_gone:
+        why = "is deleted, and its last validation did not record"
+    else:
+        why = "has to be validated with an index of its own vectors first, and has no record of"
+    then = "compared without" if any_scored else "not compared with. baseline=<run ID> names another"
+    logger.warning("the %s %s %s %s: it is %s", against, rival.registered or rival.uri, why, ", ".join(suites), then)
+
+
 def score_rival(rival: FoundModel, against: str, suites: Sequence[Suite], rules: ValidateConf) -> list[Score]:
     """Another model's scores on the same suites, by torch in float32; those on record are not computed again.
 
-    Of a model that is deleted there are only those on record, whatever made them.
+    Of a model that is deleted there are only those on record, whatever made them; and so it is with a suite of one model.
     """
     recorded = verdict.read_units(rival, None if rival.is_gone else EXACT)
     keys = [suite.fingerprint for suite in suites]
     known = [scoring.restore(suite, recorded[key]) for key, suite in zip(keys, suites) if key in recorded]
-    left = [suite for key, suite in zip(keys, suites) if key not in recorded]
+    left = [suite for key, suite in zip(keys, suites) if key not in recorded and not suite.of_one_model]
     if rival.is_gone or not left:
         return known
     folder = _download(rival, against)

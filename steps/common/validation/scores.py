@@ -3,12 +3,15 @@
 import contextlib
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from steps.common.backends import Backend, Settings
 from steps.common.backends.check import Refused
+from steps.common.backends.timing import latencies_ms
 from steps.common.backends.torch import find_tasks
 from steps.common.corpus.sample import sample_topics
 from steps.common.model.facts import facts
@@ -17,13 +20,14 @@ from steps.common.model.load import (
     load_backend,
 )
 from steps.common.quality import scoring, trials
+from steps.common.quality.indexed import Indexed
 from steps.common.quality.roles import ByRole
 from steps.common.quality.scoring import Difference, Score
 from steps.common.quality.spec import Bootstrap, SuiteSpec
 from steps.common.quality.suite import Suite, Vectors
 from steps.common.quality.trials import Trial
 from steps.common.validation import identity
-from steps.common.validation.checks import Check, at_least
+from steps.common.validation.checks import Check, at_least, at_most
 from steps.common.validation.findings import Findings, Subject
 from steps.common.validation.rules import ValidateConf
 from steps.common.vectors import finite
@@ -109,6 +113,20 @@ def check_demands(model: Subject, specs: Sequence[SuiteSpec], findings: Findings
     return checks
 
 
+def check_search(suites: Sequence[Suite], own: ByRole, rules: ValidateConf, findings: Findings) -> list[Check]:
+    """How long a query of each suite over an index takes, from text to hits; which is noted in the findings."""
+    checks = []
+    for suite, spec in zip(suites, rules.scored_suites):
+        if isinstance(suite, Indexed):
+            found = latencies_ms(partial(suite.ask, own("query")), suite.queries, rules.latency_calls)
+            shown = {f"quality/{suite.name}/p{share}_ms": float(np.percentile(found, share)) for share in (50, 95)}
+            findings.search |= shown
+            if spec.max_p95_ms is not None:
+                name = f"quality/{suite.name}/p95_ms"
+                checks.append(at_most(name, shown[name], spec.max_p95_ms))
+    return checks
+
+
 def check_scores(score: Score, spec: SuiteSpec, published: float | None, difference: Difference | None) -> list[Check]:
     """What a suite demands of a score: a least value, nearness to the published one, no loss to the champion."""
     if score.undefined:
@@ -116,6 +134,8 @@ def check_scores(score: Score, spec: SuiteSpec, published: float | None, differe
     else:
         found = [at_least(score.name, score.value, spec.threshold)]
     group, allowed = f"quality/{score.suite.name}", spec.max_loss_to_published
+    if spec.min_recall is not None and not score.undefined:
+        found.append(at_least(f"{group}/recall_at_10", score.metrics["recall_at_10"], spec.min_recall))
     if published is not None and allowed is not None:
         found.append(at_least(f"{group}/beside_published", score.value - published, -allowed))
     if difference is not None and spec.max_loss_to_champion is not None:
