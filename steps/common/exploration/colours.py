@@ -80,9 +80,8 @@ def _as_categories(name: str, values: pa.Array) -> Colouring:
     places = pc.index_in(values, common)
     codes = places.fill_null(len(common)).to_numpy(zero_copy_only=False).copy()
     labels, others = [_show(value) for value in common.to_pylist()], len(order) - len(common)
-    return _close(
-        name, False, labels, codes, np.asarray(pc.is_null(values)), f"{OTHER} ({others:,} values)" if others else None
-    )
+    other = f"{OTHER} ({others:,} values)" if others else None
+    return _close(name, labels, codes, np.asarray(pc.is_null(values)), ordered=False, other=other)
 
 
 def _as_scale(name: str, values: pa.Array, numbers: pa.Array) -> Colouring:
@@ -102,11 +101,11 @@ def _as_scale(name: str, values: pa.Array, numbers: pa.Array) -> Colouring:
         ends = [_show(values[int(row)].as_py()) for row in (low, high)]
         labels.append(" to ".join(dict.fromkeys(ends)))
     codes[~valid] = len(labels)
-    return _close(name, True, labels, codes, ~valid, None)
+    return _close(name, labels, codes, ~valid, ordered=True, other=None)
 
 
 def _close(
-    name: str, ordered: bool, labels: list[str], codes: np.ndarray, missing: np.ndarray, other: str | None
+    name: str, labels: list[str], codes: np.ndarray, missing: np.ndarray, *, ordered: bool, other: str | None
 ) -> Colouring:
     """Add the labels of what has no colour of its own."""
     grey = len(labels)

@@ -14,7 +14,7 @@
     },
     dark: {
       categories: ["#77aadd", "#ee8866", "#eedd88", "#ffaabb", "#44bb99", "#99ddff", "#bbcc33", "#aaaa00"],
-      scale: ["#274060", "#d9ecff"], grey: ["#737b86", "#4a525c"], plain: "#77aadd", paper: "#14171b", ink: "#e4e7eb", mark: "#ffb4a9", near: "#8ab4ff",
+      scale: ["#3a639a", "#e3f1ff"], grey: ["#737b86", "#4a525c"], plain: "#77aadd", paper: "#14171b", ink: "#e4e7eb", mark: "#ffb4a9", near: "#8ab4ff",
     },
   };
   const dark = matchMedia("(prefers-color-scheme: dark)");
