@@ -1,5 +1,6 @@
 """The index that a run or a URI stands for."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,12 +36,16 @@ def find_index(run_id: str, *, experiment_id: str) -> str:
 
 def load_index(uri: str) -> SemanticSearch:
     """Load a semantic_search model; raises UserError where it cannot be read, or is a model of another kind."""
+    path = sys.path
     try:
         model = mlflow.pyfunc.load_model(uri).unwrap_python_model()
     except (mlflow.MlflowException, OSError) as error:
         raise UserError(
             f"{uri} cannot be loaded as an index ({first_line(error)}). Give the ID of a run of index."
         ) from None
+    finally:
+        # MLflow puts the code that a model brings before this project's, where a process that is started later would find it.
+        sys.path = path
     # The class is that of the file which MLflow has run, and not the one of this import.
     if type(model).__name__ != SemanticSearch.__name__:
         raise UserError(f"{uri} is not an index. Give the ID of a run of index, or its models:/... URI.")
