@@ -49,7 +49,7 @@ from steps.common.search.build import build
 from steps.common.search.collect import collect
 from steps.common.search.index import Facts
 from steps.common.tracking import run as runs
-from steps.common.tracking.datasets import log_embeddings
+from steps.common.tracking.datasets import log_corpus_of, log_embeddings
 from steps.common.tracking.outputs import find_place, open_output
 from steps.common.tracking.run import tag_upstream
 
@@ -94,6 +94,7 @@ def main(call: Call[IndexConf], where: str | None) -> None:
         facts, measures = build(folder, conf)
         tags = {EMBEDS_WITH: found.logged.model_id, "encode_run_id": manifest.run_id, "embeddings": where}
         model_id = log(folder, Path(scratch), facts, reference, tags)
+        log_corpus_of(manifest.run_id)
         log_embeddings(manifest.parts, where)
         measures |= {"rows": facts.rows, "seconds": time.perf_counter() - start}
         metrics = {f"index/{name}": value for name, value in measures.items()}

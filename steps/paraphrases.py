@@ -76,7 +76,7 @@ from steps.common.search.paraphrases import (
     write_pairs,
 )
 from steps.common.tracking import run as runs
-from steps.common.tracking.datasets import log_embeddings
+from steps.common.tracking.datasets import log_corpus_of, log_embeddings
 from steps.common.tracking.outputs import find_place, open_output
 from steps.common.tracking.run import tag_upstream
 
@@ -159,9 +159,18 @@ def write_tables(conf: ParaphrasesConf, new: Collected, old: Collected | None, f
     return {**counts, "find_seconds": seconds}
 
 
+def log_inputs(new: Collected, old: Collected | None) -> None:
+    """Link the outputs, and the corpus of the new one, to the run."""
+    log_corpus_of(new.manifest.run_id)
+    for output in (new, old):
+        if output:
+            log_embeddings(output.manifest.parts, output.where)
+
+
 def read_first(path: Path) -> pd.DataFrame:
     """The first rows of a table, for a table of the run, which holds numbers and texts only."""
-    table = next(pq.ParquetFile(path).iter_batches(batch_size=TABLED)).to_pandas()
+    file = pq.ParquetFile(path)
+    table = next(file.iter_batches(batch_size=TABLED), file.schema_arrow.empty_table()).to_pandas()
     return table.astype({name: str for name in table.columns if name not in ("score", "cluster", "rows")})
 
 
@@ -197,9 +206,7 @@ def main(call: Call[ParaphrasesConf], named: Named) -> None:
         for name in (PAIRS, DUPLICATES, KEPT, CLUSTERS):
             if (tables / name).exists():
                 mlflow.log_artifact(str(tables / name))
-        for output in (new, old):
-            if output:
-                log_embeddings(output.manifest.parts, output.where)
+        log_inputs(new, old)
         first = read_first(tables / PAIRS)
         mlflow.log_table(first, "pairs.json")
         model_id = log_model(conf, new, found, scratch)

@@ -277,11 +277,14 @@ def test_new_rows_are_compared_with_old_ones_only(tmp_path, small_pieces):
 
 
 def test_a_corpus_without_pairs_has_tables_without_rows(tmp_path):
-    written = write_all(np.eye(3, dtype=np.float32), None, tmp_path)
+    written = write_all(np.eye(3, dtype=np.float32), None, tmp_path, chunk=[0, 0, 1])
     assert written.counts == [0, 0, 0]
-    assert list(written.tables[PAIRS]) == ["score", "id_1", "id_2"] and len(written.tables[PAIRS]) == 0
-    assert list(written.tables[DUPLICATES]) == ["id", "kept_id", "score"]
-    assert list(written.tables[CLUSTERS]) == ["cluster", "rows", "score", "id"]
+    assert (
+        list(written.tables[PAIRS]) == ["score", "id_1", "chunk_1", "id_2", "chunk_2"]
+        and len(written.tables[PAIRS]) == 0
+    )
+    assert list(written.tables[DUPLICATES]) == ["id", "chunk", "kept_id", "kept_chunk", "score"]
+    assert list(written.tables[CLUSTERS]) == ["cluster", "rows", "score", "id", "chunk"]
     assert written.tables[KEPT]["id"].tolist() == ["n0", "n1", "n2"]
 
 

@@ -87,7 +87,10 @@ def test_pairs_clusters_and_duplicates_of_stored_embeddings(chain, mine, tiny):
     assert logged.tags["encode_run_id"] == chain.encode["run_id"]
     inputs = {one.tags[0].value: one.dataset.digest for one in run.inputs.dataset_inputs}
     encode = mlflow.get_run(chain.encode["run_id"])
-    assert inputs.items() <= {one.tags[0].value: one.dataset.digest for one in encode.inputs.dataset_inputs}.items()
+    assert (
+        set(inputs) == {"corpus", "embeddings"}
+        and inputs.items() <= {one.tags[0].value: one.dataset.digest for one in encode.inputs.dataset_inputs}.items()
+    )
 
 
 def test_the_served_model_answers_each_query_with_pairs_that_involve_it(chain, mine, tiny):
@@ -194,6 +197,11 @@ def test_texts_stay_out_and_bad_outputs_are_refused(chain, step, mine, tmp_path)
     assert "are binary, which keeps signs" in refused(f"embeddings={tmp_path}/binary")
     equal = mine(f"embeddings={tmp_path}/int8", "threshold=0.999")
     assert set(zip(equal["pairs"]["id_1"], equal["pairs"]["id_2"])) == {(1, 6)}
+    (tmp_path / "apart.jsonl").write_text('{"text": "the cat is big"}\n{"text": "a red car"}\n')
+    code, _, err = step("encode", model, f"corpus={tmp_path}/apart.jsonl", f"output={tmp_path}/apart", "backend=torch")
+    assert code == 0, err
+    none = mine(f"embeddings={tmp_path}/apart", "threshold=0.9999")
+    assert "no pairs" in none["shown"] and none["paraphrases/pairs"] == len(none["pairs"]) == len(none["clusters"]) == 0
     assert "threshold is 0.0; expected a cosine above 0, and no more than 1" in refused("threshold=0")
     assert "threshold is 1.5; expected a cosine" in refused("threshold=1.5")
     assert "min_cluster_rows is 1; expected 2 or more" in refused("min_cluster_rows=1")

@@ -61,14 +61,11 @@ class Distinct:
         self.rows = np.argsort(of, kind="stable")
         self.counts = np.bincount(of, minlength=len(known))
         self.starts = np.cumsum(self.counts) - self.counts
+        # The first row of each.
+        self.firsts = self.rows[self.starts]
 
     def __len__(self) -> int:
         return len(self.counts)
-
-    @property
-    def firsts(self) -> np.ndarray:
-        """The first row of each."""
-        return self.rows[self.starts]
 
     def take(self, numbers: np.ndarray | slice) -> np.ndarray:
         """Some of them, float32 [n, dim]."""
