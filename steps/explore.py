@@ -121,10 +121,11 @@ def draw(explored: Explored, conf: ExploreConf, again: str) -> tuple[Map, pa.Tab
 
 def log(drawn: Map, rows: pa.Table, content: dict, scratch: Path) -> None:
     """Log the map as a page without a server, and as a table."""
-    copy = content | {"neighbours": drawn.find_neighbours(page.NEIGHBOURS).tolist()}
-    (scratch / "map.html").write_text(page.render(copy, live=False), encoding="utf-8")
+    if len(drawn.rows) <= page.COMPARED:
+        content = content | {"neighbours": drawn.find_neighbours(page.NEIGHBOURS).tolist()}
+    (scratch / "map.html").write_text(page.render(content, live=False), encoding="utf-8")
     places = {"x": pa.array(drawn.places[:, 0]), "y": pa.array(drawn.places[:, 1])}
-    others = {name: rows.column(name) for name in rows.column_names if name not in places}
+    others = {f"{name}_" if name in places else name: rows.column(name) for name in rows.column_names}
     pq.write_table(pa.table(others | places), scratch / "map.parquet", compression="zstd")
     for name in ("map.html", "map.parquet"):
         mlflow.log_artifact(str(scratch / name))

@@ -10,6 +10,7 @@ from helpers.encodes import write_jsonl
 from helpers.hostile import TEXTS, TOPICS
 from helpers.steps import last_json, run_step
 from helpers.stores import copy_store, working_in
+from threadpoolctl import threadpool_limits
 
 
 def run(name: str, *argv: str) -> dict:
@@ -17,6 +18,13 @@ def run(name: str, *argv: str) -> dict:
     with contextlib.redirect_stdout(shown):
         assert run_step(name, *argv) == 0, shown.getvalue()
     return last_json(shown.getvalue())
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """t-SNE waits for all its threads a thousand times, and the tests share the cores."""
+    with threadpool_limits(1, "openmp"):
+        yield
 
 
 @pytest.fixture(scope="session")

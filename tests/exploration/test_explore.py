@@ -141,6 +141,9 @@ def test_the_server_answers_by_meaning_and_refuses_what_is_not_its_page(live, ti
     near = ask(live, "neighbours", {"row": 3}).json()
     assert near["row"]["text"] == "a red car" and near["row"]["columns"] == {"topic": "topic 1", "year": "2004"}
     assert near["hits"][0]["row"] == 4 and near["hits"][0]["score"] == pytest.approx(1, abs=1e-5)
+    rows = [ask(live, "neighbours", {"row": row}).json()["row"] for row in range(39)]
+    assert [row["row"] for row in rows] == list(range(39)) and sum(row["on_map"] for row in rows) == 30
+    assert len({row["point"] for row in rows if row["on_map"]}) == 30 and max(row["point"] for row in rows) == 29
     assert len(near["hits"]) == 4 and all(hit["row"] != 3 for hit in near["hits"])
 
     for path, body, status, reason in (

@@ -40,6 +40,10 @@ def test_a_large_corpus_is_sampled_evenly_and_each_vector_has_a_point(stored):
     assert set(np.diff(drawn.rows)) <= {9, 10}
     np.testing.assert_array_equal(drawn.vectors, vectors[drawn.rows])
     assert drawn.find_points(10 * drawn.vectors[[3, 50]]).tolist() == [3, 50]
+    # By the axes each vector has a place of its own, on the map or not.
+    np.testing.assert_allclose(drawn.find_places(drawn.vectors[[3, 50]]), drawn.places[[3, 50]], atol=1e-4)
+    middle = (vectors[[1]] + vectors[[2]]) / 2
+    np.testing.assert_allclose(drawn.find_places(middle)[0], drawn.find_places(vectors[[1, 2]]).mean(axis=0), atol=1e-4)
 
 
 def test_neighbours_of_a_point_are_others_nearest_first(stored):
@@ -59,6 +63,7 @@ def test_tsne_keeps_neighbours_together_where_two_axes_cannot(stored):
     assert drawn.measures["trustworthiness"] > max(0.95, flat.measures["trustworthiness"])
     assert "variance_share" not in drawn.measures
     np.testing.assert_array_equal(drawn.places, again.places)
+    np.testing.assert_array_equal(drawn.find_places(2 * drawn.vectors[[7, 0]]), drawn.places[[7, 0]])
 
 
 @pytest.mark.parametrize("shape", [(1, 8), (2, 8), (3, 1), (12, 4)])

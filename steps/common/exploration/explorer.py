@@ -8,6 +8,7 @@ import numpy as np
 
 from steps.common.errors import UserError
 from steps.common.exploration.map import Map
+from steps.common.exploration.page import scale
 from steps.common.search.index import Index
 from steps.common.search.matrix import Rows
 from steps.common.vectors import finite, unit_length
@@ -46,20 +47,24 @@ class Explorer:
         return {"row": own, "hits": near}
 
     def _describe(self, rows: np.ndarray, scores: np.ndarray) -> list[dict[str, Any]]:
-        """Rows as the page shows them, each with the point of the map that stands for it."""
+        """Rows as the page shows them, each with its place on the map, and the point there that stands for it."""
         rows, scores = rows[rows >= 0], scores[rows >= 0]
-        points = self._map.find_points(self._vectors.take(rows)) if len(rows) else rows
-        on_map = np.searchsorted(self._map.rows, rows)
+        if not len(rows):
+            return []
+        vectors = self._vectors.take(rows)
+        own = np.isin(rows, self._map.rows)
+        points = np.where(own, np.searchsorted(self._map.rows, rows), self._map.find_points(vectors))
+        places = np.where(own[:, None], self._map.places[points], self._map.find_places(vectors))
         found = []
-        for row, score, point, at, values in zip(rows, scores, points, on_map, self._index.take(rows).to_pylist()):
-            own = at < len(self._map.rows) and self._map.rows[at] == row
+        for at, values in enumerate(self._index.take(rows).to_pylist()):
             text = values.pop("text", None)
             found.append(
                 {
-                    "row": int(row),
-                    "point": int(at if own else point),
-                    "on_map": bool(own),
-                    "score": finite(float(score)),
+                    "row": int(rows[at]),
+                    "point": int(points[at]),
+                    "place": scale(places[at : at + 1], self._map)[0].tolist(),
+                    "on_map": bool(own[at]),
+                    "score": finite(float(scores[at])),
                     "id": str(values.pop("id")),
                     "text": text if text is None or len(text) <= LONGEST else f"{text[:LONGEST]}…",
                     "columns": {name: as_text(value) for name, value in values.items()},

@@ -19,6 +19,9 @@ KEPT = 50
 # Texts that count as near to one, in t-SNE, and fewest points that it can arrange.
 PERPLEXITY, FEWEST = 30, 10
 
+# Points that t-SNE arranges in about a minute, on two cores.
+FAST = 5000
+
 # Points whose neighbours are compared, and neighbours of each: van der Maaten and others report 12, scikit-learn's default is 5.
 COMPARED, NEAR = 2000, 10
 
@@ -33,6 +36,8 @@ class Map:
     places: np.ndarray
     # Their vectors: float32 [points, dim].
     vectors: np.ndarray
+    # What arranged them, where it can arrange other vectors too.
+    axes: PCA | None
     # variance_share: what the two axes of a PCA hold of the variance, 0 to 1. trustworthiness: 1 where neighbours on the map are
     # neighbours by their vectors too, 0.5 at random; absent where there are too few points.
     measures: dict[str, float]
@@ -40,6 +45,12 @@ class Map:
     def find_points(self, vectors: np.ndarray) -> np.ndarray:
         """The point of the map that is nearest to each vector, float32 [n, dim]: int64 [n]."""
         return np.argmax(vectors @ self.vectors.T, axis=1)
+
+    def find_places(self, vectors: np.ndarray) -> np.ndarray:
+        """Where vectors, float32 [n, dim], lie on the map: float64 [n, 2]; without axes, where the nearest point does."""
+        if self.axes is None:
+            return self.places[self.find_points(vectors)]
+        return _widen(self.axes.transform(vectors))[:, :2]
 
     def find_neighbours(self, count: int) -> np.ndarray:
         """The nearest other points of each point by their vectors: int64 [points, up to count]."""
@@ -58,27 +69,37 @@ def choose_points(rows: int, points: int) -> np.ndarray:
 def draw_map(vectors: Rows, rows: np.ndarray, method: Method) -> Map:
     """Arrange some rows, in order, in the plane."""
     found = vectors.read(0, len(vectors)) if len(rows) == len(vectors) else vectors.take(rows)
-    axes, share = _project(found)
+    pca, axes, share = _project(found)
     places, measures = axes[:, :2], {"variance_share": float(share[:2].sum())}
     if method is Method.tsne and (len(rows) < FEWEST or not share.any()):
         logger.warning("method=tsne cannot arrange %d points that differ too little; the map is by pca", len(rows))
     elif method is Method.tsne:
+        if len(rows) > FAST:
+            logger.warning("method=tsne takes long for %d points; map.points=%d takes about a minute", len(rows), FAST)
         perplexity = min(PERPLEXITY, (len(rows) - 1) / 3)
         places = TSNE(2, perplexity=perplexity, init="pca", random_state=0, n_jobs=-1).fit_transform(axes)
-        # Its axes hold no share of anything.
-        measures = {}
-    return Map(rows, places.astype(np.float64), found, measures | _measure(found, places))
+        # Its axes hold no share of anything, and have no place for another vector.
+        measures, pca = {}, None
+    return Map(rows, places.astype(np.float64), found, pca, measures | _measure(found, places))
 
 
-def _project(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Principal components, at least two and KEPT at most, and what each holds of the variance, zeros where nothing varies."""
+def _project(vectors: np.ndarray) -> tuple[PCA | None, np.ndarray, np.ndarray]:
+    """Principal components, at least two and KEPT at most, and what each holds of the variance, zeros where nothing varies.
+
+    One vector has none.
+    """
+    if len(vectors) == 1:
+        return None, np.zeros((1, 2)), np.zeros(2)
     count = min(KEPT, *vectors.shape)
     pca = PCA(count, svd_solver="full" if count < KEPT else "covariance_eigh")
     with np.errstate(invalid="ignore", divide="ignore"):
-        axes = pca.fit_transform(vectors) if len(vectors) > 1 else np.zeros((1, count))
-        share = np.nan_to_num(pca.explained_variance_ratio_) if len(vectors) > 1 else np.zeros(count)
-    missing = max(0, 2 - count)
-    return np.pad(axes, ((0, 0), (0, missing))), share
+        axes = _widen(pca.fit_transform(vectors))
+    return pca, axes, np.nan_to_num(pca.explained_variance_ratio_)
+
+
+def _widen(axes: np.ndarray) -> np.ndarray:
+    """At least two axes, the second one zero where there was one."""
+    return np.pad(axes, ((0, 0), (0, max(0, 2 - axes.shape[1]))))
 
 
 def _measure(vectors: np.ndarray, places: np.ndarray) -> dict[str, float]:

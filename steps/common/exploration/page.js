@@ -21,7 +21,8 @@
   const palette = () => (dark.matches ? PALETTES.dark : PALETTES.light);
 
   // What is shown: the column of the colours, the labels that alone are shown, the hits of the last question, the text that is open and its
-  // neighbours, and the point that the arrow keys are at. Hits and neighbours are {row, point, on_map, score, id, text, columns}.
+  // neighbours, and the point that the arrow keys are at. Hits and neighbours are {row, place, on_map, point, score, id, text, columns}: `point` is
+  // the nearest one where the row itself is not on the map.
   let column = data.columns[0] ?? null;
   const only = new Set();
   let hits = [], chosen = null, near = [], cursor = -1, asked = 0;
@@ -35,8 +36,10 @@
   let width = 0, height = 0, unit = 1, transform = d3.zoomIdentity;
 
   const PADDING = 24;
-  const atX = (point) => transform.applyX((width - wide * unit) / 2 + data.x[point] * unit);
-  const atY = (point) => transform.applyY((height - high * unit) / 2 + data.y[point] * unit);
+  const ofX = (x) => transform.applyX((width - wide * unit) / 2 + x * unit);
+  const ofY = (y) => transform.applyY((height - high * unit) / 2 + y * unit);
+  const atX = (point) => ofX(data.x[point]), atY = (point) => ofY(data.y[point]);
+  const placeOf = (point) => [data.x[point], data.y[point]];
 
   const zoom = d3.zoom().scaleExtent([1, 200]).on("zoom", (event) => {
     transform = event.transform;
@@ -107,21 +110,21 @@
       for (const point of groups[code]) {
         const [x, y] = [atX(point), atY(point)];
         if (x < -9 || y < -9 || x > width + 9 || y > height + 9) continue;
-        if (size < 2) context.rect(x - size, y - size, 2 * size, 2 * size);
+        if (size < 2) context.fillRect(x - size, y - size, 2 * size, 2 * size);
         else { context.moveTo(x + size, y); context.arc(x, y, size, 0, 7); }
       }
       context.fill();
     }
     context.globalAlpha = 1;
-    for (const [rank, text] of [...near.entries()].reverse()) mark(text.point, colours.near, rank + 1);
-    if (!near.length) for (const [rank, text] of [...hits.entries()].reverse()) mark(text.point, colours.mark, rank + 1);
-    if (chosen) ring(chosen.point, colours.ink, 11);
-    if (cursor >= 0 && document.activeElement === canvas) ring(cursor, colours.near, 8);
+    for (const [rank, text] of [...near.entries()].reverse()) mark(text.place, colours.near, rank + 1);
+    if (!near.length) for (const [rank, text] of [...hits.entries()].reverse()) mark(text.place, colours.mark, rank + 1);
+    if (chosen) ring(chosen.place, colours.ink, 11);
+    if (cursor >= 0 && document.activeElement === canvas) ring(placeOf(cursor), colours.near, 8);
   }
 
-  /** A disc with a number, on a point. */
-  function mark(point, colour, rank) {
-    const [x, y] = [atX(point), atY(point)];
+  /** A disc with a number. */
+  function mark(place, colour, rank) {
+    const [x, y] = [ofX(place[0]), ofY(place[1])];
     context.beginPath();
     context.arc(x, y, 9, 0, 7);
     context.fillStyle = colour;
@@ -136,11 +139,11 @@
     context.fillText(rank, x, y + 0.5);
   }
 
-  function ring(point, colour, radius) {
+  function ring(place, colour, radius) {
     context.lineWidth = 3;
     context.strokeStyle = colour;
     context.beginPath();
-    context.arc(atX(point), atY(point), radius, 0, 7);
+    context.arc(ofX(place[0]), ofY(place[1]), radius, 0, 7);
     context.stroke();
   }
 
@@ -168,9 +171,8 @@
       button.tabIndex = index === 0 ? 0 : -1;
       const words = make("span", text.text ?? text.id, "text");
       words.dir = "auto";
-      const away = text.on_map === false ? "not on the map; marked at the nearest text that is" : "";
-      button.title = away;
       button.append(make("span", index + 1, "rank"), words, make("span", text.score == null ? "" : text.score.toFixed(3), "score"));
+      if (!text.on_map) button.append(make("span", "not one of the points of the map", "away"));
       button.addEventListener("click", () => choose(text, true));
       button.addEventListener("focus", () => { cursor = text.point; redraw(); });
       const item = make("li");
@@ -205,7 +207,7 @@
   }
 
   const ofPoint = (point) => ({
-    row: data.rows[point], point, on_map: true, score: null, id: data.ids[point], text: data.texts ? data.texts[point] : null, columns: columnsOf(point),
+    row: data.rows[point], point, place: placeOf(point), on_map: true, score: null, id: data.ids[point], text: data.texts ? data.texts[point] : null, columns: columnsOf(point),
   });
   const columnsOf = (point) => Object.fromEntries(data.columns.map((one) => [one.name, one.labels[one.codes[point]]]));
 
@@ -251,24 +253,28 @@
     cursor = text.point;
     near = [];
     describe(text, byList);
-    bringIn(text.point);
+    bringIn(text.place);
     redraw();
     if (!data.live) {
-      near = (data.neighbours?.[text.point] ?? []).map(ofPoint);
-      list(byId("near"), near);
-      return redraw();
+      return surround(text, (data.neighbours?.[text.point] ?? []).map(ofPoint));
     }
     try {
       const answer = await post("neighbours", { row: text.row });
       if (chosen !== text) return;
-      near = answer.hits;
-      chosen = answer.row;
-      describe(chosen, false);
-      list(byId("near"), near);
-      redraw();
+      describe(answer.row, false);
+      surround(answer.row, answer.hits);
     } catch (error) {
       say(error.message, true);
     }
+  }
+
+  function surround(text, neighbours) {
+    chosen = text;
+    near = neighbours;
+    list(byId("near"), near);
+    byId("near-title").hidden = !near.length;
+    say(`${text.id} is open, with ${near.length} neighbours.`);
+    redraw();
   }
 
   function describe(text, byList) {
@@ -294,9 +300,9 @@
     redraw();
   }
 
-  /** Move the map so that a point is in sight. */
-  function bringIn(point) {
-    const [x, y] = [atX(point), atY(point)];
+  /** Move the map so that a place is in sight. */
+  function bringIn(place) {
+    const [x, y] = [ofX(place[0]), ofY(place[1])];
     if (x < 20 || y < 20 || x > width - 20 || y > height - 20) {
       surface.call(zoom.translateTo, transform.invertX(x), transform.invertY(y));
     }
@@ -400,7 +406,7 @@
     }
     if (best < 0) return say("There is no text further that way.");
     cursor = best;
-    bringIn(best);
+    bringIn(placeOf(best));
     say(textOf(best));
     redraw();
   }

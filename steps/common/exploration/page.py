@@ -20,8 +20,8 @@ TEMPLATE, STYLE, SCRIPTS = "page.html.j2", "page.css", ("d3.min.js", "page.js")
 # Letters of a text on the map, and steps of its two axes.
 CLIPPED, STEPS = 200, 65_535
 
-# Neighbours of each point that a page without a server has.
-NEIGHBOURS = 5
+# Neighbours of each point that a page without a server has, and most points that are all compared for them: half a minute.
+NEIGHBOURS, COMPARED = 5, 50_000
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class About:
 
 def describe(drawn: Map, rows: pa.Table, colourings: list[Colouring], about: About) -> dict[str, Any]:
     """What the page is drawn from. `rows` are those of the map."""
-    places = scale(drawn.places)
+    places = scale(drawn.places, drawn)
     return {
         "about": asdict(about),
         "measures": drawn.measures,
@@ -52,13 +52,12 @@ def describe(drawn: Map, rows: pa.Table, colourings: list[Colouring], about: Abo
     }
 
 
-def scale(places: np.ndarray) -> np.ndarray:
-    """Places as whole numbers from 0 to STEPS, both axes by the same factor; the second grows downwards, as on a screen."""
-    low = places.min(axis=0)
-    extent = float((places.max(axis=0) - low).max())
-    scaled = (places - low) * (STEPS / extent if extent > 0 else 0)
-    scaled[:, 1] = scaled[:, 1].max() - scaled[:, 1]
-    return np.round(scaled).astype(np.int64)
+def scale(places: np.ndarray, drawn: Map) -> np.ndarray:
+    """Places in whole steps of a map, whose longer axis has STEPS; the second axis grows downwards, as on a screen."""
+    low, high = drawn.places.min(axis=0), drawn.places.max(axis=0)
+    extent = float((high - low).max())
+    offsets = np.stack([places[:, 0] - low[0], high[1] - places[:, 1]], axis=1)
+    return np.round(offsets * (STEPS / extent if extent > 0 else 0)).astype(np.int64)
 
 
 def clip(text: str) -> str:
