@@ -415,6 +415,22 @@ def test_ids_of_two_types_are_the_same_where_they_read_the_same(tmp_path):
     assert found == {"added": ["x"], "changed": [], "removed": ["3"]}
 
 
+def test_a_null_is_an_id_of_its_own_beside_the_number_zero(tmp_path):
+    found = changes_of(tmp_path, (pa.array([None, 0, 5]), list("abc")), (pa.array([0, 5]), ["b", "c"]))
+    assert found == {"added": [], "changed": [], "removed": [None]}
+
+
+@pytest.mark.parametrize("kind", [pa.large_binary(), pa.binary_view(), pa.string_view()], ids=str)
+def test_ids_of_rare_types_are_compared_too(tmp_path, kind):
+    ids = [one if kind == pa.string_view() else b"\xff" + one.encode() for one in ("a", "b" * 20, "c", "d")]
+    old, new = (
+        (pa.array(ids[:3], pa.string() if kind == pa.string_view() else pa.binary()).cast(kind), list("xyz")),
+        ids[1:],
+    )
+    found = changes_of(tmp_path, old, (pa.array(new).cast(kind), ["y", "q", "r"]))
+    assert found == {"added": ids[3:], "changed": [ids[2]], "removed": [ids[0]]}
+
+
 def test_of_an_output_that_is_damaged_throughout_every_id_is_new(tmp_path):
     path = tmp_path / "now.parquet"
     pq.write_table(pa.table({"key": ["a", "b"], "text": ["x", "y"]}), path)

@@ -24,6 +24,8 @@ TYPES = (
     (pa.types.is_integer, "integer"),
     (pa.types.is_float32, "float"),
     (pa.types.is_float64, "double"),
+    (pa.types.is_decimal, "double"),
+    (pa.types.is_duration, "long"),
     (pa.types.is_boolean, "boolean"),
     (pa.types.is_temporal, "datetime"),
 )
