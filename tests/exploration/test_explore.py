@@ -160,6 +160,7 @@ def test_the_server_answers_by_meaning_and_refuses_what_is_not_its_page(live, ti
     assert requests.post(live.url + "search", data=b'{"query": ', timeout=60).status_code == 400
     assert requests.post(live.url + "search", data=b"[" * 100_000, timeout=60).status_code == 400
     assert requests.post(live.url + "search", data=b"\xff\xfe", timeout=60).status_code == 400
+    assert requests.post(live.url + "search", data=b'{"query": "half \\ud800"}', timeout=60).status_code == 200
     # Another site that leads here by its name, and a page of another site.
     assert requests.get(live.url, headers={"Host": "evil.example"}, timeout=60).status_code == 400
     assert ask(live, "search", {"query": "a"}, Host="evil.example:80").status_code == 400

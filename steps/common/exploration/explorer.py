@@ -30,7 +30,8 @@ class Explorer:
         """The best rows for a question; raises UserError where it is empty."""
         if not query.strip():
             raise UserError("The question is empty. Type what the texts are to be about.")
-        vector, truncated = self._embed(query)
+        # JSON can hold half of a character, which no tokenizer takes.
+        vector, truncated = self._embed(query.encode("utf-8", "replace").decode())
         if self._index.facts.metric == "cosine":
             vector = unit_length(vector)
         found = self._index.search(vector, self._top_k)
