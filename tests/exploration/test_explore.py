@@ -44,6 +44,7 @@ def test_the_run_holds_a_map_that_needs_no_server(chain, step):
     data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1])
     assert [column["name"] for column in data["columns"]] == ["year", "topic"]
     assert data["ids"][:3] == ["k0", "k2", "k3"] and len(data["x"]) == 39
+    assert data["values"]["year"][:2] == ["2000", "2002"] and data["values"]["topic"][0] == "<b>bold</b>"
     assert max(map(len, data["texts"])) == 201 and len(data["neighbours"][0]) == 5
     assert (min(data["x"]), min(data["y"])) == (0, 0) and max(data["x"] + data["y"]) == 65535
 
@@ -317,6 +318,7 @@ def test_the_copy_without_a_server_works_from_a_file_and_in_a_sandbox(live, tab,
     assert tab.ask("document.title") == "Map of 39 texts"
     tab.ask("document.querySelector('#hits button').click()")
     assert tab.ask("document.querySelectorAll('#near button').length") == 5
+    assert words_of(tab, "#chosen-columns dd") == ["<b>bold</b>", "2000"]
     framed = tmp_path / "frame.html"
     framed.write_text(
         f'<iframe sandbox="allow-scripts" style="width:900px;height:600px" srcdoc="{html_of(copy)}"></iframe>'

@@ -1,14 +1,13 @@
 """What the page asks while it is open: the hits of a question, and the nearest neighbours of a row."""
 
 from collections.abc import Callable
-from datetime import date, datetime
 from typing import Any
 
 import numpy as np
 
 from steps.common.errors import UserError
 from steps.common.exploration.map import Map
-from steps.common.exploration.page import scale
+from steps.common.exploration.page import as_text, scale
 from steps.common.search.index import Index
 from steps.common.search.matrix import Rows
 from steps.common.vectors import finite, unit_length
@@ -72,12 +71,3 @@ class Explorer:
                 }
             )
         return found
-
-
-def as_text(value: object) -> str | None:
-    """A value of a kept column in words; None for null."""
-    if value is None:
-        return None
-    if isinstance(value, (date, datetime)):
-        return value.isoformat(sep=" ") if isinstance(value, datetime) else value.isoformat()
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
