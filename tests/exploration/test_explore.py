@@ -44,6 +44,7 @@ def test_the_run_holds_a_map_that_needs_no_server(chain, step):
     data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1])
     assert [column["name"] for column in data["columns"]] == ["year", "topic"]
     assert data["ids"][:3] == ["k0", "k2", "k3"] and len(data["x"]) == 39
+    assert data["values"]["year"][:2] == ["2000", "2002"] and data["values"]["topic"][0] == "<b>bold</b>"
     assert max(map(len, data["texts"])) == 201 and len(data["neighbours"][0]) == 5
     assert (min(data["x"]), min(data["y"])) == (0, 0) and max(data["x"] + data["y"]) == 65535
 
@@ -160,6 +161,7 @@ def test_the_server_answers_by_meaning_and_refuses_what_is_not_its_page(live, ti
     assert requests.post(live.url + "search", data=b'{"query": ', timeout=60).status_code == 400
     assert requests.post(live.url + "search", data=b"[" * 100_000, timeout=60).status_code == 400
     assert requests.post(live.url + "search", data=b"\xff\xfe", timeout=60).status_code == 400
+    assert requests.post(live.url + "search", data=b'{"query": "half \\ud800"}', timeout=60).status_code == 200
     # Another site that leads here by its name, and a page of another site.
     assert requests.get(live.url, headers={"Host": "evil.example"}, timeout=60).status_code == 400
     assert ask(live, "search", {"query": "a"}, Host="evil.example:80").status_code == 400
@@ -316,6 +318,7 @@ def test_the_copy_without_a_server_works_from_a_file_and_in_a_sandbox(live, tab,
     assert tab.ask("document.title") == "Map of 39 texts"
     tab.ask("document.querySelector('#hits button').click()")
     assert tab.ask("document.querySelectorAll('#near button').length") == 5
+    assert words_of(tab, "#chosen-columns dd") == ["<b>bold</b>", "2000"]
     framed = tmp_path / "frame.html"
     framed.write_text(
         f'<iframe sandbox="allow-scripts" style="width:900px;height:600px" srcdoc="{html_of(copy)}"></iframe>'

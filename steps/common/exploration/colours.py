@@ -34,13 +34,17 @@ class Colouring:
     codes: list[int]
 
 
+def kept_columns(rows: pa.Table) -> list[str]:
+    return [name for name in rows.column_names if name not in OWN]
+
+
 def colour(rows: pa.Table, first: str | None) -> list[Colouring]:
     """The columns that can colour, `first` before the others.
 
     Raises:
         UserError: `first` is no kept column, or one that cannot colour.
     """
-    kept = [name for name in rows.column_names if name not in OWN]
+    kept = kept_columns(rows)
     if first is not None and first not in kept:
         raise UserError(
             f"colour={first}: there is no kept column {first!r}; there {_list(kept)}. Encode with corpus.keep_columns=[{first}] to keep it."

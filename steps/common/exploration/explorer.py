@@ -1,14 +1,13 @@
 """What the page asks while it is open: the hits of a question, and the nearest neighbours of a row."""
 
 from collections.abc import Callable
-from datetime import date, datetime
 from typing import Any
 
 import numpy as np
 
 from steps.common.errors import UserError
 from steps.common.exploration.map import Map
-from steps.common.exploration.page import scale
+from steps.common.exploration.page import as_text, scale
 from steps.common.search.index import Index
 from steps.common.search.matrix import Rows
 from steps.common.vectors import finite, unit_length
@@ -30,7 +29,8 @@ class Explorer:
         """The best rows for a question; raises UserError where it is empty."""
         if not query.strip():
             raise UserError("The question is empty. Type what the texts are to be about.")
-        vector, truncated = self._embed(query)
+        # JSON can hold half of a character, which no tokenizer takes.
+        vector, truncated = self._embed(query.encode("utf-8", "replace").decode())
         if self._index.facts.metric == "cosine":
             vector = unit_length(vector)
         found = self._index.search(vector, self._top_k)
@@ -71,12 +71,3 @@ class Explorer:
                 }
             )
         return found
-
-
-def as_text(value: object) -> str | None:
-    """A value of a kept column in words; None for null."""
-    if value is None:
-        return None
-    if isinstance(value, (date, datetime)):
-        return value.isoformat(sep=" ") if isinstance(value, datetime) else value.isoformat()
-    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -209,7 +209,7 @@
   const ofPoint = (point) => ({
     row: data.rows[point], point, place: placeOf(point), on_map: true, score: null, id: data.ids[point], text: data.texts ? data.texts[point] : null, columns: columnsOf(point),
   });
-  const columnsOf = (point) => Object.fromEntries(data.columns.map((one) => [one.name, one.labels[one.codes[point]]]));
+  const columnsOf = (point) => Object.fromEntries(Object.entries(data.values).map(([name, values]) => [name, values[point]]));
 
   async function search() {
     const query = byId("query").value, turn = ++asked;

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from jinja2 import Environment, FileSystemLoader
 
-from steps.common.exploration.colours import Colouring
+from steps.common.exploration.colours import Colouring, kept_columns
 from steps.common.exploration.map import Map
 
 FOLDER = Path(__file__).parent
@@ -48,6 +49,7 @@ def describe(drawn: Map, rows: pa.Table, colourings: list[Colouring], about: Abo
         "y": places[:, 1].tolist(),
         "ids": [str(value) for value in rows.column("id").to_pylist()],
         "texts": [clip(text) for text in rows.column("text").to_pylist()] if "text" in rows.column_names else None,
+        "values": {name: [shorten(value) for value in rows.column(name).to_pylist()] for name in kept_columns(rows)},
         "columns": [asdict(one) for one in colourings],
     }
 
@@ -58,6 +60,20 @@ def scale(places: np.ndarray, drawn: Map) -> np.ndarray:
     extent = float((high - low).max())
     offsets = np.stack([places[:, 0] - low[0], high[1] - places[:, 1]], axis=1)
     return np.round(offsets * (STEPS / extent if extent > 0 else 0)).astype(np.int64)
+
+
+def shorten(value: object) -> str | None:
+    text = as_text(value)
+    return None if text is None else clip(text)
+
+
+def as_text(value: object) -> str | None:
+    """A value of a kept column in words; None for null."""
+    if value is None:
+        return None
+    if isinstance(value, (date, datetime)):
+        return value.isoformat(sep=" ") if isinstance(value, datetime) else value.isoformat()
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def clip(text: str) -> str:
