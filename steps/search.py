@@ -48,8 +48,9 @@ from prettytable import PrettyTable
 
 from steps.common.errors import clip
 from steps.common.launch import summary
+from steps.common.model.answers import QUERY, RANK, SCORE, TRUNCATED
 from steps.common.model.indexes import find_index, load_index
-from steps.common.model.semantic_search import QUERY, RANK, SCORE, TRUNCATED, Options, SemanticSearch
+from steps.common.model.semantic_search import Options, SemanticSearch
 from steps.common.tracking import run as runs
 
 # Questions that are answered together.

@@ -60,6 +60,8 @@ def isolated_mlflow(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     yield
     forget_mlflow()
+    # mlflow leaves the code of a model that was loaded before the project's, where a process that is started finds it first.
+    sys.path = [entry for entry in sys.path if Path(entry).name != "code"]
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 from mlflow.pyfunc.scoring_server import predictions_to_json
 
-from steps.common.model.semantic_search import arrange, rename, signature
+from steps.common.model.answers import arrange, make_signature, rename
 from steps.common.model.similarity import SCORE, Similarity
 from steps.common.search.answer import servable
 from steps.common.search.pairs import score_pairs
@@ -68,6 +68,7 @@ def test_kept_columns_with_the_names_of_an_answer_get_names_of_their_own():
     assert rename(columns) == {"id": "id", "query": "query__", "query_": "query_", "score": "score_", "lang": "lang"}
     wanted = ["query", "rank", "id", "score", "query__", "query_", "score_", "lang", "query_truncated"]
     assert arrange(columns) == wanted
-    found = signature(pa.schema([(name, pa.int64() if name == "query_" else pa.string()) for name in columns]))
+    kinds = {"query_": pa.int64()}
+    found = make_signature(pa.schema([(name, kinds.get(name, pa.string())) for name in columns]), [])
     assert found.outputs.input_names() == wanted
     assert found.outputs.input_dict()["query_"].type.name == "long"

@@ -13,35 +13,16 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.models.model import ModelInfo
 from mlflow.pyfunc import PythonModel, PythonModelContext
-from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
-from mlflow.types.schema import AnyType
+from mlflow.types import ParamSpec
 
 from steps.common.errors import UserError
+from steps.common.model.answers import QUERY, check_queries, make_answer, make_signature
 from steps.common.model.reference import Embedder, Reference
 from steps.common.search.answer import servable
 from steps.common.search.index import Index
 from steps.common.vectors import unit_length
 
 ARTIFACT, REFERENCE = "index", "reference.json"
-
-# Columns of an answer beside those of the index: the query they answer, and whether the model read less than all of it.
-QUERY, RANK, SCORE, TRUNCATED = "query", "rank", "score", "query_truncated"
-
-# Columns of an index that stand before the score.
-FIRST = ("id", "chunk", "text")
-
-# Arrow's types as mlflow names them; other columns are of any type.
-TYPES = (
-    (pa.types.is_string, "string"),
-    (pa.types.is_int64, "long"),
-    (pa.types.is_integer, "integer"),
-    (pa.types.is_float32, "float"),
-    (pa.types.is_float64, "double"),
-    (pa.types.is_decimal, "double"),
-    (pa.types.is_duration, "long"),
-    (pa.types.is_boolean, "boolean"),
-    (pa.types.is_temporal, "datetime"),
-)
 
 TOP_K = 10
 
@@ -101,58 +82,14 @@ class SemanticSearch(PythonModel):
         hits = self.index.search(vectors, options.top_k, options.minimum_score, options.filter)
         of_query, rank = np.nonzero(hits.rows >= 0)
         found = self.index.take(hits.rows[of_query, rank])
-        columns = {
-            QUERY: pa.array(queries, pa.string()).take(pa.array(of_query)),
-            RANK: pa.array(rank + 1),
-            SCORE: pa.array(hits.scores[of_query, rank].astype(np.float64)),
-            TRUNCATED: pa.array(embedded.truncated[of_query]),
-        }
-        columns |= {named: found.column(name) for name, named in rename(found.column_names).items()}
-        return pa.table(columns).select(arrange(found.column_names))
-
-
-def check_queries(queries: list[str]) -> None:
-    """Raises UserError for a query that is empty or no text."""
-    for number, query in enumerate(queries, start=1):
-        if not isinstance(query, str) or not query.strip():
-            what = "empty" if isinstance(query, str) else repr(query)
-            raise UserError(f"query {number} of {len(queries)} is {what}; expected a text.")
-
-
-def rename(columns: list[str]) -> dict[str, str]:
-    """The names of an index's columns in an answer, which has columns of its own."""
-    own = (QUERY, RANK, SCORE, TRUNCATED)
-    names = {name: name for name in columns if name not in own}
-    for name in columns:
-        if name in own:
-            free = f"{name}_"
-            while free in names.values():
-                free += "_"
-            names[name] = free
-    return names
-
-
-def arrange(columns: list[str]) -> list[str]:
-    """The columns of an answer, in order, from those of an index."""
-    first, names = [name for name in FIRST if name in columns], rename(columns)
-    kept = [names[name] for name in columns if name not in first]
-    return [QUERY, RANK, *first, SCORE, *kept, TRUNCATED]
+        return make_answer(queries, embedded.truncated, of_query, found, hits.scores[of_query, rank])
 
 
 def signature(rows: pa.Schema) -> ModelSignature:
     """A column of queries in, hits with the columns of an index out."""
-    own = {QUERY: "string", RANK: "long", SCORE: "double", TRUNCATED: "boolean"}
-    columns = {name: ColSpec(kind, name) for name, kind in own.items()}
-    columns |= {named: _column(rows.field(name), named) for name, named in rename(rows.names).items()}
-    outputs = Schema([columns[name] for name in arrange(rows.names)])
     optional = {"minimum_score": "double", "prompt_name": "string", "filter": "string"}
     params = [ParamSpec("top_k", "long", TOP_K), *(ParamSpec(name, kind, None) for name, kind in optional.items())]
-    return ModelSignature(Schema([ColSpec("string", QUERY)]), outputs, ParamSchema(params))
-
-
-def _column(field: pa.Field, name: str) -> ColSpec:
-    kind = next((name for matches, name in TYPES if matches(field.type)), None)
-    return ColSpec(kind or AnyType(), name, required=False)
+    return make_signature(rows, params)
 
 
 def log(
