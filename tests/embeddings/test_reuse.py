@@ -287,6 +287,18 @@ def test_vectors_that_the_same_model_has_made_agree_with_those_computed_now(tmp_
     assert [path.name for path in (tmp_path / "other").glob("part-*")] == []
 
 
+def test_new_texts_beyond_the_ranges_of_the_old_output_are_a_warning(tmp_path, caplog):
+    old = job_of(open_corpus(put(tmp_path / "old.jsonl", ["a b", "a b c d"])), options(dtype="int8"))
+    old = dataclasses.replace(old, ranges=encoder.make_ranges(old, Backend()))
+    old_output(old, tmp_path / "old", Backend())
+    for name, texts, warnings in (("like", ["a b", "a b c"], 0), ("unlike", ["a b", *["word " * 90] * 7], 1)):
+        new = job_of(open_corpus(put(tmp_path / f"{name}.jsonl", texts)), options(dtype="int8"))
+        job = dataclasses.replace(new, reuse=reused(tmp_path / "old"), ranges=old.ranges)
+        caplog.clear()
+        encode(job, tmp_path / name, Backend())
+        assert caplog.text.count("are beyond the ranges that int8 of reuse=") == warnings
+
+
 def test_a_stored_number_stands_for_all_that_are_stored_as_it():
     ranges = np.float32([[0, 0], [255, 255]])
     vectors = np.float32([[10.7, 300], [20, -5]])

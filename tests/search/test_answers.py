@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 from mlflow.pyfunc.scoring_server import predictions_to_json
 
+from steps.common.model.answers import arrange, make_signature, rename
 from steps.common.model.similarity import SCORE, Similarity
 from steps.common.search.answer import servable
 from steps.common.search.pairs import score_pairs
@@ -60,3 +61,14 @@ def test_a_pair_with_a_null_has_a_null_score_beside_other_pairs(monkeypatch):
     scores = as_json(model.predict(None, pairs, {"metric": "dot", "prompt_name": None}))
     assert [row[SCORE] for row in scores] == [2, None, None]
     assert np.isnan(score_pairs(lambda texts: np.ones((len(texts), 2)), ["a"], [None], "dot")).all()
+
+
+def test_kept_columns_with_the_names_of_an_answer_get_names_of_their_own():
+    columns = ["id", "query", "query_", "score", "lang"]
+    assert rename(columns) == {"id": "id", "query": "query__", "query_": "query_", "score": "score_", "lang": "lang"}
+    wanted = ["query", "rank", "id", "score", "query__", "query_", "score_", "lang", "query_truncated"]
+    assert arrange(columns) == wanted
+    kinds = {"query_": pa.int64()}
+    found = make_signature(pa.schema([(name, kinds.get(name, pa.string())) for name in columns]), [])
+    assert found.outputs.input_names() == wanted
+    assert found.outputs.input_dict()["query_"].type.name == "long"
