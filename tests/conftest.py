@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import logging
 import os
 import shutil
 import signal
@@ -47,6 +48,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def registered_schemas():
     arguments.register_schemas()
+    # As a launch does. OpenVINO's converter lets the root logger say errors only, and a test may come before the first launch.
+    logging.getLogger("steps").setLevel(logging.INFO)
 
 
 @pytest.fixture(autouse=True)
