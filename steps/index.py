@@ -35,46 +35,23 @@ from pathlib import Path
 
 import mlflow
 
-from steps.common.embeddings import verify
 from steps.common.embeddings.manifest import Manifest
+from steps.common.embeddings.verify import check_whole
 from steps.common.errors import UserError
 from steps.common.launch import summary
 from steps.common.launch.commands import next_command
 from steps.common.model import semantic_search, shipped
-from steps.common.model.find import EMBEDS_WITH, FoundModel, find_model, find_run, get_logged
-from steps.common.model.indexes import SEMANTIC_SEARCH, refer_from
+from steps.common.model.find import EMBEDS_WITH, find_run
+from steps.common.model.indexes import SEMANTIC_SEARCH, find_embedding_model, refer_from
 from steps.common.model.log import requirements
 from steps.common.model.reference import Reference
 from steps.common.search.build import build
 from steps.common.search.collect import collect
 from steps.common.search.index import Facts
-from steps.common.storage.output import Output
 from steps.common.tracking import run as runs
-from steps.common.tracking.datasets import log_embeddings
+from steps.common.tracking.datasets import log_corpus_of, log_embeddings
 from steps.common.tracking.outputs import find_place, open_output
 from steps.common.tracking.run import tag_upstream
-
-
-def check_whole(output: Output, where: str) -> Manifest:
-    """The manifest of an output; raises UserError where the output does not match it."""
-    manifest, findings = verify.verify_output(output)
-    if findings:
-        raise UserError(
-            f"embeddings {where} do not match their manifest, {len(findings)} finding(s): {'; '.join(findings[:3])}. {verify.describe_remedy(findings)}"
-        )
-    return manifest
-
-
-def find_embedding_model(model: str | None, manifest: Manifest, experiment_id: str) -> FoundModel:
-    """The model of the config, else the one that the embeddings name; raises UserError where this server has none."""
-    if model is not None:
-        return find_model(model, preceding="log_model", experiment_id=experiment_id)
-    logged = get_logged(mlflow.MlflowClient(), manifest.model["model_id"])
-    if logged is None:
-        raise UserError(
-            f"the embeddings were made by model {manifest.model['model_id']} ({manifest.model.get('hub_id')}), and {mlflow.get_tracking_uri()} has no such model. Name a run or models:/... that holds it: -P embedding_model=<run>."
-        )
-    return FoundModel(logged.source_run_id or "", logged)
 
 
 def check_dtype(manifest: Manifest, conf: IndexConf, where: str) -> None:
@@ -117,6 +94,7 @@ def main(call: Call[IndexConf], where: str | None) -> None:
         facts, measures = build(folder, conf)
         tags = {EMBEDS_WITH: found.logged.model_id, "encode_run_id": manifest.run_id, "embeddings": where}
         model_id = log(folder, Path(scratch), facts, reference, tags)
+        log_corpus_of(manifest.run_id)
         log_embeddings(manifest.parts, where)
         measures |= {"rows": facts.rows, "seconds": time.perf_counter() - start}
         metrics = {f"index/{name}": value for name, value in measures.items()}

@@ -48,8 +48,9 @@ from prettytable import PrettyTable
 
 from steps.common.errors import clip
 from steps.common.launch import summary
+from steps.common.model.answers import QUERY, RANK, SCORE, TRUNCATED
 from steps.common.model.indexes import find_index, load_index
-from steps.common.model.semantic_search import QUERY, RANK, SCORE, TRUNCATED, Options, SemanticSearch
+from steps.common.model.semantic_search import Options, SemanticSearch
 from steps.common.tracking import run as runs
 
 # Questions that are answered together.
@@ -113,7 +114,8 @@ def as_table(hits: pa.Table) -> pd.DataFrame:
     """Hits for a table of the run, which holds numbers and texts only."""
     table = hits.to_pandas()
     others = [name for name in table.columns if name not in (RANK, SCORE)]
-    return table.astype({name: str for name in others})
+    # By str, since pandas would decode bytes.
+    return table.assign(**{name: table[name].map(str, na_action="ignore") for name in others})
 
 
 def main(call: Call[SearchConf], texts: Corpus | None) -> None:

@@ -86,7 +86,9 @@ def as_typed_here(command: str, run_ids: dict[str, str], folder: Path) -> str:
         command = command.replace(f"<{step} run>", run_id)
     command = re.sub("(?<!reuse=)latest", run_ids["validate"], command)
     command = re.sub(
-        r"\b(texts\.csv|pairs\.csv|pairs\.jsonl|queries\.jsonl|(?<=put=|use=)embeddings)\b", rf"{folder}/\1", command
+        r"\b(texts\.csv|pairs\.csv|pairs\.jsonl|queries\.jsonl|(?<=put=|use=|nst=)embeddings)\b",
+        rf"{folder}/\1",
+        command,
     )
     return command.replace("truncate_dim=128", "truncate_dim=16").replace(" -P model=all-MiniLM-L6-v2", "")
 
@@ -113,6 +115,9 @@ def test_step_commands_of_a_page_run_one_after_another(
             argv += ["model=local", f"model.path={tiny_model_folder}"]
         if step_name == "benchmark":
             argv += ["candidates=[torch/f32]", "repeats=1"]
+        if step_name == "explore":
+            # tests/exploration opens the page.
+            argv += ["serve=false"]
         if step_name == "verify" and not (tmp_path / "embeddings").is_dir():
             assert step("encode", f"run_id={tiny_run['run_id']}", f"output={tmp_path}/embeddings")[0] == 0
         code, out, err = step(step_name, *argv)

@@ -146,6 +146,20 @@ def verify_output(output: Output) -> tuple[Manifest, list[str]]:
     return manifest, findings
 
 
+def check_whole(output: Output, where: str) -> Manifest:
+    """The manifest of an output that is to be used; raises UserError where the output does not match it.
+
+    Args:
+        where: what the user knows the output by.
+    """
+    manifest, findings = verify_output(output)
+    if findings:
+        raise UserError(
+            f"embeddings {where} do not match their manifest, {len(findings)} finding(s): {'; '.join(findings[:3])}. {describe_remedy(findings)}"
+        )
+    return manifest
+
+
 def read_manifest(output: Output) -> Manifest:
     """What manifest.json says, changed or not; raises UserError where it is missing or cannot be read."""
     state = state_of(output)

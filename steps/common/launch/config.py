@@ -11,6 +11,7 @@ from steps.common.backends import Settings
 from steps.common.corpus import readers
 from steps.common.corpus.conf import CorpusConf, EncodedCorpusConf, OnBadRow, Quoting
 from steps.common.engines.conf import EngineConf
+from steps.common.exploration.conf import MapConf
 from steps.common.quality.spec import SuiteSpec
 from steps.common.search.conf import BuildConf
 from steps.common.search.pairs import PairMetric
@@ -102,6 +103,27 @@ class SearchConf:
 
 
 @dataclass
+class ParaphrasesConf:
+    run_id: str
+    embeddings: str | None
+    against: str | None
+    embedding_model: str | None
+    keep_text: bool
+    threshold: float = field(metadata={"min": 0})
+    min_cluster_rows: int = field(metadata={"min": 2})
+
+
+@dataclass
+class ExploreConf:
+    run_id: str
+    embedding_model: str | None
+    map: MapConf
+    top_k: int = field(metadata={"min": 1})
+    serve: bool
+    port: int | None = field(metadata={"min": 1})
+
+
+@dataclass
 class PairsConf:
     path: str | None
     format: str = field(metadata={"one_of": readers.names})
@@ -156,7 +178,9 @@ STEPS: dict[str, type] = {
     "outputs": OutputsConf,
     "index": IndexConf,
     "search": SearchConf,
+    "explore": ExploreConf,
     "similarity": SimilarityConf,
+    "paraphrases": ParaphrasesConf,
     "benchmark": BenchmarkConf,
     "promote": PromoteConf,
 }

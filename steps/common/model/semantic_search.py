@@ -13,32 +13,16 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.models.model import ModelInfo
 from mlflow.pyfunc import PythonModel, PythonModelContext
-from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
-from mlflow.types.schema import AnyType
+from mlflow.types import ParamSpec
 
 from steps.common.errors import UserError
+from steps.common.model.answers import QUERY, check_queries, make_answer, make_signature
 from steps.common.model.reference import Embedder, Reference
+from steps.common.search.answer import servable
 from steps.common.search.index import Index
 from steps.common.vectors import unit_length
 
 ARTIFACT, REFERENCE = "index", "reference.json"
-
-# Columns of an answer beside those of the index: the query they answer, and whether the model read less than all of it.
-QUERY, RANK, SCORE, TRUNCATED = "query", "rank", "score", "query_truncated"
-
-# Columns of an index that stand before the score.
-FIRST = ("id", "chunk", "text")
-
-# Arrow's types as mlflow names them; other columns are of any type.
-TYPES = (
-    (pa.types.is_string, "string"),
-    (pa.types.is_int64, "long"),
-    (pa.types.is_integer, "integer"),
-    (pa.types.is_float32, "float"),
-    (pa.types.is_float64, "double"),
-    (pa.types.is_boolean, "boolean"),
-    (pa.types.is_temporal, "datetime"),
-)
 
 TOP_K = 10
 
@@ -73,11 +57,12 @@ class SemanticSearch(PythonModel):
         Raises:
             MlflowException: a request that cannot be answered; the server makes it a 400 with its message.
         """
+        given = {name: value for name, value in (params or {}).items() if value is not None}
         try:
-            answer = self.answer(model_input[QUERY].tolist(), Options(**(params or {})))
+            answer = self.answer(model_input[QUERY].tolist(), Options(**given))
         except UserError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from None
-        return answer.to_pandas(integer_object_nulls=True)
+        return servable(answer)
 
     def answer(self, queries: list[str], options: Options) -> pa.Table:
         """The hits of each query together, best first, in the order of the queries.
@@ -97,50 +82,14 @@ class SemanticSearch(PythonModel):
         hits = self.index.search(vectors, options.top_k, options.minimum_score, options.filter)
         of_query, rank = np.nonzero(hits.rows >= 0)
         found = self.index.take(hits.rows[of_query, rank])
-        columns = {
-            QUERY: pa.array(queries, pa.string()).take(pa.array(of_query)),
-            RANK: pa.array(rank + 1),
-            SCORE: pa.array(hits.scores[of_query, rank].astype(np.float64)),
-            TRUNCATED: pa.array(embedded.truncated[of_query]),
-        }
-        columns |= {rename(name): found.column(name) for name in found.column_names}
-        return pa.table(columns).select(arrange(found.column_names))
-
-
-def check_queries(queries: list[str]) -> None:
-    """Raises UserError for a query that is empty or no text."""
-    for number, query in enumerate(queries, start=1):
-        if not isinstance(query, str) or not query.strip():
-            what = "empty" if isinstance(query, str) else repr(query)
-            raise UserError(f"query {number} of {len(queries)} is {what}; expected a text.")
-
-
-def rename(column: str) -> str:
-    """The name of a column of an index in an answer, which has columns of its own."""
-    return f"{column}_" if column in (QUERY, RANK, SCORE, TRUNCATED) else column
-
-
-def arrange(columns: list[str]) -> list[str]:
-    """The columns of an answer, in order, from those of an index."""
-    first = [name for name in FIRST if name in columns]
-    kept = [rename(name) for name in columns if name not in first]
-    return [QUERY, RANK, *first, SCORE, *kept, TRUNCATED]
+        return make_answer(queries, embedded.truncated, of_query, found, hits.scores[of_query, rank])
 
 
 def signature(rows: pa.Schema) -> ModelSignature:
     """A column of queries in, hits with the columns of an index out."""
-    own = {QUERY: "string", RANK: "long", SCORE: "double", TRUNCATED: "boolean"}
-    columns = {name: ColSpec(kind, name) for name, kind in own.items()}
-    columns |= {rename(field.name): _column(field) for field in rows}
-    outputs = Schema([columns[name] for name in arrange(rows.names)])
     optional = {"minimum_score": "double", "prompt_name": "string", "filter": "string"}
     params = [ParamSpec("top_k", "long", TOP_K), *(ParamSpec(name, kind, None) for name, kind in optional.items())]
-    return ModelSignature(Schema([ColSpec("string", QUERY)]), outputs, ParamSchema(params))
-
-
-def _column(field: pa.Field) -> ColSpec:
-    kind = next((name for matches, name in TYPES if matches(field.type)), None)
-    return ColSpec(kind or AnyType(), rename(field.name), required=False)
+    return make_signature(rows, params)
 
 
 def log(

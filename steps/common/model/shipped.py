@@ -5,8 +5,8 @@ from pathlib import Path
 
 from steps.common.project import PROJECT
 
-# What reference.py, semantic_search.py and similarity.py import, and no more: their requirements follow from it.
-SHIPPED = ("errors.py", "vectors.py", "backends", "search", "model/reference.py")
+# What semantic_search.py, paraphrases.py and similarity.py import, and no more: their requirements follow from it.
+SHIPPED = ("errors.py", "vectors.py", "backends", "search", "model/reference.py", "model/answers.py")
 
 # Packages of conda.yaml that this code imports.
 REQUIREMENTS = (

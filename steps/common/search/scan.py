@@ -16,6 +16,9 @@ SCORES = 4_000_000
 # Queries that are scored together at most.
 QUERIES = 1024
 
+# Two products of the same vectors may differ by so much in float32, so a score this close below another is equal to it.
+EQUAL = 1e-6
+
 # Rows of float32 in a piece at most: 25 MB of 384 dimensions. More is slower, since the scores leave the cache before they are ranked.
 PIECE = 16_384
 
@@ -72,13 +75,38 @@ def _find_top(vectors: Scored, queries: torch.Tensor, k: int, chosen: np.ndarray
     return in_order(rows.numpy(), scores.numpy())
 
 
+def find_above(vectors: Scored, queries: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Every row with a score of `least` or more: the number of the query, the row and the score of each, int64, int64 and float32.
+
+    They come in the order of the queries, the best of each first; of equal scores, the first row comes first.
+
+    Args:
+        queries: float32 [queries, dim].
+    """
+    found = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))]
+    for first in range(0, len(queries), QUERIES):
+        some = torch.from_numpy(queries[first : first + QUERIES])
+        size = _piece_size(vectors, len(some))
+        for start in range(0, len(vectors), size):
+            scores = vectors.score(some, slice(start, min(start + size, len(vectors)))).numpy()
+            of_query, at = np.nonzero(scores >= np.float32(least - EQUAL))
+            found.append((of_query + first, at + start, scores[of_query, at]))
+    of_query, rows, scores = (np.concatenate(one) for one in zip(*found))
+    order = np.lexsort((rows, -scores, of_query))
+    return of_query[order], rows[order], scores[order]
+
+
 def _pieces(vectors: Scored, queries: int, chosen: np.ndarray | None) -> Iterator[slice | np.ndarray]:
     """Rows to score together."""
-    size = max(1, min(vectors.piece, SCORES // queries))
+    size = _piece_size(vectors, queries)
     total = len(vectors) if chosen is None else len(chosen)
     for first in range(0, total, size):
         end = min(first + size, total)
         yield slice(first, end) if chosen is None else chosen[first:end]
+
+
+def _piece_size(vectors: Scored, queries: int) -> int:
+    return max(1, min(vectors.piece, SCORES // queries))
 
 
 def in_order(rows: np.ndarray, scores: np.ndarray) -> Hits:

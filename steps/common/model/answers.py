@@ -1,0 +1,94 @@
+"""Answers of a served index: a row for each hit, with the columns of the index.
+
+MLflow runs this beside the code of such a model (shipped.py).
+"""
+
+import numpy as np
+import pyarrow as pa
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import AnyType
+
+from steps.common.errors import UserError
+
+# Columns of an answer beside those of the index: the query they answer, and whether the model read less than all of it.
+QUERY, RANK, SCORE, TRUNCATED = "query", "rank", "score", "query_truncated"
+
+# Columns of an index that stand before the score.
+FIRST = ("id", "chunk", "text")
+
+# Arrow's types as mlflow names them; other columns are of any type.
+TYPES = (
+    (pa.types.is_string, "string"),
+    (pa.types.is_int64, "long"),
+    (pa.types.is_integer, "integer"),
+    (pa.types.is_float32, "float"),
+    (pa.types.is_float64, "double"),
+    (pa.types.is_decimal, "double"),
+    (pa.types.is_duration, "long"),
+    (pa.types.is_boolean, "boolean"),
+    (pa.types.is_temporal, "datetime"),
+)
+
+
+def check_queries(queries: list[str]) -> None:
+    """Raises UserError for a query that is empty or no text."""
+    for number, query in enumerate(queries, start=1):
+        if not isinstance(query, str) or not query.strip():
+            what = "empty" if isinstance(query, str) else repr(query)
+            raise UserError(f"query {number} of {len(queries)} is {what}; expected a text.")
+
+
+def make_answer(
+    queries: list[str], truncated: np.ndarray, of_query: np.ndarray, rows: pa.Table, scores: np.ndarray
+) -> pa.Table:
+    """A row for each hit: query, rank (from 1), id, chunk and text where the index has them, score, the kept columns, and
+    query_truncated.
+
+    Args:
+        truncated: of each query, bool. of_query: the number of the query of each hit; those of a query together, best first.
+        rows: those of the index.
+    """
+    begins = np.searchsorted(of_query, np.arange(len(queries)))
+    columns = {
+        QUERY: pa.array(queries, pa.string()).take(pa.array(of_query)),
+        RANK: pa.array(np.arange(len(of_query)) - begins[of_query] + 1),
+        SCORE: pa.array(scores.astype(np.float64)),
+        TRUNCATED: pa.array(truncated[of_query]),
+    }
+    columns |= {named: rows.column(name) for name, named in rename(rows.column_names).items()}
+    return pa.table(columns).select(arrange(rows.column_names))
+
+
+def rename(columns: list[str]) -> dict[str, str]:
+    """The names of an index's columns in an answer, which has columns of its own."""
+    own = (QUERY, RANK, SCORE, TRUNCATED)
+    names = {name: name for name in columns if name not in own}
+    for name in columns:
+        if name in own:
+            free = f"{name}_"
+            while free in names.values():
+                free += "_"
+            names[name] = free
+    return names
+
+
+def arrange(columns: list[str]) -> list[str]:
+    """The columns of an answer, in order, from those of an index."""
+    first, names = [name for name in FIRST if name in columns], rename(columns)
+    kept = [names[name] for name in columns if name not in first]
+    return [QUERY, RANK, *first, SCORE, *kept, TRUNCATED]
+
+
+def make_signature(rows: pa.Schema, params: list[ParamSpec]) -> ModelSignature:
+    """A column of queries in, hits with the columns of an index out."""
+    own = {QUERY: "string", RANK: "long", SCORE: "double", TRUNCATED: "boolean"}
+    columns = {name: ColSpec(kind, name) for name, kind in own.items()}
+    columns |= {named: _column(rows.field(name), named) for name, named in rename(rows.names).items()}
+    outputs = Schema([columns[name] for name in arrange(rows.names)])
+    return ModelSignature(Schema([ColSpec("string", QUERY)]), outputs, ParamSchema(params))
+
+
+def _column(field: pa.Field, name: str) -> ColSpec:
+    kind = next((name for matches, name in TYPES if matches(field.type)), None)
+    return ColSpec(kind or AnyType(), name, required=False)

@@ -1,0 +1,101 @@
+"""The paraphrases of a text among those of a corpus, as a model. MLflow runs this file as it is ("models from code"), with the code
+that shipped.py puts beside it."""
+
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+import pyarrow as pa
+from mlflow.exceptions import MlflowException
+from mlflow.models.model import ModelInfo
+from mlflow.pyfunc import PythonModel, PythonModelContext
+from mlflow.types import ParamSpec
+
+from steps.common.errors import UserError
+from steps.common.model.answers import QUERY, check_queries, make_answer, make_signature
+from steps.common.model.reference import Embedder, Reference
+from steps.common.search.answer import servable
+from steps.common.search.index import VECTORS, Index
+from steps.common.search.matrix import map_matrix
+from steps.common.search.scan import Float32, find_above
+from steps.common.vectors import unit_length
+
+ARTIFACT, REFERENCE = "index", "reference.json"
+
+
+class Paraphrases(PythonModel):
+    """Texts in, a row for each text of the corpus that is near one of them out."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        folder = Path(context.artifacts[ARTIFACT])
+        self.index, self.vectors = Index(folder), Float32(map_matrix(folder / VECTORS))
+        self.embedder = Embedder(Reference.from_json((folder / REFERENCE).read_text(encoding="utf-8")))
+
+    def predict(
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
+        """Find paraphrases: the column `query`, any number of rows.
+
+        The params are threshold, the least cosine, and prompt_name, one of the model's prompts; both are those of the corpus by
+        default.
+
+        Raises:
+            MlflowException: a request that cannot be answered; the server makes it a 400 with its message.
+        """
+        # MLflow fills in the defaults of the signature.
+        options = params or {}
+        try:
+            answer = self.answer(model_input[QUERY].tolist(), options["threshold"], options["prompt_name"])
+        except UserError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from None
+        return servable(answer)
+
+    def answer(self, queries: list[str], threshold: float, prompt_name: str | None) -> pa.Table:
+        """The rows with a cosine of `threshold` or more with a query, best first, in the order of the queries; those of
+        answers.make_answer. A row that has the text of the query is one of them.
+
+        Raises:
+            UserError: an empty query, a threshold that is none, an unknown prompt, or an embedding model that is out of reach or
+                another one.
+        """
+        check_queries(queries)
+        if not 0 < threshold <= 1:
+            raise UserError(f"threshold is {threshold}; expected a cosine above 0, and no more than 1.")
+        embedded = self.embedder.embed(queries, prompt_name, queries=False)
+        of_query, rows, scores = find_above(self.vectors, unit_length(embedded.vectors), threshold)
+        return make_answer(queries, embedded.truncated, of_query, self.index.take(rows), scores)
+
+
+def log(
+    index: Path,
+    reference: Reference,
+    code: Path,
+    *,
+    threshold: float,
+    prompt_name: str | None,
+    requirements: list[str],
+    tags: dict[str, str],
+) -> ModelInfo:
+    """Log an exact index to the active run as a model that finds paraphrases.
+
+    Args:
+        index: its folder. code: the code it runs with (shipped.copy_code).
+        threshold: the default of its param. prompt_name: the same, the prompt that the corpus was embedded with.
+        tags: of the LoggedModel; they say what it was made of.
+    """
+    (index / REFERENCE).write_text(reference.as_json(), encoding="utf-8")
+    params = [ParamSpec("threshold", "double", threshold), ParamSpec("prompt_name", "string", prompt_name)]
+    return mlflow.pyfunc.log_model(
+        name="paraphrases",
+        python_model=str(Path(__file__).absolute()),
+        artifacts={ARTIFACT: str(index)},
+        code_paths=[str(code)],
+        signature=make_signature(Index(index).rows.schema, params),
+        input_example=(pd.DataFrame({QUERY: ["Where can I get a refund?"]}), {"threshold": threshold}),
+        pip_requirements=requirements,
+        tags=tags,
+    )
+
+
+mlflow.models.set_model(Paraphrases())

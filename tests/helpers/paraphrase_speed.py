@@ -1,0 +1,126 @@
+"""How long finding the paraphrases of a corpus takes, how much memory, and how many are found, beside other libraries; each in a
+process of its own, since memory is that of the process.
+
+    python -m helpers.paraphrase_speed VECTORS.npy [ROWS [NAME ...]]        (in tests/, with the project on the path)
+
+VECTORS.npy is float32 [n, dim] of unit length; ROWS of them are taken, evenly. semhash is no package of the project: put it, and what it
+needs, on the path (PYTHONPATH). The figures of docs/paraphrases.md come from it.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from steps.common.backends.machine import peak_mb
+from steps.common.search.index import ROWS, VECTORS
+from steps.common.search.matrix import Rows
+from steps.common.search.near import spread
+from steps.common.search.paraphrases import (
+    DUPLICATES,
+    PAIRS,
+    Corpus,
+    mine,
+    write_clusters,
+    write_duplicates,
+    write_pairs,
+)
+
+THRESHOLD = 0.9
+
+# What other libraries find is compared with what these do.
+NAMES = ("ours", "all scores", "paraphrase_mining", "semhash")
+
+
+def find_ours(folder: Path) -> dict:
+    """All that the step does with vectors: pairs, clusters and duplicates, written."""
+    corpus = Corpus(folder)
+    mined = mine(corpus, None, THRESHOLD, folder)
+    seconds = {"find_s": time.perf_counter()}
+    pairs = write_pairs(mined, corpus, None, folder)
+    left_out = write_duplicates(mined, corpus, None, folder)
+    clusters = write_clusters(mined, corpus, 2, folder, folder)
+    return seconds | {"pairs": pairs, "left_out": left_out, "clusters": clusters}
+
+
+def find_all(folder: Path) -> dict:
+    """Every pair, by matrix products of whole vectors, and whether the step has found each; `ours` has to be first."""
+    import torch
+
+    vectors = torch.from_numpy(np.load(folder / VECTORS))
+    written = pq.read_table(folder / PAIRS, columns=["id_1", "id_2"])
+    ids = np.sort(np.stack([written.column(name).to_numpy() for name in ("id_1", "id_2")]), axis=0)
+    ours = np.unique(ids[0] * len(vectors) + ids[1])
+    found = []
+    for start in range(0, len(vectors), 1024):
+        first, second = (vectors[start : start + 1024] @ vectors.T >= THRESHOLD).nonzero().T.numpy()
+        numbers = (first + start) * len(vectors) + second
+        found.append(numbers[first + start < second])
+    numbers = np.concatenate(found)
+    return {
+        "pairs": len(numbers),
+        "not_in_ours": len(np.setdiff1d(numbers, ours)),
+        "only_in_ours": len(np.setdiff1d(ours, numbers)),
+    }
+
+
+def find_by_mining(folder: Path) -> dict:
+    import torch
+    from sentence_transformers import util
+
+    found = util.paraphrase_mining_embeddings(torch.from_numpy(np.load(folder / VECTORS)))
+    return {"pairs": sum(score >= THRESHOLD for score, _, _ in found)}
+
+
+def find_by_semhash(folder: Path) -> dict:
+    from semhash import SemHash
+
+    vectors = np.load(folder / VECTORS)
+    records = [str(row) for row in range(len(vectors))]
+    found = SemHash.from_embeddings(vectors, records, model=None).self_deduplicate(THRESHOLD)
+    ours = {str(row) for row in pq.read_table(folder / DUPLICATES).column("id").to_pylist()}
+    left_out = {one.record for one in found.filtered}
+    return {"left_out": len(left_out), "of_ours": len(left_out & ours) / len(ours)}
+
+
+FINDERS = dict(zip(NAMES, (find_ours, find_all, find_by_mining, find_by_semhash)))
+
+
+def measure(name: str, folder: Path) -> dict:
+    start = time.perf_counter()
+    found = FINDERS[name](folder)
+    seconds = {"seconds": time.perf_counter() - start}
+    if "find_s" in found:
+        found["find_s"] -= start
+    return seconds | found | {"peak_mb": peak_mb()}
+
+
+def main(argv: list[str]) -> None:
+    if argv[0] == "--one":
+        print(json.dumps(measure(argv[1], Path(argv[2]))))
+        return
+    vectors = Rows(Path(argv[0]))
+    count = int(argv[1]) if argv[1:] else len(vectors)
+    print(f"{argv[0]}: {count} of {len(vectors)} rows, {psutil.cpu_count()} cores", flush=True)
+    with tempfile.TemporaryDirectory(dir=Path(argv[0]).absolute().parent) as scratch:
+        folder = Path(scratch)
+        np.save(folder / VECTORS, vectors.take(spread(len(vectors), count, 0.0)[:count]))
+        rows = pa.table({"id": np.arange(count)})
+        with pa.ipc.new_file(folder / ROWS, rows.schema) as writer:
+            writer.write_table(rows, max_chunksize=8192)
+        for name in argv[2:] or NAMES:
+            command = [sys.executable, "-m", "helpers.paraphrase_speed", "--one", name, str(folder)]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            figures = json.loads(done.stdout.splitlines()[-1])
+            print(f"{name:18}", "  ".join(f"{key} {value:.4g}" for key, value in figures.items()), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
