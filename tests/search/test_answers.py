@@ -10,9 +10,8 @@ import pandas as pd
 import pyarrow as pa
 from mlflow.pyfunc.scoring_server import predictions_to_json
 
-from steps.common.model.answers import arrange, make_signature, rename
+from steps.common.model.answers import arrange, make_signature, rename, servable
 from steps.common.model.similarity import SCORE, Similarity
-from steps.common.search.answer import servable
 from steps.common.search.pairs import score_pairs
 
 DAY = dt.datetime(2024, 1, 31, 12)

@@ -16,9 +16,8 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 from mlflow.types import ParamSpec
 
 from steps.common.errors import UserError
-from steps.common.model.answers import QUERY, check_queries, make_answer, make_signature
+from steps.common.model.answers import QUERY, check_queries, make_answer, make_signature, servable
 from steps.common.model.reference import Embedder, Reference
-from steps.common.search.answer import servable
 from steps.common.search.index import Index
 from steps.common.vectors import unit_length
 

@@ -15,8 +15,8 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
 from steps.common.errors import UserError
+from steps.common.model.answers import servable
 from steps.common.model.reference import Embedder, Reference
-from steps.common.search.answer import servable
 from steps.common.search.pairs import SCORES, score_pairs
 
 ARTIFACT = "reference"
