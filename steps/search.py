@@ -114,7 +114,8 @@ def as_table(hits: pa.Table) -> pd.DataFrame:
     """Hits for a table of the run, which holds numbers and texts only."""
     table = hits.to_pandas()
     others = [name for name in table.columns if name not in (RANK, SCORE)]
-    return table.astype({name: str for name in others})
+    # By str, since pandas would decode bytes.
+    return table.assign(**{name: table[name].map(str, na_action="ignore") for name in others})
 
 
 def main(call: Call[SearchConf], texts: Corpus | None) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import logging
 import os
 import shutil
 import signal
@@ -47,6 +48,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def registered_schemas():
     arguments.register_schemas()
+    # As a launch does. OpenVINO's converter lets the root logger say errors only, and a test may come before the first launch.
+    logging.getLogger("steps").setLevel(logging.INFO)
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +63,8 @@ def isolated_mlflow(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     yield
     forget_mlflow()
+    # mlflow leaves the code of a model that was loaded before the project's, where a process that is started finds it first.
+    sys.path = [entry for entry in sys.path if Path(entry).name != "code"]
 
 
 @pytest.fixture(scope="session")

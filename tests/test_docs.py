@@ -115,6 +115,9 @@ def test_step_commands_of_a_page_run_one_after_another(
             argv += ["model=local", f"model.path={tiny_model_folder}"]
         if step_name == "benchmark":
             argv += ["candidates=[torch/f32]", "repeats=1"]
+        if step_name == "explore":
+            # tests/exploration opens the page.
+            argv += ["serve=false"]
         if step_name == "verify" and not (tmp_path / "embeddings").is_dir():
             assert step("encode", f"run_id={tiny_run['run_id']}", f"output={tmp_path}/embeddings")[0] == 0
         code, out, err = step(step_name, *argv)

@@ -287,6 +287,18 @@ def test_vectors_that_the_same_model_has_made_agree_with_those_computed_now(tmp_
     assert [path.name for path in (tmp_path / "other").glob("part-*")] == []
 
 
+def test_new_texts_beyond_the_ranges_of_the_old_output_are_a_warning(tmp_path, caplog):
+    old = job_of(open_corpus(put(tmp_path / "old.jsonl", ["a b", "a b c d"])), options(dtype="int8"))
+    old = dataclasses.replace(old, ranges=encoder.make_ranges(old, Backend()))
+    old_output(old, tmp_path / "old", Backend())
+    for name, texts, warnings in (("like", ["a b", "a b c"], 0), ("unlike", ["a b", *["word " * 90] * 7], 1)):
+        new = job_of(open_corpus(put(tmp_path / f"{name}.jsonl", texts)), options(dtype="int8"))
+        job = dataclasses.replace(new, reuse=reused(tmp_path / "old"), ranges=old.ranges)
+        caplog.clear()
+        encode(job, tmp_path / name, Backend())
+        assert caplog.text.count("are beyond the ranges that int8 of reuse=") == warnings
+
+
 def test_a_stored_number_stands_for_all_that_are_stored_as_it():
     ranges = np.float32([[0, 0], [255, 255]])
     vectors = np.float32([[10.7, 300], [20, -5]])
@@ -413,6 +425,22 @@ def test_an_id_that_stands_there_twice_is_listed_once(tmp_path):
 def test_ids_of_two_types_are_the_same_where_they_read_the_same(tmp_path):
     found = changes_of(tmp_path, ([1, 2, 3], list("abc")), (["1", "2", "x"], list("abc")))
     assert found == {"added": ["x"], "changed": [], "removed": ["3"]}
+
+
+def test_a_null_is_an_id_of_its_own_beside_the_number_zero(tmp_path):
+    found = changes_of(tmp_path, (pa.array([None, 0, 5]), list("abc")), (pa.array([0, 5]), ["b", "c"]))
+    assert found == {"added": [], "changed": [], "removed": [None]}
+
+
+@pytest.mark.parametrize("kind", [pa.large_binary(), pa.binary_view(), pa.string_view()], ids=str)
+def test_ids_of_rare_types_are_compared_too(tmp_path, kind):
+    ids = [one if kind == pa.string_view() else b"\xff" + one.encode() for one in ("a", "b" * 20, "c", "d")]
+    old, new = (
+        (pa.array(ids[:3], pa.string() if kind == pa.string_view() else pa.binary()).cast(kind), list("xyz")),
+        ids[1:],
+    )
+    found = changes_of(tmp_path, old, (pa.array(new).cast(kind), ["y", "q", "r"]))
+    assert found == {"added": ids[3:], "changed": [ids[2]], "removed": [ids[0]]}
 
 
 def test_of_an_output_that_is_damaged_throughout_every_id_is_new(tmp_path):

@@ -177,6 +177,13 @@ def damaged_format(folder):
     (folder / ".manifest.json").unlink()
 
 
+def test_what_a_run_has_written_elsewhere_is_reused_by_its_uri_too(old, renew, tmp_path):
+    run_id = manifest_of(old)["run_id"]
+    code, out, err = renew(f"runs:/{run_id}/embeddings")
+    assert code == 0, err
+    assert last_json(out)["encode/reused_rows"] == 31
+
+
 def test_what_cannot_be_reused_is_one_line(step, old, renew, without_models, tiny_run, tmp_path):
     without_models()
     cases = [

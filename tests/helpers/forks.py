@@ -55,10 +55,15 @@ class Fork:
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
 
+    def read(self, name: str = "out") -> str:
+        """What it has written so far, to stdout or as `err` to stderr."""
+        path = self._folder / name
+        return path.read_text(encoding="utf-8") if path.exists() else ""
+
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """What it wrote to stdout and to stderr, once it has ended."""
         self.wait(timeout)
-        return (self._folder / "out").read_text(encoding="utf-8"), (self._folder / "err").read_text(encoding="utf-8")
+        return self.read("out"), self.read("err")
 
 
 class Forks:

@@ -1,6 +1,7 @@
 """Exact search, its compressed and approximate forms, and the measure of what they lose: beside answers from all scores."""
 
 from dataclasses import replace
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
@@ -154,6 +155,10 @@ ROWS_OF_FILTERS = pa.table(
         "year": pa.array([2019, 2020, 2021, None], pa.int32()),
         "day": pa.array(["2020-01-01", "2020-02-01", None, "2021-01-01"]).cast(pa.date32()),
         "ok": [True, False, None, True],
+        "category": pa.array(["a", "b", None, "a"]).dictionary_encode(),
+        "share": pa.array([0.1, 0.5, None, 2], pa.float32()),
+        "hash": pa.array([2**64 - 1, 2**63, None, 0], pa.uint64()),
+        "price": pa.array([Decimal("0.1"), Decimal("12345678901234567.9"), None, Decimal(2)], pa.decimal128(20, 1)),
     }
 )
 
@@ -172,6 +177,22 @@ ROWS_OF_FILTERS = pa.table(
         ('{"ok": true}', [0, 3]),
         ('{"lang": []}', []),
         ("{}", [0, 1, 2, 3]),
+        ('{"category": "a"}', [0, 3]),
+        ('{"category": ["b", null]}', [1, 2]),
+        ('{"share": 0.1}', [0]),
+        ('{"share": [0.1, 2]}', [0, 3]),
+        ('{"share": {"<=": 0.1}}', [0]),
+        ('{"hash": 18446744073709551615}', [0]),
+        ('{"hash": [9223372036854775808, 0]}', [1, 3]),
+        ('{"hash": {">": 1}}', [0, 1]),
+        ('{"hash": {">": -1}}', [0, 1, 3]),
+        ('{"hash": {">": 0.5}}', [0, 1]),
+        ('{"year": [2019.5, 2020]}', [1]),
+        ('{"price": 0.1}', [0]),
+        ('{"price": [2, 0.1]}', [0, 3]),
+        ('{"price": 0.15}', []),
+        ('{"price": {">": 0.05, "<": 1e300}}', [0, 1, 3]),
+        ('{"price": 12345678901234567}', []),
     ],
 )
 def test_a_filter_chooses_rows(filter, rows):
@@ -183,13 +204,14 @@ def test_a_filter_chooses_rows(filter, rows):
     [
         ("lang=en", "filter=lang=en is not JSON"),
         ("[1]", "is not a JSON object; expected something like"),
-        ('{"topic": 1}', "the index has no column 'topic'; it has id, lang, year, day, ok"),
+        ('{"topic": 1}', "the index has no column 'topic'; it has id, lang, year, day, ok, category"),
         ('{"text": "a"}', "the index has no column 'text'"),
         ('{"lang": {"~": "e"}}', "expected a value, a list of values, or comparisons with =, !=, <"),
         ('{"lang": 3}', "'lang' holds string, which cannot be compared with 3"),
         ('{"year": "2020"}', "'year' holds int32, which cannot be compared with"),
         ('{"year": [2020, "x"]}', "'year' holds int32"),
         ('{"day": "soon"}', "'day' holds date32"),
+        ('{"day": ' + "[" * 100_000, "is nested too deeply"),
     ],
 )
 def test_a_filter_that_cannot_be_used_is_refused_on_one_line(filter, reason):

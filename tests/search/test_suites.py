@@ -1,6 +1,7 @@
 """validate scores queries of the user's own by what an index finds for them."""
 
 import json
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -38,8 +39,11 @@ def test_queries_of_ones_own_are_scored_by_what_the_index_finds(chain, step, que
     import mlflow
 
     words = (f"suite.index={chain.index['run_id']}", f"suite.path={queries}")
+    path = list(sys.path)
     code, out, err = step("validate", "suite=index", *words, "suite.min_recall=1", "suite.max_p95_ms=5000", *QUICK)
     assert code == 0, err
+    # Where a process that is started later looks for this project.
+    assert sys.path == path
     # By sentence-transformers' own search, and the formula of nDCG.
     tiny = SentenceTransformer(str(tiny_model_folder), device="cpu")
     asked = tiny.encode(list(RELEVANT), prompt_name="query")

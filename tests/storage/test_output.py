@@ -95,6 +95,12 @@ def test_an_output_that_cannot_be_written_is_one_line(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_a_file_in_place_of_an_output_is_read_and_not_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file cannot be read: "):
+        Output(files.locate(tmp_path / "file"), tmp_path).names()
+
+
 def test_a_full_disk_is_one_line_and_leaves_nothing_half(tmp_path, monkeypatch):
     output = Output(files.locate(tmp_path / "out"), tmp_path)
     output.make()

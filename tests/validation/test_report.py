@@ -2,11 +2,10 @@
 
 import math
 import re
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
+from helpers.browser import BROWSER, browsing
 
 from steps.common.quality import scoring
 from steps.common.quality.comparison import Comparison, Result
@@ -28,7 +27,6 @@ COMPARED = (
     "worse than the champion: -5.00 points (-9.00 to -1.00) on sts pairs, margin 0.5; "
     "not shown to be as good as the baseline: -0.20 points (-0.90 to +0.60); about 900 more pairs would decide, margin 0.5"
 )
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 def scored(suite, rng):
@@ -219,45 +217,13 @@ def test_the_plane_of_most_variance_is_found():
 @pytest.mark.skipif(BROWSER is None, reason="there is no Chromium here (apt-get install chromium)")
 @pytest.mark.parametrize("width", [390, 1280])
 def test_a_browser_draws_the_page_and_nothing_is_wider_than_the_screen(page, tmp_path, width):
-    """In a frame as wide as a phone (a window of headless Chromium is never that narrow) and as a screen."""
     from PIL import Image
 
     (tmp_path / "report.html").write_text(page, encoding="utf-8")
-    probe = (
-        "<script>const f=document.querySelector('iframe');f.onload=()=>{const d=f.contentDocument.documentElement;"
-        "document.title=d.scrollWidth+' '+f.contentDocument.querySelectorAll('svg').length+' '+d.scrollHeight}</script>"
-    )
-    (tmp_path / "frame.html").write_text(
-        f'<!doctype html><body style="margin:0"><iframe src="report.html" style="border:0;width:{width}px;height:3000px"></iframe>{probe}'
-    )
-    flags = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--hide-scrollbars",
-        "--allow-file-access-from-files",
-    ]
-
-    def browse(*words):
-        command = [
-            BROWSER,
-            *flags,
-            f"--user-data-dir={tmp_path / 'profile'}",
-            *words,
-            (tmp_path / "frame.html").as_uri(),
-        ]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120)
-
-    title = re.search(r"<title>(\d+) (\d+) (\d+)</title>", browse("--virtual-time-budget=5000", "--dump-dom").stdout)
-    assert title, "the page did not load in its frame"
-    wide, figures, high = map(int, title.groups())
-    assert (wide, figures) == (width, 8)
-    assert high > 1000
-    picture = tmp_path / "page.png"
-    browse(f"--window-size={max(width, 500)},3000", f"--screenshot={picture}")
+    with browsing(tmp_path) as tab:
+        tab.open((tmp_path / "report.html").as_uri(), (width, 3000))
+        assert tab.ask("document.documentElement.scrollWidth") == width
+        assert tab.ask("document.querySelectorAll('svg').length") == 8
+        assert tab.ask("document.documentElement.scrollHeight") > 1000
+        picture = tab.picture(tmp_path / "page.png")
     assert len(Image.open(picture).convert("RGB").reduce(4).getcolors(1_000_000)) > 50

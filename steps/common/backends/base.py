@@ -25,6 +25,8 @@ class BatchedBackend(ABC):
         self._truncate_dim = model.truncate_dim
         self._batch_size, self._batch_tokens = batch_size, batch_tokens
         self.tokenize = tokenizer
+        # Whether the texts of a batch are padded to its longest.
+        self._pads = True
         self.start_counting()
 
     def start_counting(self) -> None:
@@ -45,7 +47,7 @@ class BatchedBackend(ABC):
         planned = self._padded(widths)
         batches = plan_batches(planned, max_tokens=self._budget(int(widths.sum())), max_rows=self._batch_size)
         self._tokens += int(widths.sum())
-        self._computed += computed_tokens(planned, batches)
+        self._computed += computed_tokens(planned, batches) if self._pads else int(widths.sum())
         return self._run(tokens, batches, on_rows or (lambda rows: None))[:, : self._truncate_dim]
 
     def _padded(self, widths: np.ndarray) -> np.ndarray:

@@ -46,12 +46,10 @@ class Tokens:
     def take(self, rows: np.ndarray) -> "Tokens":
         """Some of the texts, in the order of `rows`."""
         widths = self.widths[rows]
-        ids = [self.ids[self.offsets[row] : self.offsets[row + 1]] for row in rows]
-        return Tokens(
-            self.lengths[rows],
-            np.concatenate([np.empty(0, self.ids.dtype), *ids]),
-            np.concatenate([np.zeros(1, np.int64), np.cumsum(widths)]),
-        )
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(widths)])
+        # Each id's place among all: its place among those taken, moved by as much as its text is.
+        places = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][rows] - offsets[:-1], widths)
+        return Tokens(self.lengths[rows], self.ids[places], offsets)
 
 
 class Tokenizer:
@@ -60,6 +58,7 @@ class Tokenizer:
     def __init__(self, fast: tokenizers.Tokenizer, *, prompt: str, limit: int | None, pad_id: int, pads_left: bool):
         # A copy, since the library sets padding and truncation of its own with every call.
         self._fast = without_limits(fast)
+        self._limit = limit
         if limit is not None:
             self._fast.enable_truncation(limit)
         self._special = self._fast.num_special_tokens_to_add(False)
@@ -71,21 +70,24 @@ class Tokenizer:
         encodings = self._fast.encode_batch_fast(list(texts))
         ids = [encoding.ids for encoding in encodings]
         widths = np.fromiter(map(len, ids), np.int64, len(ids))
-        cut = [sum(len(rest) - self._special for rest in encoding.overflowing) for encoding in encodings]
+        lengths = widths.copy()
+        for i in np.flatnonzero(widths == self._limit):
+            lengths[i] += sum(len(rest) - self._special for rest in encodings[i].overflowing)
         return Tokens(
-            widths + np.array(cut, np.int64),
+            lengths,
             np.fromiter(chain.from_iterable(ids), np.int32, int(widths.sum())),
             np.concatenate([np.zeros(1, np.int64), np.cumsum(widths)]),
         )
 
     def pad(self, tokens: Tokens, rows: np.ndarray, width: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """Some texts as one batch: ids and attention mask, each int64 [len(rows), longest of them, `width` at least]."""
-        widths = tokens.widths[rows]
+        taken = tokens.take(rows)
+        widths = taken.widths
         longest = max(width, int(widths.max()))
         columns = np.arange(longest)
         mask = columns >= longest - widths[:, None] if self._pads_left else columns < widths[:, None]
         ids = np.full((len(rows), longest), self._pad_id, np.int64)
-        ids[mask] = np.concatenate([tokens.ids[tokens.offsets[row] : tokens.offsets[row + 1]] for row in rows])
+        ids[mask] = taken.ids
         return ids, mask.astype(np.int64)
 
 

@@ -1,5 +1,6 @@
 """The model on PyTorch: on a GPU in our own batches, on a CPU as well, or all by the library where it must."""
 
+import contextlib
 import copy
 import logging
 from collections.abc import Callable
@@ -12,12 +13,14 @@ import tokenizers
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import InputModule, Router
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from steps.common.backends import Backend, OnRows, Request, Settings, choose_prompt
 from steps.common.backends.base import BatchedBackend
 from steps.common.backends.check import PROBES, Unsuitable
 from steps.common.backends.hardware import cpu_quota, usable_cores
 from steps.common.backends.tokens import Tokenizer, Tokens, without_limits
+from steps.common.backends.unpadded import Unpadded, make_unpadded
 from steps.common.backends.workers import WorkersBackend
 from steps.common.errors import UserError
 
@@ -30,6 +33,12 @@ DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CPU_BATCH_TOKENS = 512
 
 GPU_BATCH_TOKENS = 65_536
+
+# The same where the transformer gets no padding: what it would have been, so many texts may differ in length.
+UNPADDED_BATCH_TOKENS = 262_144
+
+# How attention to padded texts is computed on a GPU. Not by cuDNN, which plans each shape of batch anew.
+ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 # Most texts in a batch there: `batch_size` is meant for a CPU.
 GPU_BATCH_ROWS = 8_192
@@ -91,18 +100,37 @@ class TorchBackend(BatchedBackend):
         self._constants = {name: value for name, value in features.items() if not isinstance(value, torch.Tensor)}
         self._model = move(model, settings.precision, device)
         limit_threads(settings)
+        self._unpadded: Unpadded | None = None
+        if device.startswith("cuda") and settings.precision != "f32":
+            self._unpad(settings)
+
+    def _unpad(self, settings: Settings) -> None:
+        """Do without padding from now on, where the model can."""
+        expected = self.encode(list(PROBES))
+        self._unpadded = make_unpadded(
+            *(self._model, self.tokenize, expected),
+            precision=self.precision,
+            device=self.device,
+            constants=self._constants,
+        )
+        if self._unpadded is not None:
+            self._pads = False
+            self._batch_tokens = settings.batch_tokens or UNPADDED_BATCH_TOKENS
 
     def _run(self, tokens: Tokens, batches: list[np.ndarray], on_rows: OnRows) -> np.ndarray:
-        with torch.inference_mode():
+        with (
+            torch.inference_mode(),
+            contextlib.nullcontext() if self.device.startswith("cpu") else sdpa_kernel(ATTENTION),
+        ):
             # The device works on while the next batch is made: only the last step waits for it.
             computed: list[tuple[np.ndarray, torch.Tensor]] = []
             for rows in batches:
                 computed += self._compute(tokens, rows)
                 on_rows(len(rows))
-            vectors = np.empty((len(tokens), computed[0][1].shape[1]), np.float32)
+            vectors = torch.empty(len(tokens), computed[0][1].shape[1], device=self.device)
             for rows, found in computed:
-                vectors[rows] = found.float().cpu().numpy()
-        return vectors
+                vectors[torch.from_numpy(rows).to(self.device)] = found.float()
+            return vectors.cpu().numpy()
 
     def _compute(self, tokens: Tokens, rows: np.ndarray) -> list[tuple[np.ndarray, torch.Tensor]]:
         """One batch; where memory runs out two of half its size, and from then on smaller batches.
@@ -114,7 +142,7 @@ class TorchBackend(BatchedBackend):
             # Planned before memory ran out.
             return self._compute(tokens, rows[:half]) + self._compute(tokens, rows[half:])
         try:
-            return [(rows, self._forward(*self.tokenize.pad(tokens, rows)))]
+            return [(rows, self._forward(tokens, rows))]
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -133,7 +161,10 @@ class TorchBackend(BatchedBackend):
         )
         return self._compute(tokens, rows[:half]) + self._compute(tokens, rows[half:])
 
-    def _forward(self, ids: np.ndarray, mask: np.ndarray) -> torch.Tensor:
+    def _forward(self, tokens: Tokens, rows: np.ndarray) -> torch.Tensor:
+        if self._unpadded is not None:
+            return self._unpadded(tokens, rows)
+        ids, mask = self.tokenize.pad(tokens, rows)
         input_ids = torch.from_numpy(ids).to(self.device, non_blocking=True)
         features = dict(
             self._constants,
@@ -145,7 +176,7 @@ class TorchBackend(BatchedBackend):
         return self._model(features)["sentence_embedding"]
 
     def close(self) -> None:
-        del self._model
+        del self._model, self._unpadded
         free_memory(self.device)
 
 

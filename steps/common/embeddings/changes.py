@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from steps.common.corpus.types import PLAIN
 from steps.common.embeddings.copies import READ, Damaged
 from steps.common.embeddings.digests import digest_keys, digest_texts
 from steps.common.embeddings.manifest import CHANGES, Changes, Reused, check_files
@@ -24,8 +25,10 @@ LOOKED_UP = 1 << 20
 # Rows of `changes.parquet` that are written together.
 WRITTEN = 1 << 16
 
-# An odd number without a pattern, by which ids are spread before texts are added to them.
+# An odd number without a pattern, by which ids are spread before texts are added to them; it stands for no id, too.
 SPREAD = np.uint64(0x9E3779B97F4A7C15)
+
+BINARY = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
 
 # An output and its parts.
 Side = tuple[Output, Sequence[Part]]
@@ -160,7 +163,9 @@ def _read_ids(output: Output, part: Part) -> Iterator[pa.Array]:
     row = 0
     with output.opened(part.table) as stream:
         for batch in pq.ParquetFile(stream).iter_batches(READ, columns=["id"]):
+            # Views have no kernel that takes some of them.
             ids = batch.column("id")
+            ids = ids.cast(PLAIN.get(ids.type, ids.type))
             if firsts is not None:
                 here = firsts[(firsts >= row) & (firsts < row + len(ids))] - row
                 row += len(ids)
@@ -171,9 +176,10 @@ def _read_ids(output: Output, part: Part) -> Iterator[pa.Array]:
 def _to_numbers(ids: pa.Array, kind: pa.DataType) -> np.ndarray:
     """A number for each id: a whole number itself, of others the beginning of a digest of how they are written."""
     if pa.types.is_integer(kind):
-        return ids.fill_null(0).to_numpy().astype(np.uint64)
-    binary = pa.types.is_binary(ids.type) or pa.types.is_fixed_size_binary(ids.type)
-    return digest_keys(digest_texts(ids if binary else ids.cast(pa.string())))[:, 0]
+        numbers = ids.fill_null(0).to_numpy().astype(np.uint64)
+        return np.where(ids.is_null().to_numpy(zero_copy_only=False), SPREAD, numbers)
+    is_binary = any(matches(ids.type) for matches in BINARY)
+    return digest_keys(digest_texts(ids if is_binary else ids.cast(pa.string())))[:, 0]
 
 
 def _are_in(numbers: np.ndarray, others: np.ndarray) -> np.ndarray:

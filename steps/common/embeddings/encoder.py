@@ -26,6 +26,10 @@ logger = logging.getLogger("steps")
 # Texts whose embeddings say what the range of each dimension is, where `int8` is stored.
 RANGE_TEXTS = 2048
 
+# Share of the numbers of a window's new texts beyond the ranges of another output that is worth a warning: of texts like the
+# RANGE_TEXTS that ranges come from, one in a thousand is.
+BEYOND = 0.05
+
 
 def tokenize_windows(job: Job, backend: Backend, parts: Iterable[int]) -> Iterator[TokenizedWindow]:
     """All that is done before computing, window by window; reads in another thread than the one it is called in."""
@@ -95,6 +99,7 @@ def embed_window(job: Job, backend: Backend, ready: TokenizedWindow, on_rows: Ca
     if ready.sample is not None:
         _check_sample(job, backend, ready.sample)
     vectors, lengths = _compute(job, backend, ready.pieces, ready.tokens, on_rows)
+    _check_ranges(job, vectors)
     vectors = _store(vectors, job)
     found = np.zeros(len(vectors), bool)
     if ready.held is not None:
@@ -116,6 +121,20 @@ def _check_sample(job: Job, backend: Backend, sample: Sample) -> None:
             f"reuse={job.reuse.where} holds other vectors than are computed now: {far} of {len(errors)} reused texts are off by up to {errors.max():.2g} of their length, where {backend.precision} explains {tolerance:g}. Leave reuse out to compute every text, or encode with the code and the libraries that its manifest names."
         )
     logger.info("%d reused texts, computed anew, agree within %.2g of their length", len(errors), errors.max())
+
+
+def _check_ranges(job: Job, vectors: np.ndarray) -> None:
+    """Warn once where the ranges of a reused output do not fit new vectors, which lose much as int8 then."""
+    if job.reuse is None or job.ranges is None or job.reuse.warned or not len(vectors):
+        return
+    share = float(np.mean((vectors < job.ranges[0]) | (vectors > job.ranges[1])))
+    if share > BEYOND:
+        job.reuse.warned = True
+        logger.warning(
+            "%.0f %% of the numbers of new texts are beyond the ranges that int8 of reuse=%s is scaled between, and are stored as their end. Leave reuse out to scale all anew.",
+            100 * share,
+            job.reuse.where,
+        )
 
 
 def _compute(

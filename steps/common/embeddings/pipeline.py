@@ -1,7 +1,7 @@
 """Corpus -> backend -> parts: where the reader, the encoder and the writer meet.
 
-A part is a pure function of its rows, the job and the backend. Three threads make them: one reads and tokenises the next
-window, this one computes, one writes the last.
+A part is a pure function of its rows, the job and the backend. Four threads make them: one reads and tokenises the next
+window, this one computes, one writes the last, and one puts the part before into its place.
 """
 
 import contextlib
@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -39,6 +40,9 @@ SAMPLES = 3
 
 # Records read at once.
 READERS = 16
+
+# Seconds between two times that free memory is given back: it takes 10 ms, and a GPU computes a window in 30.
+GIVE_BACK_SECONDS = 1.0
 
 
 @dataclass
@@ -171,6 +175,7 @@ def _make_parts(
 ) -> list[tuple[str, np.ndarray]]:
     """Make parts, in growing order; the next window is read, across parts, while this one is computed. Returns samples."""
     samples: list[tuple[str, np.ndarray]] = []
+    given_back = time.monotonic()
     with (
         writer,
         BackgroundWriter() as background,
@@ -183,7 +188,9 @@ def _make_parts(
             samples += _first_rows(window, embedded, SAMPLES - len(samples))
             progress.window_done(window.batch.num_rows)
             on_rows(progress.done)
-            give_back_memory()
+            if time.monotonic() - given_back > GIVE_BACK_SECONDS:
+                give_back_memory()
+                given_back = time.monotonic()
     return samples
 
 
@@ -282,61 +289,88 @@ def _relocated(rejects: pa.Table, corpus: Corpus) -> pa.Table:
 
 
 class PartWriter:
-    """Embedded windows -> parts in the output, each with its record. Used by one thread at a time."""
+    """Embedded windows -> parts in the output, each with its record. Used by one thread at a time; a part that is whole is
+    put in its place by another, beside the writing of the next."""
 
     def __init__(self, job: Job, output: Output, max_tokens: int | None, before_part: Callable[[], None]):
         """`max_tokens`: longest text that the model reads."""
         self._job, self._output, self._max_tokens, self._before_part = job, output, max_tokens, before_part
-        self._writer: tuple[ParquetPart | NpyPart, DigestFile] | None = None
-        self._counts = Counts()
-        self._rejects: list[pa.Table] = []
+        self._open: _OpenPart | None = None
+        self._finisher = BackgroundWriter()
         self.made: list[Part] = []
 
     def __enter__(self) -> "PartWriter":
         return self
 
-    def __exit__(self, *error: object) -> None:
-        for writer in self._writer or ():
-            writer.drop()
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        try:
+            self._finisher.__exit__(kind, *error)
+        finally:
+            if self._open is not None:
+                self._open.drop()
 
     def write(self, window: Window, embedded: Embedded) -> None:
-        """Write the next window; with the last one of a part, put the part in its place."""
+        """Write the next window; the last one of a part lets the part be put in its place."""
         job = self._job
+        self._finisher.check()
         with self._output.explain_errors():
-            if self._writer is None:
-                workspace, stem = self._output.workspace, job.stem(window.part)
-                make = WRITERS[job.options.format]
-                self._writer = make(workspace, stem, job.schema, job.width), DigestFile(workspace, stem)
-                self._counts, self._rejects = Counts(), []
-            writer, digests = self._writer
+            if self._open is None:
+                self._open = _OpenPart.begin(job, self._output.workspace, window.part)
+            part = self._open
             table, texts = to_table(window, embedded, job.schema)
-            writer.write(table)
-            digests.write(texts, embedded.lengths)
-            self._counts.add(count_window(window, embedded, self._max_tokens, chunked=job.chunker is not None))
-            self._rejects.append(find_rejects(window, job.corpus))
-            if window.is_last:
-                self._finish(writer, digests, job.rows_of(window.part))
-                self._writer = None
+            part.rows.write(table)
+            part.digests.write(texts, embedded.lengths)
+            part.counts.add(count_window(window, embedded, self._max_tokens, chunked=job.chunker is not None))
+            part.rejects.append(find_rejects(window, job.corpus))
+        if window.is_last:
+            self._finisher.do(self._finish, part)
+            self._open = None
 
-    def _finish(self, writer: ParquetPart | NpyPart, digests: DigestFile, rows: range) -> None:
-        made = [*writer.finish(), *digests.finish()]
-        files = [file_facts(path, name) for path, name in made]
-        part = Part(
-            name=files[0].name,
-            first_row=rows.start,
-            rows=self._counts.rows,
-            written_rows=writer.rows,
-            bytes=files[0].bytes,
-            sha256=files[0].sha256,
-            source=_span(self._job.corpus, rows.start, rows.stop - 1),
-            counts=asdict(self._counts),
-            beside=files[1:],
-        )
-        self._before_part()
-        for path, name in made:
-            self._output.put(path, name)
-        manifests.write_record(self._output, part, pa.concat_tables(self._rejects))
-        self.made.append(part)
+    def _finish(self, open_part: "_OpenPart") -> None:
+        with self._output.explain_errors(), contextlib.ExitStack() as stack:
+            stack.callback(open_part.drop)
+            made = [*open_part.rows.finish(), *open_part.digests.finish()]
+            files = [file_facts(path, name) for path, name in made]
+            rows = self._job.rows_of(open_part.number)
+            part = Part(
+                name=files[0].name,
+                first_row=rows.start,
+                rows=open_part.counts.rows,
+                written_rows=open_part.rows.rows,
+                bytes=files[0].bytes,
+                sha256=files[0].sha256,
+                source=_span(self._job.corpus, rows.start, rows.stop - 1),
+                counts=asdict(open_part.counts),
+                beside=files[1:],
+            )
+            self._before_part()
+            for path, name in made:
+                self._output.put(path, name)
+            manifests.write_record(self._output, part, pa.concat_tables(open_part.rejects))
+            self.made.append(part)
+            stack.pop_all()
+
+
+@dataclass(frozen=True)
+class _OpenPart:
+    """A part that is being written."""
+
+    number: int
+    rows: ParquetPart | NpyPart
+    digests: DigestFile
+    counts: Counts = field(default_factory=Counts)
+    rejects: list[pa.Table] = field(default_factory=list)
+
+    @classmethod
+    def begin(cls, job: Job, workspace: Path, number: int) -> "_OpenPart":
+        stem = job.stem(number)
+        make = WRITERS[job.options.format]
+        return cls(number, make(workspace, stem, job.schema, job.width), DigestFile(workspace, stem))
+
+    def drop(self) -> None:
+        """Forget a part that is not whole."""
+        self.rows.drop()
+        self.digests.drop()
 
 
 def _span(corpus: Corpus, first: int, last: int) -> dict:

@@ -56,6 +56,11 @@ class BackgroundWriter:
         self._wait()
         self._last = self._thread.submit(call, *arguments)
 
+    def check(self) -> None:
+        """Raises what the last call raised, if it has ended."""
+        if self._last is not None and self._last.done():
+            self._last.result()
+
     def _wait(self) -> None:
         if self._last is not None:
             self._last.result()

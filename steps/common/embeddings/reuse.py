@@ -65,6 +65,8 @@ class Reuse:
         self._damaged: set[int] = set()
         # How many texts are still to be computed anew.
         self.unchecked = CHECKED
+        # Whether it was said that new vectors do not fit its ranges of int8.
+        self.warned = False
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("output", "manifest", "where", "_starts")}

@@ -11,6 +11,7 @@ from steps.common.backends import Settings
 from steps.common.corpus import readers
 from steps.common.corpus.conf import CorpusConf, EncodedCorpusConf, OnBadRow, Quoting
 from steps.common.engines.conf import EngineConf
+from steps.common.exploration.conf import MapConf
 from steps.common.quality.spec import SuiteSpec
 from steps.common.search.conf import BuildConf
 from steps.common.search.pairs import PairMetric
@@ -113,6 +114,16 @@ class ParaphrasesConf:
 
 
 @dataclass
+class ExploreConf:
+    run_id: str
+    embedding_model: str | None
+    map: MapConf
+    top_k: int = field(metadata={"min": 1})
+    serve: bool
+    port: int | None = field(metadata={"min": 1})
+
+
+@dataclass
 class PairsConf:
     path: str | None
     format: str = field(metadata={"one_of": readers.names})
@@ -167,6 +178,7 @@ STEPS: dict[str, type] = {
     "outputs": OutputsConf,
     "index": IndexConf,
     "search": SearchConf,
+    "explore": ExploreConf,
     "similarity": SimilarityConf,
     "paraphrases": ParaphrasesConf,
     "benchmark": BenchmarkConf,

@@ -24,6 +24,8 @@ TYPES = (
     (pa.types.is_integer, "integer"),
     (pa.types.is_float32, "float"),
     (pa.types.is_float64, "double"),
+    (pa.types.is_decimal, "double"),
+    (pa.types.is_duration, "long"),
     (pa.types.is_boolean, "boolean"),
     (pa.types.is_temporal, "datetime"),
 )
@@ -54,19 +56,27 @@ def make_answer(
         SCORE: pa.array(scores.astype(np.float64)),
         TRUNCATED: pa.array(truncated[of_query]),
     }
-    columns |= {rename(name): rows.column(name) for name in rows.column_names}
+    columns |= {named: rows.column(name) for name, named in rename(rows.column_names).items()}
     return pa.table(columns).select(arrange(rows.column_names))
 
 
-def rename(column: str) -> str:
-    """The name of a column of an index in an answer, which has columns of its own."""
-    return f"{column}_" if column in (QUERY, RANK, SCORE, TRUNCATED) else column
+def rename(columns: list[str]) -> dict[str, str]:
+    """The names of an index's columns in an answer, which has columns of its own."""
+    own = (QUERY, RANK, SCORE, TRUNCATED)
+    names = {name: name for name in columns if name not in own}
+    for name in columns:
+        if name in own:
+            free = f"{name}_"
+            while free in names.values():
+                free += "_"
+            names[name] = free
+    return names
 
 
 def arrange(columns: list[str]) -> list[str]:
     """The columns of an answer, in order, from those of an index."""
-    first = [name for name in FIRST if name in columns]
-    kept = [rename(name) for name in columns if name not in first]
+    first, names = [name for name in FIRST if name in columns], rename(columns)
+    kept = [names[name] for name in columns if name not in first]
     return [QUERY, RANK, *first, SCORE, *kept, TRUNCATED]
 
 
@@ -74,11 +84,11 @@ def make_signature(rows: pa.Schema, params: list[ParamSpec]) -> ModelSignature:
     """A column of queries in, hits with the columns of an index out."""
     own = {QUERY: "string", RANK: "long", SCORE: "double", TRUNCATED: "boolean"}
     columns = {name: ColSpec(kind, name) for name, kind in own.items()}
-    columns |= {rename(field.name): _column(field) for field in rows}
+    columns |= {named: _column(rows.field(name), named) for name, named in rename(rows.names).items()}
     outputs = Schema([columns[name] for name in arrange(rows.names)])
     return ModelSignature(Schema([ColSpec("string", QUERY)]), outputs, ParamSchema(params))
 
 
-def _column(field: pa.Field) -> ColSpec:
+def _column(field: pa.Field, name: str) -> ColSpec:
     kind = next((name for matches, name in TYPES if matches(field.type)), None)
-    return ColSpec(kind or AnyType(), rename(field.name), required=False)
+    return ColSpec(kind or AnyType(), name, required=False)

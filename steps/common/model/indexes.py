@@ -1,5 +1,6 @@
 """The index that a run or a URI stands for."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from steps.common.embeddings.manifest import Manifest
 from steps.common.errors import UserError, first_line
 from steps.common.model.find import SCHEME, FoundModel, download, find_model, find_run, get_logged
 from steps.common.model.reference import COMPARED, Reference, check_same, digest
-from steps.common.model.semantic_search import SemanticSearch
+from steps.common.model.semantic_search import ARTIFACT, REFERENCE, SemanticSearch
 
 # Tag of a run of index: its semantic_search model.
 SEMANTIC_SEARCH = "semantic_search_model_id"
@@ -35,16 +36,35 @@ def find_index(run_id: str, *, experiment_id: str) -> str:
 
 def load_index(uri: str) -> SemanticSearch:
     """Load a semantic_search model; raises UserError where it cannot be read, or is a model of another kind."""
+    path = sys.path
     try:
         model = mlflow.pyfunc.load_model(uri).unwrap_python_model()
     except (mlflow.MlflowException, OSError) as error:
         raise UserError(
             f"{uri} cannot be loaded as an index ({first_line(error)}). Give the ID of a run of index."
         ) from None
+    finally:
+        # MLflow puts the code that a model brings before this project's, where a process that is started later would find it.
+        sys.path = path
     # The class is that of the file which MLflow has run, and not the one of this import.
     if type(model).__name__ != SemanticSearch.__name__:
         raise UserError(f"{uri} is not an index. Give the ID of a run of index, or its models:/... URI.")
     return model
+
+
+def open_index(uri: str) -> tuple[Path, Reference]:
+    """The folder of the index that a semantic_search model holds, on this machine, and the model that its queries are embedded with.
+
+    Raises:
+        UserError: it cannot be read, or is a model of another kind.
+    """
+    try:
+        folder = Path(mlflow.artifacts.download_artifacts(uri)) / "artifacts" / ARTIFACT
+        return folder, Reference.from_json((folder / REFERENCE).read_text(encoding="utf-8"))
+    except (mlflow.MlflowException, OSError) as error:
+        raise UserError(
+            f"{uri} cannot be read as an index ({first_line(error)}). Give the ID of a run of index, or its models:/... URI."
+        ) from None
 
 
 def find_embedding_model(model: str | None, manifest: Manifest, experiment_id: str) -> FoundModel:

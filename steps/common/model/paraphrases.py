@@ -15,6 +15,7 @@ from mlflow.types import ParamSpec
 from steps.common.errors import UserError
 from steps.common.model.answers import QUERY, check_queries, make_answer, make_signature
 from steps.common.model.reference import Embedder, Reference
+from steps.common.search.answer import servable
 from steps.common.search.index import VECTORS, Index
 from steps.common.search.matrix import map_matrix
 from steps.common.search.scan import Float32, find_above
@@ -48,7 +49,7 @@ class Paraphrases(PythonModel):
             answer = self.answer(model_input[QUERY].tolist(), options["threshold"], options["prompt_name"])
         except UserError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from None
-        return answer.to_pandas(integer_object_nulls=True)
+        return servable(answer)
 
     def answer(self, queries: list[str], threshold: float, prompt_name: str | None) -> pa.Table:
         """The rows with a cosine of `threshold` or more with a query, best first, in the order of the queries; those of

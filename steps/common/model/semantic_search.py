@@ -18,6 +18,7 @@ from mlflow.types import ParamSpec
 from steps.common.errors import UserError
 from steps.common.model.answers import QUERY, check_queries, make_answer, make_signature
 from steps.common.model.reference import Embedder, Reference
+from steps.common.search.answer import servable
 from steps.common.search.index import Index
 from steps.common.vectors import unit_length
 
@@ -56,11 +57,12 @@ class SemanticSearch(PythonModel):
         Raises:
             MlflowException: a request that cannot be answered; the server makes it a 400 with its message.
         """
+        given = {name: value for name, value in (params or {}).items() if value is not None}
         try:
-            answer = self.answer(model_input[QUERY].tolist(), Options(**(params or {})))
+            answer = self.answer(model_input[QUERY].tolist(), Options(**given))
         except UserError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from None
-        return answer.to_pandas(integer_object_nulls=True)
+        return servable(answer)
 
     def answer(self, queries: list[str], options: Options) -> pa.Table:
         """The hits of each query together, best first, in the order of the queries.

@@ -7,6 +7,7 @@ from typing import Any
 
 import mlflow
 import pandas as pd
+import pyarrow as pa
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.models.model import ModelInfo
@@ -15,6 +16,7 @@ from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
 from steps.common.errors import UserError
 from steps.common.model.reference import Embedder, Reference
+from steps.common.search.answer import servable
 from steps.common.search.pairs import SCORES, score_pairs
 
 ARTIFACT = "reference"
@@ -46,7 +48,10 @@ class Similarity(PythonModel):
             raise MlflowException.invalid_parameter_value(
                 f"metric is {options['metric']!r}; expected one of {', '.join(SCORES)}."
             )
-        first, second = (model_input[name].tolist() for name in (FIRST, SECOND))
+        # pandas may hold a null as NaN.
+        given = model_input[[FIRST, SECOND]].astype(object)
+        given = given.where(given.notna(), None)
+        first, second = given[FIRST].tolist(), given[SECOND].tolist()
         try:
             scores = score_pairs(
                 lambda texts: self.embedder.embed(texts, options["prompt_name"], queries=False).vectors,
@@ -56,7 +61,7 @@ class Similarity(PythonModel):
             )
         except UserError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from None
-        return pd.DataFrame({SCORE: scores})
+        return servable(pa.table({SCORE: scores}))
 
 
 def signature(metric: str) -> ModelSignature:

@@ -148,7 +148,7 @@ def read_queries(path: Path, query: str, relevant: str) -> tuple[Path, dict[str,
     """The file of the queries, and the ids of the documents that answer each. Rows with the same query are one query.
 
     Args:
-        query, relevant: the columns. Ids are a string with spaces between them (in Parquet also a list).
+        query, relevant: the columns. Ids are a string with spaces between them (in JSON Lines and Parquet also a list).
 
     Raises:
         UserError: a missing column, a row without a query or without documents, or fewer than two queries.

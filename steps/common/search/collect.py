@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from steps.common.corpus.types import PLAIN
 from steps.common.embeddings.manifest import Manifest
 from steps.common.embeddings.parts import ENDINGS, Part
 from steps.common.errors import UserError
@@ -66,11 +67,17 @@ def _read_parquet(output: Output, part: Part) -> Iterator[tuple[pa.Table, np.nda
     place = output.place.joined(part.name)
     with place.filesystem.open_input_file(place.path) as stream:
         for batch in pq.ParquetFile(stream).iter_batches(batch_size=READ):
-            table = pa.Table.from_batches([batch]).replace_schema_metadata()
+            table = _as_table(batch)
             table = table.filter(table.column("embedding").is_valid())
             column = table.column("embedding").combine_chunks()
             if len(column):
                 yield table.drop_columns("embedding"), column.flatten().to_numpy().reshape(len(column), -1)
+
+
+def _as_table(batch: pa.RecordBatch) -> pa.Table:
+    """Rows without metadata, and without views, of which no rows can be taken."""
+    fields = [field.with_type(PLAIN.get(field.type, field.type)) for field in batch.schema]
+    return pa.Table.from_batches([batch]).cast(pa.schema(fields)).replace_schema_metadata()
 
 
 def _read_matrix(output: Output, part: Part, manifest: Manifest) -> Iterator[tuple[pa.Table, np.ndarray]]:
@@ -83,7 +90,7 @@ def _read_matrix(output: Output, part: Part, manifest: Manifest) -> Iterator[tup
         np.lib.format.read_magic(stream)
         (_, width), _, kind = np.lib.format.read_array_header_1_0(stream)
         for batch in pq.ParquetFile(others).iter_batches(batch_size=READ):
-            table = pa.Table.from_batches([batch]).replace_schema_metadata()
+            table = _as_table(batch)
             found = np.frombuffer(stream.read(len(table) * width * kind.itemsize), kind).reshape(-1, width)
             if manifest.null_rows:
                 empty = np.isnan(found).any(axis=1) if kind.kind == "f" else ~found.any(axis=1)

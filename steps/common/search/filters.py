@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,8 @@ def choose_rows(rows: pa.Table, given: str | None) -> np.ndarray | None:
 def _read(given: str) -> dict[str, Any]:
     try:
         content = json.loads(given)
+    except RecursionError:
+        raise UserError(f"filter={clip(given)} is nested too deeply; expected something like {EXAMPLE}.") from None
     except ValueError as error:
         raise UserError(
             f"filter={clip(given)} is not JSON ({first_line(error)}); expected something like {EXAMPLE}."
@@ -64,6 +67,8 @@ def _meets(column: pa.ChunkedArray, condition: Any, name: str) -> np.ndarray:
         raise UserError(
             f"filter: {name!r} has {clip(json.dumps(condition))}; expected a value, a list of values, or comparisons with {', '.join(OPERATORS)}."
         )
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
     met = np.ones(len(column), bool)
     for operator, value in comparisons.items():
         met &= pc.fill_null(_compare(column, operator, value, name), False).to_numpy(zero_copy_only=False)
@@ -73,25 +78,40 @@ def _meets(column: pa.ChunkedArray, condition: Any, name: str) -> np.ndarray:
 def _compare(column: pa.ChunkedArray, operator: str, value: Any, name: str) -> pa.ChunkedArray:
     if value is None and operator in ("=", "!="):
         return pc.is_null(column) if operator == "=" else pc.is_valid(column)
+    is_list = isinstance(value, list) and operator == "="
     try:
-        if isinstance(value, list) and operator == "=":
-            return pc.is_in(column, value_set=_as_type(value, column.type).cast(column.type))
-        return OPERATORS[operator](column, _as_type([value], column.type)[0])
+        column, values = _in_one_type(column, value if is_list else [value])
+        return pc.is_in(column, value_set=values) if is_list else OPERATORS[operator](column, values[0])
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise UserError(
             f"filter: {name!r} holds {column.type}, which cannot be compared with {clip(json.dumps(value))} ({first_line(error)})."
         ) from None
 
 
-def _as_type(values: list[Any], kind: pa.DataType) -> pa.Array:
-    """Values of JSON for a column of a type: numbers for numbers, true and false for such, texts for texts, dates and times."""
+def _in_one_type(column: pa.ChunkedArray, values: list[Any]) -> tuple[pa.ChunkedArray, pa.Array]:
+    """A column and values of JSON in one type: numbers with numbers, true and false with such, texts with texts, dates and times."""
+    kind = column.type
+    if _is_number(kind) and all(type(one) in (int, float, type(None)) for one in values):
+        return _as_numbers(column, values)
     given = pa.array(values)
-    texts = pa.types.is_string(given.type)
-    if texts and (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_temporal(kind)):
-        return given.cast(kind)
-    if (_is_number(given.type) and _is_number(kind)) or given.type in (kind, pa.null()):
-        return given
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_temporal(kind)
+    if given.type in (kind, pa.null()) or (pa.types.is_string(given.type) and is_text):
+        return column, given.cast(kind)
     raise TypeError(f"{given.type} is of another kind")
+
+
+def _as_numbers(column: pa.ChunkedArray, values: list[Any]) -> tuple[pa.ChunkedArray, pa.Array]:
+    """A column and values as its type, which compares large ones exactly; as doubles where that does not hold the values."""
+    kind, doubles = column.type, pa.array([None if one is None else float(one) for one in values], pa.float64())
+    try:
+        if pa.types.is_decimal(kind):
+            return column, pa.array([None if one is None else Decimal(repr(one)) for one in values], kind)
+        if float in map(type, values):
+            return column, doubles.cast(kind)
+        return column, pa.array(values, kind)
+    except (pa.ArrowInvalid, OverflowError):
+        # 2.5 among whole numbers, or a number beyond the type.
+        return column.cast(pa.float64(), safe=False), doubles
 
 
 def _is_number(kind: pa.DataType) -> bool:

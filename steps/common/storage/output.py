@@ -59,7 +59,7 @@ class Output:
 
     def _found(self, folder: str | None = None) -> dict[str, fs.FileInfo]:
         place = self.place if folder is None else self.place.joined(folder)
-        with self.explain_errors():
+        with reaching(place):
             infos = place.filesystem.get_file_info(fs.FileSelector(place.path, recursive=True, allow_not_found=True))
         base = place.path.rstrip("/") + "/"
         return {info.path.removeprefix(base): info for info in infos}

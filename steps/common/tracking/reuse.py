@@ -112,7 +112,8 @@ def _newest_places(experiment_id: str, model_digest: str) -> list[str]:
 
 
 def open_place(where: str, scratch: Path) -> Output:
-    """An output by folder or URI. What a run holds is read where it is, and where that cannot be reached, fetched file by file.
+    """An output by folder or URI. What a run holds is read where it is, and where that cannot be reached, fetched file by file;
+    what it has written elsewhere is read there.
 
     Raises UserError for another artifact.
     """
@@ -121,7 +122,9 @@ def open_place(where: str, scratch: Path) -> Output:
     held = re.fullmatch(rf"runs:/([^/]+)/{EMBEDDINGS}/?", where)
     if held is None:
         raise UserError(f"reuse={where} names no output of a run; expected runs:/<run of encode>/{EMBEDDINGS}.")
-    place_of(held[1])
+    elsewhere = place_of(held[1])
+    if elsewhere.partition(":/")[0] not in OF_MLFLOW:
+        return Output(locate(elsewhere), scratch)
     artifacts = mlflow.MlflowClient().get_run(held[1]).info.artifact_uri
     with contextlib.suppress(UserError):
         place = locate(f"{artifacts}/{EMBEDDINGS}")

@@ -1,0 +1,42 @@
+"""Spark Connect: a server of its own on loopback, to which the driver only talks."""
+
+import os
+import sys
+
+import pytest
+from helpers.encodes import content, some_texts, write_jsonl
+from helpers.project import PROJECT
+from helpers.servers import free_port, wait_for_server
+from helpers.spark import environment
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def remote(start, tmp_path):
+    """The address of a server with two cores, in the environment of a step."""
+    found, port = environment(), free_port()
+    settings = [f"spark.connect.grpc.binding.port={port}", "spark.ui.enabled=false", f"spark.local.dir={tmp_path}"]
+    process = start(
+        *("env", *(f"{name}={value}" for name, value in found.items())),
+        *(f"{found['SPARK_HOME']}/bin/spark-submit", "--master", "local[2]", "--driver-memory", "512m"),
+        *(word for one in settings for word in ("--conf", one)),
+        *("--class", "org.apache.spark.sql.connect.service.SparkConnectServer", "spark-internal"),
+    )
+    wait_for_server(port, process)
+    mlflow = {name: os.environ[name] for name in ("MLFLOW_TRACKING_URI", "HF_HUB_OFFLINE")}
+    return found | mlflow | {"SPARK_REMOTE": f"sc://127.0.0.1:{port}"}
+
+
+def test_a_server_of_spark_connect_makes_the_bytes_that_one_process_makes(remote, shell, tiny_run, tmp_path):
+    corpus = write_jsonl(tmp_path / "texts.jsonl", [*some_texts(37), None, ""])
+    given = [sys.executable, "-m", "steps.encode", f"run_id={tiny_run['run_id']}", f"corpus={corpus}", "backend=torch"]
+    given += ["rows_per_part=10"]
+    local = shell(*given, f"output={tmp_path / 'local'}", cwd=PROJECT, **remote)
+    assert local.returncode == 0, local.stderr
+
+    spark = [*given, "engine=spark", f"output={tmp_path / 'spark'}"]
+    # The model goes with the code, as it has to where workers cannot reach its store.
+    done = shell(*spark, "engine.shared_files=true", "engine.model_from=driver", cwd=PROJECT, **remote)
+    assert done.returncode == 0, done.stderr
+    assert content(tmp_path / "spark") == content(tmp_path / "local")
