@@ -7,14 +7,20 @@ all pairs are compared by short vectors, and the few that may be near by whole o
 
 import hashlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
+from steps.common.backends.hardware import usable_cores
 from steps.common.search.scan import EQUAL
 
-# Rows of the one and of the other side that are compared together: 16 MB of products.
-ROWS, COLUMNS = 1024, 4096
+# Rows of the one and of the other side that are compared together: 4 MB of products, which a cache holds.
+ROWS, COLUMNS = 512, 2048
+
+# Blocks of ROWS for each core that are compared before their pairs are handed out.
+AHEAD = 4
 
 # Vectors that are turned, or compared whole, together.
 TOGETHER = 8192
@@ -88,6 +94,9 @@ class Short:
                 piece = slice(first, first + TOGETHER)
                 self._short[piece] = shorten(distinct.take(piece), axes)
 
+    def __len__(self) -> int:
+        return len(self._distinct)
+
     def take(self, piece: slice) -> np.ndarray:
         return self._distinct.take(piece) if self._short is None else self._short[piece]
 
@@ -106,23 +115,39 @@ def find_near(first: Distinct, second: Distinct | None, threshold: float) -> Ite
     one = Short(first, axes)
     two = one if second is None else Short(other, axes)
     bound = np.float32(threshold - (EQUAL if axes is None else rounding(first.vectors.shape[1])))
-    products = np.empty(ROWS * COLUMNS, np.float32)
-    for start in range(0, len(first), ROWS):
-        block = one.take(slice(start, start + ROWS))
-        found = []
-        for left in range(start if second is None else 0, len(other), COLUMNS):
-            piece = two.take(slice(left, left + COLUMNS))
-            product = products[: len(block) * len(piece)].reshape(len(block), len(piece))
-            np.matmul(block, piece.T, out=product)
-            at = np.flatnonzero(product >= bound)
-            rows, columns = at // len(piece) + start, at % len(piece) + left
-            pairs = Pairs(rows, columns, product.ravel()[at])
-            found.append(pairs.take(rows < columns) if second is None else pairs)
-        pairs = join(found)
+
+    def compare(start: int) -> Pairs:
+        pairs = compare_block(one, two, start, bound, within=second is None)
         if axes is not None:
             pairs = compare_whole(first, other, pairs, threshold)
         order = np.lexsort((pairs.second, pairs.first))
-        yield Pairs(pairs.first[order], pairs.second[order], np.minimum(pairs.scores[order], 1))
+        return Pairs(pairs.first[order], pairs.second[order], np.minimum(pairs.scores[order], 1))
+
+    # A product of such narrow matrices is no faster with more threads, but several are side by side.
+    cores = usable_cores()
+    starts = range(0, len(first), ROWS)
+    with ThreadPoolExecutor(cores) as pool:
+        for begin in range(0, len(starts), AHEAD * cores):
+            with threadpool_limits(1, user_api="blas"):
+                found = list(pool.map(compare, starts[begin : begin + AHEAD * cores]))
+            yield from found
+
+
+def compare_block(one: Short, two: Short, start: int, bound: np.float32, *, within: bool) -> Pairs:
+    """Pairs of ROWS vectors from `start` on with all of the other side, or within one side with those behind them, whose product is
+    `bound` or more."""
+    block = one.take(slice(start, start + ROWS))
+    products = np.empty(len(block) * COLUMNS, np.float32)
+    found = []
+    for left in range(start if within else 0, len(two), COLUMNS):
+        piece = two.take(slice(left, left + COLUMNS))
+        product = products[: len(block) * len(piece)].reshape(len(block), len(piece))
+        np.matmul(block, piece.T, out=product)
+        at = np.flatnonzero(product >= bound)
+        rows, columns = at // len(piece) + start, at % len(piece) + left
+        pairs = Pairs(rows, columns, product.ravel()[at])
+        found.append(pairs.take(rows < columns) if within else pairs)
+    return join(found)
 
 
 def compare_whole(first: Distinct, second: Distinct, pairs: Pairs, threshold: float) -> Pairs:
