@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from helpers.pages import PROJECT, Page, all_pages, find_page, read_command, read_recipe
 from helpers.steps import last_json
+from helpers.suites import spec
 from mlflow.projects._project_spec import load_project
 
 from docs import generate
@@ -24,7 +25,6 @@ from steps.common.corpus.readers.format import Request
 from steps.common.corpus.rows import Column
 from steps.common.model import load as models
 from steps.common.quality import kinds as suite_kinds
-from steps.common.quality.spec import SuiteSpec
 from steps.common.storage.place import locate
 from steps.common.validation import serving
 
@@ -231,10 +231,6 @@ def test_the_tree_of_the_architecture_page_is_the_tree_on_disk():
 
 # Two sentences, and whether they mean the same.
 PAIRS = [("a", "a", 1), ("b", "b", 1), ("c", "c", 1), ("d", "d", 0)]
-OF_A_FILE = dict.fromkeys(("name", "hub_id", "revision", "documents", "max_loss_to_published", "max_loss_to_champion"))
-OF_A_FILE |= {"corpus": None, "title": None, "rows": 500, "seed": 0}
-OF_A_FILE |= {name: name for name in ("split", "sentence1", "sentence2", "score", "query", "relevant")}
-OF_A_FILE |= {"document_id": "id", "document": "text", "threshold": 50.0, "references": {}}
 
 
 @pytest.fixture
@@ -291,7 +287,7 @@ def test_the_recipe_for_a_kind_of_suite_gives_one(follow, monkeypatch, tmp_path)
         monkeypatch.setitem(suite_kinds.KINDS, name, where)
     path = tmp_path / "own.jsonl"
     path.write_text("".join(json.dumps({"sentence1": a, "sentence2": b, "score": s}) + "\n" for a, b, s in PAIRS))
-    (suite,) = suite_kinds.read_suites([SuiteSpec(kind="told_apart", path=str(path), **OF_A_FILE)])
+    (suite,) = suite_kinds.read_suites([spec(kind="told_apart", path=str(path), threshold=50.0)])
     assert isinstance(suite, recipe.ToldApart)
     # One of four is on the wrong side.
     assert suite.compute_metrics(np.array([0.9, 0.8, 0.1, 0.1])) == {"accuracy": 0.75}

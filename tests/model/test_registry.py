@@ -192,7 +192,7 @@ def test_a_best_version_without_a_record_is_in_the_way_until_the_user_begins_ane
     register(log())
     made = register(log(), champion=compared(Result.EQUAL))
     assert made.alias == "challenger"
-    assert "; the baseline tiny/1 is deleted, and no record of it on these suites is left" in made.reason
+    assert "; the baseline tiny/1 has no score on these suites to compare with" in made.reason
     client.delete_registered_model_tag("tiny", "baseline_model_id")
     assert register(log()).alias == "champion"
     assert registry.find_baseline("tiny").registered == "tiny/2"

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from helpers.suites import spec
 from scipy.stats import spearmanr
 from sentence_transformers.sentence_transformer import evaluation
 from sentence_transformers.util import cos_sim
@@ -331,15 +332,10 @@ def test_a_score_that_became_undefined_is_a_loss():
 # thresholds
 
 
-class demand:
-    """The thresholds of a suite."""
-
-    def __init__(self, threshold=0.0, max_loss_to_published=None, max_loss_to_champion=None):
-        self.threshold, self.max_loss_to_published, self.max_loss_to_champion = (
-            threshold,
-            max_loss_to_published,
-            max_loss_to_champion,
-        )
+def demand(threshold=0.0, max_loss_to_published=None, max_loss_to_champion=None):
+    """The demands of a suite."""
+    losses = {"max_loss_to_published": max_loss_to_published, "max_loss_to_champion": max_loss_to_champion}
+    return spec(threshold=threshold, **losses)
 
 
 def score_of(value):

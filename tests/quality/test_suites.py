@@ -257,7 +257,10 @@ def test_a_suite_of_neither_path_nor_hub_id_is_refused():
 
 def test_a_kind_that_there_is_not_is_refused(step):
     code, _, err = step("validate", "suite.kind=graded")
-    assert (code, err) == (1, "error: suite.kind takes one of sts, paraphrase, retrieval, known_item, not graded.\n")
+    assert (code, err) == (
+        1,
+        "error: suite.kind takes one of sts, paraphrase, retrieval, known_item, index, not graded.\n",
+    )
 
 
 # a kind of one's own

@@ -263,10 +263,9 @@ def _objections(
     objections = []
     baseline = validated.compared.get("baseline")
     if baseline is not None and "baseline" not in validated.comparisons:
+        lacks = "is deleted, and left no record on" if baseline.is_gone else "has no score on"
         objections.append(
-            f"the baseline {baseline.registered} is deleted, and no record of it on these suites is left to compare with (to begin anew with the {CHAMPION}, delete the tag {BASELINE_MODEL} of the registered model)"
-            if baseline.is_gone
-            else f"the baseline {baseline.registered or baseline.uri} has no score on these suites"
+            f"the baseline {baseline.registered or baseline.uri} {lacks} these suites to compare with (to begin anew with the {CHAMPION}, delete the tag {BASELINE_MODEL} of the registered model)"
         )
     if held is None or _failed(held):
         return objections
