@@ -157,6 +157,7 @@ ROWS_OF_FILTERS = pa.table(
         "ok": [True, False, None, True],
         "category": pa.array(["a", "b", None, "a"]).dictionary_encode(),
         "share": pa.array([0.1, 0.5, None, 2], pa.float32()),
+        "half": pa.array(np.array([0.1, 0.5, 1, 2], np.float16)),
         "hash": pa.array([2**64 - 1, 2**63, None, 0], pa.uint64()),
         "price": pa.array([Decimal("0.1"), Decimal("12345678901234567.9"), None, Decimal(2)], pa.decimal128(20, 1)),
     }
@@ -182,6 +183,8 @@ ROWS_OF_FILTERS = pa.table(
         ('{"share": 0.1}', [0]),
         ('{"share": [0.1, 2]}', [0, 3]),
         ('{"share": {"<=": 0.1}}', [0]),
+        ('{"half": {">": 0.2, "<": 2}}', [1, 2]),
+        ('{"half": [0.5, 2]}', [1, 3]),
         ('{"hash": 18446744073709551615}', [0]),
         ('{"hash": [9223372036854775808, 0]}', [1, 3]),
         ('{"hash": {">": 1}}', [0, 1]),

@@ -98,6 +98,7 @@ def test_a_served_index_has_the_same_answers(chain, step):
     assert ask("the car " * 100)["query_truncated"].all() and not ask()["query_truncated"].any()
     for params, reason in (
         ({"top_k": 0}, "top_k is 0; expected 1 or more"),
+        ({"minimum_score": float("nan")}, "minimum_score is not a number"),
         ({"filter": '{"topic": "x"}'}, "the index has no column 'topic'; it has id, lang, year, score"),
         ({"prompt_name": "nope"}, "the model has no prompt 'nope'"),
     ):

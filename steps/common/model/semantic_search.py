@@ -76,6 +76,8 @@ class SemanticSearch(PythonModel):
         check_queries(queries)
         if options.top_k < 1:
             raise UserError(f"top_k is {options.top_k}; expected 1 or more.")
+        if options.minimum_score is not None and np.isnan(options.minimum_score):
+            raise UserError("minimum_score is not a number; expected one, or nothing.")
         embedded = self.embedder.embed(queries, options.prompt_name, queries=True)
         vectors = unit_length(embedded.vectors) if self.index.facts.metric == "cosine" else embedded.vectors
         hits = self.index.search(vectors, options.top_k, options.minimum_score, options.filter)

@@ -69,6 +69,9 @@ def _meets(column: pa.ChunkedArray, condition: Any, name: str) -> np.ndarray:
         )
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
+    if pa.types.is_float16(column.type):
+        # Arrow does not compare these.
+        column = column.cast(pa.float32())
     met = np.ones(len(column), bool)
     for operator, value in comparisons.items():
         met &= pc.fill_null(_compare(column, operator, value, name), False).to_numpy(zero_copy_only=False)
@@ -89,7 +92,7 @@ def _compare(column: pa.ChunkedArray, operator: str, value: Any, name: str) -> p
 
 
 def _in_one_type(column: pa.ChunkedArray, values: list[Any]) -> tuple[pa.ChunkedArray, pa.Array]:
-    """A column and values of JSON in one type: numbers with numbers, true and false with such, texts with texts, dates and times."""
+    """A column and values of JSON in one type: numbers with numbers, true and false with such, texts with texts, dates and timestamps."""
     kind = column.type
     if _is_number(kind) and all(type(one) in (int, float, type(None)) for one in values):
         return _as_numbers(column, values)
