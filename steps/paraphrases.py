@@ -79,8 +79,9 @@ from steps.common.tracking import run as runs
 from steps.common.tracking.datasets import log_corpus_of, log_embeddings
 from steps.common.tracking.outputs import find_place, open_output
 from steps.common.tracking.run import tag_upstream
+from steps.common.tracking.tables import log_table
 
-# Pairs and clustered rows that a table of the run shows at most, and pairs that the screen does.
+# Pairs that the table of the run and the screen show at most.
 TABLED, SHOWN = 1000, 20
 
 
@@ -168,10 +169,9 @@ def log_inputs(new: Collected, old: Collected | None) -> None:
 
 
 def read_first(path: Path) -> pd.DataFrame:
-    """The first rows of a table, for a table of the run, which holds numbers and texts only."""
+    """The first rows of a table."""
     file = pq.ParquetFile(path)
-    table = next(file.iter_batches(batch_size=TABLED), file.schema_arrow.empty_table()).to_pandas()
-    return table.astype({name: str for name in table.columns if name not in ("score", "cluster", "rows")})
+    return next(file.iter_batches(batch_size=TABLED), file.schema_arrow.empty_table()).to_pandas()
 
 
 def show(pairs: pd.DataFrame) -> None:
@@ -208,7 +208,7 @@ def main(call: Call[ParaphrasesConf], named: Named) -> None:
                 mlflow.log_artifact(str(tables / name))
         log_inputs(new, old)
         first = read_first(tables / PAIRS)
-        mlflow.log_table(first, "pairs.json")
+        log_table(first, "pairs.json", ["score"])
         model_id = log_model(conf, new, found, scratch)
         metrics = {f"paraphrases/{name}": value for name, value in counts.items()}
         metrics["paraphrases/seconds"] = time.perf_counter() - start

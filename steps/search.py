@@ -41,7 +41,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import mlflow
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from prettytable import PrettyTable
@@ -52,6 +51,7 @@ from steps.common.model.answers import QUERY, RANK, SCORE, TRUNCATED
 from steps.common.model.indexes import find_index, load_index
 from steps.common.model.semantic_search import Options, SemanticSearch
 from steps.common.tracking import run as runs
+from steps.common.tracking.tables import log_table
 
 # Questions that are answered together.
 TOGETHER = 512
@@ -110,14 +110,6 @@ def show(hits: pa.Table) -> None:
     print(f"{title}{table}" if title else "no hits", flush=True)
 
 
-def as_table(hits: pa.Table) -> pd.DataFrame:
-    """Hits for a table of the run, which holds numbers and texts only."""
-    table = hits.to_pandas()
-    others = [name for name in table.columns if name not in (RANK, SCORE)]
-    # By str, since pandas would decode bytes.
-    return table.assign(**{name: table[name].map(str, na_action="ignore") for name in others})
-
-
 def main(call: Call[SearchConf], texts: Corpus | None) -> None:
     conf = call.conf
     with runs.run("search", call.config, call.as_yaml) as run, tempfile.TemporaryDirectory() as scratch:
@@ -135,7 +127,7 @@ def main(call: Call[SearchConf], texts: Corpus | None) -> None:
                 first.append(hits.slice(0, TABLED))
         if first:
             mlflow.log_artifact(str(path))
-            mlflow.log_table(as_table(pa.concat_tables(first).slice(0, TABLED)), "hits.json")
+            log_table(pa.concat_tables(first).slice(0, TABLED).to_pandas(), "hits.json", (RANK, SCORE))
         mlflow.log_metrics({"search/queries": asked, "search/hits": found})
         summary.show(
             "search",

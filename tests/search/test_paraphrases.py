@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from helpers.encodes import write_jsonl
@@ -169,6 +170,28 @@ def test_new_rows_are_compared_with_an_old_output(chain, step, mine, tmp_path, t
         old, f"against={tmp_path}/cut"
     )
     assert "against: there is no" in refused("against=/nowhere")
+
+
+def test_ids_that_are_no_texts_are_shown_in_the_tables_of_a_run(chain, step, mine, tmp_path):
+    import mlflow
+
+    rows = {"text": ["a red car", "a red car"], "id": pa.array([b"\xff\x00", b"b"], pa.binary())}
+    pq.write_table(pa.table(rows), tmp_path / "corpus.parquet")
+    given = (f"run_id={chain.log_model['run_id']}", f"corpus={tmp_path / 'corpus.parquet'}", "corpus.id_column=id")
+    code, _, err = step("encode", *given, "backend=torch", f"output={tmp_path / 'out'}")
+    assert code == 0, err
+    found = mine(f"embeddings={tmp_path / 'out'}")
+    assert found["pairs"]["id_1"].tolist() == [b"\xff\x00"]
+    shown = mlflow.load_table("pairs.json", run_ids=[found["run_id"]])
+    assert (shown["id_1"][0], shown["score"][0]) == (str(b"\xff\x00"), 1)
+    for name, words in {
+        "index": [f"embeddings={tmp_path / 'out'}"],
+        "search": ["query=a car", "run_id=latest"],
+    }.items():
+        code, out, err = step(name, *words)
+        assert code == 0, err
+    hits = mlflow.load_table("hits.json", run_ids=[last_json(out)["run_id"]])
+    assert set(hits["id"]) == {str(b"\xff\x00"), str(b"b")}
 
 
 def test_texts_stay_out_and_bad_outputs_are_refused(chain, step, mine, tmp_path):
