@@ -18,6 +18,7 @@ from steps.common.launch.call import Call
 from steps.common.launch.config import ParaphrasesConf
 from steps.common.launch.paths import existing_output
 from steps.common.launch.process import launch
+from steps.common.search.conf import check_threshold
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,7 @@ class Named:
 def open_inputs(call: Call[ParaphrasesConf]) -> Named:
     """Raises UserError for a local path that does not exist, and for a threshold that is no cosine above 0."""
     conf = call.conf
-    if not 0 < conf.threshold <= 1:
-        raise UserError(f"threshold is {conf.threshold}; expected a cosine above 0, and no more than 1.")
+    check_threshold(conf.threshold)
     old = conf.against or None
     if old and not RUN_ID.fullmatch(old):
         old = existing_output(old, "against")

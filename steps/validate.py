@@ -65,11 +65,13 @@ from steps.common.launch.commands import next_command
 from steps.common.model import registry
 from steps.common.model.decision import Validated
 from steps.common.model.find import VALIDATION, FoundModel, download, find_model
-from steps.common.model.indexes import find_index, open_for
+from steps.common.model.indexes import find_index, open_index
 from steps.common.model.log import log_bridge
+from steps.common.model.reference import check_same, digest
 from steps.common.model.registry import Registration
 from steps.common.quality import indexed
 from steps.common.quality.indexed import Indexed
+from steps.common.search.index import Index
 from steps.common.tracking import notes
 from steps.common.tracking import run as runs
 from steps.common.tracking.datasets import log_validation
@@ -115,9 +117,9 @@ def open_indexes(
     for spec, suite in zip(conf.scored_suites, suites):
         if isinstance(suite, Indexed):
             uri = find_index(spec.index or "", experiment_id=experiment_id)
-            search = open_for(uri, found, folder)
-            made = search.embedder.reference
-            suite = suite.on(indexed.Opened(search.index, made.truncate_dim, made.normalize), uri)
+            files, made = open_index(uri)
+            check_same(made, digest(folder), found.tags, found.uri)
+            suite = suite.on(indexed.Opened(Index(files), made.truncate_dim, made.normalize), uri)
         ready.append(suite)
     return ready
 

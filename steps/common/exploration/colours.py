@@ -7,9 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from steps.common.errors import UserError, clip
-
-# Columns of an index that are no kept columns.
-OWN = ("id", "chunk", "text")
+from steps.common.search.index import OWN
 
 # Labels that colours can be told apart for.
 LABELS = 8

@@ -11,12 +11,10 @@ from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import AnyType
 
 from steps.common.errors import UserError
+from steps.common.search.index import OWN
 
 # Columns of an answer beside those of the index: the query they answer, and whether the model read less than all of it.
 QUERY, RANK, SCORE, TRUNCATED = "query", "rank", "score", "query_truncated"
-
-# Columns of an index that stand before the score.
-FIRST = ("id", "chunk", "text")
 
 # Arrow's types as mlflow names them; other columns are of any type.
 TYPES = (
@@ -76,7 +74,7 @@ def rename(columns: list[str]) -> dict[str, str]:
 
 def arrange(columns: list[str]) -> list[str]:
     """The columns of an answer, in order, from those of an index."""
-    first, names = [name for name in FIRST if name in columns], rename(columns)
+    first, names = [name for name in OWN if name in columns], rename(columns)
     kept = [names[name] for name in columns if name not in first]
     return [QUERY, RANK, *first, SCORE, *kept, TRUNCATED]
 

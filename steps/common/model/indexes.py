@@ -1,6 +1,5 @@
 """The index that a run or a URI stands for."""
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,16 +35,12 @@ def find_index(run_id: str, *, experiment_id: str) -> str:
 
 def load_index(uri: str) -> SemanticSearch:
     """Load a semantic_search model; raises UserError where it cannot be read, or is a model of another kind."""
-    path = sys.path
     try:
         model = mlflow.pyfunc.load_model(uri).unwrap_python_model()
     except (mlflow.MlflowException, OSError) as error:
         raise UserError(
             f"{uri} cannot be loaded as an index ({first_line(error)}). Give the ID of a run of index."
         ) from None
-    finally:
-        # MLflow puts the code that a model brings before this project's, where a process that is started later would find it.
-        sys.path = path
     # The class is that of the file which MLflow has run, and not the one of this import.
     if type(model).__name__ != SemanticSearch.__name__:
         raise UserError(f"{uri} is not an index. Give the ID of a run of index, or its models:/... URI.")
@@ -77,17 +72,6 @@ def find_embedding_model(model: str | None, manifest: Manifest, experiment_id: s
             f"the embeddings were made by model {manifest.model['model_id']} ({manifest.model.get('hub_id')}), and {mlflow.get_tracking_uri()} has no such model. Name a run or models:/... that holds it: -P embedding_model=<run>."
         )
     return FoundModel(logged.source_run_id or "", logged)
-
-
-def open_for(uri: str, found: FoundModel, folder: Path) -> SemanticSearch:
-    """Load an index whose vectors a model made; raises UserError as load_index, and where it was another model.
-
-    Args:
-        folder: where the model was downloaded to.
-    """
-    search = load_index(uri)
-    check_same(search.embedder.reference, digest(folder), found.tags, found.uri)
-    return search
 
 
 def refer_to(found: FoundModel) -> Reference:

@@ -15,6 +15,7 @@ from mlflow.types import ParamSpec
 from steps.common.errors import UserError
 from steps.common.model.answers import QUERY, check_queries, make_answer, make_signature, servable
 from steps.common.model.reference import Embedder, Reference
+from steps.common.search.conf import check_threshold
 from steps.common.search.index import VECTORS, Index
 from steps.common.search.matrix import map_matrix
 from steps.common.search.scan import Float32, find_above
@@ -59,8 +60,7 @@ class Paraphrases(PythonModel):
                 another one.
         """
         check_queries(queries)
-        if not 0 < threshold <= 1:
-            raise UserError(f"threshold is {threshold}; expected a cosine above 0, and no more than 1.")
+        check_threshold(threshold)
         embedded = self.embedder.embed(queries, prompt_name, queries=False)
         of_query, rows, scores = find_above(self.vectors, unit_length(embedded.vectors), threshold)
         return make_answer(queries, embedded.truncated, of_query, self.index.take(rows), scores)

@@ -55,6 +55,12 @@ class BuildConf:
     measure: MeasureConf
 
 
+def check_threshold(threshold: float) -> None:
+    """Raises UserError for a least cosine of paraphrases that is none."""
+    if not 0 < threshold <= 1:
+        raise UserError(f"threshold is {threshold}; expected a cosine above 0, and no more than 1.")
+
+
 def check_conf(conf: BuildConf) -> None:
     """Raises UserError for settings that do not go together."""
     if conf.vectors == "binary" and conf.metric == "dot":

@@ -17,6 +17,9 @@ from steps.common.search.scan import Float32, Hits, Scored, find_top
 
 FACTS, VECTORS, ROWS = "index.json", "vectors.npy", "rows.arrow"
 
+# Columns of rows.arrow that say which row it is, and what; the others are kept columns.
+OWN = ("id", "chunk", "text")
+
 FORMAT_VERSION = 1
 
 

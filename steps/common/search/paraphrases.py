@@ -10,15 +10,12 @@ import pyarrow.parquet as pq
 
 from steps.common.search.by_score import Pile, pair_equal, pair_rows, spread_out
 from steps.common.search.groups import Cluster, Duplicates, find_clusters
-from steps.common.search.index import ROWS, VECTORS
+from steps.common.search.index import OWN, ROWS, VECTORS
 from steps.common.search.matrix import map_matrix
 from steps.common.search.near import Distinct, Pairs, find_near
 
 # The tables, as files.
 PAIRS, CLUSTERS, DUPLICATES, KEPT = "pairs.parquet", "clusters.parquet", "duplicates.parquet", "deduplicated.parquet"
-
-# Columns of a corpus that say which row it is, and what.
-NAMED = ("id", "chunk", "text")
 
 NONE = Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
 
@@ -35,7 +32,7 @@ class Corpus:
 
     def name(self, rows: np.ndarray, pattern: str) -> dict[str, pa.ChunkedArray]:
         """What some rows are called and say; `pattern` makes the name of each column."""
-        named = self.rows.select([name for name in NAMED if name in self.rows.column_names])
+        named = self.rows.select([name for name in OWN if name in self.rows.column_names])
         found = named.take(pa.array(rows, pa.int64()))
         return {pattern.format(name): found.column(name) for name in found.column_names}
 
