@@ -25,6 +25,12 @@ from pyarrow import fs
 from steps.common.launch import arguments
 
 
+def pytest_configure() -> None:
+    """Forget the run of `mlflow run -e test`, before any fixture: those of a module come before those of a test."""
+    for name in LEAKED:
+        os.environ.pop(name, None)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let every worker begin with its share of the slow tests: what is left to share at the end is short.
