@@ -126,7 +126,7 @@ from steps.common.backends import Backend, check_task, choose_prompt
 from steps.common.backends.load import check_asked
 from steps.common.backends.tokens import without_limits
 from steps.common.backends.torch import find_input, find_prompt, find_tasks
-from steps.common.embeddings import encoder, pipeline, verify
+from steps.common.embeddings import encoder, verify
 from steps.common.embeddings import manifest as manifests
 from steps.common.embeddings.changes import Made, complete
 from steps.common.embeddings.chunks import Chunker, chunk_room
@@ -135,7 +135,8 @@ from steps.common.embeddings.manifest import PlanRecord
 from steps.common.embeddings.origin import Origin
 from steps.common.embeddings.pipeline import Result
 from steps.common.embeddings.plan import complete_plan
-from steps.common.engines import parts as spark_parts
+from steps.common.engines.local import LocalEngine
+from steps.common.engines.parts import SparkEngine
 from steps.common.engines.rows import RowEncoder, encode_table
 from steps.common.engines.tables import find_version
 from steps.common.launch import summary
@@ -302,10 +303,12 @@ def encode(
         check_shared(opened.spark, reuse)
         plan["reuse"] = reused and reused.manifest
         job = Job(texts, options, backend.dim, chunker, reuse=reuse)
+        engine = make_engine(call, opened, found, folder, backend)
         if conf.corpus.long_text == "error":
-            encoder.refuse_long(job, backend)
+            encoder.refuse_long(engine.find_long(job), backend.max_tokens)
         record = PlanRecord(plan, [run_id], None, origin=origin, reused=reused)
-        begun = resume.begin(output, record, conf.accept_changes, partial(encoder.make_ranges, job, backend))
+        ranges = partial(encoder.make_ranges, job, backend, engine.sample_texts)
+        begun = resume.begin(output, record, conf.accept_changes, ranges)
         job = replace(job, ranges=begun.ranges_of_int8, origin=begun.origin)
         tag_origin(origin, str(output))
         if opened.place is not None:
@@ -314,11 +317,7 @@ def encode(
         close_lost_runs(begun.runs, by=run_id)
         logger.info("encoding %d rows with %s", texts.rows, found.tags.get("hub_id", found.logged.name))
         with LiveMetrics(run_id) as live:
-            if opened.spark is None:
-                result = pipeline.encode_corpus(job, backend, output, before_part=check, on_rows=live.rows)
-            else:
-                maker = spark_parts.PartMaker(job, output, make_recipe(call, found, folder, backend), check)
-                result = spark_parts.encode_corpus(opened.spark, maker, on_rows=live.rows)
+            result = engine.encode_corpus(job, output, before_part=check, on_rows=live.rows)
         made = Made(conf.corpus.id_column is not None, result.parts, result.reused_rows)
         result.reused = complete(begun.reused, reuse, output, made)
         manifest = make_manifest(
@@ -347,7 +346,10 @@ def encode_rows(call: Call[EncodeConf], opened: OpenedTable, run: StepRun, found
         recipe = make_recipe(call, found, folder, backend)
         rows = RowEncoder(opened.table.name, conf.corpus, options, chunker, dim=backend.dim, recipe=recipe)
         logger.info("encoding table %s with %s", opened.table.name, found.tags.get("hub_id", found.logged.name))
-        result = encode_table(opened.spark, opened.table, rows, output=opened.output, origin=origin)
+        with LiveMetrics(run.info.run_id) as live:
+            result = encode_table(
+                opened.spark, opened.table, rows, output=opened.output, origin=origin, tell=live.counts
+            )
         written = {"output": opened.output, "output_version": find_version(opened.spark, opened.output)}
         manifest = make_manifest(
             *(call, run, found, backend, result),
@@ -377,6 +379,15 @@ def make_manifest(
         **result.manifest(),
         **facts,
     )
+
+
+def make_engine(
+    call: Call[EncodeConf], opened: Opened, found: FoundModel, folder: Path, backend: Backend
+) -> LocalEngine | SparkEngine:
+    """What reads and embeds the corpus."""
+    if opened.spark is None:
+        return LocalEngine(backend)
+    return SparkEngine(opened.spark, make_recipe(call, found, folder, backend))
 
 
 def make_recipe(call: Call[EncodeConf], found: FoundModel, folder: Path, backend: Backend) -> Recipe:
