@@ -185,7 +185,7 @@ def log(found: FoundModel, texts: Corpus, rows: list[Row], report: dict) -> None
     """Log the report, its chart, and its numbers as metrics of the model."""
     mlflow.log_dict(summary.as_json(report | {"corpus": texts.describe()}), "benchmark.json")
     source = texts.sources[0].place.name if len(texts.sources) == 1 else f"{len(texts.sources)} files"
-    title = f"{found.describe()['hub_id'] or found.logged.name}, {report['texts']:,} texts of {source}\n{report['processor']}, {report['cores']} cores"
+    title = f"{found.name}, {report['texts']:,} texts of {source}\n{report['processor']}, {report['cores']} cores"
     with tempfile.TemporaryDirectory() as scratch:
         chart = Path(scratch) / "benchmark.png"
         benchmark.plot(rows, title, chart)

@@ -21,26 +21,16 @@ from typing import Any
 
 from steps.common.corpus import opening
 from steps.common.corpus.corpus import Corpus
-from steps.common.corpus.texts import check_conf
 from steps.common.each import here
 from steps.common.embeddings import resume
 from steps.common.embeddings.plan import plan_of
 from steps.common.embeddings.reuse import Asked, Reuse, check_alike
-from steps.common.engines.conf import EngineName
+from steps.common.engines.conf import EncodeConf, EngineName
 from steps.common.engines.spark import Spark
-from steps.common.engines.tables import (
-    SCHEME,
-    OpenedTable,
-    TableFormat,
-    check_new,
-    check_table_options,
-    open_table,
-    table_name,
-)
+from steps.common.engines.tables import SCHEME, OpenedTable, open_tables, table_name
 from steps.common.errors import UserError
 from steps.common.launch import paths
 from steps.common.launch.call import Call
-from steps.common.launch.config import EncodeConf
 from steps.common.launch.paths import check_apart, corpus_place, output_place
 from steps.common.launch.process import launch
 from steps.common.project import PROJECT
@@ -65,9 +55,8 @@ def open_inputs(call: Call[EncodeConf]) -> Opened | OpenedTable:
     """Read the corpus through, and see that the output may be written; raises UserError where one cannot be used."""
     conf = call.conf
     resume.check_accepted(conf.accept_changes)
-    source, target = table_name(conf.corpus.path), table_name(conf.output)
-    if source or target:
-        return open_tables(call, source, target)
+    if table_name(conf.corpus.path) or table_name(conf.output):
+        return open_tables(conf, call.config)
     check_apart(conf.corpus.path, conf.output)
     # What an encode that was stopped noted of its corpus: then its files are only hashed.
     noted = Output(output_place(conf.output)).read_json(CORPUS) if conf.output else None
@@ -89,26 +78,6 @@ def open_inputs(call: Call[EncodeConf]) -> Opened | OpenedTable:
     return Opened(texts, place, plan, spark, asked)
 
 
-def open_tables(call: Call[EncodeConf], source: str | None, target: str | None) -> OpenedTable:
-    """Find the table and see that the other is new; raises UserError where one cannot be used."""
-    conf = call.conf
-    if conf.engine.name != EngineName.spark or source is None or target is None:
-        raise UserError(
-            f"tables are read and written by Spark, from one into another: expected engine=spark corpus=table:<name> output=table:<name>, found engine={conf.engine.name} corpus={conf.corpus.path} output={conf.output}."
-        )
-    if conf.reuse is not None:
-        raise UserError(f"reuse={conf.reuse} is for an output of files; a table is embedded as a whole.")
-    check_table_options(conf.embedding.dtype, conf.output_format)
-    check_conf(conf.corpus, TableFormat(), f"table {source}", {})
-    with contextlib.ExitStack() as stack:
-        spark = stack.enter_context(Spark(conf.engine))
-        table = open_table(spark, source, conf.corpus)
-        check_new(spark, target)
-        # Open until `main` has ended.
-        stack.pop_all()
-    return OpenedTable(table, target, plan_of(call.config, table.describe(), PROJECT / "steps"), spark)
-
-
 if __name__ == "__main__":
     launch("encode", open_inputs, manual=__doc__, resumes=True)
 
@@ -120,40 +89,23 @@ from dataclasses import replace
 from functools import partial
 
 import mlflow
-import tokenizers
 
-from steps.common.backends import Backend, check_task, choose_prompt
-from steps.common.backends.load import check_asked
-from steps.common.backends.tokens import without_limits
-from steps.common.backends.torch import find_input, find_prompt, find_tasks
+from steps.common.backends import describe_backend
 from steps.common.embeddings import encoder, verify
 from steps.common.embeddings import manifest as manifests
 from steps.common.embeddings.changes import Made, complete
-from steps.common.embeddings.chunks import Chunker, chunk_room
-from steps.common.embeddings.job import Job, Options
+from steps.common.embeddings.job import Job
 from steps.common.embeddings.manifest import PlanRecord
-from steps.common.embeddings.origin import Origin
 from steps.common.embeddings.pipeline import Result
 from steps.common.embeddings.plan import complete_plan
+from steps.common.engines.loaded import Loaded, check_model_files, load
 from steps.common.engines.local import LocalEngine
 from steps.common.engines.parts import SparkEngine
 from steps.common.engines.rows import RowEncoder, encode_table
 from steps.common.engines.tables import find_version
 from steps.common.launch import summary
 from steps.common.launch.commands import next_command, resumable
-from steps.common.model import load as models
-from steps.common.model.facts import normalizes
-from steps.common.model.find import (
-    FoundModel,
-    download,
-    find_model,
-    saved_modules,
-    saved_prompts,
-    saved_tokenizer,
-)
-from steps.common.model.load import load_backend
-from steps.common.model.recipe import Recipe, describe_recipe
-from steps.common.model.reference import digest
+from steps.common.model.find import FoundModel, find_model
 from steps.common.tracking import notes
 from steps.common.tracking import run as runs
 from steps.common.tracking.datasets import locate_corpus, locate_table, log_data, log_reused
@@ -161,7 +113,6 @@ from steps.common.tracking.live import LiveMetrics, RunOutput, close_lost_runs, 
 from steps.common.tracking.outputs import tag_origin
 from steps.common.tracking.reuse import choose_reuse, open_asked
 from steps.common.tracking.run import COMMIT, StepRun, tag_upstream
-from steps.common.vectors import check_dim
 
 
 def check_validated(found: FoundModel) -> None:
@@ -178,77 +129,6 @@ def check_validated(found: FoundModel) -> None:
             "vectors of %s do not mix with those of the champion before it (compatibility=reindex_required): embed all of a corpus again, into a new output, and replace its index as a whole",
             found.registered,
         )
-
-
-def check_model_files(conf: EncodeConf, found: FoundModel) -> tuple[Path, dict]:
-    """Check the files of a found model before it is loaded: returns their folder, and their share of the plan.
-
-    Raises UserError for an embedding or chunks that the model does not have.
-    """
-    dim, longest = found.tags.get("dimension", ""), found.tags.get("max_seq_length", "")
-    if dim.isdecimal():
-        check_dim(conf.embedding.truncate_dim, int(dim))
-    folder = download(found)
-    facts: dict[str, str | None] = {"files": digest(folder)}
-    saved = saved_prompts(folder)
-    if saved is not None:
-        facts["prompt"] = choose_prompt(*saved, conf.embedding.prompt_name)
-    modules = saved_modules(folder)
-    if modules is not None and not {"Router", "Asym"} & set(modules):
-        check_task([], conf.embedding.task)
-    tokenizer = saved_tokenizer(folder)
-    if conf.corpus.long_text == "chunk" and tokenizer is not None and saved is not None and longest.isdecimal():
-        fast = without_limits(tokenizers.Tokenizer.from_file(str(tokenizer)))
-        chunk_room(fast, facts["prompt"] or "", int(longest), conf.corpus.chunk_overlap)
-    return folder, {"model": facts}
-
-
-def load(conf: EncodeConf, found: FoundModel, folder: Path) -> tuple[Backend, Chunker | None, Options, dict]:
-    """What computes with a found model: the backend, the chunker, what is done with the vectors, and the plan's share."""
-    settings, embedding = conf.backend, conf.embedding
-    check_asked(settings)
-    native = models.load_native(folder)
-    prompt, task = find_prompt(native, embedding.prompt_name), embedding.task
-    check_task(find_tasks(native), task)
-    chunks = conf.corpus.long_text == "chunk"
-    chunker = Chunker(find_input(native, task), prompt, conf.corpus.chunk_overlap) if chunks else None
-    backend = load_backend(found, folder, native, settings, prompt_name=embedding.prompt_name, task=task)
-    cut = embedding.truncate_dim is not None
-    options = Options(
-        dtype=embedding.dtype,
-        truncate_dim=embedding.truncate_dim,
-        # The model's own Normalize comes before the cut.
-        normalize=embedding.normalize or (cut and normalizes(native)),
-        rows_per_part=conf.rows_per_part,
-        keep_text=conf.keep_text,
-        format=conf.output_format,
-        row_per_chunk=chunks and conf.corpus.chunk_pooling == "none",
-        normalize_mean=normalizes(native),
-    )
-    plan = {
-        "model": {"files": digest(folder), "prompt": prompt},
-        "backend": {
-            **{name: getattr(backend, name) for name in ("name", "precision", "digest")},
-            "device": backend.device.partition(":")[0],
-        },
-    }
-    return backend, chunker, options, plan
-
-
-def describe_origin(found: FoundModel, plan: dict[str, Any], commit: str | None) -> Origin:
-    """What the parts say of the model and the settings that made them."""
-    facts = found.describe()
-    return Origin(
-        model_id=found.logged.model_id,
-        hub_id=facts["hub_id"] or None,
-        revision=facts["revision"] or None,
-        registered_version=found.registered,
-        model_digest=plan["model"]["files"],
-        backend=f"{plan['backend']['name']}/{plan['backend']['precision']}",
-        prompt=plan["model"]["prompt"] or None,
-        options=plan["embedding"],
-        git_commit=commit,
-    )
 
 
 @contextlib.contextmanager
@@ -277,33 +157,26 @@ def check_shared(spark: Spark | None, reuse: Reuse | None) -> None:
 
 @dataclass(frozen=True)
 class Done:
-    """What was computed, its manifest, what computed it, and where it is."""
+    """What was computed, its manifest, and where it is."""
 
     result: Result
     manifest: str
-    backend: str
     where: str
 
 
-def encode(
-    call: Call[EncodeConf], opened: Opened, run: StepRun, found: FoundModel, *, folder: Path, scratch: Path
-) -> Done:
+def encode(call: Call[EncodeConf], opened: Opened, run: StepRun, model: Loaded, scratch: Path) -> Done:
     """Compute and write, up to the manifest."""
-    conf, texts = call.conf, opened.texts
-    backend, chunker, options, computed = load(conf, found, folder)
-    plan, run_id, commit = complete_plan(opened.plan, computed), run.info.run_id, run.data.tags.get(COMMIT)
-    origin = describe_origin(found, plan, commit)
-    with (
-        contextlib.closing(backend),
-        open_output(opened.place, scratch / "output", run_id) as (output, check),
-    ):
+    conf, texts, backend = call.conf, opened.texts, model.backend
+    plan, run_id = complete_plan(opened.plan, model.plan), run.info.run_id
+    origin = model.describe_origin(plan, run.data.tags.get(COMMIT))
+    with open_output(opened.place, scratch / "output", run_id) as (output, check):
         reuse, reused = choose_reuse(
             opened.asked, plan, own=opened.place, experiment_id=run.info.experiment_id, scratch=scratch / "reuse"
         )
         check_shared(opened.spark, reuse)
         plan["reuse"] = reused and reused.manifest
-        job = Job(texts, options, backend.dim, chunker, reuse=reuse)
-        engine = make_engine(call, opened, found, folder, backend)
+        job = Job(texts, model.options, backend.dim, model.chunker, reuse=reuse)
+        engine = LocalEngine(backend) if opened.spark is None else SparkEngine(opened.spark, model.recipe)
         if conf.corpus.long_text == "error":
             encoder.refuse_long(engine.find_long(job), backend.max_tokens)
         record = PlanRecord(plan, [run_id], None, origin=origin, reused=reused)
@@ -315,57 +188,41 @@ def encode(
             # After the plan: without one, the folder would not count as an output.
             output.write_text(CORPUS, json.dumps(texts.noted()))
         close_lost_runs(begun.runs, by=run_id)
-        logger.info("encoding %d rows with %s", texts.rows, found.tags.get("hub_id", found.logged.name))
+        logger.info("encoding %d rows with %s", texts.rows, model.found.name)
         with LiveMetrics(run_id) as live:
             result = engine.encode_corpus(job, output, before_part=check, on_rows=live.rows)
         made = Made(conf.corpus.id_column is not None, result.parts, result.reused_rows)
         result.reused = complete(begun.reused, reuse, output, made)
-        manifest = make_manifest(
-            *(call, run, found, backend, result),
-            corpus=texts.describe(),
-            normalized=options.normalize,
-            plan=plan,
-            runs=begun.runs,
-            origin=begun.origin,
-        )
+        facts = {"corpus": texts.describe(), "plan": plan, "runs": begun.runs, "origin": begun.origin}
+        manifest = make_manifest(call, run, model, result, **facts)
         verify.remove_strays(output, result.files())
         text = manifests.write_manifest(output, manifest)
         output.flush()
         output.clear_work()
-        return Done(result, text, name_backend(backend), str(output))
+        return Done(result, text, str(output))
 
 
-def encode_rows(call: Call[EncodeConf], opened: OpenedTable, run: StepRun, found: FoundModel, folder: Path) -> Done:
+def encode_rows(call: Call[EncodeConf], opened: OpenedTable, run: StepRun, model: Loaded) -> Done:
     """Embed a table into a new one; its manifest has counts, plan and lineage, and no parts."""
-    conf = call.conf
-    backend, chunker, options, computed = load(conf, found, folder)
-    plan, commit = complete_plan(opened.plan, computed), run.data.tags.get(COMMIT)
-    origin, where = describe_origin(found, plan, commit), f"{SCHEME}{opened.output}"
+    table, plan = opened.table, complete_plan(opened.plan, model.plan)
+    origin, where = model.describe_origin(plan, run.data.tags.get(COMMIT)), f"{SCHEME}{opened.output}"
     tag_origin(origin, where)
-    with contextlib.closing(backend):
-        recipe = make_recipe(call, found, folder, backend)
-        rows = RowEncoder(opened.table.name, conf.corpus, options, chunker, dim=backend.dim, recipe=recipe)
-        logger.info("encoding table %s with %s", opened.table.name, found.tags.get("hub_id", found.logged.name))
-        with LiveMetrics(run.info.run_id) as live:
-            result = encode_table(
-                opened.spark, opened.table, rows, output=opened.output, origin=origin, tell=live.counts
-            )
-        written = {"output": opened.output, "output_version": find_version(opened.spark, opened.output)}
-        manifest = make_manifest(
-            *(call, run, found, backend, result),
-            corpus=opened.table.describe() | written,
-            normalized=options.normalize,
-            plan=plan,
-            runs=[run.info.run_id],
-            origin=origin,
-        )
-        return Done(result, manifests.as_text(manifest), name_backend(backend), where)
+    rows = RowEncoder(
+        *(table.name, call.conf.corpus, model.options, model.chunker), dim=model.backend.dim, recipe=model.recipe
+    )
+    logger.info("encoding table %s with %s", table.name, model.found.name)
+    with LiveMetrics(run.info.run_id) as live:
+        result = encode_table(opened.spark, table, rows, output=opened.output, origin=origin, tell=live.counts)
+    written = {"output": opened.output, "output_version": find_version(opened.spark, opened.output)}
+    facts = {"corpus": table.describe() | written, "plan": plan, "runs": [run.info.run_id], "origin": origin}
+    return Done(result, manifests.as_text(make_manifest(call, run, model, result, **facts)), where)
 
 
 def make_manifest(
-    call: Call[EncodeConf], run: StepRun, found: FoundModel, backend: Backend, result: Result, **facts: Any
+    call: Call[EncodeConf], run: StepRun, model: Loaded, result: Result, **facts: Any
 ) -> manifests.Manifest:
     """The manifest of a result; `facts` say what the others do not."""
+    found, backend = model.found, model.backend
     return manifests.Manifest(
         run_id=run.info.run_id,
         upstream_run_id=found.run_id,
@@ -375,32 +232,11 @@ def make_manifest(
         options=call.config,
         versions=facts["plan"]["versions"],
         code_commit=run.data.tags.get(COMMIT),
+        normalized=model.options.normalize,
         parts=result.parts,
         **result.manifest(),
         **facts,
     )
-
-
-def make_engine(
-    call: Call[EncodeConf], opened: Opened, found: FoundModel, folder: Path, backend: Backend
-) -> LocalEngine | SparkEngine:
-    """What reads and embeds the corpus."""
-    if opened.spark is None:
-        return LocalEngine(backend)
-    return SparkEngine(opened.spark, make_recipe(call, found, folder, backend))
-
-
-def make_recipe(call: Call[EncodeConf], found: FoundModel, folder: Path, backend: Backend) -> Recipe:
-    """How a worker elsewhere gets the backend that was loaded here."""
-    embedding = call.conf.embedding
-    return describe_recipe(
-        found, folder, backend, call.conf.backend, prompt_name=embedding.prompt_name, task=embedding.task
-    )
-
-
-def name_backend(backend: Backend) -> str:
-    """A backend in a few words."""
-    return f"{backend.name} {backend.precision} on {backend.device}"
 
 
 def main(call: Call[EncodeConf], opened: Opened | OpenedTable) -> None:
@@ -411,15 +247,17 @@ def main(call: Call[EncodeConf], opened: Opened | OpenedTable) -> None:
         check_validated(found)
         with resumable(call, run, found.run_id), tempfile.TemporaryDirectory() as scratch:
             folder, of_model = check_model_files(conf, found)
-            if isinstance(opened, OpenedTable):
-                source = locate_table(opened.table.name, opened.table.version)
-                made = encode_rows(call, opened, run, found, folder)
-            else:
+            if not isinstance(opened, OpenedTable):
                 resume.check_plan(opened.place, of_model, conf.accept_changes)
                 opened = replace(opened, asked=open_asked(opened.asked, of_model, Path(scratch) / "reuse"))
-                source = locate_corpus(opened.texts)
-                made = encode(call, opened, run, found, folder=folder, scratch=Path(scratch))
-        result, backend, where = made.result, made.backend, made.where
+            with contextlib.closing(load(conf, found, folder)) as model:
+                if isinstance(opened, OpenedTable):
+                    source = locate_table(opened.table.name, opened.table.version)
+                    made = encode_rows(call, opened, run, model)
+                else:
+                    source = locate_corpus(opened.texts)
+                    made = encode(call, opened, run, model, Path(scratch))
+        result, where, backend = made.result, made.where, describe_backend(model.backend)
         with recording(where):
             mlflow.log_text(made.manifest, "manifest.json")
             log_data(source, result, where)

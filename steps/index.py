@@ -103,7 +103,7 @@ def main(call: Call[IndexConf], where: str | None) -> None:
             "run_id": run.info.run_id,
             "model_uri": f"models:/{model_id}",
             "embeddings": where,
-            "embedding model": found.tags.get("hub_id", found.logged.name),
+            "embedding model": found.name,
             "search": f"{facts.method}, {facts.metric} of {facts.vectors}",
             **metrics,
         }

@@ -59,7 +59,7 @@ def main(call: Call[OutputsConf], _: None) -> None:
         results = {
             "run_id": run.info.run_id,
             "model_id": model_id,
-            "model": found.tags.get("hub_id") or found.logged.name,
+            "model": found.name,
         }
         if found.registered:
             results["registered_version"] = found.registered

@@ -58,7 +58,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from prettytable import PrettyTable
 
-from steps.common.backends import Backend
+from steps.common.backends import Backend, describe_backend
 from steps.common.errors import clip
 from steps.common.launch import summary
 from steps.common.launch.commands import ui_command
@@ -150,7 +150,7 @@ def main(call: Call[SimilarityConf], pairs: Corpus | None) -> None:
         results = {
             "run_id": run.info.run_id,
             "model_uri": uri,
-            "backend": f"{backend.name} {backend.precision} on {backend.device}",
+            "backend": describe_backend(backend),
             **metrics,
         }
         summary.show("similarity", results, ui_command(run))

@@ -274,7 +274,7 @@ def main(call: Call[ValidateConf], opened: Opened) -> None:
         # The server loads the model while this process does.
         server = stack.enter_context(serving.serve(folder, conf.serving.port)) if conf.serving.enabled else None
         tag_upstream(found.run_id, found.logged.model_id)
-        logger.info("validating %s (%s)", found.uri, found.tags.get("hub_id", found.logged.name))
+        logger.info("validating %s (%s)", found.uri, found.name)
         findings = gate.examine(found, folder, suites, rules=conf, rivals=rivals, server=server, texts=texts)
 
         tag_validation(found, findings.verdict, run_id)

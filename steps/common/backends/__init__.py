@@ -79,6 +79,11 @@ class Backend(Protocol):
         ...
 
 
+def describe_backend(backend: Backend) -> str:
+    """What computes, in a few words."""
+    return f"{backend.name} {backend.precision} on {backend.device}"
+
+
 class Precision(StrEnum):
     """Numbers a backend computes in; auto lets it choose."""
 

@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, Any
 from steps.common.corpus.conf import EncodedCorpusConf
 from steps.common.corpus.readers.format import Format
 from steps.common.corpus.rows import Kind, position
-from steps.common.corpus.texts import RESERVED
+from steps.common.corpus.texts import RESERVED, check_conf
 from steps.common.embeddings.origin import PREFIX, Origin
+from steps.common.embeddings.plan import plan_of
+from steps.common.engines.conf import EncodeConf, EngineName
 from steps.common.engines.spark import Spark
 from steps.common.errors import UserError, first_line
+from steps.common.project import PROJECT
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -26,7 +29,6 @@ logger = logging.getLogger("steps")
 
 # How a table is named where a path could stand.
 SCHEME = "table:"
-
 
 # Types of ids, as Spark writes them.
 IDS = ("string", "tinyint", "smallint", "int", "bigint")
@@ -72,6 +74,29 @@ class OpenedTable:
 def table_name(given: str | None) -> str | None:
     """The name behind table:, None for a path."""
     return given.removeprefix(SCHEME) if given and given.startswith(SCHEME) else None
+
+
+def open_tables(conf: EncodeConf, config: dict[str, Any]) -> OpenedTable:
+    """Find the table and see that the other is new; `config`: the same as plain values.
+
+    Raises UserError where one cannot be used, and for a path beside a table.
+    """
+    source, target = table_name(conf.corpus.path), table_name(conf.output)
+    if conf.engine.name != EngineName.spark or source is None or target is None:
+        raise UserError(
+            f"tables are read and written by Spark, from one into another: expected engine=spark corpus=table:<name> output=table:<name>, found engine={conf.engine.name} corpus={conf.corpus.path} output={conf.output}."
+        )
+    if conf.reuse is not None:
+        raise UserError(f"reuse={conf.reuse} is for an output of files; a table is embedded as a whole.")
+    check_table_options(conf.embedding.dtype, conf.output_format)
+    check_conf(conf.corpus, TableFormat(), f"table {source}", {})
+    with contextlib.ExitStack() as stack:
+        spark = stack.enter_context(Spark(conf.engine))
+        table = open_table(spark, source, conf.corpus)
+        check_new(spark, target)
+        # Open until the step has ended.
+        stack.pop_all()
+    return OpenedTable(table, target, plan_of(config, table.describe(), PROJECT / "steps"), spark)
 
 
 def open_table(spark: Spark, name: str, conf: EncodedCorpusConf) -> Table:

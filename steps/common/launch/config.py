@@ -5,23 +5,16 @@ any value accepted. `one_of` returns the values accepted.
 """
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from steps.common.backends import Settings
 from steps.common.corpus import readers
-from steps.common.corpus.conf import CorpusConf, EncodedCorpusConf, OnBadRow, Quoting
-from steps.common.engines.conf import EngineConf
+from steps.common.corpus.conf import CorpusConf, OnBadRow, Quoting
+from steps.common.engines.conf import EncodeConf
 from steps.common.exploration.conf import MapConf
 from steps.common.quality.spec import SuiteSpec
 from steps.common.search.conf import BuildConf
 from steps.common.search.pairs import PairMetric
 from steps.common.validation.rules import ValidateConf
-from steps.common.vectors import EmbeddingConf
-
-
-class OutputFormat(StrEnum):
-    parquet = "parquet"
-    npy = "npy"
 
 
 @dataclass
@@ -48,21 +41,6 @@ class LogModelConf:
     artifact_name: str
     examples: list[str] = field(metadata={"min": 1})
     serving: LogServingConf
-
-
-@dataclass
-class EncodeConf:
-    run_id: str
-    corpus: EncodedCorpusConf
-    output: str | None
-    reuse: str | None
-    output_format: OutputFormat
-    accept_changes: list[str]
-    rows_per_part: int = field(metadata={"min": 1})
-    keep_text: bool
-    backend: Settings
-    engine: EngineConf
-    embedding: EmbeddingConf
 
 
 @dataclass

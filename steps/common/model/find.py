@@ -68,6 +68,11 @@ class FoundModel:
         return f"models:/{self.logged.model_id}"
 
     @property
+    def name(self) -> str:
+        """What it is called on the Hub, else in its run."""
+        return self.tags.get("hub_id") or self.logged.name
+
+    @property
     def is_gone(self) -> bool:
         """Whether only the record of the model is left (registry.find_baseline)."""
         return not self.logged.artifact_location

@@ -159,5 +159,5 @@ def log_bridge(rotation: np.ndarray, old: FoundModel, new: FoundModel) -> ModelI
     """
     tags = {BRIDGES_FROM: old.logged.model_id, BRIDGES_TO: new.logged.model_id}
     for side, model in (("from", old), ("to", new)):
-        tags[f"bridges_{side}"] = model.registered or model.tags.get("hub_id", model.logged.name)
+        tags[f"bridges_{side}"] = model.registered or model.name
     return bridge.log(rotation, tags=tags, requirements=requirements(BRIDGE_REQUIREMENTS))

@@ -12,7 +12,7 @@ from pathlib import Path
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from steps.common.backends import Backend, Settings
+from steps.common.backends import Backend, Settings, describe_backend
 from steps.common.backends import load as backends
 from steps.common.corpus.sample import calibration_texts
 from steps.common.errors import UserError, first_line
@@ -73,9 +73,8 @@ class Recipe:
         )
         here = (backend.name, backend.precision, _kind(backend.device), backend.digest)
         if here != (self.name, self.precision, _kind(self.device), self.digest):
-            shown = f"{backend.name} {backend.precision} on {backend.device}"
             raise UserError(
-                f"the model loads as {shown}, where the plan has {self.name} {self.precision} on {self.device}. Name the backend that every machine has, with backend=, backend.precision= and backend.device=."
+                f"the model loads as {describe_backend(backend)}, where the plan has {self.name} {self.precision} on {self.device}. Name the backend that every machine has, with backend=, backend.precision= and backend.device=."
             )
         return backend
 

@@ -14,7 +14,7 @@ from steps.common.tracking.datasets import CorpusSource
 
 def short_name(found: FoundModel) -> str:
     """The name of a model without its organisation or folder."""
-    return found.tags.get("hub_id", found.logged.name).rstrip("/").rpartition("/")[2]
+    return found.name.rstrip("/").rpartition("/")[2]
 
 
 def of_log_model(found: FoundModel) -> tuple[str, str]:
