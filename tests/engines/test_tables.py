@@ -15,6 +15,7 @@ from helpers.steps import error_of, last_json
 
 from steps.common.embeddings import progress
 from steps.common.engines import spark
+from steps.common.errors import Stopped
 from steps.common.model import recipe
 from steps.common.tracking import live
 
@@ -119,12 +120,20 @@ def test_a_job_that_fails_leaves_no_table_and_its_name_can_be_taken(session, enc
     line = error_of(encode("table:given", "table:made", *given, "corpus.long_text=error"))
     assert "table given, id 7: the text has 122 tokens, and the model reads 64" in line
     assert "made-2 cannot be written" in error_of(encode("table:given", "table:made-2", *given))
-    assert "Spark refuses this: [SCHEMA_NOT_FOUND]" in error_of(encode("table:given", "table:nowhere.made", *given))
+    assert "Spark failed: [SCHEMA_NOT_FOUND]" in error_of(encode("table:given", "table:nowhere.made", *given))
     with pytest.MonkeyPatch.context() as patch:
         describe = recipe.Recipe.__init__
         patch.setattr(recipe.Recipe, "__init__", lambda self, **facts: describe(self, **{**facts, "location": "/none"}))
         line = error_of(encode("table:given", "table:made", *given, "backend.threads=1"))
     assert "the model is at /none, a folder that this machine does not have" in line
+    with pytest.MonkeyPatch.context() as patch:
+
+        def stop(self, done):
+            raise Stopped
+
+        patch.setattr(live.LiveMetrics, "counts", stop)
+        patch.setattr(spark, "POLL", 0.1)
+        assert encode("table:given", "table:made", *given)[0] == 143
     assert not session.catalog.tableExists("made")
 
     code, _, err = encode("table:given", "table:made", *given)
