@@ -126,14 +126,6 @@ def test_a_job_that_fails_leaves_no_table_and_its_name_can_be_taken(session, enc
         patch.setattr(recipe.Recipe, "__init__", lambda self, **facts: describe(self, **{**facts, "location": "/none"}))
         line = error_of(encode("table:given", "table:made", *given, "backend.threads=1"))
     assert "the model is at /none, a folder that this machine does not have" in line
-    with pytest.MonkeyPatch.context() as patch:
-
-        def stop(self, done):
-            raise Stopped
-
-        patch.setattr(live.LiveMetrics, "counts", stop)
-        patch.setattr(spark, "POLL", 0.1)
-        assert encode("table:given", "table:made", *given)[0] == 143
     assert not session.catalog.tableExists("made")
 
     code, _, err = encode("table:given", "table:made", *given)
@@ -150,6 +142,15 @@ def test_a_job_that_fails_leaves_no_table_and_its_name_can_be_taken(session, enc
     }
     session.sql("CREATE OR REPLACE TEMP VIEW seen AS SELECT 1 a")
     assert "or DROP VIEW seen" in error_of(encode("table:given", "table:seen", *given))
+    with pytest.MonkeyPatch.context() as patch:
+
+        def stop(self, done):
+            raise Stopped
+
+        patch.setattr(live.LiveMetrics, "counts", stop)
+        patch.setattr(spark, "POLL", 0.1)
+        assert encode("table:given", "table:stopped", *given)[0] == 143
+    assert not session.catalog.tableExists("stopped")
 
 
 def test_the_standard_way_of_mlflow_works_with_the_logged_model(session, tiny_run, tmp_path):
