@@ -10,9 +10,10 @@ Writes  three nested runs, each of which can be repeated alone with the paramete
 from omegaconf import OmegaConf
 
 from steps.common.corpus import opening
+from steps.common.engines.conf import EncodeConf
 from steps.common.launch.call import Call
 from steps.common.launch.check import check_chain
-from steps.common.launch.config import EncodeConf, MainConf
+from steps.common.launch.config import MainConf
 from steps.common.launch.paths import check_apart, corpus_place, find_suites, open_output, open_reused
 from steps.common.launch.process import launch
 from steps.common.quality import kinds

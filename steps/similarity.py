@@ -54,6 +54,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from prettytable import PrettyTable
@@ -66,7 +67,6 @@ from steps.common.model import load as models
 from steps.common.model import shipped, similarity
 from steps.common.model.find import EMBEDS_WITH, FoundModel, download, find_model
 from steps.common.model.indexes import refer_to
-from steps.common.model.log import requirements
 from steps.common.search.pairs import score_pairs
 from steps.common.tracking import run as runs
 from steps.common.tracking.datasets import locate_corpus, log_corpus
@@ -109,14 +109,12 @@ def show(scored: pa.Table) -> None:
 
 def log_model(conf: SimilarityConf, found: FoundModel, scratch: Path) -> str:
     """Log the servable model; returns its URI."""
-    example = {"sentence_1": "A red car.", "sentence_2": "A vehicle."}
-    info = similarity.log(
-        refer_to(found),
-        shipped.copy_code(scratch),
-        metric=str(conf.metric),
-        requirements=requirements(shipped.REQUIREMENTS),
+    info = shipped.log_model(
+        similarity,
+        refer_to(found).write(scratch),
+        signature=similarity.signature(str(conf.metric)),
+        example=pd.DataFrame([{"sentence_1": "A red car.", "sentence_2": "A vehicle."}]),
         tags={EMBEDS_WITH: found.logged.model_id},
-        example=example,
     )
     return f"models:/{info.model_id}"
 

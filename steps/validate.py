@@ -76,7 +76,7 @@ from steps.common.tracking import notes
 from steps.common.tracking import run as runs
 from steps.common.tracking.datasets import log_validation
 from steps.common.tracking.outputs import find_outputs
-from steps.common.tracking.run import StepRun, tag_upstream
+from steps.common.tracking.run import COMMIT, StepRun, tag_upstream
 from steps.common.tracking.verdict import lineage, log_units, tag_backends, tag_validation
 from steps.common.validation import gate, report, serving
 from steps.common.validation.checks import describe_failures
@@ -155,7 +155,7 @@ def register(
     """Make the model a version of `name`, with the alias that the findings decide; None where nothing is registered."""
     if name is None:
         return None
-    commit = run.data.tags.get("mlflow.source.git.commit")
+    commit = run.data.tags.get(COMMIT)
     metrics = {score.name: score.value for score in findings.scores} | findings.metrics()
     tags = registry.version_tags(found, run.info.run_id, findings.verdict, commit, metrics)
     if findings.compatibility is not None:

@@ -308,7 +308,7 @@ def test_the_copy_without_a_server_works_from_a_file_and_in_a_sandbox(live, tab,
         ("RED car", "a red car"),
         ("الطبخ", ARABIC),
         ("family", FAMILY),
-        ("<script>", f"{SCRIPT[:200]}…"),
+        ("<script>", f"{SCRIPT[:200]}..."),
     ):
         tab.ask("document.querySelector('#query').value = ''")
         tab.ask("document.querySelector('#query').focus()")

@@ -7,8 +7,11 @@ from pathlib import Path
 import mlflow
 from mlflow.entities import Run, ViewType
 
+from steps.common.embeddings.manifest import Manifest
 from steps.common.embeddings.origin import Origin
+from steps.common.embeddings.verify import check_whole
 from steps.common.errors import UserError, first_line
+from steps.common.model.find import describe_run
 from steps.common.storage.output import Output
 from steps.common.storage.place import OF_MLFLOW, locate
 from steps.common.tracking.run import shorten
@@ -38,6 +41,15 @@ class EncodedOutput:
     place: str | None
 
 
+@dataclass(frozen=True)
+class Whole:
+    """An output that matches its manifest, and where it is."""
+
+    where: str
+    output: Output
+    manifest: Manifest
+
+
 def tag_origin(origin: Origin, where: str) -> None:
     """Tag the active run with what made its embeddings and where they are.
 
@@ -58,13 +70,20 @@ def open_output(where: str, scratch: Path) -> Output:
     return Output(locate(where), scratch)
 
 
+def open_whole(where: str | Run, scratch: Path) -> Whole:
+    """The output at a place, or that a run of encode has made; raises UserError for another run, and where it is not whole."""
+    where = where if isinstance(where, str) else find_place(where)
+    output = open_output(where, scratch)
+    return Whole(where, output, check_whole(output, where))
+
+
 def find_place(run: Run) -> str:
     """Folder or URI of the embeddings that a run of encode has made; raises UserError for another run."""
-    step = run.data.tags.get("step")
-    if step == "encode" and PLACE in run.data.tags and run.info.status == "FINISHED":
-        return run.data.tags[PLACE]
+    tags = run.data.tags
+    if tags.get("step") == "encode" and PLACE in tags and run.info.status == "FINISHED":
+        return tags[PLACE]
     raise UserError(
-        f"run {run.info.run_id} holds no embeddings (it is {f'a run of {step}' if step else 'not a run of this project'}, {run.info.status}). Give the ID of an encode run that finished, or the folder or URI of its embeddings."
+        f"run {run.info.run_id} holds no embeddings ({describe_run(run)}). Give the ID of an encode run that finished, or the folder or URI of its embeddings."
     )
 
 

@@ -9,13 +9,12 @@ from typing import Any
 
 import mlflow
 from mlflow.entities import ViewType
-from mlflow.exceptions import MlflowException
 from pyarrow import fs
 
 from steps.common.embeddings.manifest import MANIFEST, Reused
 from steps.common.embeddings.reuse import LATEST, RUN_ID, Asked, Reuse, check_alike, find_unlike, open_reuse
 from steps.common.errors import UserError
-from steps.common.model.find import MISSING
+from steps.common.model.find import ask
 from steps.common.storage.output import Output
 from steps.common.storage.place import OF_MLFLOW, Place, locate
 from steps.common.tracking.live import EMBEDDINGS, FinishedRunOutput
@@ -87,15 +86,11 @@ def _find_latest(experiment_id: str, plan: dict[str, Any], own: Place | None, sc
 
 def place_of(run_id: str) -> str:
     """Folder or URI of the embeddings that a run of encode has finished. Raises UserError for another run."""
-    client = mlflow.MlflowClient()
-    try:
-        run = client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code not in MISSING:
-            raise
+    run = ask(lambda: mlflow.MlflowClient().get_run(run_id))
+    if run is None:
         raise UserError(
             f"reuse={run_id}: there is no such run on {mlflow.get_tracking_uri()}. Give the run ID of an encode, its output, or latest."
-        ) from None
+        )
     return find_place(run)
 
 
