@@ -97,7 +97,7 @@ def run_step(step: str, parameters: dict[str, str], experiment_id: str) -> str:
 
 
 def main(call: Call[MainConf], validate: ValidateConf) -> None:
-    check_deployment(validate.serving, validate.fresh_environment, validate.register)
+    check_deployment(validate)
     # `python` in MLproject is then the one that runs now.
     os.environ["PATH"] = child_path()
     with runs.run("main", call.config, call.as_yaml) as run:

@@ -78,11 +78,12 @@ from steps.common.tracking.datasets import log_validation
 from steps.common.tracking.outputs import find_outputs
 from steps.common.tracking.run import COMMIT, StepRun, tag_upstream
 from steps.common.tracking.verdict import lineage, log_units, tag_backends, tag_validation
-from steps.common.validation import gate, report, serving
+from steps.common.validation import gate, report
 from steps.common.validation.checks import describe_failures
 from steps.common.validation.compatibility import NEAREST
 from steps.common.validation.findings import Findings
 from steps.common.validation.preflight import check_deployment
+from steps.common.validation.server import serve
 
 logger = logging.getLogger("steps")
 
@@ -264,7 +265,7 @@ def main(call: Call[ValidateConf], opened: Opened) -> None:
     conf, texts = call.conf, pick_compared(call.conf, opened.corpus)
     with runs.run("validate", call.config, call.as_yaml, measured=True) as run, contextlib.ExitStack() as stack:
         run_id, experiment_id = run.info.run_id, run.info.experiment_id
-        check_deployment(conf.serving, conf.fresh_environment, conf.register)
+        check_deployment(conf)
         found = find_model(conf.run_id, preceding="log_model", experiment_id=experiment_id)
         rivals = find_rivals(conf, experiment_id)
         rows = count_reindexed(conf, opened.corpus, rivals.get("champion"))
@@ -272,7 +273,7 @@ def main(call: Call[ValidateConf], opened: Opened) -> None:
         folder = download(found)
         suites = open_indexes(conf, opened.suites, found, folder, experiment_id)
         # The server loads the model while this process does.
-        server = stack.enter_context(serving.serve(folder, conf.serving.port)) if conf.serving.enabled else None
+        server = stack.enter_context(serve(folder, conf.serving.port)) if conf.serving.enabled else None
         tag_upstream(found.run_id, found.logged.model_id)
         logger.info("validating %s (%s)", found.uri, found.name)
         findings = gate.examine(found, folder, suites, rules=conf, rivals=rivals, server=server, texts=texts)

@@ -90,7 +90,7 @@ class Findings:
     @property
     def regressed(self) -> list[str]:
         """The suites on which the champion is better, and not by noise."""
-        return scoring.find_regressions(self.differences)
+        return [name for name, difference in self.differences.items() if difference.is_loss()]
 
     @property
     def may_replace(self) -> bool | None:

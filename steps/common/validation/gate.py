@@ -40,6 +40,7 @@ from steps.common.validation.openai import check_api
 from steps.common.validation.rivals import check_cosines, check_losses, compare_rivals
 from steps.common.validation.rules import ValidateConf
 from steps.common.validation.scores import check_demands, check_search, load_by_role, score_all, try_backends
+from steps.common.validation.server import Server
 from steps.common.validation.weights import check_trained, check_weights, check_word_vectors
 
 # Beginnings of the names of checks that say what is wrong inside a model.
@@ -53,7 +54,7 @@ def examine(
     rules: ValidateConf,
     *,
     rivals: Mapping[str, FoundModel] | None = None,
-    server: serving.Server | None = None,
+    server: Server | None = None,
     texts: Sequence[str] | None = None,
 ) -> Findings:
     """Load a model both ways and check all it claims. A check that cannot be made is a failed check.
@@ -75,7 +76,7 @@ def examine(
         "identity": lambda: check_identity(found.tags, model.native),
         "parity": lambda: check_loading(model, reference, rules.tolerance.parity),
         # First of all that takes time: the server stops here, and the timings have the machine to themselves.
-        "serving": lambda: check_deployment(model, server, rules, findings),
+        "serving": lambda: check_serving(model, server, rules, findings),
         "embeddings_api": lambda: check_embeddings_api(model, rules.tolerance.parity),
         "predict": lambda: check_behaviour(model, rules, findings),
         "quality": lambda: check_quality(model, suites, rivals or {}, rules, findings),
@@ -116,9 +117,7 @@ def check_loading(model: Subject, reference: dict, tolerance: float) -> list[Che
     ]
 
 
-def check_deployment(
-    model: Subject, server: serving.Server | None, rules: ValidateConf, findings: Findings
-) -> list[Check]:
+def check_serving(model: Subject, server: Server | None, rules: ValidateConf, findings: Findings) -> list[Check]:
     """A server of the model gives its vectors; if asked for, so does the model in a fresh environment."""
     predict, examples = model.pyfunc.predict, input_example(model.folder)
     tolerance = rules.tolerance.parity
