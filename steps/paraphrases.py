@@ -52,7 +52,6 @@ import mlflow
 import pandas as pd
 import pyarrow.parquet as pq
 from mlflow.entities import Run
-from prettytable import PrettyTable
 
 from steps.common.embeddings.manifest import Manifest
 from steps.common.errors import clip
@@ -176,10 +175,11 @@ def show(pairs: pd.DataFrame) -> None:
         print("no pairs")
         return
     columns = [name for name in pairs.columns if not name.startswith("chunk")]
-    table = PrettyTable(columns, align="l", border=False)
-    for row in pairs.head(SHOWN).to_dict("records"):
-        table.add_row([f"{row[name]:.4f}" if name == "score" else clip(row[name], 60) for name in columns])
-    print(table)
+    rows = (
+        [f"{row[name]:.4f}" if name == "score" else clip(row[name], 60) for name in columns]
+        for row in pairs.head(SHOWN).to_dict("records")
+    )
+    summary.show_table(columns, rows)
 
 
 def main(call: Call[ParaphrasesConf], named: Named) -> None:

@@ -57,7 +57,6 @@ import mlflow
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from prettytable import PrettyTable
 
 from steps.common.backends import Backend, describe_backend
 from steps.common.errors import clip
@@ -100,11 +99,11 @@ def write_scores(conf: SimilarityConf, pairs: Corpus | None, backend: Backend, p
 
 def show(scored: pa.Table) -> None:
     """Print pairs and their scores."""
-    table = PrettyTable(["score", "sentence 1", "sentence 2"], align="l", border=False)
+    rows = []
     for row in scored.to_pylist():
         score = "-" if row["score"] is None else f"{row['score']:.4f}"
-        table.add_row([score, clip(row["sentence_1"], 60), clip(row["sentence_2"], 60)])
-    print(table)
+        rows.append([score, clip(row["sentence_1"], 60), clip(row["sentence_2"], 60)])
+    summary.show_table(["score", "sentence 1", "sentence 2"], rows)
 
 
 def log_model(conf: SimilarityConf, found: FoundModel, scratch: Path) -> str:
