@@ -36,10 +36,10 @@ def _format(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
-def show_table(names: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def show_table(names: Sequence[str], rows: Iterable[list[str]]) -> None:
     """Print a table, a line for each row."""
     table = PrettyTable(names, align="l", border=False)
-    table.add_rows(rows)
+    table.add_rows(list(rows))
     print(table, flush=True)
 
 
