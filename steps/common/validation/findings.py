@@ -8,9 +8,7 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from steps.common.model.find import FoundModel
-from steps.common.model.load import (
-    Pyfunc,
-)
+from steps.common.model.load import Pyfunc
 from steps.common.quality import scoring
 from steps.common.quality.comparison import Comparison, Result
 from steps.common.quality.scoring import Difference

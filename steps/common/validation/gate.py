@@ -14,13 +14,7 @@ from steps.common.model import facts as factss
 from steps.common.model import load as models
 from steps.common.model.facts import normalizes
 from steps.common.model.find import FoundModel
-from steps.common.model.load import (
-    RefusedInput,
-    input_example,
-    load_embeddings_api,
-    load_pyfunc,
-    scoring_app,
-)
+from steps.common.model.load import RefusedInput, input_example, load_embeddings_api, load_pyfunc, scoring_app
 from steps.common.quality import scoring
 from steps.common.quality.suite import Suite
 from steps.common.tracking import verdict
