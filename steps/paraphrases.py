@@ -105,7 +105,7 @@ def gather(where: str | Run, name: str, keep_text: bool, scratch: Path) -> Colle
     return Collected(whole.where, whole.manifest, folder, rows)
 
 
-def check_alike(new: Manifest, old: Manifest, where: str) -> None:
+def check_comparable(new: Manifest, old: Manifest, where: str) -> None:
     """Raises UserError where two outputs have vectors that cannot be compared, and says why."""
 
     def facts(manifest: Manifest) -> dict[str, object]:
@@ -195,7 +195,7 @@ def main(call: Call[ParaphrasesConf], named: Named) -> None:
             is_run = RUN_ID.fullmatch(named.old)
             at = find_run(named.old, preceding="encode", experiment_id=experiment) if is_run else named.old
             old = gather(at, "old", conf.keep_text, scratch)
-            check_alike(new.manifest, old.manifest, old.where)
+            check_comparable(new.manifest, old.manifest, old.where)
         tables = scratch / "tables"
         counts = write_tables(conf, new, old, tables)
         for name in (PAIRS, DUPLICATES, KEPT, CLUSTERS):

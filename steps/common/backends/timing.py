@@ -3,8 +3,11 @@
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
+
+T = TypeVar("T")
 
 
 def timed(call: Callable[[], object]) -> float:
@@ -14,10 +17,10 @@ def timed(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def latencies_ms(predict: Callable[[str], object], sentences: Sequence[str], calls: int) -> np.ndarray:
-    """Milliseconds of single-sentence calls, one after another, after one that is not counted."""
-    predict(sentences[0])
-    return np.array([timed(partial(predict, sentences[i % len(sentences)])) * 1000 for i in range(calls)])
+def latencies_ms(predict: Callable[[T], object], given: Sequence[T], calls: int) -> np.ndarray:
+    """Milliseconds of calls with one sentence, or another single thing, each: one after another, after one that is not counted."""
+    predict(given[0])
+    return np.array([timed(partial(predict, given[i % len(given)])) * 1000 for i in range(calls)])
 
 
 def rows_per_second(encode: Callable[[list[str]], np.ndarray], sentences: list[str]) -> float:

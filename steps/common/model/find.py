@@ -18,7 +18,6 @@ from steps.common.errors import UserError, clip
 
 logger = logging.getLogger("steps")
 
-
 # Tag of a run of log_model: the LoggedModel that answers OpenAI's embeddings call for its model.
 EMBEDDINGS_API = "embeddings_api_model_id"
 

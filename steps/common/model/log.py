@@ -24,7 +24,6 @@ from steps.common.model.source import Source
 
 logger = logging.getLogger("steps")
 
-
 # What the logged model needs to predict; versions are those installed now.
 REQUIREMENTS = ("mlflow", "sentence-transformers", "transformers", "tokenizers", "torch", "numpy", "pandas")
 BRIDGE_REQUIREMENTS = ("mlflow", "numpy", "pandas")

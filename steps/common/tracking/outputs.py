@@ -89,20 +89,25 @@ def find_place(run: Run) -> str:
 
 def find_outputs(model_id: str) -> list[EncodedOutput]:
     """What encode has made with a model, in every experiment; the newest first."""
-    runs = mlflow.search_runs(
-        search_all_experiments=True,
-        filter_string=f"tags.step = 'encode' and tags.model_id = '{model_id}'",
-        run_view_type=ViewType.ACTIVE_ONLY,
-        order_by=["attributes.start_time DESC"],
-        output_format="list",
-    )
-    outputs = [_describe(run) for run in runs]
+    outputs = [_describe(run) for run in search_encodes(f"tags.model_id = '{model_id}'")]
     # A run that was stopped, and the one that went on with its output.
     whole = {one.place for one in outputs if one.state == "whole"}
     return [
         replace(one, state=FINISHED_ELSEWHERE) if one.state == UNFINISHED and one.place in whole else one
         for one in outputs
     ]
+
+
+def search_encodes(filter: str, experiment_id: str | None = None) -> list[Run]:
+    """The runs of encode that mlflow's filter lets through, of an experiment or of all, the newest first."""
+    return mlflow.search_runs(
+        None if experiment_id is None else [experiment_id],
+        search_all_experiments=experiment_id is None,
+        filter_string=f"tags.step = 'encode' and {filter}",
+        run_view_type=ViewType.ACTIVE_ONLY,
+        order_by=["attributes.start_time DESC"],
+        output_format="list",
+    )
 
 
 def _describe(run: Run) -> EncodedOutput:

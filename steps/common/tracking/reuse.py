@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-from mlflow.entities import ViewType
 from pyarrow import fs
 
 from steps.common.embeddings.manifest import MANIFEST, Reused
@@ -18,7 +17,7 @@ from steps.common.model.find import ask
 from steps.common.storage.output import Output
 from steps.common.storage.place import OF_MLFLOW, Place, locate
 from steps.common.tracking.live import EMBEDDINGS, FinishedRunOutput
-from steps.common.tracking.outputs import PLACE, find_place
+from steps.common.tracking.outputs import PLACE, find_place, search_encodes
 
 logger = logging.getLogger("steps")
 
@@ -96,13 +95,8 @@ def place_of(run_id: str) -> str:
 
 def _newest_places(experiment_id: str, model_digest: str) -> list[str]:
     """Folders or URIs of what the finished encodes of an experiment have made with a model, the newest first."""
-    runs = mlflow.search_runs(
-        [experiment_id],
-        filter_string=f"tags.step = 'encode' and tags.model_digest = '{model_digest}' and attributes.status = 'FINISHED'",
-        run_view_type=ViewType.ACTIVE_ONLY,
-        order_by=["attributes.start_time DESC"],
-        output_format="list",
-    )
+    made = f"tags.model_digest = '{model_digest}' and attributes.status = 'FINISHED'"
+    runs = search_encodes(made, experiment_id)
     return list(dict.fromkeys(run.data.tags[PLACE] for run in runs if PLACE in run.data.tags))
 
 

@@ -23,7 +23,6 @@ from steps.common.validation.server import find_error
 
 logger = logging.getLogger("steps")
 
-
 CHECK = "environment/predicts"
 
 # Seconds for it all: torch alone may be gigabytes to fetch.
