@@ -10,9 +10,8 @@ from sentence_transformers import SentenceTransformer
 
 from steps.common.backends.timing import latencies_ms
 from steps.common.corpus.sample import sample_topics
-from steps.common.model import facts as factss
 from steps.common.model import load as models
-from steps.common.model.facts import normalizes
+from steps.common.model.facts import facts, normalizes
 from steps.common.model.find import FoundModel
 from steps.common.model.load import RefusedInput, input_example, load_embeddings_api, load_pyfunc, scoring_app
 from steps.common.quality import scoring
@@ -83,11 +82,11 @@ def examine(
 
 def check_identity(tags: dict[str, str], native: SentenceTransformer) -> list[Check]:
     """The model is unchanged since it was logged, has the facts its weights are known for, and is not broken inside."""
-    facts = factss.facts(native)
-    name, known = identity.find_known(tags, facts)
+    own = facts(native)
+    name, known = identity.find_known(tags, own)
     return [
-        *identity.check_unchanged(tags, facts),
-        *identity.check_known(name, known, facts),
+        *identity.check_unchanged(tags, own),
+        *identity.check_known(name, known, own),
         *check_weights(native),
         *check_word_vectors(native),
     ]
