@@ -154,7 +154,7 @@ def test_a_port_in_use_is_one_line_before_the_work(step, tiny_run, taken_port):
 def test_a_port_that_does_not_exist_is_refused():
     with pytest.raises(UserError, match="serving.port is 70000; expected a port from 1 to 65535"):
         check_port(70000)
-    check_port(serving.free_port())
+    check_port(free_port())
     check_port(None)
 
 
