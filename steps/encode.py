@@ -91,15 +91,16 @@ from functools import partial
 import mlflow
 
 from steps.common.backends import describe_backend
-from steps.common.embeddings import encoder, pipeline, verify
+from steps.common.embeddings import encoder, verify
 from steps.common.embeddings import manifest as manifests
 from steps.common.embeddings.changes import Made, complete
 from steps.common.embeddings.job import Job
 from steps.common.embeddings.manifest import PlanRecord
 from steps.common.embeddings.pipeline import Result
 from steps.common.embeddings.plan import complete_plan
-from steps.common.engines import parts as spark_parts
 from steps.common.engines.loaded import Loaded, check_model_files, load
+from steps.common.engines.local import LocalEngine
+from steps.common.engines.parts import SparkEngine
 from steps.common.engines.rows import RowEncoder, encode_table
 from steps.common.engines.tables import find_version
 from steps.common.launch import summary
@@ -175,10 +176,12 @@ def encode(call: Call[EncodeConf], opened: Opened, run: StepRun, model: Loaded, 
         check_shared(opened.spark, reuse)
         plan["reuse"] = reused and reused.manifest
         job = Job(texts, model.options, backend.dim, model.chunker, reuse=reuse)
+        engine = LocalEngine(backend) if opened.spark is None else SparkEngine(opened.spark, model.recipe)
         if conf.corpus.long_text == "error":
-            encoder.refuse_long(job, backend)
+            encoder.refuse_long(engine.find_long(job), backend.max_tokens)
         record = PlanRecord(plan, [run_id], None, origin=origin, reused=reused)
-        begun = resume.begin(output, record, conf.accept_changes, partial(encoder.make_ranges, job, backend))
+        ranges = partial(encoder.make_ranges, job, backend, engine.sample_texts)
+        begun = resume.begin(output, record, conf.accept_changes, ranges)
         job = replace(job, ranges=begun.ranges_of_int8, origin=begun.origin)
         tag_origin(origin, str(output))
         if opened.place is not None:
@@ -187,11 +190,7 @@ def encode(call: Call[EncodeConf], opened: Opened, run: StepRun, model: Loaded, 
         close_lost_runs(begun.runs, by=run_id)
         logger.info("encoding %d rows with %s", texts.rows, model.found.name)
         with LiveMetrics(run_id) as live:
-            if opened.spark is None:
-                result = pipeline.encode_corpus(job, backend, output, before_part=check, on_rows=live.rows)
-            else:
-                maker = spark_parts.PartMaker(job, output, model.recipe, check)
-                result = spark_parts.encode_corpus(opened.spark, maker, on_rows=live.rows)
+            result = engine.encode_corpus(job, output, before_part=check, on_rows=live.rows)
         made = Made(conf.corpus.id_column is not None, result.parts, result.reused_rows)
         result.reused = complete(begun.reused, reuse, output, made)
         facts = {"corpus": texts.describe(), "plan": plan, "runs": begun.runs, "origin": begun.origin}
@@ -212,7 +211,8 @@ def encode_rows(call: Call[EncodeConf], opened: OpenedTable, run: StepRun, model
         *(table.name, call.conf.corpus, model.options, model.chunker), dim=model.backend.dim, recipe=model.recipe
     )
     logger.info("encoding table %s with %s", table.name, model.found.name)
-    result = encode_table(opened.spark, table, rows, output=opened.output, origin=origin)
+    with LiveMetrics(run.info.run_id) as live:
+        result = encode_table(opened.spark, table, rows, output=opened.output, origin=origin, tell=live.counts)
     written = {"output": opened.output, "output_version": find_version(opened.spark, opened.output)}
     facts = {"corpus": table.describe() | written, "plan": plan, "runs": [run.info.run_id], "origin": origin}
     return Done(result, manifests.as_text(make_manifest(call, run, model, result, **facts)), where)

@@ -2,7 +2,7 @@
 
 Reads   a run of log_model (run_id), suites (all that ship, or suite=), and if asked for the model it would replace (champion).
 Writes  metrics linked to the model and the suites, validation.json (every check: name, value, threshold, passed),
-        report.html, figures/*.png, and the tag validation=passed|failed on the LoggedModel; with register=<name> a
+        report.html, figures/*.svg, and the tag validation=passed|failed on the LoggedModel; with register=<name> a
         version of it in the model registry: champion, challenger, or without an alias where the gate failed.
 Fails   when a check fails: exit code 1, after everything has been written.
 
@@ -209,7 +209,7 @@ def write(outcome: Outcome, registration: Registration | None, sentences: list[s
     mlflow.log_dict(summary.as_json(validation), "validation.json")
     mlflow.log_text(report.as_html(validation, figures), "report.html")
     for figure in figures:
-        mlflow.log_figure(figure.draw(), f"figures/{figure.name}.png", save_kwargs={"dpi": 150})
+        mlflow.log_text(figure.on_paper(), f"figures/{figure.name}.svg")
 
 
 def show(outcome: Outcome, registration: Registration | None, sentences: list[str]) -> None:

@@ -220,13 +220,44 @@ def test_long_rows_are_counted_and_not_cut_where_they_are_chunked(tmp_path):
 # ranges and plans
 
 
+def find_ranges(job, backend):
+    return encoder.sample_ranges(job, backend, encoder.sample_texts(job, range(job.corpus.rows)))
+
+
 def test_ranges_are_those_of_texts_taken_evenly(tmp_path, monkeypatch):
     monkeypatch.setattr(encoder, "RANGE_TEXTS", 4)
     corpus = open_corpus(put(tmp_path / "corpus.jsonl", [None if i == 2 else "x" * (i + 1) for i in range(8)]))
     backend = CountingBackend()
-    ranges = encoder.sample_ranges(job_of(corpus, options(dtype="int8"), read=3), backend)
+    ranges = find_ranges(job_of(corpus, options(dtype="int8"), read=3), backend)
     assert backend.seen == ["x", "x" * 5, "x" * 7]
     assert ranges.tolist() == [[1, 1, 12], [7, 1, 12]]
+
+
+@pytest.mark.parametrize("per_part", [1, 2, 3, 7, 50])
+@pytest.mark.parametrize("count", [1, 4, 100])
+def test_parts_on_their_own_give_the_sample_and_the_long_texts_of_all_rows(tmp_path, monkeypatch, per_part, count):
+    """As the workers of another engine look through them."""
+    monkeypatch.setattr(encoder, "RANGE_TEXTS", count)
+    (tmp_path / "corpus").mkdir()
+    texts = [None if i % 5 == 2 else f"text{i} " + "word " * (i % 4) for i in range(23)]
+    put(tmp_path / "corpus" / "a.jsonl", texts[:10])
+    put(tmp_path / "corpus" / "b.jsonl", texts[10:])
+    job = job_of(open_corpus(tmp_path / "corpus"), options(rows_per_part=per_part), read=3)
+    parts = [job.rows_of(number) for number in range(job.parts)]
+    assert [text for rows in parts for text in encoder.sample_texts(job, rows)] == [
+        text for text in texts[:: max(1, 23 // count)] if text is not None
+    ]
+    backend = CountingBackend(max_tokens=5)
+    found = [encoder.find_long(job, backend, rows) for rows in parts]
+    lines = []
+    for one in (found, [encoder.find_long(job, backend, range(23))]):
+        with pytest.raises(UserError) as refused:
+            encoder.refuse_long(one, 5)
+        lines.append(str(refused.value))
+    assert lines[0] == lines[1]
+    # Of texts 3, 7, 11, ... 7 is one of those that are null.
+    assert "error: 4 texts are longer than the 5 tokens" in lines[0] and "a.jsonl line 4 with 6." in lines[0]
+    encoder.refuse_long([encoder.find_long(job, CountingBackend(), rows) for rows in parts], None)
 
 
 @pytest.mark.parametrize("row_per_chunk", [True, False])
@@ -237,15 +268,13 @@ def test_ranges_of_chunked_texts_are_those_of_what_is_stored(tmp_path, row_per_c
     encode(corpus, CountingBackend(), tmp_path / "f", options(row_per_chunk=row_per_chunk), **chunked)
     column = pq.read_table(tmp_path / "f" / "part-00000.parquet").column("embedding").drop_null()
     stored = np.array(column.to_pylist())
-    ranges = encoder.sample_ranges(
-        job_of(corpus, options(row_per_chunk=row_per_chunk), bytes=1, **chunked), CountingBackend()
-    )
+    ranges = find_ranges(job_of(corpus, options(row_per_chunk=row_per_chunk), bytes=1, **chunked), CountingBackend())
     assert ranges.tolist() == [stored.min(axis=0).tolist(), stored.max(axis=0).tolist()]
 
 
 def test_a_corpus_without_a_text_has_ranges_of_nothing(tmp_path):
     corpus = open_corpus(put(tmp_path / "corpus.jsonl", [None]))
-    assert encoder.sample_ranges(job_of(corpus, options(dtype="int8")), CountingBackend()).tolist() == [[0] * 3] * 2
+    assert find_ranges(job_of(corpus, options(dtype="int8")), CountingBackend()).tolist() == [[0] * 3] * 2
 
 
 def test_ranges_that_are_not_finite_are_refused(tmp_path):
@@ -255,7 +284,7 @@ def test_ranges_that_are_not_finite_are_refused(tmp_path):
 
     corpus = open_corpus(put(tmp_path / "corpus.jsonl", ["a", "b"]))
     with pytest.raises(UserError, match="some embeddings of this model are not finite"):
-        encoder.sample_ranges(job_of(corpus, options(dtype="int8")), Broken())
+        find_ranges(job_of(corpus, options(dtype="int8")), Broken())
 
 
 def test_int8_and_binary_are_those_of_the_library(tmp_path):

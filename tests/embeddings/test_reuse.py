@@ -266,6 +266,10 @@ def test_digests_are_those_of_the_text_wherever_an_array_begins():
 # the sample
 
 
+def all_texts(job):
+    return encoder.sample_texts(job, range(job.corpus.rows))
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int8", "binary"])
 @pytest.mark.parametrize("more", [{}, {"row_per_chunk": True}])
 def test_vectors_that_the_same_model_has_made_agree_with_those_computed_now(tmp_path, caplog, dtype, more):
@@ -276,7 +280,7 @@ def test_vectors_that_the_same_model_has_made_agree_with_those_computed_now(tmp_
         options(dtype=dtype, **more),
         **given,
     )
-    job = dataclasses.replace(job, ranges=encoder.make_ranges(job, Backend()))
+    job = dataclasses.replace(job, ranges=encoder.make_ranges(job, Backend(), all_texts))
     old_output(job, tmp_path / "old", Backend())
     backend = Backend()
     encode(dataclasses.replace(job, reuse=reused(tmp_path / "old", CHECKED)), tmp_path / "new", backend)
@@ -289,7 +293,7 @@ def test_vectors_that_the_same_model_has_made_agree_with_those_computed_now(tmp_
 
 def test_new_texts_beyond_the_ranges_of_the_old_output_are_a_warning(tmp_path, caplog):
     old = job_of(open_corpus(put(tmp_path / "old.jsonl", ["a b", "a b c d"])), options(dtype="int8"))
-    old = dataclasses.replace(old, ranges=encoder.make_ranges(old, Backend()))
+    old = dataclasses.replace(old, ranges=encoder.make_ranges(old, Backend(), all_texts))
     old_output(old, tmp_path / "old", Backend())
     for name, texts, warnings in (("like", ["a b", "a b c"], 0), ("unlike", ["a b", *["word " * 90] * 7], 1)):
         new = job_of(open_corpus(put(tmp_path / f"{name}.jsonl", texts)), options(dtype="int8"))

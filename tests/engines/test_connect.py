@@ -1,15 +1,27 @@
 """Spark Connect: a server of its own on loopback, to which the driver only talks."""
 
 import os
+import re
 import sys
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from helpers.encodes import content, some_texts, write_jsonl
 from helpers.project import PROJECT
 from helpers.servers import free_port, wait_for_server
 from helpers.spark import environment
+from helpers.steps import last_json
 
 pytestmark = pytest.mark.slow
+
+# python -m steps.encode that says more often how far it is.
+TALKATIVE = """
+import runpy
+from steps.common.embeddings import progress
+progress.PROGRESS_SECONDS = 0
+runpy.run_module("steps.encode", run_name="__main__", alter_sys=True)
+"""
 
 
 @pytest.fixture
@@ -17,6 +29,7 @@ def remote(start, tmp_path):
     """The address of a server with two cores, in the environment of a step."""
     found, port = environment(), free_port()
     settings = [f"spark.connect.grpc.binding.port={port}", "spark.ui.enabled=false", f"spark.local.dir={tmp_path}"]
+    settings.append(f"spark.sql.warehouse.dir={tmp_path / 'warehouse'}")
     process = start(
         *("env", *(f"{name}={value}" for name, value in found.items())),
         *(f"{found['SPARK_HOME']}/bin/spark-submit", "--master", "local[2]", "--driver-memory", "512m"),
@@ -40,3 +53,12 @@ def test_a_server_of_spark_connect_makes_the_bytes_that_one_process_makes(remote
     done = shell(*spark, "engine.shared_files=true", "engine.model_from=driver", cwd=PROJECT, **remote)
     assert done.returncode == 0, done.stderr
     assert content(tmp_path / "spark") == content(tmp_path / "local")
+
+    pq.write_table(pa.table({"key": range(37), "text": some_texts(37)}), tmp_path / "texts.parquet")
+    tables = ["engine=spark", f"corpus=table:parquet.`{tmp_path}/texts.parquet`", "output=table:made"]
+    done = shell(
+        sys.executable, "-c", TALKATIVE, given[3], given[5], *tables, "corpus.id_column=key", cwd=PROJECT, **remote
+    )
+    assert done.returncode == 0, done.stderr
+    assert last_json(done.stdout)["encode/rows"] == 37
+    assert re.search(r"(\d) of \1 tasks of Spark are done\n", done.stderr), done.stderr

@@ -60,6 +60,11 @@ def test_what_cannot_be_done_is_one_line_that_says_why(session, encode, corpus, 
     (corpus / "c.jsonl").unlink()
     (corpus / "d.jsonl").unlink()
 
+    refused = "corpus.long_text=error"
+    line = error_of(encode(corpus, "long", *given, refused))
+    assert line == error_of(encode(corpus, "long", "backend=torch", refused)) and "b.jsonl line 12 with 122" in line
+    assert not list((tmp_path / "long").glob("part-*"))
+
     code, _, err = encode(corpus, "other", *given)
     assert code == 0, err
     assert "was started with other settings: keep_text was True, is now False" in error_of(

@@ -301,7 +301,7 @@ def test_several_suites_are_scored_in_one_run(step, tiny_run, tiny_suite, tmp_pa
     assert run.data.params["suites.stsb.path"] == str(tiny_suite)
     figures = {file.path for file in mlflow.MlflowClient().list_artifacts(run.info.run_id, "figures")}
     assert {
-        f"figures/{name}.png"
+        f"figures/{name}.svg"
         for name in ("suites", "agreement-stsb", "agreement-retrieval", "sentences", "corpus", "backends", "latency")
     } <= figures
 

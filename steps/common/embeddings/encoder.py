@@ -3,6 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -12,7 +13,6 @@ from sentence_transformers import quantize_embeddings
 
 from steps.common.backends import Backend, TokenizedTexts
 from steps.common.backends.check import TOLERANCE, relative_errors
-from steps.common.corpus.corpus import Corpus
 from steps.common.corpus.texts import LINE
 from steps.common.embeddings.job import Job
 from steps.common.embeddings.progress import prefetch
@@ -207,23 +207,24 @@ def _write_out_pieces(vectors: np.ndarray, lengths: np.ndarray, found: np.ndarra
     )
 
 
-def make_ranges(job: Job, backend: Backend) -> np.ndarray | None:
-    """What `int8` is scaled between, [2, dim]: the ranges of the output that is reused, or sample_ranges; None for other types."""
+def make_ranges(job: Job, backend: Backend, sample: Callable[[Job], Iterable[str]]) -> np.ndarray | None:
+    """What `int8` is scaled between, [2, dim]: the ranges of the output that is reused, or sample_ranges of the texts that
+    `sample` gives; None for other types."""
     if job.options.dtype != "int8":
         return None
     if job.reuse is not None:
         return job.reuse.manifest.plan_record.ranges_of_int8
-    return sample_ranges(job, backend)
+    return sample_ranges(job, backend, sample(job))
 
 
-def sample_ranges(job: Job, backend: Backend) -> np.ndarray:
-    """What `int8` is scaled between, [2, dim]: the extremes of what is stored of texts taken evenly from the corpus.
+def sample_ranges(job: Job, backend: Backend, texts: Iterable[str]) -> np.ndarray:
+    """What `int8` is scaled between, [2, dim]: the extremes of what is stored of some texts.
 
     Raises UserError where they are not finite.
     """
     extremes = [
-        value_ranges(_compute(job, backend, *tokenize(job, backend, texts), lambda rows: None)[0])
-        for texts in _groups(_evenly(job.corpus, RANGE_TEXTS, job.limits.read), job.limits.bytes)
+        value_ranges(_compute(job, backend, *tokenize(job, backend, group), lambda rows: None)[0])
+        for group in _groups(texts, job.limits.bytes)
     ]
     if not extremes:
         return np.zeros((2, job.dim), np.float32)
@@ -235,13 +236,16 @@ def sample_ranges(job: Job, backend: Backend) -> np.ndarray:
     return ranges
 
 
-def _evenly(corpus: Corpus, count: int, read: int) -> Iterator[str]:
-    """About `count` texts taken evenly from a corpus, those that are null left out."""
-    step = max(1, corpus.rows // count)
-    first = 0
-    for batch in corpus.batches(read):
-        rows = range(-first % step, batch.num_rows, step)
-        yield from batch.column("text").take(pa.array(rows, pa.int64())).drop_null().to_pylist()
+def sample_texts(job: Job, rows: range) -> Iterator[str]:
+    """Of RANGE_TEXTS to twice as many texts taken evenly from a corpus, those in some rows; null texts are left out."""
+    step = max(1, job.corpus.rows // RANGE_TEXTS)
+    sampled = range(-(-rows.start // step) * step, rows.stop, step)
+    if not sampled:
+        return
+    first = sampled[0]
+    for batch in job.corpus.batches(job.limits.read, first, sampled[-1] + 1):
+        taken = range(-first % step, batch.num_rows, step)
+        yield from batch.column("text").take(pa.array(taken, pa.int64())).drop_null().to_pylist()
         first += batch.num_rows
 
 
@@ -258,22 +262,37 @@ def _groups(texts: Iterable[str], size: int) -> Iterator[list[str]]:
         yield group
 
 
-def refuse_long(job: Job, backend: Backend) -> None:
-    """Raises UserError where the model would cut texts; it counts them, and names the first."""
-    corpus, found, first, example = job.corpus, 0, 0, ""
-    for batch in corpus.batches(job.limits.rows):
+@dataclass(frozen=True)
+class LongTexts:
+    """How many texts are longer than the model reads, and where the first of them is."""
+
+    count: int
+    first: str
+
+
+def find_long(job: Job, backend: Backend, rows: range) -> LongTexts:
+    """Count the texts that the model would cut, in some rows of a corpus."""
+    count, first, row = 0, "", rows.start
+    for batch in job.corpus.batches(job.limits.rows, rows.start, rows.stop):
         valid = np.flatnonzero(pc.is_valid(batch.column("text")).to_numpy(zero_copy_only=False))
         lengths = backend.tokenize(batch.column("text").drop_null().to_pylist()).lengths
         long = np.flatnonzero(lengths > (backend.max_tokens or np.iinfo(np.int64).max))
-        if len(long) and not example:
-            source, row = corpus.where(first + int(valid[long[0]]))
+        if len(long) and not first:
+            source, number = job.corpus.where(row + int(valid[long[0]]))
             line = batch.column(LINE)[int(valid[long[0]])].as_py()
-            example = (
-                f"the first is {source.place} {f'line {line}' if line else f'row {row + 1}'} with {lengths[long[0]]}"
-            )
-        found += len(long)
-        first += batch.num_rows
-    if found:
+            first = f"{source.place} {f'line {line}' if line else f'row {number + 1}'} with {lengths[long[0]]}"
+        count += len(long)
+        row += batch.num_rows
+    return LongTexts(count, first)
+
+
+def refuse_long(found: Iterable[LongTexts], most: int | None) -> None:
+    """Raises UserError for texts that the model would cut, `found` in runs of rows that follow each other; names the first.
+
+    `most`: tokens that the model reads.
+    """
+    some = [one for one in found if one.count]
+    if some:
         raise UserError(
-            f"corpus.long_text=error: {found} texts are longer than the {backend.max_tokens} tokens that the model reads; {example}. Take corpus.long_text=truncate or chunk, or shorten them."
+            f"corpus.long_text=error: {sum(one.count for one in some)} texts are longer than the {most} tokens that the model reads; the first is {some[0].first}. Take corpus.long_text=truncate or chunk, or shorten them."
         )

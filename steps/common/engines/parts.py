@@ -1,13 +1,16 @@
 """The parts of an output as tasks of Spark. Each makes one as the local engine does, and commits it so: file, then record."""
 
+import itertools
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from steps.common.backends import Backend
+from steps.common.embeddings.encoder import LongTexts, find_long, sample_texts
 from steps.common.embeddings.job import Job
 from steps.common.embeddings.pipeline import Result, check_part, collect_parts, find_finished, make_part
 from steps.common.embeddings.progress import Progress
@@ -87,7 +90,7 @@ class Lookout:
         self._job, self._output, self._progress, self._on_rows = job, output, progress, on_rows
         self._waiting, self._next = dict.fromkeys(missing), 0.0
 
-    def __call__(self) -> None:
+    def __call__(self, *tasks: int) -> None:
         now = time.monotonic()
         if now < self._next:
             return
@@ -101,21 +104,46 @@ class Lookout:
         self._on_rows(self._progress.done)
 
 
-def encode_corpus(spark: Spark, maker: PartMaker, *, on_rows: Callable[[int], None]) -> Result:
-    """As pipeline.encode_corpus, by the workers of Spark."""
-    job, output = maker.job, maker.output
-    finished = find_finished(job, output, spark.each)
-    missing = [number for number in range(job.parts) if number not in finished]
-    there = sum(len(job.rows_of(number)) for number in finished)
-    if there:
-        logger.info("%d of %d rows are there already", there, job.corpus.rows)
-    start = time.perf_counter()
-    if missing:
-        maker = replace(maker, recipe=send_model(spark, maker.recipe))
-    with Progress(job.corpus.rows, there) as progress:
-        on_rows(progress.done)
-        spark.each_alone(maker, missing, Lookout(job, output, missing, progress, on_rows))
-    output.clear_attempts()
-    result = collect_parts(job, output, finished, compared=True)
-    result.seconds = time.perf_counter() - start
-    return result
+@dataclass(frozen=True)
+class SparkEngine:
+    """As local.LocalEngine, by the workers of Spark."""
+
+    spark: Spark
+    recipe: Recipe
+
+    def find_long(self, job: Job) -> Iterable[LongTexts]:
+        return self.spark.each(partial(_find_long, job, send_model(self.spark, self.recipe)), _rows_of_parts(job))
+
+    def sample_texts(self, job: Job) -> Iterable[str]:
+        return itertools.chain.from_iterable(self.spark.each(partial(_sample_texts, job), _rows_of_parts(job)))
+
+    def encode_corpus(
+        self, job: Job, output: Output, *, before_part: Callable[[], None], on_rows: Callable[[int], None]
+    ) -> Result:
+        spark, finished = self.spark, find_finished(job, output, self.spark.each)
+        missing = [number for number in range(job.parts) if number not in finished]
+        there = sum(len(job.rows_of(number)) for number in finished)
+        if there:
+            logger.info("%d of %d rows are there already", there, job.corpus.rows)
+        start = time.perf_counter()
+        recipe = send_model(spark, self.recipe) if missing else self.recipe
+        with Progress(job.corpus.rows, there) as progress:
+            on_rows(progress.done)
+            lookout = Lookout(job, output, missing, progress, on_rows)
+            spark.each_alone(PartMaker(job, output, recipe, before_part), missing, lookout)
+        output.clear_attempts()
+        result = collect_parts(job, output, finished, compared=True)
+        result.seconds = time.perf_counter() - start
+        return result
+
+
+def _rows_of_parts(job: Job) -> list[range]:
+    return [job.rows_of(number) for number in range(job.parts)]
+
+
+def _find_long(job: Job, recipe: Recipe, rows: range) -> LongTexts:
+    return find_long(job, load_backend(recipe), rows)
+
+
+def _sample_texts(job: Job, rows: range) -> list[str]:
+    return list(sample_texts(job, rows))

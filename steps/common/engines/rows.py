@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ from steps.common.embeddings.windows import Counts, Window, count_window, cut_wi
 from steps.common.engines.parts import load_backend, send_model
 from steps.common.engines.spark import Spark
 from steps.common.engines.tables import Table, TableFormat, note_origin
+from steps.common.engines.watch import TaskProgress
 from steps.common.errors import UserError
 from steps.common.model.recipe import Recipe
 
@@ -79,8 +80,10 @@ class RowEncoder:
         embedded = embed_window(job, backend, tokenize_window(job, backend, window), lambda rows: None)
         counts = count_window(window, embedded, backend.max_tokens, chunked=self.chunker is not None)
         if counts.long_rows and self.conf.long_text == LongText.error:
+            first = int(np.argmax(embedded.lengths > backend.max_tokens))
+            row = batch.column("id")[np.flatnonzero(window.valid)[first]]
             raise UserError(
-                f"corpus.long_text=error: table {self.table} has texts longer than the {backend.max_tokens} tokens that the model reads. Take corpus.long_text=truncate or chunk, or shorten them."
+                f"corpus.long_text=error: table {self.table}, id {row}: the text has {embedded.lengths[first]} tokens, and the model reads {backend.max_tokens}. Take corpus.long_text=truncate or chunk, or shorten such texts."
             )
         written, _ = to_table(window, embedded, make_schema(job))
         for name, count in zip(COUNTS, asdict(counts).values()):
@@ -118,18 +121,30 @@ def _spark_schema(table: Table, options: Options) -> "StructType":
     return schema
 
 
-def encode_table(spark: Spark, table: Table, encoder: RowEncoder, *, output: str, origin: Origin) -> Result:
-    """Embed the rows of a table into a new one; raises UserError as Spark.wait_for. A job that fails leaves no table."""
+def encode_table(
+    spark: Spark,
+    table: Table,
+    encoder: RowEncoder,
+    *,
+    output: str,
+    origin: Origin,
+    tell: Callable[[dict[str, int]], None],
+) -> Result:
+    """Embed the rows of a table into a new one; raises UserError as Spark.wait_for. A job that fails leaves no table.
+
+    `tell` is told now and then how many rows and tasks are done, as watch.TaskProgress does.
+    """
     from pyspark.sql import Observation
     from pyspark.sql import functions as F
 
     start = time.perf_counter()
     encoder = replace(encoder, recipe=send_model(spark, encoder.recipe))
-    frame = spark.stream(table.frame, encoder, _spark_schema(table, encoder.options))
+    rows = spark.row_counter()
+    frame = spark.stream(table.frame, encoder, _spark_schema(table, encoder.options), rows)
     seen = Observation(f"encode {output}")
     sums = [F.sum(name).alias(name) for name in COUNTS]
     frame = frame.observe(seen, F.count(F.lit(1)).alias("written"), *sums).drop(*COUNTS)
-    spark.wait_for(lambda: frame.write.saveAsTable(output))
+    spark.wait_for(lambda: frame.write.saveAsTable(output), TaskProgress(rows, tell))
     found = {name: int(value or 0) for name, value in seen.get.items()}
     counts = Counts(*(found[name] for name in COUNTS))
     note_origin(spark, output, origin)

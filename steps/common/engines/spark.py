@@ -17,11 +17,13 @@ from steps.common.embeddings.plan import code_digest, versions
 from steps.common.engines.conf import EngineConf
 from steps.common.engines.session import connect, describe
 from steps.common.engines.tasks import SCHEMA, Environment, Stream, Task, run_stream, run_task
-from steps.common.errors import UserError, clip
+from steps.common.engines.watch import OnTasks, TaskProgress, is_connect, watching
+from steps.common.errors import UserError, clip, first_line
 from steps.common.project import PROJECT
 from steps.common.storage.place import Place
 
 if TYPE_CHECKING:
+    from pyspark import Accumulator
     from pyspark.sql import DataFrame
     from pyspark.sql.types import StructType
 
@@ -67,7 +69,7 @@ class Spark:
     @property
     def is_here(self) -> bool:
         """Whether every worker is a process of this machine's."""
-        return self._master.startswith("local") and "connect" not in type(self.session).__module__
+        return self._master.startswith("local") and not is_connect(self.session)
 
     def check_reachable(self, place: Place, key: str) -> None:
         """Raises UserError for a local path that workers elsewhere would not find."""
@@ -96,21 +98,21 @@ class Spark:
     def each(self, call: Callable[[Item], Answer], items: Sequence[Item]) -> list[Answer]:
         """An each.Each: many items share a task."""
         task = Task(self._environment, call, list(items), catches=True)
-        answers = self._run(task, min(len(items), MOST_TASKS), lambda: None)
+        answers = self._run(task, min(len(items), MOST_TASKS), TaskProgress())
         for answer in answers:
             if isinstance(answer, UserError):
                 raise answer
         return answers
 
-    def each_alone(self, call: Callable[[Item], None], items: Sequence[Item], on_wait: Callable[[], None]) -> None:
+    def each_alone(self, call: Callable[[Item], None], items: Sequence[Item], on_tasks: OnTasks) -> None:
         """Call with each item in a task of its own, which Spark tries again where it fails.
 
-        `on_wait` is called now and then meanwhile, and may raise. Raises UserError with what the last attempt said.
+        `on_tasks` may raise. Raises UserError with what the last attempt said.
         """
         task = Task(self._environment, call, list(items), catches=False)
-        self._run(task, len(items), on_wait)
+        self._run(task, len(items), on_tasks)
 
-    def _run(self, task: Task, tasks: int, on_wait: Callable[[], None]) -> list[Any]:
+    def _run(self, task: Task, tasks: int, on_tasks: OnTasks) -> list[Any]:
         if not task.items:
             return []
         given = pickle.dumps(task)
@@ -120,40 +122,49 @@ class Spark:
             return run_task(given, batches)
 
         frame = self.session.range(0, len(task.items), 1, tasks).mapInArrow(run, SCHEMA)
-        rows = self.wait_for(frame.collect, on_wait)
+        rows = self.wait_for(frame.collect, on_tasks)
         answers = {number: pickle.loads(answer) for number, answer in rows}
         return [answers[number] for number in range(len(task.items))]
 
-    def stream(self, frame: "DataFrame", call: Stream, schema: "StructType") -> "DataFrame":
-        """What a call makes of the batches of each partition."""
-        given = pickle.dumps((self._environment, call))
+    def stream(
+        self, frame: "DataFrame", call: Stream, schema: "StructType", rows: "Accumulator[int] | None"
+    ) -> "DataFrame":
+        """What a call makes of the batches of each partition; `rows`, of row_counter, counts those that it takes."""
+        given = pickle.dumps((self._environment, call, rows))
 
         def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             return run_stream(given, batches)
 
         return frame.mapInArrow(run, schema)
 
-    def wait_for(self, action: Callable[[], Answer], on_wait: Callable[[], None] = lambda: None) -> Answer:
+    def row_counter(self) -> "Accumulator[int] | None":
+        """Counts rows in workers, and tells the driver of each task that ends; None with Spark Connect, which has no such."""
+        return None if is_connect(self.session) else self.session.sparkContext.accumulator(0)
+
+    def wait_for(self, action: Callable[[], Answer], on_tasks: OnTasks) -> Answer:
         """What an action of a DataFrame gives; its job ends where the wait for it does. Raises UserError as each_alone."""
         tag = f"encode-{uuid.uuid4().hex}"
 
         def act() -> Answer:
-            # Tags are those of a thread.
+            # Tags and groups are those of a thread.
             self.session.addTag(tag)
+            if not is_connect(self.session):
+                self.session.sparkContext.setJobGroup(tag, "encode")
             return action()
 
-        with ThreadPoolExecutor(1) as thread:
+        with watching(self.session, tag) as count_tasks, ThreadPoolExecutor(1) as thread:
             job = thread.submit(act)
             try:
                 while not wait([job], POLL).done:
-                    on_wait()
+                    on_tasks(*count_tasks())
             except BaseException:
                 self.session.interruptTag(tag)
                 raise
-        error = job.exception()
-        if error is not None:
-            raise explain(error) from error
-        return job.result()
+            error = job.exception()
+            if error is not None:
+                raise explain(error) from error
+            on_tasks(*count_tasks())
+            return job.result()
 
 
 def explain(error: BaseException) -> UserError:
@@ -166,7 +177,9 @@ def explain(error: BaseException) -> UserError:
         return UserError(
             "a Python worker of Spark ended, most likely out of memory. Give it more (spark.executor.memoryOverhead, spark.executor.pyspark.memory), fewer tasks at once (spark.task.cpus), or a smaller backend.batch_tokens. Run the same command again to go on."
         )
+    if "AnalysisException" in [kind.__name__ for kind in type(error).__mro__]:
+        return UserError(f"Spark refuses this: {first_line(error)}.")
     lost = re.findall(r"Lost task \S+ in stage \S+ \(TID \d+\) \([^)]*\): (.*)", text)
     raised = re.findall(r"^([A-Za-z_][\w.]*(?:Error|Exception|Interrupt)): (.*)$", text, re.MULTILINE)
     said = ": ".join(raised[-1]) if raised else lost[-1] if lost else text
-    return UserError(f"a task of Spark failed: {clip(said, 400)} Run the same command again to go on.")
+    return UserError(f"a task of Spark failed: {clip(said, 400)} Run the same command again.")

@@ -6,13 +6,14 @@ append would take for its own (SPARK-29037), while a new table appears when all 
 
 import contextlib
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from steps.common.corpus.conf import EncodedCorpusConf
 from steps.common.corpus.readers.format import Format
-from steps.common.corpus.rows import Kind, missing
-from steps.common.corpus.texts import check_conf
+from steps.common.corpus.rows import Kind, position
+from steps.common.corpus.texts import RESERVED, check_conf
 from steps.common.embeddings.origin import PREFIX, Origin
 from steps.common.embeddings.plan import plan_of
 from steps.common.engines.conf import EncodeConf, EngineName
@@ -21,7 +22,8 @@ from steps.common.errors import UserError, first_line
 from steps.common.project import PROJECT
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import Column, DataFrame
+    from pyspark.sql.types import StructField
 
 logger = logging.getLogger("steps")
 
@@ -101,43 +103,82 @@ def open_table(spark: Spark, name: str, conf: EncodedCorpusConf) -> Table:
     """Find a table and check its columns.
 
     Raises:
-        UserError: no such table or column, a column of a type that cannot be used, or a setting that only files have.
+        UserError: no such table or column, no row, a column of a type that cannot be used, or a setting that only files have.
     """
     from pyspark.errors import PySparkException
 
+    if conf.id_column is None:
+        raise UserError(f"the rows of table {name} have no order, so their embeddings need corpus.id_column=<column>.")
+    _check_apart(conf.keep_columns)
     try:
         frame = spark.session.table(name)
-        types = {field.name: field.dataType for field in frame.schema}
+        known = frame.schema
     except PySparkException as error:
         raise UserError(
             f"there is no table {name}: {first_line(error)}. Give corpus=table:catalog.schema.name."
         ) from None
-    if conf.id_column is None:
-        raise UserError(f"the rows of table {name} have no order, so their embeddings need corpus.id_column=<column>.")
     texts = [column.name for column in conf.text_columns]
-    for column in [*texts, conf.id_column, *conf.keep_columns]:
-        if column not in types:
-            raise missing(f"table {name}", list(types), column)
-    kind = types[texts[0]].simpleString()
+    fields = {
+        column: known[position(f"table {name}", known.names, column)]
+        for column in [*texts, conf.id_column, *conf.keep_columns]
+    }
+    kind = fields[texts[0]].dataType.simpleString()
     if conf.template is None and kind != "string":
         raise UserError(
             f"column {texts[0]!r} of table {name} is {kind}, expected string. corpus.template='{{{texts[0]}}}' writes any value as text."
         )
-    if types[conf.id_column].simpleString() not in IDS:
+    kind = fields[conf.id_column].dataType.simpleString()
+    if kind not in IDS:
         raise UserError(
-            f"column {conf.id_column!r} of table {name} is {types[conf.id_column].simpleString()}; an id is one of {', '.join(IDS)}."
+            f"column {conf.id_column!r} of table {name} is {kind}; an id is one of {', '.join(IDS)}. Cast it in a view."
         )
-    return Table(name, find_version(spark, name), _select(frame, texts, conf), list(conf.keep_columns))
+    for column in conf.keep_columns:
+        _check_passed(name, fields[column])
+    frame = _select(frame, texts, conf)
+    try:
+        is_empty = frame.isEmpty()
+    except PySparkException as error:
+        raise UserError(f"table {name} cannot be read: {first_line(error)}.") from None
+    if is_empty:
+        raise UserError(f"table {name} is empty: expected at least one row.")
+    return Table(name, find_version(spark, name), frame, list(conf.keep_columns))
+
+
+def _check_apart(kept: Sequence[str]) -> None:
+    """Raises UserError for columns that Spark, for which Text and text are one name, cannot tell from each other or ours."""
+    ours = dict.fromkeys(RESERVED)
+    for name in kept:
+        if name.lower() in ours:
+            raise UserError(
+                f"corpus.keep_columns names {name!r}, which Spark cannot tell from {ours[name.lower()] or name.lower()!r}. Rename the column in a view, or leave it out."
+            )
+        ours[name.lower()] = name
+
+
+def _check_passed(table: str, field: "StructField") -> None:
+    """Raises UserError for a column that Spark cannot pass through Python."""
+    from pyspark.errors import PySparkException
+    from pyspark.sql.pandas.types import to_arrow_type
+
+    try:
+        to_arrow_type(field.dataType, timezone="UTC")
+    except PySparkException:
+        raise UserError(
+            f"column {field.name!r} of table {table} is {field.dataType.simpleString()}, which Spark does not give to Python. Cast it in a view, or leave it out of corpus.keep_columns."
+        ) from None
 
 
 def _select(frame: "DataFrame", texts: list[str], conf: EncodedCorpusConf) -> "DataFrame":
-    """The columns that are read: texts first, as strings, then the id, then those that are kept, numbered."""
+    """The columns that are read: texts first, as strings, then the id, then those that are kept."""
     from pyspark.sql import functions as F
 
-    quoted = [f"`{name.replace('`', '``')}`" for name in [*texts, str(conf.id_column), *conf.keep_columns]]
-    columns = [F.col(name).cast("string") if i < len(texts) else F.col(name) for i, name in enumerate(quoted)]
-    names = [*(f"text{i}" for i in range(len(texts))), "id", *conf.keep_columns]
-    return frame.select(*(column.alias(name) for column, name in zip(columns, names)))
+    def find(name: str) -> "Column":
+        # By its number: a name may hold anything, and another may differ from it in its case alone.
+        return F.col(f"c{frame.columns.index(name)}")
+
+    columns = [find(name).cast("string").alias(f"__text{i}__") for i, name in enumerate(texts)]
+    columns += [find(str(conf.id_column)).alias("id"), *(find(name).alias(name) for name in conf.keep_columns)]
+    return frame.toDF(*(f"c{number}" for number in range(len(frame.columns)))).select(*columns)
 
 
 def check_new(spark: Spark, name: str) -> None:
@@ -150,7 +191,7 @@ def check_new(spark: Spark, name: str) -> None:
         raise UserError(f"output=table:{name} cannot be written: {first_line(error)}.") from None
     if is_there:
         raise UserError(
-            f"table {name} is there already, and encode appends to none: rows of a job that failed could stay in it. Give a new name, or drop it: DROP TABLE {name}"
+            f"table {name} is there already, and encode appends to none: rows of a job that failed could stay in it. Give a new name, or drop it: DROP TABLE {name}, or DROP VIEW {name}"
         )
 
 
@@ -171,7 +212,7 @@ def note_origin(spark: Spark, name: str, origin: Origin) -> None:
 
     facts = ", ".join(f"{_literal(PREFIX + fact)} = {_literal(value)}" for fact, value in origin.facts().items())
     try:
-        spark.session.sql(f"ALTER TABLE {_quoted(name)} SET TBLPROPERTIES ({facts})")
+        spark.session.sql(f"ALTER TABLE {name} SET TBLPROPERTIES ({facts})")
     except PySparkException as error:
         logger.warning("table %s does not say what made it: %s", name, first_line(error))
 
@@ -181,16 +222,11 @@ def _literal(text: str) -> str:
     return f"'{escaped}'"
 
 
-def _quoted(name: str) -> str:
-    return ".".join(f"`{part.strip('`')}`" for part in name.split("."))
-
-
 def find_version(spark: Spark, name: str) -> str | None:
     """The version of a table of Delta, or the snapshot of one of Iceberg; None of another."""
-    quoted = _quoted(name)
     for query in (
-        f"DESCRIBE HISTORY {quoted} LIMIT 1",
-        f"SELECT snapshot_id FROM {quoted}.snapshots ORDER BY committed_at DESC LIMIT 1",
+        f"DESCRIBE HISTORY {name} LIMIT 1",
+        f"SELECT snapshot_id FROM {name}.snapshots ORDER BY committed_at DESC LIMIT 1",
     ):
         with contextlib.suppress(Exception):
             return str(spark.session.sql(query).collect()[0][0])

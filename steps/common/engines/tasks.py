@@ -83,10 +83,17 @@ Stream = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
 
 def run_stream(given: bytes, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """A pickled Environment and Stream, for mapInArrow."""
-    environment, call = pickle.loads(given)
+    """A pickled Environment and Stream, and an Accumulator that counts the rows taken, or None; for mapInArrow."""
+    environment, call, rows = pickle.loads(given)
     environment.check()
-    yield from call(batches)
+
+    def count() -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            if rows is not None:
+                rows.add(len(batch))
+            yield batch
+
+    yield from call(count())
 
 
 def _answer(number: int, value: Any) -> pa.RecordBatch:

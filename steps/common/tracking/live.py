@@ -136,7 +136,7 @@ class LiveMetrics:
 
     def __init__(self, run_id: str):
         self._run_id, self._client = run_id, mlflow.MlflowClient()
-        self._newest: int | None = None
+        self._newest: dict[str, int] | None = None
         self._wake = threading.Event()
         self._closed = False
         self._thread = threading.Thread(target=self._log, name="live metrics", daemon=True)
@@ -150,20 +150,25 @@ class LiveMetrics:
         self._wake.set()
 
     def rows(self, done: int) -> None:
+        self.counts({"rows": done})
+
+    def counts(self, done: dict[str, int]) -> None:
+        """How many are done, by the names of what is counted."""
         self._newest = done
 
     def _log(self) -> None:
-        away, before = False, (time.monotonic(), self._newest)
+        away, before = False, (time.monotonic(), self._newest or {})
         while not self._wake.wait(LIVE_SECONDS):
             done, self._newest = self._newest, None
             if done is None:
                 continue
             (then, there), before = before, (time.monotonic(), done)
             try:
-                self._client.log_metric(self._run_id, "encode/rows_done", done, step=done)
-                if there is not None:
-                    rate = (done - there) / (before[0] - then)
-                    self._client.log_metric(self._run_id, "encode/rows_per_second_now", rate, step=done)
+                for name, count in done.items():
+                    self._client.log_metric(self._run_id, f"encode/{name}_done", count, step=count)
+                    if name in there:
+                        rate = (count - there[name]) / (before[0] - then)
+                        self._client.log_metric(self._run_id, f"encode/{name}_per_second_now", rate, step=count)
                 if away:
                     logger.info("the tracking server answers again")
                 away = False

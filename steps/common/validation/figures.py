@@ -1,8 +1,9 @@
-"""The figures of a validation: drawn once, as PNG for the run and as SVG for the page.
+"""The figures of a validation as SVG: on the page, and as files of the run.
 
-On the page a figure takes the colours of its text from the page, so that it is readable in light and dark.
+On the page a figure takes the colours of its text from the page, so that it is readable in light and dark. A file has white paper.
 """
 
+import functools
 import io
 import re
 from collections.abc import Callable, Sequence
@@ -30,6 +31,9 @@ PAGE = {INK: "var(--ink)", FAINT: "var(--line)"}
 
 PAPER = {INK: "#1b1f24", FAINT: "#d5d9de"}
 
+# What matplotlib says of the size of an SVG.
+SIZE = r'width="([\d.]+)pt" height="([\d.]+)pt"'
+
 # Colours that can be told apart on white and on black.
 BLUE, GREEN, RED, GREY, AMBER = "#4a86e8", "#2ea36a", "#e0524d", "#8a8f98", "#e09b2d"
 
@@ -48,28 +52,45 @@ class Figure:
     caption: str
     make: Callable[[str, str], Canvas]
 
-    def draw(self) -> Canvas:
-        """On white paper."""
-        return self.make(PAPER[INK], PAPER[FAINT])
-
-    def svg(self) -> str:
-        """For the page, as wide as its column."""
+    @functools.cached_property
+    def _drawn(self) -> str:
+        """From <svg on, with placeholders for colours."""
         stream = io.StringIO()
+        canvas = self.make(INK, FAINT)
+        # Else savefig lays it out twice, which takes as long as drawing it.
+        canvas.draw_without_rendering()
+        canvas.set_layout_engine("none")
         # Text stays text, in the font of the page; the salt makes ids the same in every run and distinct in a page.
         with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": self.name}):
-            self.make(INK, FAINT).savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+            canvas.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
         drawn = stream.getvalue()
         drawn = drawn[drawn.index("<svg") :]
-        for colour, variable in PAGE.items():
-            drawn = drawn.replace(colour, variable)
         drawn = re.sub(r' xmlns:(?:xlink|cc|dc|rdf)="[^"]*"', "", drawn.replace("xlink:href", "href"))
         drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)
         drawn = re.sub(r"<(/?)(?:ns\d+:)", r"<\1", drawn)
-        drawn = re.sub(
+        return re.sub(
             r"font: (?:(\d[\w.]*) )?[^;\"]*", lambda m: f"font: {m.group(1) or '10px'} system-ui, sans-serif", drawn
         )
+
+    def on_page(self) -> str:
+        """For the page, as wide as its column."""
         fluid = f'width="100%" role="img" aria-label="{self.title}"'
-        return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', lambda m: fluid, drawn, count=1)
+        return re.sub(SIZE, lambda m: fluid, _coloured(self._drawn, PAGE), count=1)
+
+    def on_paper(self) -> str:
+        """For a file, half as large again as in print."""
+
+        def enlarge(size: re.Match[str]) -> str:
+            width, height = (1.5 * float(number) for number in size.groups())
+            return f'width="{width:g}" height="{height:g}" style="background:#fff"'
+
+        return re.sub(SIZE, enlarge, _coloured(self._drawn, PAPER), count=1)
+
+
+def _coloured(drawn: str, colours: dict[str, str]) -> str:
+    for placeholder, colour in colours.items():
+        drawn = drawn.replace(placeholder, colour)
+    return drawn
 
 
 def _canvas(height: float, ink: str, faint: str) -> tuple[Canvas, Axes]:

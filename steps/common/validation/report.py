@@ -229,7 +229,7 @@ def as_html(validation: dict, drawn: list[Figure]) -> str:
         **content,
         rivals=_merge(validation["comparisons"]),
         groups=[(GROUPS.get(name, name), groups[name]) for name in order],
-        figures=[{"name": f.name, "title": f.title, "caption": f.caption, "svg": f.svg()} for f in drawn],
+        figures=[{"name": f.name, "title": f.title, "caption": f.caption, "svg": f.on_page()} for f in drawn],
         show=show,
     )
 
