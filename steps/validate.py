@@ -194,9 +194,7 @@ def write(outcome: Outcome, registration: Registration | None, sentences: list[s
     found, findings, run_id = outcome.found, outcome.findings, outcome.run.info.run_id
     rivals = {against: rival.describe() for against, rival in outcome.validated.compared.items()}
     validation = report.as_dict(
-        findings.verdict,
         findings,
-        findings.metrics(),
         rivals,
         run_id=run_id,
         upstream_run_id=found.run_id,
