@@ -32,8 +32,9 @@ READ_BY: dict[str, tuple[str, ...]] = {
     "max_p95_ms": ("index",),
 }
 
-# Those that are null where they are not given.
-NULL = ("documents", "corpus", "title", "index", "min_recall", "max_p95_ms")
+# Of these, those that demand something of a score, and with them all that are null where they are not given.
+DEMANDS = ("min_recall", "max_p95_ms")
+NULL = ("documents", "corpus", "title", "index", *DEMANDS)
 
 
 def check_kind(spec: SuiteSpec) -> None:
@@ -47,9 +48,8 @@ def check_kind(spec: SuiteSpec) -> None:
 
 def check_key(kind: str, key: str, node: str = "suite") -> None:
     """Raises UserError for a key that suites of a kind do not read. A kind of the user's own may read any, but demands nothing."""
-    readers = READ_BY.get(key, (kind,))
-    is_known = any(kind in kinds for kinds in READ_BY.values()) or key in ("min_recall", "max_p95_ms")
-    if kind not in readers and is_known:
+    readers, is_own = READ_BY.get(key, ()), not any(kind in kinds for kinds in READ_BY.values())
+    if readers and kind not in readers and not (is_own and key not in DEMANDS):
         raise UserError(f"{node}.{key} is for a suite of kind {', '.join(readers)}, not {kind}.")
 
 
