@@ -37,7 +37,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from steps.common.embeddings.verify import check_whole
 from steps.common.errors import Stopped, UserError
 from steps.common.exploration import page
 from steps.common.exploration.colours import colour
@@ -50,10 +49,10 @@ from steps.common.model.find import SCHEME, find_run
 from steps.common.model.indexes import SEMANTIC_SEARCH, find_embedding_model, find_index, open_index, refer_from
 from steps.common.model.reference import Embedder, Reference
 from steps.common.search.collect import collect
-from steps.common.search.index import VECTORS, Facts, Index, write_facts
+from steps.common.search.index import VECTORS, Index
 from steps.common.search.matrix import Rows
 from steps.common.tracking import run as runs
-from steps.common.tracking.outputs import find_place, open_output
+from steps.common.tracking.outputs import open_whole
 from steps.common.tracking.run import tag_upstream
 
 
@@ -85,14 +84,11 @@ def find(conf: ExploreConf, experiment_id: str, scratch: Path) -> Explored:
     name = run.info.run_id
     if SEMANTIC_SEARCH in run.data.tags:
         return open_found(name, *open_index(find_index(name, experiment_id=experiment_id)))
-    where = find_place(run)
-    output = open_output(where, scratch)
-    manifest = check_whole(output, where)
+    whole = open_whole(run, scratch)
+    manifest = whole.manifest
     reference = refer_from(manifest, find_embedding_model(conf.embedding_model, manifest, experiment_id))
     folder = scratch / "index"
-    folder.mkdir()
-    rows = collect(output, manifest, folder, unit=True, keep_text=True)
-    write_facts(folder, Facts(rows, manifest.dim, "cosine"))
+    collect(whole.output, manifest, folder, keep_text=True)
     return open_found(name, folder, reference, manifest.null_rows)
 
 

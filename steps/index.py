@@ -34,23 +34,23 @@ import time
 from pathlib import Path
 
 import mlflow
+import pandas as pd
 
 from steps.common.embeddings.manifest import Manifest
-from steps.common.embeddings.verify import check_whole
 from steps.common.errors import UserError
 from steps.common.launch import summary
 from steps.common.launch.commands import next_command
 from steps.common.model import semantic_search, shipped
+from steps.common.model.answers import QUERY
 from steps.common.model.find import EMBEDS_WITH, find_run
 from steps.common.model.indexes import SEMANTIC_SEARCH, find_embedding_model, refer_from
-from steps.common.model.log import requirements
 from steps.common.model.reference import Reference
 from steps.common.search.build import build
 from steps.common.search.collect import collect
-from steps.common.search.index import Facts
+from steps.common.search.index import Facts, Index
 from steps.common.tracking import run as runs
 from steps.common.tracking.datasets import log_corpus_of, log_embeddings
-from steps.common.tracking.outputs import find_place, open_output
+from steps.common.tracking.outputs import open_whole
 from steps.common.tracking.run import tag_upstream
 
 
@@ -62,16 +62,16 @@ def check_dtype(manifest: Manifest, conf: IndexConf, where: str) -> None:
         )
 
 
-def log(folder: Path, scratch: Path, facts: Facts, reference: Reference, tags: dict[str, str]) -> str:
+def log(folder: Path, facts: Facts, reference: Reference, tags: dict[str, str]) -> str:
     """Log an index as a model; returns the model's ID."""
-    packages = (*shipped.REQUIREMENTS, *(["faiss-cpu"] if facts.method == "approximate" else []))
-    info = semantic_search.log(
+    reference.write(folder)
+    info = shipped.log_model(
+        semantic_search,
         folder,
-        reference,
-        shipped.copy_code(scratch),
-        requirements=requirements(packages),
+        signature=semantic_search.signature(Index(folder).rows.schema),
+        example=(pd.DataFrame({QUERY: ["What is it about?"]}), {"top_k": 3}),
         tags=tags,
-        example="What is it about?",
+        packages=["faiss-cpu"] if facts.method == "approximate" else [],
     )
     mlflow.set_tag(SEMANTIC_SEARCH, info.model_id)
     return info.model_id
@@ -81,19 +81,19 @@ def main(call: Call[IndexConf], where: str | None) -> None:
     conf = call.conf
     with runs.run("index", call.config, call.as_yaml) as run, tempfile.TemporaryDirectory() as scratch:
         start = time.perf_counter()
-        where = where or find_place(find_run(conf.run_id, preceding="encode", experiment_id=run.info.experiment_id))
-        output = open_output(where, Path(scratch))
-        manifest = check_whole(output, where)
-        found = find_embedding_model(conf.embedding_model, manifest, run.info.experiment_id)
+        experiment_id = run.info.experiment_id
+        named = where or find_run(conf.run_id, preceding="encode", experiment_id=experiment_id)
+        whole = open_whole(named, Path(scratch))
+        manifest, where = whole.manifest, whole.where
+        found = find_embedding_model(conf.embedding_model, manifest, experiment_id)
         reference = refer_from(manifest, found)
         tag_upstream(manifest.run_id, found.logged.model_id)
         check_dtype(manifest, conf, where)
         folder = Path(scratch) / "index"
-        folder.mkdir()
-        collect(output, manifest, folder, unit=conf.metric == "cosine", keep_text=conf.keep_text)
+        collect(whole.output, manifest, folder, metric=conf.metric.value, keep_text=conf.keep_text)
         facts, measures = build(folder, conf)
         tags = {EMBEDS_WITH: found.logged.model_id, "encode_run_id": manifest.run_id, "embeddings": where}
-        model_id = log(folder, Path(scratch), facts, reference, tags)
+        model_id = log(folder, facts, reference, tags)
         log_corpus_of(manifest.run_id)
         log_embeddings(manifest.parts, where)
         measures |= {"rows": facts.rows, "seconds": time.perf_counter() - start}

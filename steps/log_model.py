@@ -9,6 +9,8 @@ Writes  a LoggedModel (native flavor, signature, input example, pinned requireme
     python -m steps.log_model model=all-MiniLM-L6-v2
 """
 
+from dataclasses import replace
+
 from steps.common.launch.call import Call
 from steps.common.launch.config import LogModelConf
 from steps.common.launch.paths import local_path
@@ -18,15 +20,9 @@ from steps.common.model.source import Source, find_source
 
 def open_inputs(call: Call[LogModelConf]) -> Source:
     """The folder of the model; raises UserError where it is missing, or its weights are not those of the config."""
-    spec = call.conf.model
-    return find_source(
-        name=spec.name,
-        revision=spec.revision,
-        path=local_path(spec.path, "model.path") if spec.path is not None else None,
-        package=spec.package,
-        weights_sha256=spec.weights_sha256,
-        trust_remote_code=spec.trust_remote_code,
-    )
+    conf = call.conf.model
+    path = None if conf.path is None else str(local_path(conf.path, "model.path"))
+    return find_source(replace(conf, path=path))
 
 
 if __name__ == "__main__":
@@ -58,12 +54,7 @@ def main(call: Call[LogModelConf], source: Source) -> None:
     conf, spec = call.conf, call.conf.model
     with runs.run("log_model", call.config, call.as_yaml) as run:
         logger.info("loading %s from %s", source.name, source.folder)
-        model = load_source(
-            source,
-            trust_remote_code=spec.trust_remote_code,
-            prompts=spec.prompts,
-            default_prompt_name=spec.default_prompt_name,
-        )
+        model = load_source(source, spec)
         embeddings = embed_examples(model, conf.examples)
         signature = build_signature(conf.examples, embeddings)
         print(f"signature\n{signature}", flush=True)

@@ -10,9 +10,10 @@ Writes  three nested runs, each of which can be repeated alone with the paramete
 from omegaconf import OmegaConf
 
 from steps.common.corpus import opening
+from steps.common.engines.conf import EncodeConf
 from steps.common.launch.call import Call
 from steps.common.launch.check import check_chain
-from steps.common.launch.config import EncodeConf, MainConf
+from steps.common.launch.config import MainConf
 from steps.common.launch.paths import check_apart, corpus_place, find_suites, open_output, open_reused
 from steps.common.launch.process import launch
 from steps.common.quality import kinds
@@ -96,7 +97,7 @@ def run_step(step: str, parameters: dict[str, str], experiment_id: str) -> str:
 
 
 def main(call: Call[MainConf], validate: ValidateConf) -> None:
-    check_deployment(validate.serving, validate.fresh_environment, validate.register)
+    check_deployment(validate)
     # `python` in MLproject is then the one that runs now.
     os.environ["PATH"] = child_path()
     with runs.run("main", call.config, call.as_yaml) as run:

@@ -25,7 +25,6 @@ if __name__ == "__main__":
 from dataclasses import asdict
 
 import mlflow
-from prettytable import PrettyTable
 
 from steps.common.launch import summary
 from steps.common.launch.commands import next_command
@@ -37,11 +36,11 @@ from steps.common.tracking.run import tag_upstream
 
 def show(outputs: list[EncodedOutput]) -> None:
     """Print a line for each output."""
-    table = PrettyTable(["run", "ended", "rows", "backend", "output", "where"], align="l", border=False)
+    lines = []
     for one in outputs:
         rows = "-" if one.rows is None else f"{one.rows:,}"
-        table.add_row([one.run_id, one.finished or "-", rows, one.backend or "-", one.state, one.place or "-"])
-    print(table)
+        lines.append([one.run_id, one.finished or "-", rows, one.backend or "-", one.state, one.place or "-"])
+    summary.show_table(["run", "ended", "rows", "backend", "output", "where"], lines)
 
 
 def main(call: Call[OutputsConf], _: None) -> None:

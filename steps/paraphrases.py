@@ -51,19 +51,18 @@ from pathlib import Path
 import mlflow
 import pandas as pd
 import pyarrow.parquet as pq
-from prettytable import PrettyTable
+from mlflow.entities import Run
 
 from steps.common.embeddings.manifest import Manifest
-from steps.common.embeddings.verify import check_whole
 from steps.common.errors import clip
 from steps.common.launch import summary
 from steps.common.launch.commands import ui_command
 from steps.common.model import paraphrases, shipped
+from steps.common.model.answers import QUERY
 from steps.common.model.find import EMBEDS_WITH, FoundModel, find_run
 from steps.common.model.indexes import find_embedding_model, refer_from
-from steps.common.model.log import requirements
 from steps.common.search.collect import collect
-from steps.common.search.index import Facts, write_facts
+from steps.common.search.index import Index
 from steps.common.search.paraphrases import (
     CLUSTERS,
     DUPLICATES,
@@ -77,7 +76,7 @@ from steps.common.search.paraphrases import (
 )
 from steps.common.tracking import run as runs
 from steps.common.tracking.datasets import log_corpus_of, log_embeddings
-from steps.common.tracking.outputs import find_place, open_output
+from steps.common.tracking.outputs import open_whole
 from steps.common.tracking.run import tag_upstream
 from steps.common.tracking.tables import log_table
 
@@ -95,20 +94,18 @@ class Collected:
     rows: int
 
 
-def gather(where: str, name: str, keep_text: bool, scratch: Path) -> Collected:
+def gather(where: str | Run, name: str, keep_text: bool, scratch: Path) -> Collected:
     """Check an output, and write its vectors and rows to a folder of that name; raises UserError for one that cannot be used."""
-    folder = scratch / name
-    folder.mkdir()
-    output = open_output(where, scratch)
-    manifest = check_whole(output, where)
-    if manifest.dtype == "binary":
+    folder, whole = scratch / name, open_whole(where, scratch)
+    if whole.manifest.dtype == "binary":
         raise UserError(
-            f"embeddings {where} are binary, which keeps signs, and a threshold is a cosine. Encode with embedding.dtype=float32, float16 or int8."
+            f"embeddings {whole.where} are binary, which keeps signs, and a threshold is a cosine. Encode with embedding.dtype=float32, float16 or int8."
         )
-    return Collected(where, manifest, folder, collect(output, manifest, folder, unit=True, keep_text=keep_text))
+    rows = collect(whole.output, whole.manifest, folder, keep_text=keep_text).rows
+    return Collected(whole.where, whole.manifest, folder, rows)
 
 
-def check_alike(new: Manifest, old: Manifest, where: str) -> None:
+def check_comparable(new: Manifest, old: Manifest, where: str) -> None:
     """Raises UserError where two outputs have vectors that cannot be compared, and says why."""
 
     def facts(manifest: Manifest) -> dict[str, object]:
@@ -129,19 +126,17 @@ def check_alike(new: Manifest, old: Manifest, where: str) -> None:
         )
 
 
-def log_model(conf: ParaphrasesConf, new: Collected, found: FoundModel, scratch: Path) -> str:
+def log_model(conf: ParaphrasesConf, new: Collected, found: FoundModel) -> str:
     """Log the servable model; returns its ID."""
-    write_facts(new.folder, Facts(new.rows, new.manifest.dim, "cosine"))
-    info = paraphrases.log(
+    refer_from(new.manifest, found).write(new.folder)
+    prompt_name = new.manifest.options["embedding"]["prompt_name"]
+    return shipped.log_model(
+        paraphrases,
         new.folder,
-        refer_from(new.manifest, found),
-        shipped.copy_code(scratch),
-        threshold=conf.threshold,
-        prompt_name=new.manifest.options["embedding"]["prompt_name"],
-        requirements=requirements(shipped.REQUIREMENTS),
+        signature=paraphrases.signature(Index(new.folder).rows.schema, conf.threshold, prompt_name),
+        example=(pd.DataFrame({QUERY: ["Where can I get a refund?"]}), {"threshold": conf.threshold}),
         tags={EMBEDS_WITH: found.logged.model_id, "encode_run_id": new.manifest.run_id, "embeddings": new.where},
-    )
-    return info.model_id
+    ).model_id
 
 
 def write_tables(conf: ParaphrasesConf, new: Collected, old: Collected | None, folder: Path) -> dict[str, float]:
@@ -180,27 +175,27 @@ def show(pairs: pd.DataFrame) -> None:
         print("no pairs")
         return
     columns = [name for name in pairs.columns if not name.startswith("chunk")]
-    table = PrettyTable(columns, align="l", border=False)
-    for row in pairs.head(SHOWN).to_dict("records"):
-        table.add_row([f"{row[name]:.4f}" if name == "score" else clip(row[name], 60) for name in columns])
-    print(table)
+    rows = (
+        [f"{row[name]:.4f}" if name == "score" else clip(row[name], 60) for name in columns]
+        for row in pairs.head(SHOWN).to_dict("records")
+    )
+    summary.show_table(columns, rows)
 
 
 def main(call: Call[ParaphrasesConf], named: Named) -> None:
     conf = call.conf
     with runs.run("paraphrases", call.config, call.as_yaml) as run, tempfile.TemporaryDirectory() as folder:
         start, scratch, experiment = time.perf_counter(), Path(folder), run.info.experiment_id
-        where = named.new or find_place(find_run(conf.run_id, preceding="encode", experiment_id=experiment))
+        where = named.new or find_run(conf.run_id, preceding="encode", experiment_id=experiment)
         new = gather(where, "new", conf.keep_text, scratch)
         found = find_embedding_model(conf.embedding_model, new.manifest, experiment)
         tag_upstream(new.manifest.run_id, found.logged.model_id)
         old = None
         if named.old:
-            at = named.old
-            if RUN_ID.fullmatch(at):
-                at = find_place(find_run(at, preceding="encode", experiment_id=experiment))
+            is_run = RUN_ID.fullmatch(named.old)
+            at = find_run(named.old, preceding="encode", experiment_id=experiment) if is_run else named.old
             old = gather(at, "old", conf.keep_text, scratch)
-            check_alike(new.manifest, old.manifest, at)
+            check_comparable(new.manifest, old.manifest, old.where)
         tables = scratch / "tables"
         counts = write_tables(conf, new, old, tables)
         for name in (PAIRS, DUPLICATES, KEPT, CLUSTERS):
@@ -209,7 +204,7 @@ def main(call: Call[ParaphrasesConf], named: Named) -> None:
         log_inputs(new, old)
         first = read_first(tables / PAIRS)
         log_table(first, "pairs.json", ["score"])
-        model_id = log_model(conf, new, found, scratch)
+        model_id = log_model(conf, new, found)
         metrics = {f"paraphrases/{name}": value for name, value in counts.items()}
         metrics["paraphrases/seconds"] = time.perf_counter() - start
         mlflow.log_metrics(metrics, model_id=model_id)

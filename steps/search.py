@@ -43,7 +43,6 @@ from pathlib import Path
 import mlflow
 import pyarrow as pa
 import pyarrow.parquet as pq
-from prettytable import PrettyTable
 
 from steps.common.errors import clip
 from steps.common.launch import summary
@@ -98,16 +97,20 @@ def answer(
 def show(hits: pa.Table) -> None:
     """Print a table for each question."""
     columns = [name for name in hits.column_names if name not in (QUERY, TRUNCATED)]
-    table = PrettyTable(columns, align="l", border=False)
-    title = ""
-    for row in hits.to_pylist():
-        if row[RANK] == 1:
-            print(f"{title}{table}\n" if title else "", end="")
-            cut = " (longer than the model reads: only its beginning was searched with)" if row[TRUNCATED] else ""
-            title = f"{clip(row[QUERY])}{cut}\n"
-            table.clear_rows()
-        table.add_row([f"{row[name]:.4f}" if name == SCORE else clip(row[name], 80) for name in columns])
-    print(f"{title}{table}" if title else "no hits", flush=True)
+    rows = hits.to_pylist()
+    starts = [number for number, row in enumerate(rows) if row[RANK] == 1]
+    for start, end in zip(starts, [*starts[1:], len(rows)]):
+        cut = " (longer than the model reads: only its beginning was searched with)" if rows[start][TRUNCATED] else ""
+        print(f"{chr(10) if start else ''}{clip(rows[start][QUERY])}{cut}")
+        summary.show_table(
+            columns,
+            [
+                [f"{row[name]:.4f}" if name == SCORE else clip(row[name], 80) for name in columns]
+                for row in rows[start:end]
+            ],
+        )
+    if not rows:
+        print("no hits", flush=True)
 
 
 def main(call: Call[SearchConf], texts: Corpus | None) -> None:

@@ -54,9 +54,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from prettytable import PrettyTable
 
 from steps.common.backends import Backend, describe_backend
 from steps.common.errors import clip
@@ -66,7 +66,6 @@ from steps.common.model import load as models
 from steps.common.model import shipped, similarity
 from steps.common.model.find import EMBEDS_WITH, FoundModel, download, find_model
 from steps.common.model.indexes import refer_to
-from steps.common.model.log import requirements
 from steps.common.search.pairs import score_pairs
 from steps.common.tracking import run as runs
 from steps.common.tracking.datasets import locate_corpus, log_corpus
@@ -100,23 +99,21 @@ def write_scores(conf: SimilarityConf, pairs: Corpus | None, backend: Backend, p
 
 def show(scored: pa.Table) -> None:
     """Print pairs and their scores."""
-    table = PrettyTable(["score", "sentence 1", "sentence 2"], align="l", border=False)
+    rows = []
     for row in scored.to_pylist():
         score = "-" if row["score"] is None else f"{row['score']:.4f}"
-        table.add_row([score, clip(row["sentence_1"], 60), clip(row["sentence_2"], 60)])
-    print(table)
+        rows.append([score, clip(row["sentence_1"], 60), clip(row["sentence_2"], 60)])
+    summary.show_table(["score", "sentence 1", "sentence 2"], rows)
 
 
 def log_model(conf: SimilarityConf, found: FoundModel, scratch: Path) -> str:
     """Log the servable model; returns its URI."""
-    example = {"sentence_1": "A red car.", "sentence_2": "A vehicle."}
-    info = similarity.log(
-        refer_to(found),
-        shipped.copy_code(scratch),
-        metric=str(conf.metric),
-        requirements=requirements(shipped.REQUIREMENTS),
+    info = shipped.log_model(
+        similarity,
+        refer_to(found).write(scratch),
+        signature=similarity.signature(str(conf.metric)),
+        example=pd.DataFrame([{"sentence_1": "A red car.", "sentence_2": "A vehicle."}]),
         tags={EMBEDS_WITH: found.logged.model_id},
-        example=example,
     )
     return f"models:/{info.model_id}"
 

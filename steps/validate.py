@@ -76,13 +76,14 @@ from steps.common.tracking import notes
 from steps.common.tracking import run as runs
 from steps.common.tracking.datasets import log_validation
 from steps.common.tracking.outputs import find_outputs
-from steps.common.tracking.run import StepRun, tag_upstream
+from steps.common.tracking.run import COMMIT, StepRun, tag_upstream
 from steps.common.tracking.verdict import lineage, log_units, tag_backends, tag_validation
-from steps.common.validation import gate, report, serving
+from steps.common.validation import gate, report
 from steps.common.validation.checks import describe_failures
 from steps.common.validation.compatibility import NEAREST
 from steps.common.validation.findings import Findings
 from steps.common.validation.preflight import check_deployment
+from steps.common.validation.server import serve
 
 logger = logging.getLogger("steps")
 
@@ -149,58 +150,59 @@ def count_reindexed(conf: ValidateConf, corpus: Corpus | None, champion: FoundMo
     return encoded or (corpus.rows if corpus is not None else None)
 
 
-def register(
-    name: str | None, run: StepRun, found: FoundModel, findings: Findings, *, validated: Validated
-) -> Registration | None:
-    """Make the model a version of `name`, with the alias that the findings decide; None where nothing is registered."""
-    if name is None:
-        return None
-    commit = run.data.tags.get("mlflow.source.git.commit")
-    metrics = {score.name: score.value for score in findings.scores} | findings.metrics()
-    tags = registry.version_tags(found, run.info.run_id, findings.verdict, commit, metrics)
+@dataclass(frozen=True)
+class Outcome:
+    """A validation that is over: its run, its model, what was found, and what that says of the other models."""
+
+    run: StepRun
+    found: FoundModel
+    findings: Findings
+    validated: Validated
+
+    def metrics(self) -> dict[str, float]:
+        """The scores, and what is logged beside them, by name."""
+        return {score.name: score.value for score in self.findings.scores} | self.findings.metrics()
+
+    def note(self, uri: str) -> str:
+        """The description of the model, by the URI that it is loaded by."""
+        return notes.of_validation(self.found, self.validated, self.findings.scores, self.findings.differences, uri)
+
+
+def register(name: str, outcome: Outcome) -> Registration:
+    """Make the model a version of `name`, with the alias that the findings decide."""
+    run, found, findings = outcome.run, outcome.found, outcome.findings
+    tags = registry.version_tags(found, run.info.run_id, findings.verdict, run.data.tags.get(COMMIT), outcome.metrics())
     if findings.compatibility is not None:
         tags["compatibility"] = findings.compatibility.verdict
-    note = notes.of_validation(found, validated, findings.scores, findings.differences)
-    registration = registry.register(found, name, validated, tags=tags, describe=note)
+    registration = registry.register(found, name, outcome.validated, tags=tags, describe=outcome.note)
     mlflow.set_tag("registered", str(registration))
     return registration
 
 
-def describe(
-    run: StepRun, found: FoundModel, findings: Findings, registration: Registration | None, *, validated: Validated
-) -> None:
+def describe(outcome: Outcome, registration: Registration | None) -> None:
     """Name the run by the verdict and the first score, and describe the run and the model."""
-    note = notes.of_validation(found, validated, findings.scores, findings.differences)(found.uri)
+    found, findings, note = outcome.found, outcome.findings, outcome.note(outcome.found.uri)
     notes.describe_logged(found, note)
     registered = f"Registered as {registration}: {registration.reason}.\n\n" if registration else ""
     score = findings.scores[0].value if findings.scores else math.nan
     shown = f" {score:.1f}" if math.isfinite(score) else ""
-    run.describe(f"{notes.short_name(found)} {findings.verdict}{shown}", registered + note)
+    outcome.run.describe(f"{notes.short_name(found)} {findings.verdict}{shown}", registered + note)
 
 
-def write(
-    found: FoundModel,
-    rivals: dict[str, FoundModel],
-    findings: Findings,
-    registration: Registration | None,
-    *,
-    run_id: str,
-    sentences: list[str],
-) -> None:
+def write(outcome: Outcome, registration: Registration | None, sentences: list[str]) -> None:
     """Log the verdict as data and as a page, and the figures of the page."""
+    found, findings, run_id = outcome.found, outcome.findings, outcome.run.info.run_id
+    rivals = {against: rival.describe() for against, rival in outcome.validated.compared.items()}
     validation = report.as_dict(
-        findings.verdict,
         findings,
-        findings.metrics(),
-        {against: rival.describe() for against, rival in rivals.items()},
+        rivals,
         run_id=run_id,
         upstream_run_id=found.run_id,
         model=found.describe(),
         lineage=lineage(found, run_id),
-    ) | {
-        "champion": rivals["champion"].describe() if "champion" in rivals else None,
-        "registration": registration and asdict(registration),
-    }
+        champion=rivals.get("champion"),
+        registration=registration and asdict(registration),
+    )
     figures = report.figures(findings, sentences, sample_topics())
     mlflow.log_dict(summary.as_json(validation), "validation.json")
     mlflow.log_text(report.as_html(validation, figures), "report.html")
@@ -208,15 +210,9 @@ def write(
         mlflow.log_text(figure.on_paper(), f"figures/{figure.name}.svg")
 
 
-def show(
-    found: FoundModel,
-    findings: Findings,
-    run: StepRun,
-    metrics: dict[str, float],
-    sentences: list[str],
-    registration: Registration | None,
-) -> None:
+def show(outcome: Outcome, registration: Registration | None, sentences: list[str]) -> None:
     """Print the findings, and the summary."""
+    run, findings = outcome.run, outcome.findings
     if findings.sentences is not None and np.ndim(findings.sentences) == 2:
         print("first 10 entries of each test embedding")
         summary.show_embeddings(sentences, findings.sentences)
@@ -230,14 +226,14 @@ def show(
         "validate",
         {
             "run_id": run.info.run_id,
-            "model_id": found.logged.model_id,
+            "model_id": outcome.found.logged.model_id,
             "validation": findings.verdict,
             "checks": len(findings.checks),
             "failed": len(findings.failures),
             **report.summarize(findings),
             "backends passed": ", ".join(findings.passed_backends) or "none",
             **(registration_lines(registration, run) if registration else {}),
-            **metrics,
+            **outcome.metrics(),
         },
         None if findings.failures else next_command("encode", run, run_id=run.info.run_id, corpus="sample"),
     )
@@ -264,7 +260,7 @@ def main(call: Call[ValidateConf], opened: Opened) -> None:
     conf, texts = call.conf, pick_compared(call.conf, opened.corpus)
     with runs.run("validate", call.config, call.as_yaml, measured=True) as run, contextlib.ExitStack() as stack:
         run_id, experiment_id = run.info.run_id, run.info.experiment_id
-        check_deployment(conf.serving, conf.fresh_environment, conf.register)
+        check_deployment(conf)
         found = find_model(conf.run_id, preceding="log_model", experiment_id=experiment_id)
         rivals = find_rivals(conf, experiment_id)
         rows = count_reindexed(conf, opened.corpus, rivals.get("champion"))
@@ -272,7 +268,7 @@ def main(call: Call[ValidateConf], opened: Opened) -> None:
         folder = download(found)
         suites = open_indexes(conf, opened.suites, found, folder, experiment_id)
         # The server loads the model while this process does.
-        server = stack.enter_context(serving.serve(folder, conf.serving.port)) if conf.serving.enabled else None
+        server = stack.enter_context(serve(folder, conf.serving.port)) if conf.serving.enabled else None
         tag_upstream(found.run_id, found.logged.model_id)
         logger.info("validating %s (%s)", found.uri, found.name)
         findings = gate.examine(found, folder, suites, rules=conf, rivals=rivals, server=server, texts=texts)
@@ -280,17 +276,16 @@ def main(call: Call[ValidateConf], opened: Opened) -> None:
         tag_validation(found, findings.verdict, run_id)
         tag_backends(found, [] if findings.failures else findings.trials)
         mlflow.set_tag(VALIDATION, findings.verdict)
-        metrics = findings.metrics()
-        shown = {score.name: score.value for score in findings.scores} | metrics
         failure = describe_failures(findings.checks) if findings.failures else None
         validated = Validated(failure, rivals, findings.comparisons, promote=conf.comparison.promote)
-        registration = register(conf.register, run, found, findings, validated=validated)
-        describe(run, found, findings, registration, validated=validated)
+        outcome = Outcome(run, found, findings, validated)
+        registration = register(conf.register, outcome) if conf.register is not None else None
+        describe(outcome, registration)
         if "champion" in rivals and findings.bridge is not None:
             # Before the metrics: mlflow attaches those to every model that a run logs later.
             mlflow.set_tag("bridge", log_bridge(findings.bridge, rivals["champion"], found).model_uri)
-        write(found, rivals, findings, registration, run_id=run_id, sentences=conf.sentences)
-        log_validation(found, metrics, findings.scores)
+        write(outcome, registration, conf.sentences)
+        log_validation(found, findings.metrics(), findings.scores)
         log_units(findings.scores, findings.scored_by)
-        show(found, findings, run, shown, sentences=conf.sentences, registration=registration)
+        show(outcome, registration, conf.sentences)
         check_verdict(findings, registration, run_id)

@@ -38,14 +38,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     pytest-xdist gives each worker a run of the list, one behind the other, and lets it take from the end of another's.
     """
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
-    slow = [item for item in items if item.get_closest_marker("slow")]
+    slow: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("slow"):
+            slow.setdefault(item.path, []).append(item)
     quick = [item for item in items if not item.get_closest_marker("slow")]
     size = len(items) / workers
-    ends = [round(size * (number + 1)) for number in range(workers)]
     ordered: list[pytest.Item] = []
-    for number, end in enumerate(ends):
-        ordered += slow[number::workers]
-        count = len(quick) if number == workers - 1 else max(0, end - len(ordered))
+    for number in range(workers):
+        # Those of a file stay together: they share what takes long to make, a session of Spark or a model in int8.
+        for one in list(slow.values())[number::workers]:
+            ordered += one
+        count = len(quick) if number == workers - 1 else max(0, round(size * (number + 1)) - len(ordered))
         ordered += quick[:count]
         del quick[:count]
     items[:] = ordered

@@ -17,7 +17,7 @@ from helpers.outputs import ORIGIN, make_manifest, record_of
 
 from steps.common.embeddings import manifest as manifests
 from steps.common.embeddings import parts as shards
-from steps.common.embeddings import pipeline, resume, verify
+from steps.common.embeddings import pipeline, records, resume, verify
 from steps.common.embeddings.parts import File, NpyPart, ParquetPart, Part, embedding_column, embedding_schema
 from steps.common.errors import UserError
 from steps.common.storage import place as files
@@ -68,7 +68,7 @@ def put_part(output, first, *tables, stem="part-00000", kind=ParquetPart, reject
     part = Part(facts[0].name, first, rows, writer.rows, facts[0].bytes, facts[0].sha256, {}, counts, facts[1:])
     for path, name in made:
         output.put(path, name)
-    manifests.write_record(output, part, rejects_of(rejects))
+    records.write_record(output, part, rejects_of(rejects))
     return part
 
 
@@ -267,11 +267,11 @@ def test_part_names_are_in_the_order_of_the_rows_however_many_there_are():
 def test_a_record_says_what_is_needed_to_go_on(output):
     rejects = [{"row": 8, "reason": "null"}]
     part = put_part(output, 7, table_of(0, 3), rejects=rejects)
-    record = manifests.read_record(output, "part-00000")
+    record = records.read_record(output, "part-00000")
     assert record.part == part
     assert record.read_rejects(pa.int64()) == rejects_of(rejects)
-    assert manifests.PartRecord(part, None).read_rejects(pa.string()) == rejects_of([], pa.string())
-    assert manifests.read_record(output, "part-00001") is None
+    assert records.PartRecord(part, None).read_rejects(pa.string()) == rejects_of([], pa.string())
+    assert records.read_record(output, "part-00001") is None
 
 
 @pytest.mark.parametrize(
@@ -289,18 +289,18 @@ def test_a_record_says_what_is_needed_to_go_on(output):
 def test_a_record_that_was_changed_is_none(output, change):
     put_part(output, 0, table_of(0, 3), rejects=[{"row": 1, "reason": "null"}])
     (path,) = output.place.local.glob(".encode/done/*.json")
-    assert manifests.read_record(output, "part-00000") is not None
+    assert records.read_record(output, "part-00000") is not None
     record = json.loads(path.read_text())
     change(record)
     path.write_text(json.dumps(record))
-    assert manifests.read_record(output, "part-00000") is None
+    assert records.read_record(output, "part-00000") is None
 
 
 def test_a_record_that_is_torn_is_none(output):
     put_part(output, 0, table_of(0, 3))
     (path,) = output.place.local.glob(".encode/done/*.json")
     path.write_text(path.read_text()[:40])
-    assert manifests.read_record(output, "part-00000") is None
+    assert records.read_record(output, "part-00000") is None
 
 
 @pytest.mark.parametrize(
@@ -319,7 +319,7 @@ def test_a_record_that_is_json_but_no_record_is_none(output, content):
     put_part(output, 0, table_of(0, 3))
     (path,) = output.place.local.glob(".encode/done/*.json")
     path.write_text(content)
-    assert manifests.read_record(output, "part-00000") is None
+    assert records.read_record(output, "part-00000") is None
 
 
 @pytest.mark.parametrize(
@@ -332,12 +332,12 @@ def test_a_record_with_a_value_of_another_kind_is_none(output, name, value):
     record = json.loads(path.read_text())
     record["part"][name] = value
     path.write_text(json.dumps(record))
-    assert manifests.read_record(output, "part-00000") is None
+    assert records.read_record(output, "part-00000") is None
 
 
 def test_rejects_have_a_row_for_each_row_without_an_embedding(output):
     rows = [[{"row": 1, "id": "a", "file": "c.csv", "line": 3, "reason": "null"}], [], [{"row": 9, "id": None}]]
-    file = manifests.write_rejects(output, pa.string(), [rejects_of(part, pa.string()) for part in rows])
+    file = records.write_rejects(output, pa.string(), [rejects_of(part, pa.string()) for part in rows])
     assert manifests.check_files(output, [file]) == []
     assert pq.read_table(output.place.local / "rejects.parquet").to_pylist() == [
         {"row": 1, "id": "a", "file": "c.csv", "line": 3, "reason": "null"},
@@ -346,7 +346,7 @@ def test_rejects_have_a_row_for_each_row_without_an_embedding(output):
 
 
 def test_without_rejects_there_is_no_file_of_them(output):
-    assert manifests.write_rejects(output, pa.int64(), [rejects_of([]), rejects_of([])]) is None
+    assert records.write_rejects(output, pa.int64(), [rejects_of([]), rejects_of([])]) is None
     assert output.names() == []
 
 
@@ -368,12 +368,12 @@ def test_the_records_of_a_whole_output_can_be_written_again(output):
         put_part(output, 0, table_of(0, 3), rejects=rejects),
         put_part(output, 3, table_of(3, 2), stem="part-00001"),
     ]
-    finish(output, *parts, rejects=manifests.write_rejects(output, pa.int64(), [rejects_of(rejects)]))
-    before = [manifests.read_record(output, f"part-0000{i}") for i in range(2)]
+    finish(output, *parts, rejects=records.write_rejects(output, pa.int64(), [rejects_of(rejects)]))
+    before = [records.read_record(output, f"part-0000{i}") for i in range(2)]
     output.clear_work()
-    assert manifests.read_record(output, "part-00000") is None
-    assert manifests.restore(output) == manifests.PlanRecord({"a": 1}, ["r"], None, 5)
-    assert [manifests.read_record(output, f"part-0000{i}") for i in range(2)] == before
+    assert records.read_record(output, "part-00000") is None
+    assert records.restore(output) == manifests.PlanRecord({"a": 1}, ["r"], None, 5)
+    assert [records.read_record(output, f"part-0000{i}") for i in range(2)] == before
 
 
 # checks
@@ -547,9 +547,9 @@ def test_rejects_are_as_many_as_rows_without_an_embedding(output):
     finish(output, part, null_rows=1)
     assert verify.verify_output(output)[1] == ["the parts have null_rows 1, the manifest names no rejects.parquet"]
     output.clear_work()
-    manifests.restore(output)
-    assert manifests.read_record(output, "part-00000") is None
-    file = manifests.write_rejects(output, pa.int64(), [rejects_of(rejects * 2)])
+    records.restore(output)
+    assert records.read_record(output, "part-00000") is None
+    file = records.write_rejects(output, pa.int64(), [rejects_of(rejects * 2)])
     finish(output, part, null_rows=1, rejects=file)
     assert verify.verify_output(output)[1] == ["rejects.parquet has 2 rows, expected 1"]
 
@@ -717,7 +717,7 @@ def interrupt_old(output, version):
     """The records of an old version, as it wrote them before the manifest."""
     manifest = json.loads(output.read_bytes(manifests.MANIFEST))
     plan = {name: manifest[name] for name in ("plan", "runs", "ranges", *(["format_version"] if version > 2 else []))}
-    manifests.restore(output)
+    records.restore(output)
     output.write_text(PLAN, json.dumps(plan))
     output.delete(manifests.MANIFEST)
 
@@ -743,7 +743,7 @@ def test_an_output_of_an_old_version_goes_on_with_its_plan(old_output, old_versi
     rows = [range(0, 2), range(2, 4), range(4, 5)]
     job = types.SimpleNamespace(parts=3, stem="part-0000{}".format, rows_of=rows.__getitem__, origin=ORIGIN)
     assert pipeline.find_finished(job, old_output) == {0, 1, 2}
-    rejects = manifests.read_record(old_output, "part-00001").read_rejects(pa.int64())
+    rejects = records.read_record(old_output, "part-00001").read_rejects(pa.int64())
     assert rejects.select(["row", "id", "reason"]).to_pylist() == [{"row": 3, "id": 3, "reason": "null"}]
     assert manifests.read_plan(old_output).format_version == 5
 

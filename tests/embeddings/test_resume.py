@@ -16,7 +16,7 @@ from helpers.counting import CountingBackend, Words, put
 from helpers.outputs import make_manifest
 from helpers.parts import Letters, WindowBackend, content, job_of, options, output_of, some_texts
 
-from steps.common.embeddings import encoder, pipeline
+from steps.common.embeddings import encoder, pipeline, records
 from steps.common.embeddings import manifest as manifests
 from steps.common.embeddings.plan import code_digest, find_differences, shown
 from steps.common.errors import UserError
@@ -122,9 +122,9 @@ def test_a_part_whose_counts_are_others_is_encoded_again(tmp_path, counts):
     corpus = open_corpus(put(tmp_path / "corpus.jsonl", ["a", None, "b", "c"]))
     encode(corpus, WindowBackend(), tmp_path / "out", options(rows_per_part=2))
     output = output_of(tmp_path / "out")
-    record = manifests.read_record(output, "part-00000")
+    record = records.read_record(output, "part-00000")
     part = dataclasses.replace(record.part, counts=counts)
-    manifests.write_record(output, part, record.read_rejects(corpus.id_type))
+    records.write_record(output, part, record.read_rejects(corpus.id_type))
     result = encode(corpus, WindowBackend(), tmp_path / "out", options(rows_per_part=2))
     assert (result.resumed_rows, result.null_rows) == (2, 1)
 
@@ -422,7 +422,7 @@ def test_rows_without_an_embedding_keep_an_id_of_any_type(tmp_path, name):
     manifests.write_manifest(output, make_manifest(result.parts, **result.manifest()))
     output.clear_work()
     (out / "part-00001.parquet").unlink()
-    manifests.restore(output)
+    records.restore(output)
     assert encode(corpus, WindowBackend(), out, given).resumed_rows == 4
     for name in (manifests.MANIFEST, manifests.COPY):
         (out / name).unlink()

@@ -13,7 +13,7 @@ from helpers.spark import Cluster
 from helpers.steps import error_of, last_json
 from pyarrow import fs
 
-from steps.common.embeddings.manifest import find_records
+from steps.common.embeddings.records import find_records
 from steps.common.storage import place as files
 from steps.common.storage.output import Output
 

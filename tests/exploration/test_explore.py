@@ -45,7 +45,7 @@ def test_the_run_holds_a_map_that_needs_no_server(chain, step):
     assert [column["name"] for column in data["columns"]] == ["year", "topic"]
     assert data["ids"][:3] == ["k0", "k2", "k3"] and len(data["x"]) == 39
     assert data["values"]["year"][:2] == ["2000", "2002"] and data["values"]["topic"][0] == "<b>bold</b>"
-    assert max(map(len, data["texts"])) == 201 and len(data["neighbours"][0]) == 5
+    assert max(map(len, data["texts"])) == 203 and len(data["neighbours"][0]) == 5
     assert (min(data["x"]), min(data["y"])) == (0, 0) and max(data["x"] + data["y"]) == 65535
 
     table = pq.read_table(artifact(summary, "map.parquet"))
@@ -308,7 +308,7 @@ def test_the_copy_without_a_server_works_from_a_file_and_in_a_sandbox(live, tab,
         ("RED car", "a red car"),
         ("الطبخ", ARABIC),
         ("family", FAMILY),
-        ("<script>", f"{SCRIPT[:200]}…"),
+        ("<script>", f"{SCRIPT[:200]}..."),
     ):
         tab.ask("document.querySelector('#query').value = ''")
         tab.ask("document.querySelector('#query').focus()")

@@ -46,9 +46,9 @@ def manifest_of(folder):
 
 def interrupt(folder):
     """Make a whole output one that was stopped before its manifest was written."""
-    from steps.common.embeddings import manifest as manifests
+    from steps.common.embeddings import manifest, records
 
     output = Output(files.locate(folder), folder / ".encode")
-    record = manifests.restore(output)
+    record = records.restore(output)
     (folder / "manifest.json").unlink()
-    manifests.write_plan(output, record)
+    manifest.write_plan(output, record)

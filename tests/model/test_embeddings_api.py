@@ -12,6 +12,7 @@ from helpers.steps import last_json
 from steps.common.model import load as models
 from steps.common.validation import openai as openai_api
 from steps.common.validation import serving
+from steps.common.validation.server import serve
 
 TEXTS = ["the cat is on the house", "a red car"]
 
@@ -99,7 +100,7 @@ def test_a_body_of_an_openai_client_is_answered_by_a_real_server(logged, source,
 
     folder = mlflow.artifacts.download_artifacts(logged["embeddings_api"])
     expected = source.encode(TEXTS)
-    with serving.serve(folder, None) as server:
+    with serve(folder, None) as server:
         assert server.wait(120) is None
         with server.client() as client:
 

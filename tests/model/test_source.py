@@ -6,7 +6,7 @@ import json
 import re
 import socket
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from urllib.parse import unquote
 
 import pytest
@@ -14,6 +14,7 @@ from helpers.hub import closed_port, use_endpoint
 
 from steps.common.errors import UserError
 from steps.common.launch.check import check
+from steps.common.model.conf import ModelConf
 from steps.common.model.source import find_source, weights_digest
 from steps.common.storage import hub as hub_module
 
@@ -43,9 +44,8 @@ def put_model(folder, **files: bytes):
 
 
 def find(**given):
-    return find_source(
-        **({"name": "org/model", "revision": None, "path": None, "package": None, "weights_sha256": None} | given)
-    )
+    nothing = dict.fromkeys(field.name for field in fields(ModelConf))
+    return find_source(ModelConf(**nothing | {"name": "org/model"} | given))
 
 
 def refusal(**given) -> str:

@@ -17,13 +17,14 @@ def load(tmp_path_factory):
 
     from steps.common.backends.load import load_backend
     from steps.common.corpus.sample import calibration_texts
+    from steps.common.model.conf import ModelConf
     from steps.common.model.log import load_source
     from steps.common.model.source import find_source
 
     files = [PROJECT / "conf" / "model" / f"{name}.yaml" for name in ("_base", "all-MiniLM-L6-v2")]
-    conf = OmegaConf.to_container(OmegaConf.merge(*map(OmegaConf.load, files)))
-    source = find_source(**{key: conf[key] for key in ("name", "revision", "path", "package", "weights_sha256")})
-    model = load_source(source, trust_remote_code=False, prompts={}, default_prompt_name=None)
+    keys = OmegaConf.to_container(OmegaConf.merge(*map(OmegaConf.load, files)))
+    conf = ModelConf(**{name: value for name, value in keys.items() if name != "defaults"})
+    model = load_source(find_source(conf), conf)
     store, loaded = FolderStore(tmp_path_factory.mktemp("store")), {}
 
     def load(name: str, precision: str):

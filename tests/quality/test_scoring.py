@@ -12,7 +12,7 @@ from sentence_transformers.sentence_transformer import evaluation
 from sentence_transformers.util import cos_sim
 from sklearn.metrics import average_precision_score
 
-from steps.common.quality import scoring
+from steps.common.quality import comparison, scoring
 from steps.common.quality.bootstrap import find_interval, resample
 from steps.common.quality.pairs import GradedPairs, Paraphrases
 from steps.common.quality.retrieval import Retrieval
@@ -304,9 +304,14 @@ def test_an_interval_shrinks_with_the_suite():
 # comparison
 
 
+def compare(first, second, resamples=300):
+    """The difference of two scores on one suite."""
+    return comparison.compare([first], [second], margin=0.5, bootstrap=Bootstrap(resamples, 0.95, 0)).suites["s"]
+
+
 def test_a_model_beside_itself_differs_by_nothing():
     score = correlated(200, 0.75)
-    assert scoring.compare(score, score, Bootstrap(200, 0.95, 0)) == Difference(0, 0, 0)
+    assert compare(score, score) == Difference(0, 0, 0)
     assert Difference(0, 0, 0).is_noise and not Difference(0, 0, 0).is_loss()
 
 
@@ -314,19 +319,16 @@ def test_a_small_difference_is_noise_and_a_large_one_is_a_loss():
     one = correlated(200, 0.75)
     nearly = Score(**vars(one) | {"units": one.units + 0.02 * np.random.default_rng(9).normal(size=200)})
     worse = Score(**vars(one) | {"units": one.units + 2 * np.random.default_rng(9).normal(size=200), "value": 40.0})
-    bootstrap = Bootstrap(300, 0.95, 0)
-    assert scoring.compare(nearly, one, bootstrap).is_noise
-    loss = scoring.compare(worse, one, bootstrap)
+    assert compare(nearly, one).is_noise and not compare(nearly, one).is_loss()
+    loss = compare(worse, one)
     assert loss.is_loss() and loss.high < 0
-    assert scoring.compare(one, worse, bootstrap).low > 0
-    assert scoring.find_regressions(scoring.compare_all([worse], [one], bootstrap)) == ["s"]
-    assert scoring.find_regressions(scoring.compare_all([nearly], [one], bootstrap)) == []
+    assert compare(one, worse).low > 0
 
 
 def test_a_score_that_became_undefined_is_a_loss():
     one = correlated(50, 0.75)
     lost = Score(one.suite, math.nan, math.nan, math.nan, "every cosine is 1", {}, one.units)
-    assert scoring.find_regressions(scoring.compare_all([lost], [one], Bootstrap(100, 0.95, 0))) == ["s"]
+    assert compare(lost, one, resamples=100).is_loss()
 
 
 # thresholds

@@ -27,6 +27,6 @@ def test_ids_and_kept_columns_that_are_views_are_held_as_plain_ones(tmp_path):
     job = job_of(open_corpus(path, id_column="key", keep_columns=["name"]), options())
     result = pipeline.encode_corpus(job, WindowBackend(), output_of(tmp_path / "out"))
     manifest = make_manifest(result.parts, **(result.manifest() | {"plan": {}}))
-    assert collect(open_beside(tmp_path / "out"), manifest, tmp_path, unit=True, keep_text=True) == 2
+    assert collect(open_beside(tmp_path / "out"), manifest, tmp_path, keep_text=True).rows == 2
     rows = pa.ipc.open_file(tmp_path / ROWS).read_all().take(pa.array([1, 0]))
     assert rows.to_pydict() == {"id": ["c", "a"], "text": ["two", "one"], "name": ["z" * 40, "x"]}

@@ -241,13 +241,13 @@ def test_texts_stay_out_and_bad_outputs_are_refused(chain, step, mine, tmp_path)
 def test_a_real_server_answers_as_the_model_does(chain, mine):
     import mlflow
 
-    from steps.common.validation import serving
+    from steps.common.validation.server import serve
 
     found = mine(f"run_id={chain.encode['run_id']}", "threshold=0.3")
     queries = ["a red car", "the big river"]
     expected = mlflow.pyfunc.load_model(found["model_uri"]).predict(pd.DataFrame({"query": queries}))
     folder = mlflow.artifacts.download_artifacts(found["model_uri"])
-    with serving.serve(folder, None) as server:
+    with serve(folder, None) as server:
         assert server.wait(120) is None
         with server.client() as client:
             body = {"dataframe_records": [{"query": query} for query in queries]}

@@ -291,13 +291,13 @@ def test_pairs_get_the_scores_of_sentence_transformers(chain, step, tmp_path, ti
 def test_a_real_server_answers_queries_as_the_step_does(chain, step):
     import mlflow
 
-    from steps.common.validation import serving
+    from steps.common.validation.server import serve
 
     code, out, err = step("search", f"run_id={chain.index['run_id']}", "query=the car", "top_k=3")
     assert code == 0, err
     expected = hits_of(last_json(out))
     folder = mlflow.artifacts.download_artifacts(chain.index["model_uri"])
-    with serving.serve(folder, None) as server:
+    with serve(folder, None) as server:
         assert server.wait(120) is None
         with server.client() as client:
             # As the page on search shows it, with another question.

@@ -93,9 +93,7 @@ def findings(tmp_path) -> Findings:
 def page(findings) -> str:
     model = {"hub_id": "org/model", "name": "m"}
     content = report.as_dict(
-        "failed",
         findings,
-        {"m": 1.0},
         {"champion": {"name": "old"}},
         model=model,
         lineage={"validate run": "abc", "commit": "def"},
@@ -141,7 +139,7 @@ def test_the_verdict_comes_first_with_what_failed_and_why(page):
 
 def test_the_first_lines_decide(findings):
     """With what it would cost, and how sure that is."""
-    content = report.as_dict("failed", findings, {}, {}, model={"hub_id": "org/model", "name": "m"}, lineage={})
+    content = report.as_dict(findings, {}, model={"hub_id": "org/model", "name": "m"}, lineage={})
     assert content["decision"] == {
         "may_replace": False,
         "comparison": "worse",
@@ -167,7 +165,7 @@ def test_a_threshold_inside_the_interval_is_passed_within_noise(findings):
     assert first.low < first.value < first.high
     for threshold, within in ((first.low - 1, False), ((first.low + first.value) / 2, True)):
         findings.thresholds = {first.suite.name: threshold}
-        suites = report.as_dict("passed", findings, {}, {}, model={}, lineage={})["suites"]
+        suites = report.as_dict(findings, {}, model={}, lineage={})["suites"]
         assert suites[0]["within_noise"] is within
 
 
@@ -200,7 +198,7 @@ def test_figures_take_their_ink_from_the_page_and_are_the_same_every_time(findin
 
 def test_a_model_that_answers_nothing_still_has_a_page():
     nothing = Findings(checks=[Check("predict/runs", "IndexError", "no error", False)])
-    content = report.as_dict("failed", nothing, {}, {}, model={"hub_id": "", "name": "m"}, lineage={})
+    content = report.as_dict(nothing, {}, model={"hub_id": "", "name": "m"}, lineage={})
     page = report.as_html(content, report.figures(nothing, SENTENCES, ([], TOPICS)))
     assert "predict/runs" in page and "No suite could be scored." in page
 

@@ -18,6 +18,7 @@ from steps.common.errors import UserError
 from steps.common.project import child_path
 from steps.common.validation import environment, serving
 from steps.common.validation.checks import Check
+from steps.common.validation.server import HOST, check_port, free_port, serve
 
 TEXTS = ["the cat is on the house", "a red car", "the dog"]
 
@@ -135,7 +136,7 @@ def test_one_failed_request_fails_the_load_and_is_shown():
 @pytest.fixture
 def taken_port():
     with socket.socket() as listener:
-        listener.bind((serving.HOST, 0))
+        listener.bind((HOST, 0))
         listener.listen()
         yield listener.getsockname()[1]
 
@@ -152,9 +153,9 @@ def test_a_port_in_use_is_one_line_before_the_work(step, tiny_run, taken_port):
 
 def test_a_port_that_does_not_exist_is_refused():
     with pytest.raises(UserError, match="serving.port is 70000; expected a port from 1 to 65535"):
-        serving.check_port(70000)
-    serving.check_port(serving.free_port())
-    serving.check_port(None)
+        check_port(70000)
+    check_port(free_port())
+    check_port(None)
 
 
 def test_without_serving_the_same_payloads_go_to_the_code_of_the_server(step, tiny_run, tiny_suite):
@@ -185,7 +186,7 @@ def test_validate_serves_the_model_and_leaves_nothing_running(step, tiny_run, ti
     """The one test with a whole server behind validate; port, load and refusals are real."""
     import mlflow
 
-    port = serving.free_port()
+    port = free_port()
     words = [
         f"suite.path={tiny_suite}",
         "candidates=[]",
@@ -204,20 +205,20 @@ def test_validate_serves_the_model_and_leaves_nothing_running(step, tiny_run, ti
     assert metrics["serving/requests"] > 3
     assert 0 < metrics["serving/p50_ms"] <= metrics["serving/p95_ms"] <= metrics["serving/p99_ms"]
     assert metrics["serving/requests_per_second"] > 1
-    serving.check_port(port)
+    check_port(port)
     assert not [p for p in psutil.Process().children(recursive=True) if "uvicorn" in " ".join(p.cmdline())]
 
 
 @pytest.mark.slow
 def test_a_server_that_cannot_start_says_why_and_one_that_is_interrupted_ends(tmp_path):
     (tmp_path / "MLmodel").write_text("flavors: {python_function: {loader_module: no.such.module}}\n")
-    with serving.serve(tmp_path, None) as server:
+    with serve(tmp_path, None) as server:
         reason = server.wait(60)
     assert "it ended with exit code 1." in reason
     assert "No module named 'no'" in reason
 
     processes = []
-    with pytest.raises(KeyboardInterrupt), serving.serve(tmp_path, None) as server:
+    with pytest.raises(KeyboardInterrupt), serve(tmp_path, None) as server:
         processes = family(server.process.pid)
         raise KeyboardInterrupt
     assert ended(processes)
@@ -229,8 +230,8 @@ def test_a_server_ends_with_a_process_that_is_killed(tmp_path):
     code = f"""
 import time
 from pathlib import Path
-from steps.common.validation import serving
-with serving.serve(Path({str(tmp_path)!r}), None) as server:
+from steps.common.validation.server import serve
+with serve(Path({str(tmp_path)!r}), None) as server:
     print(server.process.pid, flush=True)
     time.sleep(60)
 """

@@ -5,11 +5,12 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
+from typing import TypeVar
 
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-from steps.common.backends import Backend, Passed, Precision, Request, Settings, Store, check_task
+from steps.common.backends import Backend, Passed, Precision, Request, Settings, Store, check_task, describe_backend
 from steps.common.backends.base import BatchedBackend
 from steps.common.backends.check import PROBES, TOLERANCE, Refused, Unsuitable, check_against_torch, relative_errors
 from steps.common.backends.hardware import pick_devices, why_emulated
@@ -19,6 +20,8 @@ from steps.common.backends.torch import LibraryBackend, find_prompt, find_tasks
 from steps.common.errors import UserError
 
 logger = logging.getLogger("steps")
+
+T = TypeVar("T")
 
 # Precisions of a GPU, the fastest first.
 ON_GPU = ("fp16", "bf16", "f32")
@@ -108,16 +111,27 @@ def check_asked(settings: Settings) -> None:
     asked = candidates(settings, on_gpu=devices[0] != "cpu", passed={})
     if settings.name == settings.precision == "auto":
         return
-    reasons = []
-    for candidate in asked:
+    _take_first(settings, asked, lambda candidate: _module(candidate).check(candidate.precision, devices))
+
+
+def _take_first(
+    settings: Settings, found: Sequence[Candidate], take: Callable[[Candidate], T]
+) -> tuple[Candidate, T, list[str]]:
+    """The first candidate that can be taken, with what `take` gives of it, and why those before it cannot.
+
+    Raises UserError where none can, or the one that was asked for cannot.
+    """
+    reasons: list[str] = []
+    for candidate in found:
         try:
-            _module(candidate).check(candidate.precision, devices)
-            return
+            return candidate, take(candidate), reasons
         except Unsuitable as reason:
             if settings.name != "auto":
                 raise Refused(candidate.name, candidate.precision, reason) from None
             reasons.append(f"{candidate.key}: {reason}")
-    raise _none_left(reasons)
+    raise UserError(
+        f"no backend can compute with this model here: {'; '.join(reasons)}. backend=torch backend.precision=f32 always works."
+    )
 
 
 def _module(candidate: Candidate) -> ModuleType:
@@ -126,12 +140,6 @@ def _module(candidate: Candidate) -> ModuleType:
         return importlib.import_module(find_kind(candidate.name).module)
     except ImportError as error:
         raise Unsuitable(f"{candidate.name} is not installed here ({error})") from None
-
-
-def _none_left(reasons: list[str]) -> UserError:
-    return UserError(
-        f"no backend can compute with this model here: {'; '.join(reasons)}. backend=torch backend.precision=f32 always works."
-    )
 
 
 def load_backend(
@@ -179,22 +187,15 @@ def load_backend(
 
 def _load_best(request: Request, expected: np.ndarray, passed: dict[str, Passed]) -> Backend:
     """The first candidate that agrees with `expected`, PROBES by torch in float32; raises UserError where none does."""
-    settings = request.settings
-    reasons: list[str] = []
-    for candidate in candidates(settings, on_gpu=request.devices[0] != "cpu", passed=passed):
-        try:
-            backend, error = _load_checked(candidate, request, expected)
-        except Unsuitable as reason:
-            if settings.name != "auto":
-                raise Refused(candidate.name, candidate.precision, reason) from None
-            reasons.append(f"{candidate.key}: {reason}")
-            continue
-        if reasons:
-            logger.warning("backend=auto leaves out %s", "; ".join(reasons))
-        chosen = f"{candidate.name} {candidate.precision} on {backend.device} ({candidate.why})"
-        logger.info("backend %s; off from torch in float32 by at most %.1e", chosen, error)
-        return backend
-    raise _none_left(reasons)
+    found = candidates(request.settings, on_gpu=request.devices[0] != "cpu", passed=passed)
+    candidate, (backend, error), reasons = _take_first(
+        request.settings, found, lambda candidate: _load_checked(candidate, request, expected)
+    )
+    if reasons:
+        logger.warning("backend=auto leaves out %s", "; ".join(reasons))
+    chosen = f"{describe_backend(backend)} ({candidate.why})"
+    logger.info("backend %s; off from torch in float32 by at most %.1e", chosen, error)
+    return backend
 
 
 def _load_checked(candidate: Candidate, request: Request, expected: np.ndarray) -> tuple[Backend, float]:

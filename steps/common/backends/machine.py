@@ -2,7 +2,6 @@
 
 import contextlib
 import platform
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from steps.common.backends.hardware import why_emulated
+from steps.common.backends.timing import timed
 from steps.common.backends.torch import DTYPES
 
 # Side of the square matrices whose product gives the machine's peak, and how often it is measured.
@@ -64,12 +64,6 @@ def matrix_peak(precision: str, device: str) -> float | None:
     product()
     best = min(timed(product) for _ in range(PEAK_REPEATS))
     return 2 * side**3 / best
-
-
-def timed(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
 
 
 def _torch_product(side: int, dtype: torch.dtype, device: str) -> Callable[[], object]:

@@ -2,26 +2,27 @@
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
+T = TypeVar("T")
 
-def latencies_ms(predict: Callable[[str], object], sentences: Sequence[str], calls: int) -> np.ndarray:
-    """Milliseconds of single-sentence calls, one after another, after one that is not counted."""
-    predict(sentences[0])
-    taken = []
-    for i in range(calls):
-        start = time.perf_counter()
-        predict(sentences[i % len(sentences)])
-        taken.append((time.perf_counter() - start) * 1000)
-    return np.array(taken)
+
+def timed(call: Callable[[], object]) -> float:
+    """Seconds that a call takes."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def latencies_ms(predict: Callable[[T], object], given: Sequence[T], calls: int) -> np.ndarray:
+    """Milliseconds of calls with one sentence, or another single thing, each: one after another, after one that is not counted."""
+    predict(given[0])
+    return np.array([timed(partial(predict, given[i % len(given)])) * 1000 for i in range(calls)])
 
 
 def rows_per_second(encode: Callable[[list[str]], np.ndarray], sentences: list[str]) -> float:
     """Rate of embedding the sentences, the median of three calls of a backend that has embedded others before."""
-    rates = []
-    for _ in range(3):
-        start = time.perf_counter()
-        encode(sentences)
-        rates.append(len(sentences) / (time.perf_counter() - start))
-    return float(np.median(rates))
+    return float(np.median([len(sentences) / timed(partial(encode, sentences)) for _ in range(3)]))

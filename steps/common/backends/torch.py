@@ -26,7 +26,6 @@ from steps.common.errors import UserError
 
 logger = logging.getLogger("steps")
 
-
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 # Tokens in a batch. A CPU's caches like few; a GPU needs many to be busy, and out of memory they are halved.

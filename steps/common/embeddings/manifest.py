@@ -1,6 +1,5 @@
-"""What is noted of an output: its plan and a record of each part while it is made, the manifest when it is whole."""
+"""What is noted of an output: its plan while it is made, the manifest when it is whole."""
 
-import base64
 import contextlib
 import hashlib
 import json
@@ -10,15 +9,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from steps.common.embeddings.declared import read_declared
 from steps.common.embeddings.digests import DIGESTS
 from steps.common.embeddings.origin import Origin
-from steps.common.embeddings.parts import File, Part, file_facts, rejects_schema
+from steps.common.embeddings.parts import File, Part
 from steps.common.errors import UserError
-from steps.common.storage.output import DONE, PLAN, Output
+from steps.common.storage.output import PLAN, Output
 
 MANIFEST = "manifest.json"
 
@@ -105,29 +102,6 @@ class PlanRecord:
         return {**self.plan, "corpus": {**corpus, "on_bad_row": RENAMED_POLICIES.get(policy, policy)}}
 
 
-@dataclass(frozen=True)
-class PartRecord:
-    """What is noted of a finished part."""
-
-    part: Part
-    # Its rows without an embedding, as an Arrow stream in base 64: an id may be of any type, and JSON has few of them.
-    rejects: str | None
-    digest: str = ""
-
-    def read_rejects(self, id_type: pa.DataType) -> pa.Table:
-        """The rows of the part without an embedding, by shards.rejects_schema."""
-        schema = rejects_schema(id_type)
-        if self.rejects is None:
-            return schema.empty_table()
-        with pa.ipc.open_stream(base64.b64decode(self.rejects)) as reader:
-            table = reader.read_all()
-        # What comes from rejects.parquet (restore) is as Parquet holds it, which has no seconds.
-        return pa.table(
-            [column if column.type == field.type else column.cast(field.type) for column, field in zip(table, schema)],
-            schema=schema,
-        ).combine_chunks()
-
-
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """What manifest.json says of a whole output: what made it, and every file of it with its size and digest."""
@@ -186,7 +160,7 @@ class Manifest:
         if self.format_version < 5:
             del content["reused"]
         try:
-            return self.digest == _digest(content)
+            return self.digest == digest_of(content)
         except RecursionError:
             return False
 
@@ -199,7 +173,7 @@ class Manifest:
     @property
     def identity(self) -> str:
         """What no other output has: its digest."""
-        return self.digest or _digest(asdict(self))
+        return self.digest or digest_of(asdict(self))
 
     @property
     def files(self) -> list[File]:
@@ -209,15 +183,12 @@ class Manifest:
         return [file for part in self.parts for file in part.files] + rejects + changes
 
 
-def _digest(content: dict[str, Any]) -> str:
+def digest_of(content: dict[str, Any]) -> str:
     """SHA-256 of what some JSON says, however it is written; its own `digest` is left out."""
     # As it is read back: a key that is a number is a text then, and sorted as one.
     read = json.loads(json.dumps({name: value for name, value in content.items() if name != "digest"}))
     text = json.dumps(read, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-# While an output is made.
 
 
 def write_plan(output: Output, record: PlanRecord) -> None:
@@ -244,56 +215,6 @@ def check_version(output: Output, content: Any) -> None:
         )
 
 
-def write_record(output: Output, part: Part, rejects: pa.Table) -> None:
-    """Note that a part is finished, after its files; `rejects` are its rows without an embedding, by rejects_schema."""
-    stem = part.name.partition(".")[0]
-    content = asdict(PartRecord(part, _pack(rejects) if rejects.num_rows else None))
-    output.write_text(f"{DONE}/{stem}.json", json.dumps(content | {"digest": _digest(content)}, allow_nan=False))
-
-
-def _pack(table: pa.Table) -> str:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return base64.b64encode(sink.getvalue()).decode("ascii")
-
-
-def find_records(output: Output) -> set[str]:
-    """The names of the parts, without endings, that have a record."""
-    return {name.removesuffix(".json") for name in output.names(DONE) if name.endswith(".json")}
-
-
-def read_record(output: Output, stem: str) -> PartRecord | None:
-    """What write_record has noted of a part; None where it is not finished, or the record was changed."""
-    content = output.read_json(f"{DONE}/{stem}.json")
-    with contextlib.suppress(ValueError, RecursionError):
-        record = read_declared(PartRecord, content)
-        return record if record.digest == _digest(content) else None
-    return None
-
-
-def write_rejects(output: Output, id_type: pa.DataType, rejects: Iterable[pa.Table]) -> File | None:
-    """Write `rejects.parquet` from those of each part, in order; None where every row has an embedding."""
-    temporary = output.workspace / f"{REJECTS}.tmp"
-    try:
-        writer = None
-        for table in rejects:
-            if table.num_rows:
-                writer = writer or pq.ParquetWriter(temporary, rejects_schema(id_type), compression="zstd")
-                writer.write_table(table)
-        if writer is None:
-            return None
-        writer.close()
-        file = file_facts(temporary, REJECTS)
-        output.put(temporary, REJECTS)
-        return file
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-# Of a whole output.
-
-
 def write_manifest(output: Output, manifest: Manifest) -> str:
     """Write `manifest.json` with its digest, last of all: it says that the output is whole. Returns its text."""
     text = as_text(manifest)
@@ -305,7 +226,7 @@ def write_manifest(output: Output, manifest: Manifest) -> str:
 def as_text(manifest: Manifest) -> str:
     """A manifest as JSON, with its digest."""
     content = asdict(manifest)
-    return json.dumps(content | {"digest": _digest(content)}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(content | {"digest": digest_of(content)}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def find_manifest(output: Output) -> Manifest | None:
@@ -360,44 +281,3 @@ def check_files(output: Output, files: Iterable[File]) -> list[str]:
         elif found[1] != file.sha256:
             findings.append(f"{file.name} has SHA-256 {found[1][:12]}..., expected {file.sha256[:12]}...")
     return findings
-
-
-def restore(output: Output) -> PlanRecord | None:
-    """Write the records of a whole output again, so that damage in it can be repaired; returns its plan.
-
-    Where the rejects are damaged or gone, the parts that may have some get no record, and are made again. None where
-    neither the manifest nor its copy can be read; raises UserError for a manifest of an unknown version.
-    """
-    manifest = find_manifest(output)
-    if manifest is None:
-        return None
-    rows = find_rejects(output, manifest)
-    for part in manifest.parts:
-        rejects = _between(rows, part.first_row, part.first_row + part.rows)
-        # A row that was rejected is null.
-        if rejects.num_rows == part.counts.get("null_rows", 0):
-            write_record(output, part, rejects)
-    return manifest.plan_record
-
-
-def find_rejects(output: Output, manifest: Manifest) -> pa.Table | None:
-    """The rejected rows of a whole output; None where their file does not match the manifest."""
-    if manifest.rejects is None:
-        return rejects_schema(pa.null()).empty_table()
-    try:
-        content = output.read_bytes(REJECTS)
-    except UserError:
-        return None
-    if hashlib.sha256(content).hexdigest() != manifest.rejects.sha256:
-        return None
-    with contextlib.suppress(pa.ArrowException):
-        return pq.read_table(pa.BufferReader(content))
-    return None
-
-
-def _between(rejects: pa.Table | None, first: int, end: int) -> pa.Table:
-    """Those of rejected rows, which are in order, that are in a range of the corpus; no rows of None."""
-    if rejects is None:
-        return rejects_schema(pa.null()).empty_table()
-    start, stop = np.searchsorted(rejects.column("row").to_numpy(), [first, end])
-    return rejects.slice(start, stop - start)

@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -22,14 +21,15 @@ import pyarrow as pa
 from steps.common.backends import Backend
 from steps.common.corpus.corpus import Corpus
 from steps.common.each import Each, here
-from steps.common.embeddings import manifest as manifests
 from steps.common.embeddings import verify
 from steps.common.embeddings.encoder import embed_window, tokenize_windows
 from steps.common.embeddings.job import Job
-from steps.common.embeddings.manifest import Reused
-from steps.common.embeddings.parts import WRITERS, DigestFile, File, NpyPart, ParquetPart, Part, file_facts
+from steps.common.embeddings.manifest import Reused, check_files
+from steps.common.embeddings.parts import File, Part
 from steps.common.embeddings.progress import BackgroundWriter, Progress, prefetch
-from steps.common.embeddings.windows import Counts, Embedded, Window, count_window, find_rejects, to_table
+from steps.common.embeddings.records import PartRecord, find_records, read_record, write_rejects
+from steps.common.embeddings.windows import Counts, Embedded, Window
+from steps.common.embeddings.writer import PartWriter, span
 from steps.common.errors import UserError
 from steps.common.storage.output import Output
 
@@ -169,7 +169,7 @@ def _make_parts(
     parts: Sequence[int],
     backend: Backend,
     *,
-    writer: "PartWriter",
+    writer: PartWriter,
     progress: Progress,
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> list[tuple[str, np.ndarray]]:
@@ -204,7 +204,7 @@ def _first_rows(window: Window, embedded: Embedded, count: int) -> list[tuple[st
 
 def find_finished(job: Job, output: Output, each: Each = here) -> set[int]:
     """The parts that an earlier encode has finished, and whose files are what their records say; `each` compares them."""
-    recorded = manifests.find_records(output)
+    recorded = find_records(output)
     numbers = [number for number in range(job.parts) if job.stem(number) in recorded]
     finished = set()
     for number, findings in zip(numbers, each(partial(check_part, job, output), numbers)):
@@ -218,11 +218,11 @@ def find_finished(job: Job, output: Output, each: Each = here) -> set[int]:
 def check_part(job: Job, output: Output, number: int) -> list[str] | None:
     """Compare a part with its record, and that with the job: what is wrong, a line each; None without a record."""
     stem, rows = job.stem(number), job.rows_of(number)
-    record = manifests.read_record(output, stem)
+    record = read_record(output, stem)
     if record is None:
         return None
     part = record.part
-    findings = manifests.check_files(output, part.files) or verify.check_rows(output, part)
+    findings = check_files(output, part.files) or verify.check_rows(output, part)
     findings += verify.check_origin(output, part, job.origin)
     if (part.name.partition(".")[0], part.first_row, part.rows) != (stem, rows.start, len(rows)):
         findings.append("its record is that of other rows")
@@ -242,7 +242,7 @@ def collect_parts(job: Job, output: Output, resumed: set[int], *, compared: bool
     result = Result(dim=job.dim, dtype=job.options.dtype, ranges=job.ranges)
     read: set[File] = set()
     for number, part in enumerate(_read_parts(job, output)):
-        part = replace(part, source=_span(corpus, part.first_row, part.first_row + part.rows - 1))
+        part = replace(part, source=span(corpus, part.first_row, part.first_row + part.rows - 1))
         counts = Counts(**part.counts)
         result.add(counts)
         if number in resumed or compared:
@@ -256,11 +256,11 @@ def collect_parts(job: Job, output: Output, resumed: set[int], *, compared: bool
     with_rejects = (part for part in result.parts if part.counts["null_rows"])
     records = (find_record(output, part.name.partition(".")[0]) for part in with_rejects)
     rejects = (_relocated(record.read_rejects(corpus.id_type), corpus) for record in records)
-    result.rejects = manifests.write_rejects(output, corpus.id_type, rejects)
+    result.rejects = write_rejects(output, corpus.id_type, rejects)
     # find_finished has read the resumed parts; their sizes cost nothing.
     sizes = output.sizes() if read else {}
     findings = [f"{file.name} has another size" for file in read if sizes.get(file.name) != file.bytes]
-    findings += manifests.check_files(output, [file for file in result.files() if file not in read])
+    findings += check_files(output, [file for file in result.files() if file not in read])
     if findings:
         raise UserError(
             f"output {output} was changed while it was written: {'; '.join(findings[:3])}. Run the same command again: those parts are encoded again."
@@ -274,9 +274,9 @@ def _read_parts(job: Job, output: Output) -> list[Part]:
         return list(pool.map(lambda number: find_record(output, job.stem(number)).part, range(job.parts)))
 
 
-def find_record(output: Output, stem: str) -> manifests.PartRecord:
+def find_record(output: Output, stem: str) -> PartRecord:
     """The record of a part that is finished. Raises UserError where it is lost."""
-    record = manifests.read_record(output, stem)
+    record = read_record(output, stem)
     if record is None:
         raise UserError(f"output {output} has lost the record of {stem}. Run the same command again to go on.")
     return record
@@ -286,101 +286,6 @@ def _relocated(rejects: pa.Table, corpus: Corpus) -> pa.Table:
     """Rejected rows, with the files that they are in now."""
     files = pa.array(corpus.files_of(rejects.column("row").to_pylist()), pa.string())
     return rejects.set_column(rejects.schema.get_field_index("file"), "file", files)
-
-
-class PartWriter:
-    """Embedded windows -> parts in the output, each with its record. Used by one thread at a time; a part that is whole is
-    put in its place by another, beside the writing of the next."""
-
-    def __init__(self, job: Job, output: Output, max_tokens: int | None, before_part: Callable[[], None]):
-        """`max_tokens`: longest text that the model reads."""
-        self._job, self._output, self._max_tokens, self._before_part = job, output, max_tokens, before_part
-        self._open: _OpenPart | None = None
-        self._finisher = BackgroundWriter()
-        self.made: list[Part] = []
-
-    def __enter__(self) -> "PartWriter":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        try:
-            self._finisher.__exit__(kind, *error)
-        finally:
-            if self._open is not None:
-                self._open.drop()
-
-    def write(self, window: Window, embedded: Embedded) -> None:
-        """Write the next window; the last one of a part lets the part be put in its place."""
-        job = self._job
-        self._finisher.check()
-        with self._output.explain_errors():
-            if self._open is None:
-                self._open = _OpenPart.begin(job, self._output.workspace, window.part)
-            part = self._open
-            table, texts = to_table(window, embedded, job.schema)
-            part.rows.write(table)
-            part.digests.write(texts, embedded.lengths)
-            part.counts.add(count_window(window, embedded, self._max_tokens, chunked=job.chunker is not None))
-            part.rejects.append(find_rejects(window, job.corpus))
-        if window.is_last:
-            self._finisher.do(self._finish, part)
-            self._open = None
-
-    def _finish(self, open_part: "_OpenPart") -> None:
-        with self._output.explain_errors(), contextlib.ExitStack() as stack:
-            stack.callback(open_part.drop)
-            made = [*open_part.rows.finish(), *open_part.digests.finish()]
-            files = [file_facts(path, name) for path, name in made]
-            rows = self._job.rows_of(open_part.number)
-            part = Part(
-                name=files[0].name,
-                first_row=rows.start,
-                rows=open_part.counts.rows,
-                written_rows=open_part.rows.rows,
-                bytes=files[0].bytes,
-                sha256=files[0].sha256,
-                source=_span(self._job.corpus, rows.start, rows.stop - 1),
-                counts=asdict(open_part.counts),
-                beside=files[1:],
-            )
-            self._before_part()
-            for path, name in made:
-                self._output.put(path, name)
-            manifests.write_record(self._output, part, pa.concat_tables(open_part.rejects))
-            self.made.append(part)
-            stack.pop_all()
-
-
-@dataclass(frozen=True)
-class _OpenPart:
-    """A part that is being written."""
-
-    number: int
-    rows: ParquetPart | NpyPart
-    digests: DigestFile
-    counts: Counts = field(default_factory=Counts)
-    rejects: list[pa.Table] = field(default_factory=list)
-
-    @classmethod
-    def begin(cls, job: Job, workspace: Path, number: int) -> "_OpenPart":
-        stem = job.stem(number)
-        make = WRITERS[job.options.format]
-        return cls(number, make(workspace, stem, job.schema, job.width), DigestFile(workspace, stem))
-
-    def drop(self) -> None:
-        """Forget a part that is not whole."""
-        self.rows.drop()
-        self.digests.drop()
-
-
-def _span(corpus: Corpus, first: int, last: int) -> dict:
-    """Where the rows of a part stand: a shards.Part's `source`."""
-    return {"first": _address(corpus, first), "last": _address(corpus, last)}
-
-
-def _address(corpus: Corpus, row: int) -> dict:
-    source, number = corpus.where(row)
-    return {"file": str(source.place), "row": number}
 
 
 def give_back_memory() -> None:

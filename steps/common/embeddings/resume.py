@@ -17,11 +17,11 @@ from steps.common.embeddings.manifest import (
     PlanRecord,
     find_manifest,
     read_plan,
-    restore,
     write_plan,
 )
 from steps.common.embeddings.origin import Origin
 from steps.common.embeddings.plan import find_differences, shown
+from steps.common.embeddings.records import restore
 from steps.common.embeddings.verify import state_of
 from steps.common.errors import UserError
 from steps.common.storage.claim import Claim, check_claim

@@ -20,12 +20,12 @@ from steps.common.embeddings.manifest import (
     Manifest,
     check_files,
     find_manifest,
-    find_rejects,
     read_copy,
 )
 from steps.common.embeddings.origin import Origin, find_other, read_facts
 from steps.common.embeddings.parts import ENDINGS, File, Part, part_stem
 from steps.common.embeddings.plan import shown
+from steps.common.embeddings.records import find_rejects
 from steps.common.errors import UserError, first_line
 from steps.common.storage import place as files
 from steps.common.storage.output import DONE, PLAN, WORK, Output

@@ -17,9 +17,10 @@ from steps.common.embeddings.origin import Origin
 from steps.common.engines.conf import EncodeConf
 from steps.common.model import load as models
 from steps.common.model.facts import normalizes
-from steps.common.model.find import FoundModel, download, saved_modules, saved_prompts, saved_tokenizer
+from steps.common.model.find import FoundModel, download
 from steps.common.model.recipe import Recipe, describe_recipe
 from steps.common.model.reference import digest
+from steps.common.model.saved import saved_modules, saved_prompts, saved_tokenizer
 from steps.common.vectors import check_dim
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from steps.common.backends import Backend
 from steps.common.embeddings.encoder import LongTexts, find_long, sample_texts
 from steps.common.embeddings.job import Job
-from steps.common.embeddings.manifest import find_records
 from steps.common.embeddings.pipeline import Result, check_part, collect_parts, find_finished, make_part
 from steps.common.embeddings.progress import Progress
+from steps.common.embeddings.records import find_records
 from steps.common.engines.conf import ModelFrom
 from steps.common.engines.spark import Spark
 from steps.common.errors import UserError

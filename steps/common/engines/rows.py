@@ -21,13 +21,7 @@ from steps.common.embeddings.origin import Origin
 from steps.common.embeddings.parts import embedding_schema
 from steps.common.embeddings.pipeline import Result
 from steps.common.embeddings.repeats import KeptVectors, find_repeats
-from steps.common.embeddings.windows import (
-    Counts,
-    Window,
-    count_window,
-    cut_windows,
-    to_table,
-)
+from steps.common.embeddings.windows import Counts, Window, count_window, cut_windows, to_table
 from steps.common.engines.parts import load_backend, send_model
 from steps.common.engines.spark import Spark
 from steps.common.engines.tables import Table, TableFormat, note_origin

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from jinja2 import Environment, FileSystemLoader
 
+from steps.common.errors import clip
 from steps.common.exploration.colours import Colouring, kept_columns
 from steps.common.exploration.map import Map
 
@@ -48,7 +49,9 @@ def describe(drawn: Map, rows: pa.Table, colourings: list[Colouring], about: Abo
         "x": places[:, 0].tolist(),
         "y": places[:, 1].tolist(),
         "ids": [str(value) for value in rows.column("id").to_pylist()],
-        "texts": [clip(text) for text in rows.column("text").to_pylist()] if "text" in rows.column_names else None,
+        "texts": [clip(text, CLIPPED) for text in rows.column("text").to_pylist()]
+        if "text" in rows.column_names
+        else None,
         "values": {name: [shorten(value) for value in rows.column(name).to_pylist()] for name in kept_columns(rows)},
         "columns": [asdict(one) for one in colourings],
     }
@@ -64,7 +67,7 @@ def scale(places: np.ndarray, drawn: Map) -> np.ndarray:
 
 def shorten(value: object) -> str | None:
     text = as_text(value)
-    return None if text is None else clip(text)
+    return None if text is None else clip(text, CLIPPED)
 
 
 def as_text(value: object) -> str | None:
@@ -74,12 +77,6 @@ def as_text(value: object) -> str | None:
     if isinstance(value, (date, datetime)):
         return value.isoformat(sep=" ") if isinstance(value, datetime) else value.isoformat()
     return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def clip(text: str) -> str:
-    """The beginning of a text, on one line."""
-    line = " ".join(text[: 4 * CLIPPED].split())
-    return line if len(line) <= CLIPPED and len(text) <= 4 * CLIPPED else f"{line[:CLIPPED]}…"
 
 
 def render(content: dict[str, Any], *, live: bool) -> str:

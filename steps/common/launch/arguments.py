@@ -9,16 +9,13 @@ import contextlib
 import dataclasses
 import re
 import shlex
-from collections.abc import Iterator
 from typing import Any
 
 import yaml
 from hydra.core.config_store import ConfigStore
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import OverrideParseException
-from omegaconf import DictConfig, OmegaConf
 
 from steps.common.backends.kinds import registered
 from steps.common.errors import UserError
@@ -250,74 +247,3 @@ def help_template(step: str, manual: str) -> str:
     chosen = [f"{name}: {', '.join(choices)}" for name, choices in groups().items() if field_type(STEPS[step], name)]
     lines = [manual.strip(), "", *(["== Groups: type group=choice ==", *chosen, ""] if chosen else [])]
     return "\n".join([*lines, "== Config: type key=value ==", "$CONFIG"])
-
-
-@contextlib.contextmanager
-def no_hydra() -> Iterator[None]:
-    """Let another config be composed in a job of Hydra, which has one for the process."""
-    held = GlobalHydra.instance().hydra
-    GlobalHydra.instance().clear()
-    try:
-        yield
-    finally:
-        GlobalHydra.instance().hydra = held
-
-
-# By step: a key, and what it is for, another key and the values with which it does something.
-NEEDED: dict[str, tuple[tuple[str, str, tuple], ...]] = {
-    "encode": (
-        ("corpus.chunk_pooling", "corpus.long_text", ("chunk",)),
-        ("corpus.chunk_overlap", "corpus.long_text", ("chunk",)),
-        ("corpus.text_column", "corpus.template", (None,)),
-        ("backend.streams", "backend.name", ("openvino", "auto")),
-        *((f"engine.{key}", "engine.name", ("spark",)) for key in ("master", "shared_files", "model_from")),
-    ),
-    "benchmark": (("corpus.text_column", "corpus.template", (None,)),),
-    "validate": tuple(
-        (f"serving.{key}", "serving.enabled", (True,)) for key in ("port", "start_timeout", "clients", "load_seconds")
-    ),
-}
-
-
-def check_effect(step: str, parsed: list[Override], config: DictConfig) -> None:
-    """Refuse a setting that would change nothing beside the others."""
-    typed = {override.key_or_group for override in parsed if not override.is_delete()}
-    for key, other, values in NEEDED.get(step, ()):
-        value = OmegaConf.select(config, other)
-        if key in typed and value not in values:
-            found, expected = _in_yaml(value), _in_yaml(values[0])
-            raise UserError(f"{key} changes nothing with {other}={found}; it is for {other}={expected}. Leave one out.")
-    if step == "encode" and "accept_changes" in typed and config.accept_changes and config.output is None:
-        raise UserError(
-            "accept_changes is for an output that was begun before; give -P output=<folder or URI> with it."
-        )
-    if step == "encode" and config.engine.name == "spark" and config.output is None:
-        raise UserError(
-            "engine=spark needs -P output=<folder or URI> that every worker can write to: the embeddings of a run are uploaded by one process."
-        )
-    chosen = typed.intersection(("backend", "backend.name", "backend.precision"))
-    if step == "benchmark" and chosen:
-        raise UserError(
-            f"{min(chosen)} changes nothing in a benchmark, which times each of `candidates`. Type candidates=[torch/f32,openvino/int8] to choose them."
-        )
-
-
-def _in_yaml(value: object) -> str:
-    return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
-
-
-def check_outputs(parsed: list[Override], configs: list[DictConfig]) -> None:
-    """Refuse a sweep whose jobs would write to one output: the second would find that of the first."""
-    outputs = [config.output for config in configs if config.output is not None]
-    if len(set(outputs)) == len(outputs):
-        return
-    typed = next((str(o.input_line).partition("=")[2] for o in parsed if o.key_or_group == "output"), outputs[0])
-    swept = [
-        f"{key}.name" if dataclasses.is_dataclass(field_type(STEPS["encode"], key)) else key
-        for key in (o.key_or_group for o in parsed if o.is_sweep_override() and o.key_or_group != "output")
-    ]
-    missing = [key for key in swept if f"${{{key}}}" not in typed]
-    name = "-".join([typed.strip("'\""), *(f"${{{key}}}" for key in missing)])
-    raise UserError(
-        f"jobs of this sweep share one output ({typed}); expected one for each. Give output='{name}', or leave output out."
-    )

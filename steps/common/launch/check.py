@@ -1,20 +1,24 @@
 """Check a command line before anything is imported that takes seconds."""
 
+import contextlib
 import dataclasses
 import types
 import typing
+from collections.abc import Iterator
 from enum import Enum
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from steps.common.errors import UserError
-from steps.common.launch.arguments import check_effect, check_outputs, choose_suites, no_hydra
+from steps.common.launch.arguments import choose_suites
 from steps.common.launch.config import STEPS
+from steps.common.launch.effect import check_effect, check_outputs
 from steps.common.launch.overrides import (
     CHAIN,
     ONE_CHAIN,
@@ -72,19 +76,16 @@ def check(step: str, overrides: list[str], multirun: bool = False, complete: boo
     configs = []
     if step == "main" and multirun:
         raise UserError(ONE_CHAIN)
-    with no_hydra(), initialize_config_dir(str(CONF), version_base="1.3"):
+    with _no_hydra(), initialize_config_dir(str(CONF), version_base="1.3"):
         for choice in _choices(parsed):
             config = _compose(step, choice)
             _check_values(config, STEPS[step], complete)
-            _check_suites(parsed, config)
             check_effect(step, parsed, config)
             configs.append(config)
     if step == "encode":
         check_outputs(parsed, configs)
     if step == "main":
         check_chain(list(configs[0].overrides), complete)
-    if step == "log_model":
-        _check_source(parsed, configs[0])
     return configs
 
 
@@ -93,23 +94,15 @@ def check_chain(overrides: list[str], complete: bool = True) -> dict[str, DictCo
     return {step: check(step, share, complete=complete)[0] for step, share in share_out(overrides).items()}
 
 
-def _check_source(parsed: list[Override], config: DictConfig) -> None:
-    """Refuse another name for weights that an installed package carries: the lineage would be wrong."""
-    renamed = [one.key_or_group for one in parsed if one.key_or_group in ("model.name", "model.revision")]
-    if renamed and not OmegaConf.is_missing(config.model, "package") and config.model.package is not None:
-        raise UserError(
-            f"{renamed[0]} cannot be changed for a model whose weights are installed with the project. For another model: model=hub model.name=<org/model> model.revision=<commit>."
-        )
-
-
-def _check_suites(parsed: list[Override], config: DictConfig) -> None:
-    """Refuse a setting of the one suite where several take its place: it would change nothing."""
-    lost = [override.key_or_group for override in parsed if override.key_or_group.startswith("suite.")]
-    if lost and config.get("suites"):
-        name = next(iter(config.suites))
-        raise UserError(
-            f"{lost[0]} is for a single suite, and several are scored here ({', '.join(config.suites)}). Say which: {lost[0].replace('suite.', f'suites.{name}.', 1)}=<value>."
-        )
+@contextlib.contextmanager
+def _no_hydra() -> Iterator[None]:
+    """Let another config be composed in a job of Hydra, which has one for the process."""
+    held = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = held
 
 
 def _choices(parsed: list[Override]) -> list[list[str]]:

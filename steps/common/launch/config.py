@@ -11,23 +11,11 @@ from steps.common.corpus import readers
 from steps.common.corpus.conf import CorpusConf, OnBadRow, Quoting
 from steps.common.engines.conf import EncodeConf
 from steps.common.exploration.conf import MapConf
+from steps.common.model.conf import ModelConf
 from steps.common.quality.spec import SuiteSpec
 from steps.common.search.conf import BuildConf
 from steps.common.search.pairs import PairMetric
 from steps.common.validation.rules import ValidateConf
-
-
-@dataclass
-class ModelConf:
-    name: str
-    revision: str | None
-    path: str | None
-    package: str | None
-    weights_sha256: str | None
-    trust_remote_code: bool
-    prompts: dict[str, str]
-    default_prompt_name: str | None
-    expected_facts: dict[str, str]
 
 
 @dataclass

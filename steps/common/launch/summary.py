@@ -2,10 +2,11 @@
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from prettytable import PrettyTable
 
 
 def show(step: str, results: dict, next_command: str | None = None) -> None:
@@ -33,6 +34,13 @@ def _format(value: object) -> str:
     if isinstance(value, float):
         return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def show_table(names: Sequence[str], rows: Iterable[list[str]]) -> None:
+    """Print a table, a line for each row."""
+    table = PrettyTable(names, align="l", border=False)
+    table.add_rows(list(rows))
+    print(table, flush=True)
 
 
 def show_embeddings(texts: Iterable[str], embeddings: Iterable[np.ndarray]) -> None:

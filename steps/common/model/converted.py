@@ -13,7 +13,6 @@ from steps.common.model.find import FoundModel
 
 logger = logging.getLogger("steps")
 
-
 # Folder of a LoggedModel that holds what was converted from it.
 CONVERTED = "converted"
 

@@ -1,6 +1,5 @@
-"""The model that a run ID or a registered version stands for, and what its files say before it is loaded."""
+"""The model that a run ID or a registered version stands for."""
 
-import contextlib
 import json
 import logging
 import re
@@ -18,7 +17,6 @@ from steps.common.backends import Passed
 from steps.common.errors import UserError, clip
 
 logger = logging.getLogger("steps")
-
 
 # Tag of a run of log_model: the LoggedModel that answers OpenAI's embeddings call for its model.
 EMBEDDINGS_API = "embeddings_api_model_id"
@@ -121,9 +119,8 @@ def find_model(run_id: str, *, preceding: str, experiment_id: str) -> FoundModel
     outputs = run.outputs.model_outputs if run.outputs else []
     model_id = run.data.tags.get("model_id") or (outputs[0].model_id if outputs else None)
     if model_id is None:
-        step = run.data.tags.get("step")
         raise UserError(
-            f"run {run_id} holds no model (it is {f'a run of {step}' if step else 'not a run of this project'}, {run.info.status}). Give the ID of a log_model or validate run that finished."
+            f"run {run_id} holds no model ({describe_run(run)}). Give the ID of a log_model or validate run that finished."
         )
     return FoundModel(run_id, client.get_logged_model(model_id))
 
@@ -138,14 +135,18 @@ def find_run(run_id: str, *, preceding: str, experiment_id: str) -> Run:
     if run_id == "latest":
         run_id = _latest(client, preceding, experiment_id)
         logger.info("run_id=latest is %s, the newest finished run of %s in this experiment", run_id, preceding)
-    try:
-        return client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code in MISSING:
-            raise UserError(
-                f"there is no run {run_id!r} on {mlflow.get_tracking_uri()}. Give the run ID that the previous step printed, or run_id=latest."
-            ) from None
-        raise
+    run = ask(lambda: client.get_run(run_id))
+    if run is None:
+        raise UserError(
+            f"there is no run {run_id!r} on {mlflow.get_tracking_uri()}. Give the run ID that the previous step printed, or run_id=latest."
+        )
+    return run
+
+
+def describe_run(run: Run) -> str:
+    """What a run is, for an error: its ID, its step and how it ended."""
+    step = run.data.tags.get("step")
+    return f"it is {f'a run of {step}' if step else 'not a run of this project'}, {run.info.status}"
 
 
 def download(found: FoundModel) -> Path:
@@ -160,35 +161,6 @@ def download(found: FoundModel) -> Path:
         raise UserError(
             f"the files of {found.uri} cannot be read from {found.logged.artifact_location} ({error}). If they are gone, run log_model again."
         ) from error
-
-
-def _model_files(folder: Path, name: str) -> list[Path]:
-    return sorted(folder.glob(f"*.sentence_transformer/**/{name}"))
-
-
-def saved_prompts(folder: Path) -> tuple[dict[str, str], str | None] | None:
-    """The prompts of a downloaded model by name, and the name of its default; None where its files do not say."""
-    for path in _model_files(folder, "config_sentence_transformers.json")[:1]:
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            config = json.loads(path.read_text(encoding="utf-8"))
-            # The library gives every model these two.
-            prompts = {"query": "", "document": ""} | (config.get("prompts") or {})
-            return {name: text or "" for name, text in prompts.items()}, config.get("default_prompt_name")
-    return None
-
-
-def saved_modules(folder: Path) -> list[str] | None:
-    """The classes of a downloaded model's modules, in order; None where its files do not say."""
-    for path in _model_files(folder, "modules.json")[:1]:
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            return [module["type"].rpartition(".")[2] for module in json.loads(path.read_text(encoding="utf-8"))]
-    return None
-
-
-def saved_tokenizer(folder: Path) -> Path | None:
-    """The fast tokenizer of a downloaded model; None where it has none, or several."""
-    found = _model_files(folder, "tokenizer.json")
-    return found[0] if len(found) == 1 else None
 
 
 def _latest(client: mlflow.MlflowClient, preceding: str, experiment_id: str) -> str:
@@ -294,25 +266,28 @@ def _find_logged(client: mlflow.MlflowClient, uri: str, model_id: str, experimen
 
 def get_logged(client: mlflow.MlflowClient, model_id: str) -> LoggedModel | None:
     """The LoggedModel of an ID; None where there is none."""
+    return ask(lambda: client.get_logged_model(model_id))
+
+
+def ask(call: Callable[[], T]) -> T | None:
+    """The answer of the tracking server; None where it has nothing of that name."""
     try:
-        return client.get_logged_model(model_id)
+        return call()
     except MlflowException as error:
         if error.error_code in MISSING:
             return None
         raise
 
 
-def ask_registry(ask: Callable[[], T]) -> T | None:
+def ask_registry(call: Callable[[], T]) -> T | None:
     """The answer of the model registry; None where it has nothing of that name.
 
     Raises:
         UserError: the tracking store has no registry, or it cannot be reached.
     """
     try:
-        return ask()
+        return ask(call)
     except MlflowException as error:
-        if error.error_code in MISSING:
-            return None
         raise no_registry(error) from error
 
 

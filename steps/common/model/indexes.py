@@ -7,9 +7,9 @@ import mlflow
 
 from steps.common.embeddings.manifest import Manifest
 from steps.common.errors import UserError, first_line
-from steps.common.model.find import SCHEME, FoundModel, download, find_model, find_run, get_logged
-from steps.common.model.reference import COMPARED, Reference, check_same, digest
-from steps.common.model.semantic_search import ARTIFACT, REFERENCE, SemanticSearch
+from steps.common.model.find import SCHEME, FoundModel, describe_run, download, find_model, find_run, get_logged
+from steps.common.model.reference import COMPARED, REFERENCE, Reference, check_same, digest
+from steps.common.model.semantic_search import ARTIFACT, SemanticSearch
 
 # Tag of a run of index: its semantic_search model.
 SEMANTIC_SEARCH = "semantic_search_model_id"
@@ -26,9 +26,8 @@ def find_index(run_id: str, *, experiment_id: str) -> str:
     run = find_run(run_id, preceding="index", experiment_id=experiment_id)
     model_id = run.data.tags.get(SEMANTIC_SEARCH)
     if model_id is None:
-        step = run.data.tags.get("step")
         raise UserError(
-            f"run {run.info.run_id} holds no index (it is {f'a run of {step}' if step else 'not a run of this project'}, {run.info.status}). Give the ID of an index run that finished."
+            f"run {run.info.run_id} holds no index ({describe_run(run)}). Give the ID of an index run that finished."
         )
     return f"{SCHEME}{model_id}"
 
@@ -55,7 +54,7 @@ def open_index(uri: str) -> tuple[Path, Reference]:
     """
     try:
         folder = Path(mlflow.artifacts.download_artifacts(uri)) / "artifacts" / ARTIFACT
-        return folder, Reference.from_json((folder / REFERENCE).read_text(encoding="utf-8"))
+        return folder, Reference.read(folder / REFERENCE)
     except (mlflow.MlflowException, OSError) as error:
         raise UserError(
             f"{uri} cannot be read as an index ({first_line(error)}). Give the ID of a run of index, or its models:/... URI."

@@ -17,12 +17,12 @@ from sentence_transformers import SentenceTransformer
 
 from steps.common.errors import UserError
 from steps.common.model import bridge, embeddings_api
+from steps.common.model.conf import ModelConf
 from steps.common.model.facts import facts
 from steps.common.model.find import ANSWERS_FOR, BRIDGES_FROM, BRIDGES_TO, EMBEDDINGS_API, FoundModel
 from steps.common.model.source import Source
 
 logger = logging.getLogger("steps")
-
 
 # What the logged model needs to predict; versions are those installed now.
 REQUIREMENTS = ("mlflow", "sentence-transformers", "transformers", "tokenizers", "torch", "numpy", "pandas")
@@ -35,9 +35,7 @@ PARAMS = {"batch_size": 32, "normalize_embeddings": False}
 OPTIONAL_PARAMS = {"prompt_name": "string", "prompt": "string", "truncate_dim": "long"}
 
 
-def load_source(
-    source: Source, *, trust_remote_code: bool, prompts: dict[str, str], default_prompt_name: str | None
-) -> SentenceTransformer:
+def load_source(source: Source, conf: ModelConf) -> SentenceTransformer:
     """Load a model on the CPU in float32, with the prompts of the config in place of its own if there are any.
 
     Weights that are stored in half precision would be computed in it, and their embeddings would be float16: what is
@@ -51,9 +49,9 @@ def load_source(
             str(source.folder),
             device="cpu",
             local_files_only=True,
-            trust_remote_code=trust_remote_code,
-            prompts=prompts or None,
-            default_prompt_name=default_prompt_name,
+            trust_remote_code=conf.trust_remote_code,
+            prompts=conf.prompts or None,
+            default_prompt_name=conf.default_prompt_name,
             model_kwargs={"use_safetensors": True},
         )
     except (OSError, ValueError, KeyError, ImportError) as error:

@@ -8,20 +8,20 @@ import mlflow
 import pandas as pd
 import pyarrow as pa
 from mlflow.exceptions import MlflowException
-from mlflow.models.model import ModelInfo
+from mlflow.models import ModelSignature
 from mlflow.pyfunc import PythonModel, PythonModelContext
 from mlflow.types import ParamSpec
 
 from steps.common.errors import UserError
 from steps.common.model.answers import QUERY, check_queries, make_answer, make_signature, servable
-from steps.common.model.reference import Embedder, Reference
+from steps.common.model.reference import REFERENCE, Embedder, Reference
 from steps.common.search.conf import check_threshold
 from steps.common.search.index import VECTORS, Index
 from steps.common.search.matrix import map_matrix
 from steps.common.search.scan import Float32, find_above
 from steps.common.vectors import unit_length
 
-ARTIFACT, REFERENCE = "index", "reference.json"
+ARTIFACT = "index"
 
 
 class Paraphrases(PythonModel):
@@ -30,7 +30,7 @@ class Paraphrases(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         folder = Path(context.artifacts[ARTIFACT])
         self.index, self.vectors = Index(folder), Float32(map_matrix(folder / VECTORS))
-        self.embedder = Embedder(Reference.from_json((folder / REFERENCE).read_text(encoding="utf-8")))
+        self.embedder = Embedder(Reference.read(folder / REFERENCE))
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
@@ -66,35 +66,10 @@ class Paraphrases(PythonModel):
         return make_answer(queries, embedded.truncated, of_query, self.index.take(rows), scores)
 
 
-def log(
-    index: Path,
-    reference: Reference,
-    code: Path,
-    *,
-    threshold: float,
-    prompt_name: str | None,
-    requirements: list[str],
-    tags: dict[str, str],
-) -> ModelInfo:
-    """Log an exact index to the active run as a model that finds paraphrases.
-
-    Args:
-        index: its folder. code: the code it runs with (shipped.copy_code).
-        threshold: the default of its param. prompt_name: the same, the prompt that the corpus was embedded with.
-        tags: of the LoggedModel; they say what it was made of.
-    """
-    (index / REFERENCE).write_text(reference.as_json(), encoding="utf-8")
+def signature(rows: pa.Schema, threshold: float, prompt_name: str | None) -> ModelSignature:
+    """A column of queries in, hits with the columns of an index out; the threshold and the prompt are the defaults of params."""
     params = [ParamSpec("threshold", "double", threshold), ParamSpec("prompt_name", "string", prompt_name)]
-    return mlflow.pyfunc.log_model(
-        name="paraphrases",
-        python_model=str(Path(__file__).absolute()),
-        artifacts={ARTIFACT: str(index)},
-        code_paths=[str(code)],
-        signature=make_signature(Index(index).rows.schema, params),
-        input_example=(pd.DataFrame({QUERY: ["Where can I get a refund?"]}), {"threshold": threshold}),
-        pip_requirements=requirements,
-        tags=tags,
-    )
+    return make_signature(rows, params)
 
 
 mlflow.models.set_model(Paraphrases())

@@ -25,6 +25,9 @@ from steps.common.vectors import shorten
 
 logger = logging.getLogger("steps")
 
+# The file of a served model that names its embedding model.
+REFERENCE = "reference.json"
+
 # The prompt and the route for queries, where a model has them.
 QUERY = "query"
 
@@ -58,12 +61,15 @@ class Reference:
     def uri(self) -> str:
         return f"models:/{self.model_id}"
 
-    def as_json(self) -> str:
-        return json.dumps(asdict(self), indent=2)
+    def write(self, folder: Path) -> Path:
+        """Write it into a folder, as the file REFERENCE."""
+        path = folder / REFERENCE
+        path.write_text(json.dumps(asdict(self), indent=2), encoding="utf-8")
+        return path
 
     @classmethod
-    def from_json(cls, text: str) -> "Reference":
-        return cls(**json.loads(text))
+    def read(cls, path: Path) -> "Reference":
+        return cls(**json.loads(path.read_text(encoding="utf-8")))
 
 
 def digest(folder: Path) -> str:

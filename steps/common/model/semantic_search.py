@@ -11,17 +11,16 @@ import pandas as pd
 import pyarrow as pa
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
-from mlflow.models.model import ModelInfo
 from mlflow.pyfunc import PythonModel, PythonModelContext
 from mlflow.types import ParamSpec
 
 from steps.common.errors import UserError
 from steps.common.model.answers import QUERY, check_queries, make_answer, make_signature, servable
-from steps.common.model.reference import Embedder, Reference
+from steps.common.model.reference import REFERENCE, Embedder, Reference
 from steps.common.search.index import Index
 from steps.common.vectors import unit_length
 
-ARTIFACT, REFERENCE = "index", "reference.json"
+ARTIFACT = "index"
 
 TOP_K = 10
 
@@ -46,7 +45,7 @@ class SemanticSearch(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         folder = Path(context.artifacts[ARTIFACT])
         self.index = Index(folder)
-        self.embedder = Embedder(Reference.from_json((folder / REFERENCE).read_text(encoding="utf-8")))
+        self.embedder = Embedder(Reference.read(folder / REFERENCE))
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
@@ -91,29 +90,6 @@ def signature(rows: pa.Schema) -> ModelSignature:
     optional = {"minimum_score": "double", "prompt_name": "string", "filter": "string"}
     params = [ParamSpec("top_k", "long", TOP_K), *(ParamSpec(name, kind, None) for name, kind in optional.items())]
     return make_signature(rows, params)
-
-
-def log(
-    index: Path, reference: Reference, code: Path, *, requirements: list[str], tags: dict[str, str], example: str
-) -> ModelInfo:
-    """Log an index to the active run as a model.
-
-    Args:
-        index: its folder. code: the code it runs with (shipped.copy_code).
-        tags: of the LoggedModel; they say what it was made of.
-        example: a query for the input example.
-    """
-    (index / REFERENCE).write_text(reference.as_json(), encoding="utf-8")
-    return mlflow.pyfunc.log_model(
-        name="semantic_search",
-        python_model=str(Path(__file__).absolute()),
-        artifacts={ARTIFACT: str(index)},
-        code_paths=[str(code)],
-        signature=signature(Index(index).rows.schema),
-        input_example=(pd.DataFrame({QUERY: [example]}), {"top_k": 3}),
-        pip_requirements=requirements,
-        tags=tags,
-    )
 
 
 mlflow.models.set_model(SemanticSearch())

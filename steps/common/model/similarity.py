@@ -1,7 +1,6 @@
 """How alike two sentences are, as a model. MLflow runs this file as it is ("models from code"), with the code that shipped.py
 puts beside it."""
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import pandas as pd
 import pyarrow as pa
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
-from mlflow.models.model import ModelInfo
 from mlflow.pyfunc import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
@@ -28,8 +26,7 @@ class Similarity(PythonModel):
     """Pairs of sentences in, a score a row out."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        reference = Path(context.artifacts[ARTIFACT]).read_text(encoding="utf-8")
-        self.embedder = Embedder(Reference.from_json(reference))
+        self.embedder = Embedder(Reference.read(Path(context.artifacts[ARTIFACT])))
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
@@ -69,38 +66,6 @@ def signature(metric: str) -> ModelSignature:
     params = ParamSchema([ParamSpec("metric", "string", metric), ParamSpec("prompt_name", "string", None)])
     inputs = Schema([ColSpec("string", name) for name in (FIRST, SECOND)])
     return ModelSignature(inputs, Schema([ColSpec("float", SCORE)]), params)
-
-
-def log(
-    reference: Reference,
-    code: Path,
-    *,
-    metric: str,
-    requirements: list[str],
-    tags: dict[str, str],
-    example: dict[str, str],
-) -> ModelInfo:
-    """Log the similarity by a model to the active run.
-
-    Args:
-        code: the code it runs with (shipped.copy_code).
-        metric: the default of its param.
-        tags: of the LoggedModel; they say which model it embeds with.
-        example: a row for the input example.
-    """
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "reference.json"
-        path.write_text(reference.as_json(), encoding="utf-8")
-        return mlflow.pyfunc.log_model(
-            name="similarity",
-            python_model=str(Path(__file__).absolute()),
-            artifacts={ARTIFACT: str(path)},
-            code_paths=[str(code)],
-            signature=signature(metric),
-            input_example=pd.DataFrame([example]),
-            pip_requirements=requirements,
-            tags=tags,
-        )
 
 
 mlflow.models.set_model(Similarity())

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from steps.common.errors import UserError
+from steps.common.model.conf import ModelConf
 from steps.common.storage import hub
 from steps.common.storage.place import locate
 from steps.common.storage.stream import sha256
@@ -21,32 +22,24 @@ class Source:
     weights_sha256: str
 
 
-def find_source(
-    *,
-    name: str,
-    revision: str | None,
-    path: Path | None,
-    package: str | None,
-    weights_sha256: str | None,
-    trust_remote_code: bool = False,
-) -> Source:
-    """Find the files of a model: `path` if given, else an installed `package`, else the Hub.
+def find_source(conf: ModelConf) -> Source:
+    """Find the files of a model: `path` if given, absolute, else an installed `package`, else the Hub.
 
     Raises:
         UserError: no such folder, no model or no safetensors weights in it, weights of another digest, or a Hub
             that cannot be reached or does not have the model.
     """
-    folder = path
-    if folder is None and package is not None:
-        folder = _package_folder(package)
+    folder, revision = Path(conf.path) if conf.path is not None else None, conf.revision
+    if folder is None and conf.package is not None:
+        folder = _package_folder(conf.package)
     if folder is None:
-        folder, revision = hub.download_model(name, revision, trust_remote_code)
+        folder, revision = hub.download_model(conf.name, revision, conf.trust_remote_code)
     digest = weights_digest(folder)
-    if weights_sha256 is not None and digest != weights_sha256:
+    if conf.weights_sha256 is not None and digest != conf.weights_sha256:
         raise UserError(
-            f"the weights in {folder} have SHA-256 {digest}, but model.weights_sha256 is {weights_sha256}. Install or download the model again; if you changed the weights yourself, set model.weights_sha256."
+            f"the weights in {folder} have SHA-256 {digest}, but model.weights_sha256 is {conf.weights_sha256}. Install or download the model again; if you changed the weights yourself, set model.weights_sha256."
         )
-    return Source(folder, name, revision, digest)
+    return Source(folder, conf.name, revision, digest)
 
 
 def _package_folder(package: str) -> Path | None:

@@ -10,7 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from prettytable import PrettyTable, TableStyle
 
-from steps.common.backends.machine import peak_mb, reset_peak, rss_mb, timed
+from steps.common.backends.machine import peak_mb, reset_peak, rss_mb
+from steps.common.backends.timing import timed
 from steps.common.vectors import pair_cosine
 
 Encode = Callable[[list[str]], np.ndarray]

@@ -10,7 +10,6 @@ import pyarrow as pa
 
 from steps.common.errors import UserError
 from steps.common.quality.columns import Role, name_suite
-from steps.common.quality.examples import Miss
 from steps.common.quality.retrieval import TOP, Retrieval, check_known, read_queries
 from steps.common.quality.spec import SuiteSpec
 from steps.common.quality.suite import Vectors, sample_rows
@@ -126,26 +125,11 @@ class Indexed(Retrieval):
         _, first = np.unique(self._opened.ids(rows), return_index=True)
         return scores[np.sort(first)], rows[np.sort(first)]
 
-    def find_misses(self, cosines: np.ndarray, most: int) -> list[Miss]:
-        units, best = self.compute_units(cosines), cosines[:, 1, 0].astype(np.int64)
-        keys = dict(zip(best[best >= 0].tolist(), self._opened.ids(best[best >= 0])))
-        missed = [row for row in np.argsort(units, kind="stable") if keys.get(best[row]) not in self.relevant[row]]
-        return [
-            Miss(
-                self.name,
-                query=self.queries[row],
-                wanted=self.documents[min(self.relevant[row])],
-                found=self._show(best[row], keys),
-                unit=float(units[row]),
-            )
-            for row in missed[:most]
-        ]
-
-    def _show(self, row: int, keys: dict[int, str]) -> str:
-        if row < 0:
-            return "nothing"
-        found = self._opened.index.take(np.array([row]))
-        return found.column("text")[0].as_py() if "text" in found.column_names else keys[row]
+    def find_first(self, cosines: np.ndarray) -> list[tuple[str | None, str]]:
+        rows = cosines[:, 1, 0].astype(np.int64)
+        found = self._opened.index.take(rows[rows >= 0]).to_pylist()
+        shown = iter((str(row["id"]), row.get("text", str(row["id"]))) for row in found)
+        return [next(shown) if row >= 0 else (None, "nothing") for row in rows]
 
     def _find_hits(self, cosines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rows = cosines[:, 1].astype(np.int64)

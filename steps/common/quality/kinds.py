@@ -18,19 +18,39 @@ KINDS = {
     "index": f"{__package__}.indexed:Indexed",
 }
 
+PAIRS, FILES = ("sts", "paraphrase"), ("sts", "paraphrase", "retrieval", "index")
 
-# Those that find documents.
-FINDING = ("retrieval", "known_item", "index")
+# Keys of a suite that not every kind here reads, and which do.
+READ_BY: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("path", "hub_id", "revision", "split"), FILES),
+    **dict.fromkeys(("sentence1", "sentence2", "score"), PAIRS),
+    **dict.fromkeys(("query", "relevant"), ("retrieval", "index")),
+    **dict.fromkeys(("documents", "document_id", "document"), ("retrieval",)),
+    **dict.fromkeys(("corpus", "title", "rows", "seed"), ("known_item",)),
+    "index": ("index",),
+    "min_recall": ("retrieval", "known_item", "index"),
+    "max_p95_ms": ("index",),
+}
+
+# Of these, those that demand something of a score, and with them all that are null where they are not given.
+DEMANDS = ("min_recall", "max_p95_ms")
+NULL = ("documents", "corpus", "title", "index", *DEMANDS)
 
 
 def check_kind(spec: SuiteSpec) -> None:
-    """Raises UserError for a value of suite.kind that is none, and for a key that means nothing for it."""
+    """Raises UserError for a value of suite.kind that is none, and for a key that it does not read."""
     if spec.kind not in KINDS:
         raise UserError(f"suite.kind takes one of {', '.join(KINDS)}, not {spec.kind}.")
-    if spec.min_recall is not None and spec.kind not in FINDING:
-        raise UserError(f"suite.min_recall is for a suite of kind {', '.join(FINDING)}, not {spec.kind}.")
-    if spec.max_p95_ms is not None and spec.kind != "index":
-        raise UserError(f"suite.max_p95_ms is for a suite of kind index, not {spec.kind}.")
+    for key in NULL:
+        if getattr(spec, key) is not None:
+            check_key(spec.kind, key)
+
+
+def check_key(kind: str, key: str, node: str = "suite") -> None:
+    """Raises UserError for a key that suites of a kind do not read. A kind of the user's own may read any, but demands nothing."""
+    readers, is_own = READ_BY.get(key, ()), not any(kind in kinds for kinds in READ_BY.values())
+    if readers and kind not in readers and not (is_own and key not in DEMANDS):
+        raise UserError(f"{node}.{key} is for a suite of kind {', '.join(readers)}, not {kind}.")
 
 
 def read_suites(specs: Sequence[SuiteSpec]) -> "list[Suite]":

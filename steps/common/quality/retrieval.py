@@ -110,18 +110,23 @@ class Retrieval(Suite):
         )
 
     def find_misses(self, cosines: np.ndarray, most: int) -> list[Miss]:
-        order, units, nearest = sorted(self.documents), self.compute_units(cosines), cosines.argmax(axis=1)
-        missed = [row for row in np.argsort(units, kind="stable") if order[nearest[row]] not in self.relevant[row]]
+        units, first = self.compute_units(cosines), self.find_first(cosines)
+        missed = [row for row in np.argsort(units, kind="stable") if first[row][0] not in self.relevant[row]]
         return [
             Miss(
                 self.name,
                 query=self.queries[row],
                 wanted=self.documents[min(self.relevant[row])],
-                found=self.documents[order[nearest[row]]],
+                found=first[row][1],
                 unit=float(units[row]),
             )
             for row in missed[:most]
         ]
+
+    def find_first(self, cosines: np.ndarray) -> list[tuple[str | None, str]]:
+        """The ID and the text that each query finds first; None where it finds nothing."""
+        order = sorted(self.documents)
+        return [(order[column], self.documents[order[column]]) for column in cosines.argmax(axis=1)]
 
     def _find_hits(self, cosines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Which of the ten documents nearest to each query answer it, bool [queries, <= 10], and how many there are."""

@@ -4,7 +4,7 @@ Two models are compared on the same resamples, so what both find hard cancels ou
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -150,23 +150,6 @@ def resample_difference(first: Score, second: Score, bootstrap: Bootstrap) -> np
         return compute(one, *labels, axis=axis) - compute(other, *labels, axis=axis)
 
     return resample(subtract, [first.units, second.units, *first.suite.labels], bootstrap, first.suite.groups) * 100
-
-
-def compare(first: Score, second: Score, bootstrap: Bootstrap) -> Difference:
-    """Score `first` minus score `second` of the same suite, on the same resamples. NaN where one is undefined."""
-    found = resample_difference(first, second, bootstrap)
-    return Difference(first.value - second.value, *find_interval(found, bootstrap.confidence))
-
-
-def compare_all(scores: Sequence[Score], others: Sequence[Score], bootstrap: Bootstrap) -> dict[str, Difference]:
-    """Each score beside that of another model on the suite of the same name."""
-    by_name = {other.suite.name: other for other in others}
-    return {one.suite.name: compare(one, by_name[one.suite.name], bootstrap) for one in scores}
-
-
-def find_regressions(differences: dict[str, Difference]) -> list[str]:
-    """The suites on which a model is worse than the other, and not by noise."""
-    return [name for name, difference in differences.items() if difference.is_loss()]
 
 
 def _why_undefined(cosines: np.ndarray) -> str | None:

@@ -11,7 +11,7 @@ from steps.common.corpus.types import PLAIN
 from steps.common.embeddings.manifest import Manifest
 from steps.common.embeddings.parts import ENDINGS, Part
 from steps.common.errors import UserError
-from steps.common.search.index import ROWS, VECTORS
+from steps.common.search.index import ROWS, VECTORS, Facts, write_facts
 from steps.common.search.matrix import MatrixFile
 from steps.common.storage.output import Output
 from steps.common.storage.place import reaching
@@ -21,14 +21,16 @@ from steps.common.vectors import unit_length
 READ = 8192
 
 
-def collect(output: Output, manifest: Manifest, folder: Path, *, unit: bool, keep_text: bool) -> int:
-    """Write the vectors of an output as float32, and its other columns, to a folder; rows without an embedding are left out.
+def collect(output: Output, manifest: Manifest, folder: Path, *, metric: str = "cosine", keep_text: bool) -> Facts:
+    """Write the vectors of an output as float32, and its other columns, to a folder: an exact index. Rows without an embedding
+    are left out.
 
     Args:
-        unit: make each vector unit length.
+        metric: for cosine, each vector is made unit length.
 
-    Returns the number of rows written. Raises UserError where there is none, or a vector is not finite.
+    Raises UserError where no row has an embedding, or a vector is not finite.
     """
+    folder.mkdir(exist_ok=True)
     written = 0
     with MatrixFile(folder / VECTORS, np.dtype(np.float32), manifest.dim) as vectors:
         rows: pa.RecordBatchFileWriter | None = None
@@ -42,7 +44,7 @@ def collect(output: Output, manifest: Manifest, folder: Path, *, unit: bool, kee
                 table = table if keep_text or "text" not in table.column_names else table.drop_columns("text")
                 rows = rows or pa.ipc.new_file(folder / ROWS, table.schema)
                 rows.write_table(table)
-                vectors.append(unit_length(found) if unit else found)
+                vectors.append(unit_length(found) if metric == "cosine" else found)
                 written += len(found)
         finally:
             if rows is not None:
@@ -51,7 +53,9 @@ def collect(output: Output, manifest: Manifest, folder: Path, *, unit: bool, kee
         raise UserError(
             f"output {output} holds no embedding: all {manifest.written_rows:,} rows are null. Encode a corpus with texts."
         )
-    return written
+    facts = Facts(written, manifest.dim, metric)
+    write_facts(folder, facts)
+    return facts
 
 
 def _read(output: Output, manifest: Manifest) -> Iterator[tuple[pa.Table, np.ndarray]]:

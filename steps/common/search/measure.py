@@ -1,11 +1,11 @@
 """What an index loses, and how long it takes: on rows of the corpus that are held out, and asked as queries."""
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from steps.common.backends.timing import latencies_ms
 from steps.common.search.index import Searcher
 from steps.common.search.matrix import Rows
 from steps.common.search.scan import PIECE, Hits, find_top, product
@@ -91,10 +91,5 @@ def discounted(places: np.ndarray) -> float:
 
 def time_queries(searcher: Searcher, queries: np.ndarray) -> np.ndarray:
     """Milliseconds of each query alone, one after another, after one that is not counted: float64 [queries]."""
-    searcher.find(queries[:1], TOP)
-    taken = []
-    for row in range(len(queries)):
-        start = time.perf_counter()
-        searcher.find(queries[row : row + 1], TOP)
-        taken.append((time.perf_counter() - start) * 1000)
-    return np.array(taken)
+    rows = range(len(queries))
+    return latencies_ms(lambda row: searcher.find(queries[row : row + 1], TOP), rows, len(rows))

@@ -16,13 +16,12 @@ from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.data.pandas_dataset import from_pandas
 from mlflow.entities import Metric
-from mlflow.exceptions import MlflowException
 
 from steps.common.corpus.corpus import Corpus
 from steps.common.embeddings.manifest import CHANGES, Reused
 from steps.common.embeddings.parts import Part
 from steps.common.embeddings.pipeline import Result
-from steps.common.model.find import MISSING, FoundModel
+from steps.common.model.find import FoundModel, ask
 from steps.common.quality.scoring import Score
 from steps.common.storage.output import Output
 from steps.common.storage.place import locate
@@ -96,14 +95,10 @@ def log_corpus(source: CorpusSource) -> None:
 def log_corpus_of(run_id: str) -> None:
     """Link the corpus of a run of encode to the active run as a dataset, where this server has that run."""
     client, run = mlflow.MlflowClient(), mlflow.active_run()
-    try:
-        found = client.get_run(run_id).inputs.dataset_inputs
-    except MlflowException as error:
-        if error.error_code not in MISSING:
-            raise
-        return
-    if run is not None:
-        client.log_inputs(run.info.run_id, [one for one in found if "corpus" in [tag.value for tag in one.tags]])
+    encode = ask(lambda: client.get_run(run_id))
+    if run is not None and encode is not None:
+        found = [one for one in encode.inputs.dataset_inputs if "corpus" in [tag.value for tag in one.tags]]
+        client.log_inputs(run.info.run_id, found)
 
 
 def log_data(source: CorpusSource, result: Result, where: str) -> None:

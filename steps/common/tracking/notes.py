@@ -1,6 +1,6 @@
 """Names and descriptions of runs, models and versions, for MLflow's own pages: short, and in Markdown."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import mlflow
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
@@ -29,7 +29,7 @@ def of_encode(found: FoundModel, source: CorpusSource, result: Result, *, backen
     rate = f"{result.metrics()['encode/rows_per_second']:,.0f} rows/s"
     lines = {
         "corpus": f"`{source.where}`, {result.rows:,} rows",
-        "model": f"{found.tags.get('hub_id', found.logged.name)} (`{found.registered or found.uri}`)",
+        "model": f"{found.name} (`{found.registered or found.uri}`)",
         "computed by": f"{backend}, {rate}",
         "embeddings": f"`{where}`",
     }
@@ -45,8 +45,8 @@ def of_promotion(found: FoundModel, replaced: str, reason: str, uri: str) -> tup
 
 
 def of_validation(
-    found: FoundModel, validated: Validated, scores: Sequence[Score], differences: dict[str, Difference]
-) -> Callable[[str], str]:
+    found: FoundModel, validated: Validated, scores: Sequence[Score], differences: dict[str, Difference], uri: str
+) -> str:
     """The description of a validated model, by the URI that it is loaded by: verdict, comparisons, scores, use."""
     verdict = "passed" if validated.failure is None else f"failed, {validated.failure}"
     lines = [
@@ -54,8 +54,7 @@ def of_validation(
         *(f"{line[:1].upper()}{line[1:]}" for line in describe_comparisons(validated)),
     ]
     said = "\n".join([lines[0], *(f"- {line}" for line in lines[1:])])
-    listed = list_scores(scores, differences)
-    return lambda uri: "\n\n".join([said, f"Scores:\n{listed}", describe_model(found, uri)])
+    return "\n\n".join([said, f"Scores:\n{list_scores(scores, differences)}", describe_model(found, uri)])
 
 
 def describe_model(found: FoundModel, uri: str) -> str:
@@ -72,7 +71,7 @@ def describe_model(found: FoundModel, uri: str) -> str:
         f'mlflow.sentence_transformers.load_model("{uri}")',
         f"mlflow run . -e encode -P run_id={uri} -P corpus=texts.csv",
     ]
-    return "\n".join([f"**{tags.get('hub_id', found.logged.name)}**: {known}", "", "```", *uses, "```"])
+    return "\n".join([f"**{found.name}**: {known}", "", "```", *uses, "```"])
 
 
 def list_scores(scores: Sequence[Score], differences: dict[str, Difference]) -> str:

@@ -7,8 +7,11 @@ from pathlib import Path
 import mlflow
 from mlflow.entities import Run, ViewType
 
+from steps.common.embeddings.manifest import Manifest
 from steps.common.embeddings.origin import Origin
+from steps.common.embeddings.verify import check_whole
 from steps.common.errors import UserError, first_line
+from steps.common.model.find import describe_run
 from steps.common.storage.output import Output
 from steps.common.storage.place import OF_MLFLOW, locate
 from steps.common.tracking.run import shorten
@@ -38,6 +41,15 @@ class EncodedOutput:
     place: str | None
 
 
+@dataclass(frozen=True)
+class Whole:
+    """An output that matches its manifest, and where it is."""
+
+    where: str
+    output: Output
+    manifest: Manifest
+
+
 def tag_origin(origin: Origin, where: str) -> None:
     """Tag the active run with what made its embeddings and where they are.
 
@@ -58,32 +70,44 @@ def open_output(where: str, scratch: Path) -> Output:
     return Output(locate(where), scratch)
 
 
+def open_whole(where: str | Run, scratch: Path) -> Whole:
+    """The output at a place, or that a run of encode has made; raises UserError for another run, and where it is not whole."""
+    where = where if isinstance(where, str) else find_place(where)
+    output = open_output(where, scratch)
+    return Whole(where, output, check_whole(output, where))
+
+
 def find_place(run: Run) -> str:
     """Folder or URI of the embeddings that a run of encode has made; raises UserError for another run."""
-    step = run.data.tags.get("step")
-    if step == "encode" and PLACE in run.data.tags and run.info.status == "FINISHED":
-        return run.data.tags[PLACE]
+    tags = run.data.tags
+    if tags.get("step") == "encode" and PLACE in tags and run.info.status == "FINISHED":
+        return tags[PLACE]
     raise UserError(
-        f"run {run.info.run_id} holds no embeddings (it is {f'a run of {step}' if step else 'not a run of this project'}, {run.info.status}). Give the ID of an encode run that finished, or the folder or URI of its embeddings."
+        f"run {run.info.run_id} holds no embeddings ({describe_run(run)}). Give the ID of an encode run that finished, or the folder or URI of its embeddings."
     )
 
 
 def find_outputs(model_id: str) -> list[EncodedOutput]:
     """What encode has made with a model, in every experiment; the newest first."""
-    runs = mlflow.search_runs(
-        search_all_experiments=True,
-        filter_string=f"tags.step = 'encode' and tags.model_id = '{model_id}'",
-        run_view_type=ViewType.ACTIVE_ONLY,
-        order_by=["attributes.start_time DESC"],
-        output_format="list",
-    )
-    outputs = [_describe(run) for run in runs]
+    outputs = [_describe(run) for run in search_encodes(f"tags.model_id = '{model_id}'")]
     # A run that was stopped, and the one that went on with its output.
     whole = {one.place for one in outputs if one.state == "whole"}
     return [
         replace(one, state=FINISHED_ELSEWHERE) if one.state == UNFINISHED and one.place in whole else one
         for one in outputs
     ]
+
+
+def search_encodes(filter: str, experiment_id: str | None = None) -> list[Run]:
+    """The runs of encode that mlflow's filter lets through, of an experiment or of all, the newest first."""
+    return mlflow.search_runs(
+        None if experiment_id is None else [experiment_id],
+        search_all_experiments=experiment_id is None,
+        filter_string=f"tags.step = 'encode' and {filter}",
+        run_view_type=ViewType.ACTIVE_ONLY,
+        order_by=["attributes.start_time DESC"],
+        output_format="list",
+    )
 
 
 def _describe(run: Run) -> EncodedOutput:

@@ -8,18 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-from mlflow.entities import ViewType
-from mlflow.exceptions import MlflowException
 from pyarrow import fs
 
 from steps.common.embeddings.manifest import MANIFEST, Reused
 from steps.common.embeddings.reuse import LATEST, RUN_ID, Asked, Reuse, check_alike, find_unlike, open_reuse
 from steps.common.errors import UserError
-from steps.common.model.find import MISSING
+from steps.common.model.find import ask
 from steps.common.storage.output import Output
 from steps.common.storage.place import OF_MLFLOW, Place, locate
 from steps.common.tracking.live import EMBEDDINGS, FinishedRunOutput
-from steps.common.tracking.outputs import PLACE, find_place
+from steps.common.tracking.outputs import PLACE, find_place, search_encodes
 
 logger = logging.getLogger("steps")
 
@@ -87,27 +85,18 @@ def _find_latest(experiment_id: str, plan: dict[str, Any], own: Place | None, sc
 
 def place_of(run_id: str) -> str:
     """Folder or URI of the embeddings that a run of encode has finished. Raises UserError for another run."""
-    client = mlflow.MlflowClient()
-    try:
-        run = client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code not in MISSING:
-            raise
+    run = ask(lambda: mlflow.MlflowClient().get_run(run_id))
+    if run is None:
         raise UserError(
             f"reuse={run_id}: there is no such run on {mlflow.get_tracking_uri()}. Give the run ID of an encode, its output, or latest."
-        ) from None
+        )
     return find_place(run)
 
 
 def _newest_places(experiment_id: str, model_digest: str) -> list[str]:
     """Folders or URIs of what the finished encodes of an experiment have made with a model, the newest first."""
-    runs = mlflow.search_runs(
-        [experiment_id],
-        filter_string=f"tags.step = 'encode' and tags.model_digest = '{model_digest}' and attributes.status = 'FINISHED'",
-        run_view_type=ViewType.ACTIVE_ONLY,
-        order_by=["attributes.start_time DESC"],
-        output_format="list",
-    )
+    made = f"tags.model_digest = '{model_digest}' and attributes.status = 'FINISHED'"
+    runs = search_encodes(made, experiment_id)
     return list(dict.fromkeys(run.data.tags[PLACE] for run in runs if PLACE in run.data.tags))
 
 

@@ -31,7 +31,6 @@ COMMIT = "mlflow.source.git.commit"
 MAX_PARAM_LENGTH = 6000
 MAX_PARAM_BATCH = 100
 
-
 # A name that mlflow made up.
 GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")
 

@@ -13,6 +13,7 @@ from steps.common.errors import UserError
 from steps.common.model.find import BACKENDS, VALIDATION, VALIDATION_RUN, FoundModel
 from steps.common.quality.scoring import Score
 from steps.common.quality.trials import Trial
+from steps.common.tracking.run import COMMIT
 
 # Artifact of a run of validate: what each score was made from, so that a model that is deleted can still be compared with.
 UNITS = "units.json"
@@ -22,14 +23,13 @@ def lineage(found: FoundModel, run_id: str) -> dict[str, str]:
     """Where a model and its validation come from: runs, commits, digests, versions of libraries."""
     client = mlflow.MlflowClient()
     made = client.get_run(found.logged.source_run_id) if found.logged.source_run_id else None
-    commit = "mlflow.source.git.commit"
     known = {
         "validated": datetime.now(UTC).isoformat(timespec="seconds"),
         "validate run": run_id,
         "log_model run": found.logged.source_run_id or "",
         "upstream run": found.run_id,
-        "code (validate)": client.get_run(run_id).data.tags.get(commit, ""),
-        "code (log_model)": made.data.tags.get(commit, "") if made else "",
+        "code (validate)": client.get_run(run_id).data.tags.get(COMMIT, ""),
+        "code (log_model)": made.data.tags.get(COMMIT, "") if made else "",
         **found.describe(),
         "parameters_sha256": found.tags.get("parameters_sha256", ""),
         "tokenizer_sha256": found.tags.get("tokenizer_sha256", ""),

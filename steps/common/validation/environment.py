@@ -18,11 +18,10 @@ import numpy as np
 
 from steps.common.errors import UserError, clip
 from steps.common.project import child_path
-from steps.common.validation import serving
 from steps.common.validation.checks import Check, check_close
+from steps.common.validation.server import find_error
 
 logger = logging.getLogger("steps")
-
 
 CHECK = "environment/predicts"
 
@@ -120,7 +119,7 @@ def explain(output: str, requirements: Sequence[str]) -> str:
     missing = re.search(r"No module named '([\w.]+)'", output)
     if missing:
         return f"the requirements lack {missing.group(1).partition('.')[0]}: {missing.group(0)}. Log the model again with it among them."
-    last = serving.find_error(output) or "no output"
+    last = find_error(output) or "no output"
     return f"built, but the model does not predict in it: {last}. Log the model again with the versions it needs."
 
 

@@ -8,9 +8,7 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from steps.common.model.find import FoundModel
-from steps.common.model.load import (
-    Pyfunc,
-)
+from steps.common.model.load import Pyfunc
 from steps.common.quality import scoring
 from steps.common.quality.comparison import Comparison, Result
 from steps.common.quality.scoring import Difference
@@ -90,7 +88,7 @@ class Findings:
     @property
     def regressed(self) -> list[str]:
         """The suites on which the champion is better, and not by noise."""
-        return scoring.find_regressions(self.differences)
+        return [name for name, difference in self.differences.items() if difference.is_loss()]
 
     @property
     def may_replace(self) -> bool | None:

@@ -10,17 +10,10 @@ from sentence_transformers import SentenceTransformer
 
 from steps.common.backends.timing import latencies_ms
 from steps.common.corpus.sample import sample_topics
-from steps.common.model import facts as factss
 from steps.common.model import load as models
-from steps.common.model.facts import normalizes
+from steps.common.model.facts import facts, normalizes
 from steps.common.model.find import FoundModel
-from steps.common.model.load import (
-    RefusedInput,
-    input_example,
-    load_embeddings_api,
-    load_pyfunc,
-    scoring_app,
-)
+from steps.common.model.load import RefusedInput, input_example, load_embeddings_api, load_pyfunc, scoring_app
 from steps.common.quality import scoring
 from steps.common.quality.suite import Suite
 from steps.common.tracking import verdict
@@ -40,6 +33,7 @@ from steps.common.validation.openai import check_api
 from steps.common.validation.rivals import check_cosines, check_losses, compare_rivals
 from steps.common.validation.rules import ValidateConf
 from steps.common.validation.scores import check_demands, check_search, load_by_role, score_all, try_backends
+from steps.common.validation.server import Server
 from steps.common.validation.weights import check_trained, check_weights, check_word_vectors
 
 # Beginnings of the names of checks that say what is wrong inside a model.
@@ -53,7 +47,7 @@ def examine(
     rules: ValidateConf,
     *,
     rivals: Mapping[str, FoundModel] | None = None,
-    server: serving.Server | None = None,
+    server: Server | None = None,
     texts: Sequence[str] | None = None,
 ) -> Findings:
     """Load a model both ways and check all it claims. A check that cannot be made is a failed check.
@@ -75,7 +69,7 @@ def examine(
         "identity": lambda: check_identity(found.tags, model.native),
         "parity": lambda: check_loading(model, reference, rules.tolerance.parity),
         # First of all that takes time: the server stops here, and the timings have the machine to themselves.
-        "serving": lambda: check_deployment(model, server, rules, findings),
+        "serving": lambda: check_serving(model, server, rules, findings),
         "embeddings_api": lambda: check_embeddings_api(model, rules.tolerance.parity),
         "predict": lambda: check_behaviour(model, rules, findings),
         "quality": lambda: check_quality(model, suites, rivals or {}, rules, findings),
@@ -88,11 +82,11 @@ def examine(
 
 def check_identity(tags: dict[str, str], native: SentenceTransformer) -> list[Check]:
     """The model is unchanged since it was logged, has the facts its weights are known for, and is not broken inside."""
-    facts = factss.facts(native)
-    name, known = identity.find_known(tags, facts)
+    own = facts(native)
+    name, known = identity.find_known(tags, own)
     return [
-        *identity.check_unchanged(tags, facts),
-        *identity.check_known(name, known, facts),
+        *identity.check_unchanged(tags, own),
+        *identity.check_known(name, known, own),
         *check_weights(native),
         *check_word_vectors(native),
     ]
@@ -116,9 +110,7 @@ def check_loading(model: Subject, reference: dict, tolerance: float) -> list[Che
     ]
 
 
-def check_deployment(
-    model: Subject, server: serving.Server | None, rules: ValidateConf, findings: Findings
-) -> list[Check]:
+def check_serving(model: Subject, server: Server | None, rules: ValidateConf, findings: Findings) -> list[Check]:
     """A server of the model gives its vectors; if asked for, so does the model in a fresh environment."""
     predict, examples = model.pyfunc.predict, input_example(model.folder)
     tolerance = rules.tolerance.parity

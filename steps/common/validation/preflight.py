@@ -1,25 +1,18 @@
 """Find in seconds what validate would otherwise find after its work."""
 
-from steps.common.validation.rules import ServingConf
+from steps.common.model import registry
+from steps.common.tracking import server
+from steps.common.validation.environment import check_uv
+from steps.common.validation.rules import ValidateConf
+from steps.common.validation.server import check_port
 
 
-def check_deployment(serving: ServingConf, fresh_environment: bool, register: str | None) -> None:
-    """Find in seconds what validate would otherwise find after its work: no port, no uv, no model registry.
-
-    Raises:
-        UserError: one of them is missing.
-    """
-    if serving.enabled:
-        from steps.common.validation.serving import check_port
-
-        check_port(serving.port)
-    if fresh_environment:
-        from steps.common.validation.environment import check_uv
-
+def check_deployment(conf: ValidateConf) -> None:
+    """Raises UserError where the port, uv or the model registry that the config asks for is not there."""
+    if conf.serving.enabled:
+        check_port(conf.serving.port)
+    if conf.fresh_environment:
         check_uv()
-    if register is not None:
-        from steps.common.model import registry
-        from steps.common.tracking import server
-
-        registry.check_name(register)
+    if conf.register is not None:
+        registry.check_name(conf.register)
         server.check_registry()

@@ -44,16 +44,14 @@ GROUPS = {
 }
 
 
-def as_dict(
-    verdict: str, findings: Findings, metrics: dict, rivals: Mapping[str, dict[str, str]], **facts: object
-) -> dict:
+def as_dict(findings: Findings, rivals: Mapping[str, dict[str, str]], **facts: object) -> dict:
     """The content of validation.json.
 
     Args:
         rivals: the models compared with, described, by their part: champion, baseline.
     """
     return {
-        "validation": verdict,
+        "validation": findings.verdict,
         **facts,
         "decision": asdict(decide(findings)),
         "facts": [asdict(change) for change in findings.fact_changes],
@@ -64,7 +62,7 @@ def as_dict(
         "disagreements": _worst(findings, lambda score: score.disagreements, lambda found: -abs(found.apart)),
         "misses": _worst(findings, lambda score: score.misses, lambda found: found.unit),
         "by_length": [asdict(group) for score in findings.scores for group in score.by_length],
-        "metrics": metrics,
+        "metrics": findings.metrics(),
         "checks": [asdict(check) for check in findings.checks],
         "backends": [asdict(trial) for trial in findings.trials],
     }

@@ -17,10 +17,7 @@ from steps.common.quality.scoring import Score
 from steps.common.quality.suite import Suite
 from steps.common.tracking import verdict
 from steps.common.validation import identity
-from steps.common.validation.behaviour import (
-    check_mean_cosine,
-    check_spread,
-)
+from steps.common.validation.behaviour import check_mean_cosine, check_spread
 from steps.common.validation.checks import Check
 from steps.common.validation.compatibility import compare_vectors, fit_bridge
 from steps.common.validation.findings import Findings, Subject

@@ -16,9 +16,7 @@ from steps.common.backends.torch import find_tasks
 from steps.common.corpus.sample import sample_topics
 from steps.common.model.facts import facts
 from steps.common.model.find import FoundModel
-from steps.common.model.load import (
-    load_backend,
-)
+from steps.common.model.load import load_backend
 from steps.common.quality import scoring, trials
 from steps.common.quality.indexed import Indexed
 from steps.common.quality.roles import ByRole
