@@ -114,7 +114,7 @@ def test_a_job_that_fails_leaves_no_table_and_its_name_can_be_taken(session, enc
     session.sql(
         "CREATE OR REPLACE TEMP VIEW given AS SELECT id key, if(id = 7, repeat('the cat ', 60), 'a cat') `we``ird.text`, Text, "
         "timestamp '2020-01-01 00:00:00' `naïve time`, array(named_struct('a', id)) text0, map('a', 1.50) m "
-        "FROM range(0, 10, 1, 2), (SELECT 1 Text)"
+        "FROM range(0, 10, 1, 1), (SELECT 1 Text)"
     )
     given = [*GIVEN[:3], "corpus.text_column='we`ird.text'", "corpus.keep_columns=['naïve time',text0,m]"]
     line = error_of(encode("table:given", "table:made", *given, "corpus.long_text=error"))
