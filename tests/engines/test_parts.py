@@ -1,10 +1,15 @@
 """Files to files by Spark, in a session of this process: what comes out is what one process makes."""
 
+import time
+
 import pytest
 from helpers.encodes import content, interrupt, manifest_of, some_texts, write_jsonl
 from helpers.steps import error_of, last_json
 from pyarrow import fs
 
+from steps.common.engines.conf import EngineConf, EngineName, ModelFrom
+from steps.common.engines.spark import Spark
+from steps.common.errors import Stopped
 from steps.common.storage import place as files
 
 pytestmark = pytest.mark.slow
@@ -98,3 +103,17 @@ def test_workers_take_vectors_of_an_old_output_as_one_process_does(session, enco
         assert code == 0, err
         assert (last_json(out)["encode/reused_rows"], last_json(out)["encode/rows"]) == (43, 46)
     assert content(tmp_path / "new-spark") == content(tmp_path / "new-local")
+
+
+def test_a_stop_ends_the_job_in_spark_as_well(session):
+    spark = Spark(EngineConf(EngineName.spark, "local[2]", shared_files=False, model_from=ModelFrom.store))
+    start = time.monotonic()
+
+    def stop(done, total):
+        if total:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        spark.each_alone(time.sleep, [120, 120], stop)
+    assert time.monotonic() - start < 60
+    assert not session.sparkContext.statusTracker().getActiveJobsIds()

@@ -15,6 +15,7 @@ from helpers.steps import error_of, last_json
 
 from steps.common.embeddings import progress
 from steps.common.engines import spark
+from steps.common.errors import Stopped
 from steps.common.model import recipe
 from steps.common.tracking import live
 
@@ -113,13 +114,13 @@ def test_a_job_that_fails_leaves_no_table_and_its_name_can_be_taken(session, enc
     session.sql(
         "CREATE OR REPLACE TEMP VIEW given AS SELECT id key, if(id = 7, repeat('the cat ', 60), 'a cat') `we``ird.text`, Text, "
         "timestamp '2020-01-01 00:00:00' `naïve time`, array(named_struct('a', id)) text0, map('a', 1.50) m "
-        "FROM range(0, 10, 1, 2), (SELECT 1 Text)"
+        "FROM range(0, 10, 1, 1), (SELECT 1 Text)"
     )
     given = [*GIVEN[:3], "corpus.text_column='we`ird.text'", "corpus.keep_columns=['naïve time',text0,m]"]
     line = error_of(encode("table:given", "table:made", *given, "corpus.long_text=error"))
     assert "table given, id 7: the text has 122 tokens, and the model reads 64" in line
     assert "made-2 cannot be written" in error_of(encode("table:given", "table:made-2", *given))
-    assert "Spark refuses this: [SCHEMA_NOT_FOUND]" in error_of(encode("table:given", "table:nowhere.made", *given))
+    assert "Spark failed: [SCHEMA_NOT_FOUND]" in error_of(encode("table:given", "table:nowhere.made", *given))
     with pytest.MonkeyPatch.context() as patch:
         describe = recipe.Recipe.__init__
         patch.setattr(recipe.Recipe, "__init__", lambda self, **facts: describe(self, **{**facts, "location": "/none"}))
@@ -141,6 +142,15 @@ def test_a_job_that_fails_leaves_no_table_and_its_name_can_be_taken(session, enc
     }
     session.sql("CREATE OR REPLACE TEMP VIEW seen AS SELECT 1 a")
     assert "or DROP VIEW seen" in error_of(encode("table:given", "table:seen", *given))
+    with pytest.MonkeyPatch.context() as patch:
+
+        def stop(self, done):
+            raise Stopped
+
+        patch.setattr(live.LiveMetrics, "counts", stop)
+        patch.setattr(spark, "POLL", 0.1)
+        assert encode("table:given", "table:stopped", *given)[0] == 143
+    assert not session.catalog.tableExists("stopped")
 
 
 def test_the_standard_way_of_mlflow_works_with_the_logged_model(session, tiny_run, tmp_path):

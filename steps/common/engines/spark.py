@@ -7,7 +7,7 @@ import tempfile
 import uuid
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -146,9 +146,10 @@ class Spark:
         tag = f"encode-{uuid.uuid4().hex}"
 
         def act() -> Answer:
-            # Tags and groups are those of a thread.
-            self.session.addTag(tag)
-            if not is_connect(self.session):
+            # Both are those of a thread.
+            if is_connect(self.session):
+                self.session.addTag(tag)
+            else:
                 self.session.sparkContext.setJobGroup(tag, "encode")
             return action()
 
@@ -158,13 +159,24 @@ class Spark:
                 while not wait([job], POLL).done:
                     on_tasks(*count_tasks())
             except BaseException:
-                self.session.interruptTag(tag)
+                self._end(job, tag)
                 raise
             error = job.exception()
             if error is not None:
                 raise explain(error) from error
             on_tasks(*count_tasks())
             return job.result()
+
+    def _end(self, job: Future, tag: str) -> None:
+        """End what is tagged so: of a session here by its group, since a thread can interrupt only the tags that it has set."""
+        here = None if is_connect(self.session) else self.session.sparkContext
+        # Between two jobs of a query there is none to end.
+        while not job.done():
+            if here is None:
+                self.session.interruptTag(tag)
+            else:
+                here.cancelJobGroup(tag)
+            wait([job], POLL)
 
 
 def explain(error: BaseException) -> UserError:
@@ -177,9 +189,9 @@ def explain(error: BaseException) -> UserError:
         return UserError(
             "a Python worker of Spark ended, most likely out of memory. Give it more (spark.executor.memoryOverhead, spark.executor.pyspark.memory), fewer tasks at once (spark.task.cpus), or a smaller backend.batch_tokens. Run the same command again to go on."
         )
-    if "AnalysisException" in [kind.__name__ for kind in type(error).__mro__]:
-        return UserError(f"Spark refuses this: {first_line(error)}.")
     lost = re.findall(r"Lost task \S+ in stage \S+ \(TID \d+\) \([^)]*\): (.*)", text)
     raised = re.findall(r"^([A-Za-z_][\w.]*(?:Error|Exception|Interrupt)): (.*)$", text, re.MULTILINE)
-    said = ": ".join(raised[-1]) if raised else lost[-1] if lost else text
+    if not lost and not raised:
+        return UserError(f"Spark failed: {first_line(error)}.")
+    said = ": ".join(raised[-1]) if raised else lost[-1]
     return UserError(f"a task of Spark failed: {clip(said, 400)} Run the same command again.")
