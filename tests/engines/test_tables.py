@@ -149,7 +149,8 @@ def test_a_job_that_fails_leaves_no_table_and_its_name_can_be_taken(session, enc
 
         patch.setattr(live.LiveMetrics, "counts", stop)
         patch.setattr(spark, "POLL", 0.1)
-        assert encode("table:given", "table:stopped", *given)[0] == 143
+        code, _, err = encode("table:given", "table:stopped", *given)
+        assert code == 143 and "to begin again: python -m steps.encode" in err
     assert not session.catalog.tableExists("stopped")
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from steps.common.engines.tables import table_name
 from steps.common.errors import Stopped
 from steps.common.launch.call import Call
 from steps.common.launch.overrides import ALIASES, parse, quote
@@ -54,7 +55,9 @@ def resumable(call: Call, run: "StepRun | None", run_id: str) -> Iterator[None]:
         if "resumable" not in getattr(stop, "__notes__", ()):
             stop.add_note("resumable")
             output = call.conf.output
-            shown = f"to go on: {resume_command(call, run, run_id, output)}" if output else NOT_RESUMABLE
+            # Of a table nothing is kept.
+            what = "to begin again" if table_name(output) else "to go on"
+            shown = f"{what}: {resume_command(call, run, run_id, output)}" if output else NOT_RESUMABLE
             print(shown, file=sys.stderr, flush=True)
         raise
 
