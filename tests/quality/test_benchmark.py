@@ -193,9 +193,10 @@ def test_the_peak_of_memory_is_that_of_the_call(benchmark):
     if not machine.reset_peak():
         pytest.skip("this system cannot reset the peak")
     before = machine.rss_mb()
-    block = np.ones(30_000_000, np.uint8)
+    # Above 32 MB: what is smaller may come from memory that an earlier test has freed.
+    block = np.ones(100_000_000, np.uint8)
     del block
-    assert machine.peak_mb() - before > 20
+    assert machine.peak_mb() - before > 90
     machine.reset_peak()
     assert machine.peak_mb() - machine.rss_mb() < 10
 
