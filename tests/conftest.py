@@ -80,6 +80,17 @@ def isolated_mlflow(tmp_path, monkeypatch):
     sys.path = [entry for entry in sys.path if Path(entry).name != "code"]
 
 
+@pytest.fixture
+def logged(monkeypatch) -> list[str]:
+    """The messages of the project's log, whatever libraries have made of the handlers that caplog relies on."""
+    messages: list[str] = []
+    handler, logger = logging.Handler(), logging.getLogger("steps")
+    handler.emit = lambda record: messages.append(record.getMessage())
+    monkeypatch.setattr(logger, "handlers", [handler])
+    monkeypatch.setattr(logger, "propagate", False)
+    return messages
+
+
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory) -> Path:
     """A tracking store with its tables and nothing in them: making them takes seconds, copying them does not."""
