@@ -58,6 +58,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def registered_schemas():
     arguments.register_schemas()
+    # As a launch does. OpenVINO's converter lets the root logger say errors only, and a test may come before the first launch.
+    logging.getLogger("steps").setLevel(logging.INFO)
 
 
 @pytest.fixture(autouse=True)
@@ -69,11 +71,6 @@ def isolated_mlflow(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     # mlflow puts the artifacts of a sqlite store into the current folder.
     monkeypatch.chdir(tmp_path)
-    # As after a launch; libraries change it (OpenVINO's converter lets the root logger say errors only), and tests before this one.
-    logging.disable(logging.NOTSET)
-    logger = logging.getLogger("steps")
-    logger.disabled = False
-    logger.setLevel(logging.INFO)
     yield
     forget_mlflow()
     # mlflow leaves the code of a model that was loaded before the project's, where a process that is started finds it first.
@@ -81,7 +78,7 @@ def isolated_mlflow(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def logged(monkeypatch) -> list[str]:
+def log_messages(monkeypatch) -> list[str]:
     """The messages of the project's log, whatever libraries have made of the handlers that caplog relies on."""
     messages: list[str] = []
     handler, logger = logging.Handler(), logging.getLogger("steps")

@@ -1,11 +1,13 @@
 """How fast engine=spark is beside engine=local, whether executors add up, and what killing them changes.
 
-    python -m helpers.spark_speed rate|executors|kills [--model FOLDER] [--repeats 3] [--kills 10]
-                                                           (in tests/, with the project on the path)
+    python -m helpers.spark_speed rate|executors|kills [--model FOLDER] [--rows 20000] [--rows-per-part 2500]
+        [--repeats 3] [--kills 10]                              (in tests/, with the project on the path)
 
-rate: `local[2]` and one process in turn, over 20,000 short texts with torch in float32; the start of the session is not counted in the rate.
-executors: a standalone cluster of one and of two executors of one core. kills: executors of that cluster are ended with -9 at random moments, and the
-parts compared with those of one process. The figures of docs/spark.md come from it.
+rate: `local[2]` and one process in turn, with torch in float32; the start of the session is not counted in the rate.
+executors: a standalone cluster of one and of two executors of one core, with the start of their Python workers.
+kills: executors of that cluster are ended with -9 at random moments, and the parts compared with those of one process.
+
+The figures of docs/spark.md come from it.
 """
 
 import argparse
@@ -95,7 +97,6 @@ def compare_executors(bench: Bench, repeats: int) -> None:
         cluster = Cluster(bench.folder / f"cluster{len(hosts)}", hosts)
         try:
             words = ("engine=spark", f"engine.master={cluster.master}", "engine.shared_files=true")
-            # The first one starts executors that the others do not get; what it measures is like the others.
             rates.append(tell(f"{len(hosts)} executor(s)", [bench.encode(*words) for _ in range(repeats)]))
         finally:
             cluster.close()

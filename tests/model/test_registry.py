@@ -197,12 +197,12 @@ def test_a_best_version_without_a_record_is_in_the_way_until_the_user_begins_ane
     assert registry.find_baseline("tiny").registered == "tiny/2"
 
 
-def test_a_failed_version_that_was_made_champion_by_hand_is_no_measure(log, client, logged):
+def test_a_failed_version_that_was_made_champion_by_hand_is_no_measure(log, client, log_messages):
     register(log())
     register(log(), failure="1 of 40 checks")
     client.set_registered_model_alias("tiny", "champion", "2")
     assert registry.find_champion("tiny") is None
-    assert "tiny/2 has the alias champion, but failed its validation; it is not compared with" in "".join(logged)
+    assert "tiny/2 has the alias champion, but failed its validation; it is not compared with" in "".join(log_messages)
     assert register(log(), baseline=compared(Result.WORSE, -3)).alias == "challenger"
     assert register(log(), baseline=compared(Result.EQUAL)).alias == "champion"
     # It was no champion, and is not brought back.

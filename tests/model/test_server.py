@@ -88,10 +88,10 @@ def test_what_is_needed_fails_with_what_is_lost_and_is_not_waited_for_again(monk
         assert os.environ[server.RETRIES] == "1"
 
 
-def test_what_is_optional_is_a_line_in_the_log(monkeypatch, logged):
+def test_what_is_optional_is_a_line_in_the_log(monkeypatch, log_messages):
     import mlflow
 
     monkeypatch.setenv(server.RETRIES, "0")
     with server.optional("the tag is lost"):
         mlflow.MlflowClient("http://127.0.0.1:9").set_tag("some-run", "a", "b")
-    assert logged == ["the tag is lost: [Errno 111] Connection refused"]
+    assert log_messages == ["the tag is lost: [Errno 111] Connection refused"]
