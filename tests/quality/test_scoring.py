@@ -1,6 +1,7 @@
 """Scores, their intervals and their comparison, on vectors whose answers are known."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -317,12 +318,30 @@ def test_a_model_beside_itself_differs_by_nothing():
 
 def test_a_small_difference_is_noise_and_a_large_one_is_a_loss():
     one = correlated(200, 0.75)
-    nearly = Score(**vars(one) | {"units": one.units + 0.02 * np.random.default_rng(9).normal(size=200)})
-    worse = Score(**vars(one) | {"units": one.units + 2 * np.random.default_rng(9).normal(size=200), "value": 40.0})
+    nearly = replace(one, units=one.units + 0.02 * np.random.default_rng(9).normal(size=200))
+    worse = replace(one, units=one.units + 2 * np.random.default_rng(9).normal(size=200), value=40.0)
     assert compare(nearly, one).is_noise and not compare(nearly, one).is_loss()
     loss = compare(worse, one)
     assert loss.is_loss() and loss.high < 0
     assert compare(one, worse).low > 0
+
+
+def test_scores_of_one_suite_are_resampled_alike_and_once():
+    one, other = correlated(60, 0.75), correlated(60, 0.75)
+    other = replace(other, units=other.units[::-1].copy())
+    settings = Bootstrap(120, 0.95, 3)
+    _, rows = drawn(GradedPairs.compute_score, one.units, one.suite.scores, settings=settings)
+    expected = [
+        100
+        * (
+            spearmanr(one.units[r], one.suite.scores[r]).statistic
+            - spearmanr(other.units[r], one.suite.scores[r]).statistic
+        )
+        for r in rows
+    ]
+    np.testing.assert_allclose(one.resample(settings) - other.resample(settings), expected, atol=1e-9)
+    assert one.resample(settings) is one.resample(settings)
+    assert one.resample(Bootstrap(120, 0.95, 4)) is not one.resample(settings)
 
 
 def test_a_score_that_became_undefined_is_a_loss():

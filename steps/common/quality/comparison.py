@@ -13,7 +13,7 @@ from enum import StrEnum
 import numpy as np
 
 from steps.common.quality.bootstrap import find_interval
-from steps.common.quality.scoring import Difference, Score, resample_difference
+from steps.common.quality.scoring import Difference, Score
 from steps.common.quality.spec import Bootstrap
 
 
@@ -105,7 +105,7 @@ def compare(scores: Sequence[Score], others: Sequence[Score], margin: float, boo
     drawn, values, weights = [], [], []
     is_lost = any(one.undefined for one in scores)
     for one, other in pairs:
-        found = resample_difference(one, other, bootstrap)
+        found = one.resample(bootstrap) - other.resample(bootstrap)
         value = one.value - other.value
         suites[one.suite.name] = Difference(value, *find_interval(found, bootstrap.confidence))
         is_lost |= find_interval(found, strict)[1] < -margin

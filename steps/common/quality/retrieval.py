@@ -69,6 +69,8 @@ class Retrieval(Suite):
 
     def sample(self, most: int) -> Self:
         """At most so many queries, and beside the documents that answer them as many others."""
+        if max(len(self), len(self.documents)) <= most:
+            return self
         rows = sample_rows(len(self), most)
         relevant = [self.relevant[row] for row in rows]
         answers: set[str] = set().union(*relevant)

@@ -5,7 +5,7 @@ Two models are compared on the same resamples, so what both find hard cancels ou
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -46,6 +46,21 @@ class Score:
     disagreements: list[Disagreement] = field(default_factory=list, repr=False)
     misses: list[Miss] = field(default_factory=list, repr=False)
     by_length: list[LengthScore] = field(default_factory=list, repr=False)
+    _resampled: dict[tuple[int, int], np.ndarray] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def resample(self, bootstrap: Bootstrap) -> np.ndarray:
+        """The score on every resample, x 100: float64 [resamples]; NaN where it is undefined.
+
+        Scores on one suite are made from the same resamples, so they can be subtracted. They are made once.
+        """
+        if self.undefined:
+            return np.full(bootstrap.resamples, math.nan)
+        asked = (bootstrap.resamples, bootstrap.seed)
+        if asked not in self._resampled:
+            suite = self.suite
+            found = resample(suite.compute_score, [self.units, *suite.labels], bootstrap, suite.groups)
+            self._resampled[asked] = found * 100
+        return self._resampled[asked]
 
     @property
     def name(self) -> str:
@@ -94,15 +109,12 @@ def score(suite: Suite, vectors: Vectors, bootstrap: Bootstrap | None = None) ->
         return Score(suite, math.nan, math.nan, math.nan, undefined=undefined, metrics={}, units=cosines)
     units = suite.compute_units(cosines)
     metrics = {name: value * 100 for name, value in suite.compute_metrics(cosines).items()}
-    value = low = high = metrics[suite.metric]
-    if bootstrap:
-        found = resample(suite.compute_score, [units, *suite.labels], bootstrap, suite.groups)
-        low, high = find_interval(found * 100, bootstrap.confidence)
-    return Score(
+    value = metrics[suite.metric]
+    found = Score(
         suite,
         value,
-        low,
-        high,
+        value,
+        value,
         undefined=None,
         metrics=metrics,
         units=units,
@@ -110,6 +122,12 @@ def score(suite: Suite, vectors: Vectors, bootstrap: Bootstrap | None = None) ->
         misses=suite.find_misses(cosines, EXAMPLES),
         by_length=_score_by_length(suite, units),
     )
+    if not bootstrap:
+        return found
+    low, high = find_interval(found.resample(bootstrap), bootstrap.confidence)
+    whole = replace(found, low=low, high=high)
+    whole._resampled.update(found._resampled)
+    return whole
 
 
 def restore(suite: Suite, units: np.ndarray) -> Score:
@@ -135,21 +153,6 @@ def _score_by_length(suite: Suite, units: np.ndarray) -> list[LengthScore]:
 def spearman(suite: Suite, encode: Encode) -> float:
     """A suite's score x 100, Spearman's rank correlation for graded pairs; NaN if it is undefined."""
     return score(suite, embed(suite, lambda role: encode)).value
-
-
-def resample_difference(first: Score, second: Score, bootstrap: Bootstrap) -> np.ndarray:
-    """Score `first` minus score `second` of the same suite on the same resamples: points, float64 [resamples].
-
-    NaN where one is undefined.
-    """
-    if first.undefined or second.undefined:
-        return np.full(bootstrap.resamples, math.nan)
-    compute = first.suite.compute_score
-
-    def subtract(one: np.ndarray, other: np.ndarray, *labels: np.ndarray, axis: int) -> np.ndarray:
-        return compute(one, *labels, axis=axis) - compute(other, *labels, axis=axis)
-
-    return resample(subtract, [first.units, second.units, *first.suite.labels], bootstrap, first.suite.groups) * 100
 
 
 def _why_undefined(cosines: np.ndarray) -> str | None:

@@ -9,8 +9,9 @@ from steps.common.backends.timing import latencies_ms, rows_per_second
 from steps.common.quality import scoring
 from steps.common.quality.comparison import compare, compare_exact
 from steps.common.quality.roles import ByRole
+from steps.common.quality.scoring import Score
 from steps.common.quality.spec import Bootstrap
-from steps.common.quality.suite import Suite, Vectors
+from steps.common.quality.suite import Vectors
 from steps.common.vectors import finite, pair_cosine
 
 
@@ -56,7 +57,7 @@ class Pace:
 def judge(
     name: str,
     encode_as: ByRole,
-    suites: Sequence[tuple[Suite, Vectors]],
+    expected: Sequence[tuple[Score, Vectors]],
     *,
     margin: float,
     bootstrap: Bootstrap,
@@ -66,18 +67,22 @@ def judge(
     """Score a backend: it passes where it is shown to be no worse than torch in float32 (comparison.compare).
 
     Args:
-        suites: each with the vectors that torch in float32 makes of its texts, or of more.
+        expected: the score of torch in float32 on every suite, and its vectors of the suite's texts, or of more.
         is_exact: this is the backend that has made them; it need not do that again.
     """
-    scores, expected, cosines = [], [], []
-    for suite, exact in suites:
+    scores, cosines = [], []
+    for best, exact in expected:
+        suite = best.suite
         vectors = exact if is_exact else scoring.embed(suite, encode_as)
-        scores.append(scoring.score(suite, vectors))
-        expected.append(scoring.score(suite, exact))
+        scores.append(best if is_exact else scoring.score(suite, vectors))
         cosines += [
             pair_cosine(vectors.of(role, texts), exact.of(role, texts)).min() for role, texts in suite.texts.items()
         ]
-    found = compare_exact(scores, margin) if is_exact else compare(scores, expected, margin, bootstrap)
+    found = (
+        compare_exact(scores, margin)
+        if is_exact
+        else compare(scores, [best for best, _ in expected], margin, bootstrap)
+    )
     encode = encode_as(None)
     latency = latencies_ms(lambda sentence: encode([sentence]), pace.sentences, pace.calls)
     return Trial(

@@ -12,6 +12,7 @@ from steps.common.model.load import Pyfunc
 from steps.common.quality import scoring
 from steps.common.quality.comparison import Comparison, Result
 from steps.common.quality.scoring import Difference
+from steps.common.quality.suite import Vectors
 from steps.common.quality.trials import Trial
 from steps.common.validation.checks import Check, failed
 from steps.common.validation.compatibility import Compatibility
@@ -46,6 +47,8 @@ class Findings:
     scores: list[scoring.Score] = field(default_factory=list)
     # The backend that made them, name/precision.
     scored_by: str = ""
+    # Its vectors of their suites' texts.
+    embedded: list[Vectors] = field(default_factory=list, repr=False)
     # By suite: the score required, and the published one.
     thresholds: dict[str, float] = field(default_factory=dict)
     references: dict[str, float] = field(default_factory=dict)

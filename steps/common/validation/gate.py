@@ -1,7 +1,9 @@
 """Everything that validate checks of one model, and the findings."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from steps.common.model.facts import facts, normalizes
 from steps.common.model.find import FoundModel
 from steps.common.model.load import RefusedInput, input_example, load_embeddings_api, load_pyfunc, scoring_app
 from steps.common.quality import scoring
+from steps.common.quality.roles import ByRole
 from steps.common.quality.suite import Suite
 from steps.common.tracking import verdict
 from steps.common.validation import environment, identity, serving
@@ -65,18 +68,22 @@ def examine(
     reference = verdict.reference(found)
     model = Subject(found, folder, models.load_native(folder), load_pyfunc(folder))
     findings = Findings()
-    groups: dict[str, Callable[[], list[Check]]] = {
-        "identity": lambda: check_identity(found.tags, model.native),
-        "parity": lambda: check_loading(model, reference, rules.tolerance.parity),
-        # First of all that takes time: the server stops here, and the timings have the machine to themselves.
-        "serving": lambda: check_serving(model, server, rules, findings),
-        "embeddings_api": lambda: check_embeddings_api(model, rules.tolerance.parity),
-        "predict": lambda: check_behaviour(model, rules, findings),
-        "quality": lambda: check_quality(model, suites, rivals or {}, rules, findings),
-        "cosines": lambda: check_cosines(model, (rivals or {}).get("champion"), rules, findings, texts),
-    }
-    for name, check in groups.items():
-        findings.checks += guarded(name, check)
+    with contextlib.ExitStack() as stack:
+        own = functools.cache(partial(load_by_role, stack, found, folder, model.native, rules.backend))
+        groups: list[tuple[str, Callable[[], list[Check]]]] = [
+            ("identity", lambda: check_identity(found.tags, model.native)),
+            ("parity", lambda: check_loading(model, reference, rules.tolerance.parity)),
+            # The server starts meanwhile.
+            ("quality", lambda: score_suites(own(), suites, rules, findings)),
+            # The server stops here, and the timings have the machine to themselves.
+            ("serving", lambda: check_serving(model, server, rules, findings)),
+            ("embeddings_api", lambda: check_embeddings_api(model, rules.tolerance.parity)),
+            ("predict", lambda: check_behaviour(model, rules, findings)),
+            ("quality", lambda: check_quality(model, own(), rivals or {}, rules, findings) if findings.scores else []),
+            ("cosines", lambda: check_cosines(model, (rivals or {}).get("champion"), rules, findings, texts)),
+        ]
+        for name, check in groups:
+            findings.checks += guarded(name, check)
     return findings
 
 
@@ -167,18 +174,22 @@ def check_behaviour(model: Subject, rules: ValidateConf, findings: Findings) -> 
     return checks
 
 
+def score_suites(own: ByRole, suites: Sequence[Suite], rules: ValidateConf, findings: Findings) -> list[Check]:
+    """The model's scores, by the backend of the config; no check yet."""
+    findings.scores, findings.embedded = score_all(suites, own, rules.bootstrap)
+    findings.scored_by = own.key
+    return []
+
+
 def check_quality(
-    model: Subject, suites: Sequence[Suite], rivals: Mapping[str, FoundModel], rules: ValidateConf, findings: Findings
+    model: Subject, own: ByRole, rivals: Mapping[str, FoundModel], rules: ValidateConf, findings: Findings
 ) -> list[Check]:
     """Scores beside what the suites demand. Every backend is scored too; that decides nothing here."""
-    with contextlib.ExitStack() as stack:
-        own = load_by_role(stack, model.found, model.folder, model.native, rules.backend)
-        findings.scores, embedded = score_all(suites, own, rules.bootstrap)
-        findings.scored_by = own.key
-        checks = check_search(suites, own, rules, findings)
-        compare_rivals(model, rivals, suites, rules, findings=findings)
-        findings.trials = try_backends(model, suites, own, embedded, rules)
-        findings.corpus = own(None)(sample_topics()[0])
+    suites = [score.suite for score in findings.scores]
+    checks = check_search(suites, own, rules, findings)
+    compare_rivals(model, rivals, suites, rules, findings=findings)
+    findings.trials = try_backends(model, own, findings, rules)
+    findings.corpus = own(None)(sample_topics()[0])
     checks += check_demands(model, rules.scored_suites, findings) + check_losses(rules, findings)
     # A tokenizer that does not belong to the weights makes them look untrained; known weights are trained.
     is_known = any(check.name == "known/parameters_sha256" and check.passed for check in findings.checks)

@@ -45,17 +45,15 @@ def score_all(
     return scores, embedded
 
 
-def try_backends(
-    model: Subject, suites: Sequence[Suite], own: ByRole, embedded: list[Vectors], rules: ValidateConf
-) -> list[Trial]:
+def try_backends(model: Subject, own: ByRole, findings: Findings, rules: ValidateConf) -> list[Trial]:
     """The backend of the config and every candidate beside torch in float32.
 
     Args:
-        own: the backend of the config. embedded: its vectors of the suites.
+        own: the backend of the config, which has made the scores and the vectors among the findings.
     """
-    samples = [suite.sample(rules.candidate_pairs) for suite in suites]
+    samples = [score.suite.sample(rules.candidate_pairs) for score in findings.scores]
     # The rate of whole sentences, the same ones whatever the suites are.
-    pace = trials.Pace(sample_topics()[0], rules.sentences, rules.latency_calls)
+    pace = trials.Pace(sample_topics()[0][::2], rules.sentences, rules.latency_calls)
     found = []
 
     def load(name: str, stack: contextlib.ExitStack) -> ByRole:
@@ -63,7 +61,11 @@ def try_backends(
 
     with contextlib.ExitStack() as stack:
         exact = own if own.key == "torch/f32" else load("torch/f32", stack)
-        expected = embedded if exact is own else [scoring.embed(sample, exact) for sample in samples]
+        vectors = findings.embedded if exact is own else [scoring.embed(sample, exact) for sample in samples]
+        expected = [
+            (score if exact is own and sample is score.suite else scoring.score(sample, made), made)
+            for sample, score, made in zip(samples, findings.scores, vectors)
+        ]
         for name in dict.fromkeys(["torch/f32", own.key, *rules.candidates]):
             try:
                 with contextlib.ExitStack() as inner:
@@ -71,7 +73,7 @@ def try_backends(
                     trial = trials.judge(
                         name,
                         encode_as,
-                        list(zip(samples, expected)),
+                        expected,
                         margin=rules.tolerance.score,
                         bootstrap=rules.bootstrap,
                         pace=pace,
