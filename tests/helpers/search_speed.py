@@ -38,6 +38,7 @@ FORMS = {
     "binary": {"vectors": Numbers.binary},
     "binary, not rescored": {"vectors": Numbers.binary, "rescore": 0},
     "graph": {"method": Method.approximate},
+    "graph of float32": {"method": Method.approximate, "vectors": Numbers.float32},
     "graph of int8": {"method": Method.approximate, "vectors": Numbers.int8},
 }
 OTHERS = ("pass", "product", "sentence-transformers", "faiss flat")
@@ -51,7 +52,7 @@ def conf_of(form: str) -> BuildConf:
     conf = BuildConf(
         metric=Metric.cosine,
         method=Method.exact,
-        vectors=Numbers.float32,
+        vectors=Numbers.auto,
         graph=GraphConf(**DEFAULTS["graph"]),
         measure=MeasureConf(**DEFAULTS["measure"] | {"min_recall": 0.0}),
         **given,

@@ -9,7 +9,8 @@ import pytest
 
 from steps.common.errors import UserError
 from steps.common.search import measure, scan
-from steps.common.search.build import build
+from steps.common.search.approximate import Graph
+from steps.common.search.build import build, choose
 from steps.common.search.conf import BuildConf, GraphConf, MeasureConf, Method, Metric, Numbers, check_conf
 from steps.common.search.filters import choose_rows
 from steps.common.search.index import ROWS, VECTORS, Index
@@ -19,7 +20,7 @@ CONF = BuildConf(
     metric=Metric.cosine,
     method=Method.exact,
     approximate_above=1_000_000,
-    vectors=Numbers.float32,
+    vectors=Numbers.auto,
     rescore=20,
     graph=GraphConf(links=16, build_effort=40, effort=64),
     measure=MeasureConf(queries=50, min_recall=0.9, max_p95_ms=None),
@@ -80,6 +81,7 @@ FORMS = {
     "binary": {"vectors": Numbers.binary},
     "int8 alone": {"vectors": Numbers.int8, "rescore": 0},
     "graph": {"method": Method.approximate},
+    "graph of float32": {"method": Method.approximate, "vectors": Numbers.float32},
     "graph of int8": {"method": Method.approximate, "vectors": Numbers.int8},
 }
 
@@ -109,6 +111,26 @@ def test_every_form_of_an_index_finds_the_best_rows_also_among_those_a_filter_le
 def test_auto_is_exact_up_to_a_number_of_rows(folder):
     assert build(folder, replace(CONF, method=Method.auto))[0].method == "exact"
     assert build(folder, replace(CONF, method=Method.auto, approximate_above=599))[0].method == "approximate"
+
+
+def test_auto_compares_float16_in_a_graph_of_unit_vectors_and_float32_elsewhere():
+    def compared(**settings):
+        return choose(replace(CONF, **settings), rows=600, dim=40).vectors
+
+    assert compared() == compared(metric=Metric.dot, method=Method.approximate) == "float32"
+    assert compared(method=Method.approximate) == compared(method=Method.auto, approximate_above=599) == "float16"
+    assert compared(method=Method.approximate, vectors=Numbers.float32) == "float32"
+
+
+def test_a_graph_is_not_asked_for_more_candidates_than_it_looks_at(folder, monkeypatch):
+    facts, _ = build(folder, replace(CONF, method=Method.approximate))
+    assert (facts.rescore, facts.effort) == (20, 64)
+    index, asked = Index(folder), []
+    find_top = Graph.find_top
+    monkeypatch.setattr(Graph, "find_top", lambda self, queries, k: asked.append(k) or find_top(self, queries, k))
+    for top_k in (2, 10, 100):
+        index.search(clusters(3, seed=1), top_k)
+    assert asked == [40, 64, 100]
 
 
 def test_an_index_beyond_a_threshold_is_refused(folder):

@@ -44,6 +44,10 @@ class Graph:
         self._graph = load_faiss().downcast_index(index.index)
         self._graph.hnsw.efSearch = effort
 
+    @property
+    def effort(self) -> int:
+        return self._graph.hnsw.efSearch
+
     @classmethod
     def make(cls, vectors: Rows, held: str, *, links: int, effort: int, build_effort: int) -> "Graph":
         """A graph without rows yet.
@@ -92,7 +96,7 @@ class Graph:
         # One query is one thread's work, and waiting for idle ones may take longer than it.
         faiss.omp_set_num_threads(min(len(queries), usable_cores()) or 1)
         # A query cannot find more than it keeps.
-        parameters = faiss.SearchParametersHNSW(efSearch=max(self._graph.hnsw.efSearch, k))
+        parameters = faiss.SearchParametersHNSW(efSearch=max(self.effort, k))
         scores, rows = self._index.search(queries, k, params=parameters)
         scores[rows < 0] = -np.inf
         return in_order(rows, scores)

@@ -9,7 +9,7 @@ import numpy as np
 from steps.common.errors import UserError
 from steps.common.search.approximate import Graph
 from steps.common.search.compressed import Binary, Float16, Int8
-from steps.common.search.conf import BuildConf
+from steps.common.search.conf import BuildConf, GraphConf, MeasureConf
 from steps.common.search.index import VECTORS, Exact, Facts, open_searcher, write_facts
 from steps.common.search.matrix import Rows
 from steps.common.search.measure import compare, hold_out, time_queries
@@ -36,7 +36,7 @@ def build(folder: Path, conf: BuildConf) -> tuple[Facts, dict[str, float]]:
     facts = choose(conf, len(vectors), vectors.width)
     held = hold_out(len(vectors), conf.measure.queries)
     measures: dict[str, float] = {}
-    graph = make_graph(vectors, conf, held) if facts.method == "approximate" else None
+    graph = make_graph(vectors, facts.vectors, conf.graph, held) if facts.method == "approximate" else None
     if facts.vectors != "float32" and graph is None:
         WRITERS[facts.vectors](vectors, folder)
     searcher = open_searcher(folder, facts, graph)
@@ -49,7 +49,7 @@ def build(folder: Path, conf: BuildConf) -> tuple[Facts, dict[str, float]]:
     if len(held):
         p50, p95 = np.percentile(time_queries(searcher, vectors.take(held)), [50, 95])
         measures |= {"search_p50_ms": float(p50), "search_p95_ms": float(p95)}
-    check_measures(measures, conf)
+    check_measures(measures, facts, conf.measure)
     if facts.vectors != "float32" and graph is None and not facts.rescore:
         (folder / VECTORS).unlink()
     write_facts(folder, facts)
@@ -57,33 +57,34 @@ def build(folder: Path, conf: BuildConf) -> tuple[Facts, dict[str, float]]:
 
 
 def choose(conf: BuildConf, rows: int, dim: int) -> Facts:
-    """How vectors are searched, with `auto` decided by their number."""
+    """How vectors are searched, with `auto` decided: the method by their number, what is compared by the method."""
     method = conf.method.value
     if method == "auto":
         method = "approximate" if rows > conf.approximate_above and conf.vectors != "binary" else "exact"
         logger.info("method=auto is %s for %d rows (approximate_above=%d)", method, rows, conf.approximate_above)
-    rescore = 0 if conf.vectors == "float32" else conf.rescore
+    vectors = conf.vectors.value
+    if vectors == "auto":
+        # The numbers of vectors that have no unit length may be beyond float16.
+        vectors = "float16" if method == "approximate" and conf.metric == "cosine" else "float32"
+    rescore = 0 if vectors == "float32" else conf.rescore
     effort = conf.graph.effort if method == "approximate" else 0
-    return Facts(rows, dim, conf.metric.value, method, vectors=conf.vectors.value, rescore=rescore, effort=effort)
+    return Facts(rows, dim, conf.metric.value, method, vectors=vectors, rescore=rescore, effort=effort)
 
 
-def make_graph(vectors: Rows, conf: BuildConf, held: np.ndarray) -> Graph:
-    """A graph over all rows but those held out."""
-    graph = conf.graph
-    made = Graph.make(
-        vectors, conf.vectors.value, links=graph.links, effort=graph.effort, build_effort=graph.build_effort
-    )
+def make_graph(vectors: Rows, numbers: str, graph: GraphConf, held: np.ndarray) -> Graph:
+    """A graph over all rows but those held out; `numbers` are what it holds of a vector."""
+    made = Graph.make(vectors, numbers, links=graph.links, effort=graph.effort, build_effort=graph.build_effort)
     made.add(vectors, np.setdiff1d(np.arange(len(vectors)), held, assume_unique=True))
     return made
 
 
-def check_measures(measures: dict[str, float], conf: BuildConf) -> None:
+def check_measures(measures: dict[str, float], facts: Facts, conf: MeasureConf) -> None:
     """Raises UserError for a measure beyond its threshold."""
-    recall, p95, limit = measures.get("recall_at_10"), measures.get("search_p95_ms"), conf.measure.max_p95_ms
-    if recall is not None and recall < conf.measure.min_recall:
-        remedy = "graph.effort" if conf.vectors == "float32" else "rescore"
+    recall, p95, limit = measures.get("recall_at_10"), measures.get("search_p95_ms"), conf.max_p95_ms
+    if recall is not None and recall < conf.min_recall:
+        remedy = "graph.effort" if facts.method == "approximate" else "rescore"
         raise UserError(
-            f"recall@10 is {recall:.3f}, below measure.min_recall={conf.measure.min_recall}; no index is logged. Raise {remedy}, or take method=exact vectors=float32, which loses nothing."
+            f"recall@10 is {recall:.3f}, below measure.min_recall={conf.min_recall}; no index is logged. Raise {remedy}, or take method=exact vectors=float32, which loses nothing."
         )
     if p95 is not None and limit is not None and p95 > limit:
         raise UserError(

@@ -22,6 +22,7 @@ class Method(StrEnum):
 class Numbers(StrEnum):
     """What is compared."""
 
+    auto = "auto"
     float32 = "float32"
     float16 = "float16"
     int8 = "int8"

@@ -84,7 +84,9 @@ class Approximate:
             return self._exact.find(queries, k, chosen)
         if self._whole is None:
             return self._graph.find_top(queries, k)
-        return score_again(self._graph.find_top(queries, k * self._rescore).rows, self._whole, queries, k)
+        # As many as the graph looks at for k hits: more would take it longer.
+        candidates = min(k * self._rescore, max(k, self._graph.effort))
+        return score_again(self._graph.find_top(queries, candidates).rows, self._whole, queries, k)
 
 
 def open_searcher(folder: Path, facts: Facts, graph: Graph | None = None) -> Searcher:
