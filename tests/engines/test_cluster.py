@@ -3,7 +3,6 @@
 import os
 import shlex
 import subprocess
-import sys
 import time
 
 import pytest
@@ -30,7 +29,9 @@ def cluster(tmp_path, s3):
     made.close()
 
 
-def test_what_spark_submit_makes_is_what_one_process_makes_though_executors_are_killed(cluster, tiny_run, tmp_path, s3):
+def test_what_spark_submit_makes_is_what_one_process_makes_though_executors_are_killed(
+    cluster, tiny_run, tmp_path, s3, forks
+):
     """The line of the page, with corpus and output in an object store."""
     corpus = write_jsonl(tmp_path / "texts.jsonl", [*some_texts(598), None, ""])
     there = files.locate(f"{s3}/{tmp_path.name}")
@@ -49,17 +50,14 @@ def test_what_spark_submit_makes_is_what_one_process_makes_though_executors_are_
     assert last_json(out)["parts"] == 60
     # By a process as well: parts name the commit, which mlflow finds by the script that it runs in.
     given = [f"run_id={tiny_run['run_id']}", f"corpus={corpus}", f"output={tmp_path / 'local'}", "rows_per_part=10"]
-    local = subprocess.run([sys.executable, "-m", "steps.encode", "backend=torch", *given], **placed(cluster))
+    local = forks.run("-m", "steps.encode", "backend=torch", *given, env=environment_of(cluster))
     assert local.returncode == 0, local.stderr
     (tmp_path / "copy").mkdir()
     fs.copy_files(f"{there.path}/out", str(tmp_path / "copy"), source_filesystem=there.filesystem)
     assert content(tmp_path / "copy") == content(tmp_path / "local")
 
-    refused = subprocess.run(
-        [sys.executable, "-m", "steps.encode", "engine=spark", f"engine.master={cluster.master}", f"corpus={corpus}"]
-        + [f"output={tmp_path / 'out'}"],
-        **placed(cluster),
-    )
+    given = [f"engine.master={cluster.master}", f"corpus={corpus}", f"output={tmp_path / 'out'}"]
+    refused = forks.run("-m", "steps.encode", "engine=spark", *given, env=environment_of(cluster))
     line = error_of((refused.returncode, refused.stdout, refused.stderr))
     assert f"corpus.path={corpus} is a path on this machine" in line and "engine.shared_files=true" in line
 
@@ -74,7 +72,9 @@ def submit(cluster: Cluster, run_id: str, there: str, output: str) -> subprocess
     more = [f"output={output}", "rows_per_part=10", "backend=torch"]
     # Into files: Spark says more than a pipe holds that nobody reads.
     with (cluster.folder / "out").open("w") as out, (cluster.folder / "err").open("w") as err:
-        return subprocess.Popen([*submitted, *more], stdout=out, stderr=err, **placed(cluster, False))
+        return subprocess.Popen(
+            [*submitted, *more], stdout=out, stderr=err, cwd=PROJECT, env=environment_of(cluster), text=True
+        )
 
 
 def said(cluster: Cluster) -> list[str]:
@@ -82,8 +82,7 @@ def said(cluster: Cluster) -> list[str]:
     return [(cluster.folder / name).read_text() for name in ("out", "err")]
 
 
-def placed(cluster: Cluster, captured: bool = True) -> dict:
-    """Where a driver runs, and with what."""
+def environment_of(cluster: Cluster) -> dict[str, str]:
+    """What a driver runs with."""
     paths = os.pathsep.join(filter(None, [str(PROJECT), cluster.environment["PYTHONPATH"]]))
-    env = {**cluster.environment, "MLFLOW_TRACKING_URI": os.environ["MLFLOW_TRACKING_URI"], "PYTHONPATH": paths}
-    return {"cwd": PROJECT, "env": env, "text": True} | ({"capture_output": True, "timeout": 120} if captured else {})
+    return {**cluster.environment, "MLFLOW_TRACKING_URI": os.environ["MLFLOW_TRACKING_URI"], "PYTHONPATH": paths}

@@ -2,13 +2,11 @@
 
 import os
 import re
-import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from helpers.encodes import content, some_texts, write_jsonl
-from helpers.project import PROJECT
 from helpers.servers import free_port, wait_for_server
 from helpers.spark import environment
 from helpers.steps import last_json
@@ -37,28 +35,25 @@ def remote(start, tmp_path):
         *("--class", "org.apache.spark.sql.connect.service.SparkConnectServer", "spark-internal"),
     )
     wait_for_server(port, process)
-    mlflow = {name: os.environ[name] for name in ("MLFLOW_TRACKING_URI", "HF_HUB_OFFLINE")}
-    return found | mlflow | {"SPARK_REMOTE": f"sc://127.0.0.1:{port}"}
+    return os.environ | found | {"SPARK_REMOTE": f"sc://127.0.0.1:{port}"}
 
 
-def test_a_server_of_spark_connect_makes_the_bytes_that_one_process_makes(remote, shell, tiny_run, tmp_path):
+def test_a_server_of_spark_connect_makes_the_bytes_that_one_process_makes(remote, forks, tiny_run, tmp_path):
     corpus = write_jsonl(tmp_path / "texts.jsonl", [*some_texts(37), None, ""])
-    given = [sys.executable, "-m", "steps.encode", f"run_id={tiny_run['run_id']}", f"corpus={corpus}", "backend=torch"]
+    given = ["-m", "steps.encode", f"run_id={tiny_run['run_id']}", f"corpus={corpus}", "backend=torch"]
     given += ["rows_per_part=10"]
-    local = shell(*given, f"output={tmp_path / 'local'}", cwd=PROJECT, **remote)
+    local = forks.run(*given, f"output={tmp_path / 'local'}", env=remote)
     assert local.returncode == 0, local.stderr
 
     spark = [*given, "engine=spark", f"output={tmp_path / 'spark'}"]
     # The model goes with the code, as it has to where workers cannot reach its store.
-    done = shell(*spark, "engine.shared_files=true", "engine.model_from=driver", cwd=PROJECT, **remote)
+    done = forks.run(*spark, "engine.shared_files=true", "engine.model_from=driver", env=remote)
     assert done.returncode == 0, done.stderr
     assert content(tmp_path / "spark") == content(tmp_path / "local")
 
     pq.write_table(pa.table({"key": range(37), "text": some_texts(37)}), tmp_path / "texts.parquet")
     tables = ["engine=spark", f"corpus=table:parquet.`{tmp_path}/texts.parquet`", "output=table:made"]
-    done = shell(
-        sys.executable, "-c", TALKATIVE, given[3], given[5], *tables, "corpus.id_column=key", cwd=PROJECT, **remote
-    )
+    done = forks.run("-c", TALKATIVE, given[2], given[4], *tables, "corpus.id_column=key", env=remote)
     assert done.returncode == 0, done.stderr
     assert last_json(done.stdout)["encode/rows"] == 37
     # Connect tells every few seconds; the job may end before it has told the last.

@@ -162,6 +162,9 @@ def become(request: dict) -> None:
     """Turn this process into the one that was asked for: its environment, folder, output and signals."""
     os.environ.clear()
     os.environ.update(request["env"])
+    sys.path[1:1] = [
+        path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path not in sys.path
+    ]
     os.chdir(request["cwd"])
     for number, name in ((1, "out"), (2, "err")):
         with (Path(request["folder"]) / name).open("wb") as stream:

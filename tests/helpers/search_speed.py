@@ -4,7 +4,7 @@ and other libraries; each in a process of its own, since memory is that of the p
     python -m helpers.search_speed VECTORS.npy [FORM ...]        (in tests/, with the project on the path)
 
 VECTORS.npy is float32 [n, dim] of unit length. The queries are rows of it, held out where a figure of quality is measured. The figures of
-docs/search.md come from it.
+docs/search.md come from it. usearch has to be installed for its own, which hold float16 in a graph with the settings of ours.
 """
 
 import json
@@ -27,6 +27,8 @@ from steps.common.search.build import build
 from steps.common.search.conf import BuildConf, GraphConf, MeasureConf, Method, Metric, Numbers
 from steps.common.search.index import ROWS, VECTORS, Index
 from steps.common.search.matrix import Rows, map_matrix
+from steps.common.search.measure import compare, hold_out
+from steps.common.search.scan import Hits
 
 DEFAULTS = yaml.safe_load((CONF / "index.yaml").read_text())
 
@@ -41,7 +43,7 @@ FORMS = {
     "graph of float32": {"method": Method.approximate, "vectors": Numbers.float32},
     "graph of int8": {"method": Method.approximate, "vectors": Numbers.int8},
 }
-OTHERS = ("pass", "product", "sentence-transformers", "faiss flat")
+OTHERS = ("pass", "product", "sentence-transformers", "faiss flat", "usearch")
 
 # Queries asked one by one, and those asked together.
 ALONE, TOGETHER = 100, 1000
@@ -112,11 +114,49 @@ def measure_other(name: str, vectors: Path) -> dict:
         from sentence_transformers import util
 
         return time_calls(lambda asked: util.semantic_search(torch.from_numpy(asked), whole, top_k=10), queries)
+    if name == "usearch":
+        return measure_usearch(vectors, queries)
     import faiss
 
     flat = faiss.IndexFlatIP(mapped.shape[1])
     flat.add(mapped)
     return time_calls(lambda asked: flat.search(asked, 10), queries)
+
+
+class Usearch:
+    """A graph of usearch, asked as an index of ours is (index.Searcher)."""
+
+    def __init__(self, dim: int, *, links: int, build_effort: int, effort: int):
+        from usearch.index import Index as Graph
+
+        self.graph = Graph(
+            ndim=dim,
+            metric="ip",
+            dtype="f16",
+            connectivity=links,
+            expansion_add=build_effort,
+            expansion_search=effort,
+        )
+
+    def find(self, queries: np.ndarray, k: int, chosen: np.ndarray | None = None) -> Hits:
+        # One query is one thread's work here too.
+        found = self.graph.search(queries, k, threads=min(len(queries), psutil.cpu_count()))
+        return Hits(found.keys.reshape(len(queries), -1).astype(np.int64), -found.distances.reshape(len(queries), -1))
+
+
+def measure_usearch(vectors: Path, queries: np.ndarray) -> dict:
+    rows = Rows(vectors)
+    held = hold_out(len(rows), DEFAULTS["measure"]["queries"])
+    searcher = Usearch(rows.width, **DEFAULTS["graph"])
+    before, start = start_measuring(), time.perf_counter()
+    others = np.setdiff1d(np.arange(len(rows)), held, assume_unique=True)
+    for first in range(0, len(others), 16_384):
+        some = others[first : first + 16_384]
+        searcher.graph.add(some.astype(np.uint64), rows.take(some), threads=psutil.cpu_count())
+    built = {"build_s": time.perf_counter() - start, "build_mb": peak_mb() - before}
+    quality = compare(searcher, rows, held, excludes=False)
+    found = {"recall_at_10": quality.recall_at_10, "ndcg_at_10": quality.ndcg_at_10}
+    return built | found | time_calls(lambda asked: searcher.find(asked, 10), queries)
 
 
 def some_rows(vectors: Path) -> np.ndarray:

@@ -20,7 +20,7 @@ from steps.common.storage.output import Output
 logger = logging.getLogger("steps")
 
 # Numbers that are looked up at a time.
-LOOKED_UP = 1 << 20
+LOOKED_UP = 1 << 16
 
 # Rows of `changes.parquet` that are written together.
 WRITTEN = 1 << 16
@@ -56,6 +56,8 @@ def complete(reused: Reused | None, reuse: Reuse | None, output: Output, made: M
             changes = None
     elif made.has_ids and reuse.manifest.corpus.get("id_column") is not None:
         parts = reuse.sound_parts
+        # Looking for changes takes more memory than looking for texts did.
+        reuse.forget()
         if len(parts) < len(reuse.manifest.parts):
             logger.warning("%s takes the ids of the damaged parts for new ones", CHANGES)
         try:
@@ -66,7 +68,7 @@ def complete(reused: Reused | None, reuse: Reuse | None, output: Output, made: M
 
 
 def write_changes(old: Side, new: Side) -> Changes:
-    """Write which ids were added, have another text, or are gone. It takes about 50 bytes of memory a row of an output.
+    """Write which ids were added, have another text, or are gone. It takes about 40 bytes of memory a row of an output.
 
     Ids of two types are the same where they read the same, 7 and "7", and are written as strings then.
     """

@@ -136,6 +136,10 @@ class Reuse:
                 rows[here] = -1
         return Held(rows >= 0, vectors, lengths)
 
+    def forget(self) -> None:
+        """Give back what was read of it, memory and room on the disk; which parts are damaged stays known."""
+        self._index, self._copies = None, Copies(self.output, self.manifest)
+
     def _drop(self, number: int, error: Exception) -> None:
         logger.warning("%s of %s is not reused: %s", self.manifest.parts[number].name, self.where, first_line(error))
         self._damaged.add(number)
