@@ -1,5 +1,8 @@
 """What decides the result, and what may change."""
 
+import importlib.metadata
+import sys
+
 import pyarrow.parquet as pq
 import pytest
 from helpers.encodes import interrupt, manifest_of, some_texts, write_jsonl
@@ -63,3 +66,20 @@ def test_the_plan_holds_what_writes_the_parts(encode, corpus, tmp_path):
     assert {"numpy", "pyarrow", "sentence-transformers", "torch"} <= set(
         manifest_of(tmp_path / "out")["plan"]["versions"]
     )
+
+
+def test_without_openvino_torch_encodes(encode, corpus, tmp_path, monkeypatch):
+    version = importlib.metadata.version
+
+    def find(name):
+        if name == "openvino":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", find)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.delitem(sys.modules, "steps.common.backends.openvino", raising=False)
+    code, _, err = encode(corpus)
+    assert code == 0, err
+    manifest = manifest_of(tmp_path / "out")
+    assert (manifest["plan"]["versions"]["openvino"], manifest["backend"]["name"]) == ("none", "torch")

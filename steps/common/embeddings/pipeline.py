@@ -134,11 +134,7 @@ def encode_corpus(
         before_part: called before a finished part is put in its place; may raise.
         on_rows: told now and then how many rows are done in all.
     """
-    finished = find_finished(job, output)
-    there = sum(len(job.rows_of(part)) for part in finished)
-    if there:
-        logger.info("%d of %d rows are there already", there, job.corpus.rows)
-    missing = [part for part in range(job.parts) if part not in finished]
+    finished, missing, there = find_work(job, output)
     start = time.perf_counter()
     writer = PartWriter(job, output, backend.max_tokens, before_part)
     with Progress(job.corpus.rows, there) as progress:
@@ -200,6 +196,15 @@ def _first_rows(window: Window, embedded: Embedded, count: int) -> list[tuple[st
     if embedded.pieces is not None:
         texts = [piece for pieces in embedded.pieces[:count] for piece in pieces]
     return [(text, vector.copy()) for text, vector in zip(texts[:count], embedded.vectors)]
+
+
+def find_work(job: Job, output: Output, each: Each = here) -> tuple[set[int], list[int], int]:
+    """The parts that are there, those that are missing, and how many rows are there; the last is logged. `each` as find_finished."""
+    finished = find_finished(job, output, each)
+    there = sum(len(job.rows_of(part)) for part in finished)
+    if there:
+        logger.info("%d of %d rows are there already", there, job.corpus.rows)
+    return finished, [part for part in range(job.parts) if part not in finished], there
 
 
 def find_finished(job: Job, output: Output, each: Each = here) -> set[int]:

@@ -85,12 +85,19 @@ def _show(text: str, start: int) -> str:
 
 
 def versions() -> dict[str, str]:
-    """The libraries that decide an embedding, or how it is written."""
+    """The libraries that decide an embedding, or how it is written; backend=torch can do without openvino."""
     names = (
         *("mlflow", "sentence-transformers", "torch", "transformers", "tokenizers", "openvino"),
         *("numpy", "pyarrow"),
     )
-    return {name: importlib.metadata.version(name) for name in names}
+    return {name: _version_of(name) for name in names}
+
+
+def _version_of(library: str) -> str:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
 
 
 def code_digest(folder: Path) -> str:

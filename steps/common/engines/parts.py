@@ -1,7 +1,6 @@
 """The parts of an output as tasks of Spark. Each makes one as the local engine does, and commits it so: file, then record."""
 
 import itertools
-import logging
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -12,7 +11,7 @@ from pathlib import Path
 from steps.common.backends import Backend
 from steps.common.embeddings.encoder import LongTexts, find_long, sample_texts
 from steps.common.embeddings.job import Job
-from steps.common.embeddings.pipeline import Result, check_part, collect_parts, find_finished, make_part
+from steps.common.embeddings.pipeline import Result, check_part, collect_parts, find_work, make_part
 from steps.common.embeddings.progress import Progress
 from steps.common.embeddings.records import find_records
 from steps.common.engines.conf import ModelFrom
@@ -20,8 +19,6 @@ from steps.common.engines.spark import Spark
 from steps.common.errors import UserError
 from steps.common.model.recipe import Recipe
 from steps.common.storage.output import Output
-
-logger = logging.getLogger("steps")
 
 
 @dataclass(frozen=True)
@@ -120,11 +117,8 @@ class SparkEngine:
     def encode_corpus(
         self, job: Job, output: Output, *, before_part: Callable[[], None], on_rows: Callable[[int], None]
     ) -> Result:
-        spark, finished = self.spark, find_finished(job, output, self.spark.each)
-        missing = [number for number in range(job.parts) if number not in finished]
-        there = sum(len(job.rows_of(number)) for number in finished)
-        if there:
-            logger.info("%d of %d rows are there already", there, job.corpus.rows)
+        spark = self.spark
+        finished, missing, there = find_work(job, output, spark.each)
         start = time.perf_counter()
         recipe = send_model(spark, self.recipe) if missing else self.recipe
         with Progress(job.corpus.rows, there) as progress:
