@@ -203,7 +203,7 @@ def test_what_cannot_be_reused_is_one_line(step, old, renew, without_models, tin
         shutil.copytree(old, tmp_path / name)
         damage(tmp_path / name)
     cases += [
-        (tmp_path / "interrupted", "", "is not whole: encode was stopped before its end"),
+        (tmp_path / "interrupted", "", "is not whole: encode is still at it, or was stopped before its end"),
         (tmp_path / "newer", "", "has format 99, this version of the project reads formats 2 to 5"),
     ]
     failed = []

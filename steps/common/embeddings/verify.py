@@ -165,7 +165,7 @@ def read_manifest(output: Output) -> Manifest:
     state = state_of(output)
     if state == "interrupted":
         raise UserError(
-            f"output {output} is not whole: encode was stopped before its end. Run the same encode again to go on."
+            f"output {output} is not whole: encode is still at it, or was stopped before its end. Run the same encode again to go on."
         )
     if state != "whole":
         raise UserError(f"output {output} has no {MANIFEST}; expected a folder that encode has written.")
