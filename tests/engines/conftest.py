@@ -5,6 +5,14 @@ from helpers import spark as sparks
 from helpers.encodes import some_texts, write_jsonl
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick_java():
+    """JVMs that live for seconds: compiling what they run as well as they can costs them more than it gains."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+        yield
+
+
 @pytest.fixture(scope="module")
 def session(s3):
     """The active session of this process, on two cores; the tests of a module share it.

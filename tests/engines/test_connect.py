@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from helpers.encodes import content, some_texts, write_jsonl
 from helpers.servers import free_port, wait_for_server
-from helpers.spark import environment
+from helpers.spark import DAEMON, environment
 from helpers.steps import last_json
 
 pytestmark = pytest.mark.slow
@@ -28,6 +28,7 @@ def remote(start, tmp_path):
     found, port = environment(), free_port()
     settings = [f"spark.connect.grpc.binding.port={port}", "spark.ui.enabled=false", f"spark.local.dir={tmp_path}"]
     settings.append(f"spark.sql.warehouse.dir={tmp_path / 'warehouse'}")
+    settings += [f"{name}={value}" for name, value in DAEMON.items()]
     process = start(
         *("env", *(f"{name}={value}" for name, value in found.items())),
         *(f"{found['SPARK_HOME']}/bin/spark-submit", "--master", "local[2]", "--driver-memory", "512m"),

