@@ -4,7 +4,7 @@ and other libraries; each in a process of its own, since memory is that of the p
     python -m helpers.search_speed VECTORS.npy [FORM ...]        (in tests/, with the project on the path)
 
 VECTORS.npy is float32 [n, dim] of unit length. The queries are rows of it, held out where a figure of quality is measured. The figures of
-docs/search.md come from it. usearch has to be installed for its own, which hold float16 in a graph with the settings of ours.
+docs/search.md come from it. usearch is measured where it is installed: float16 in a graph, with the settings of ours.
 """
 
 import json
@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,10 @@ import pyarrow as pa
 import torch
 import yaml
 
+from steps.common.backends.hardware import usable_cores
 from steps.common.backends.machine import peak_mb, reset_peak, rss_mb
 from steps.common.project import CONF
+from steps.common.search import approximate
 from steps.common.search.build import build
 from steps.common.search.conf import BuildConf, GraphConf, MeasureConf, Method, Metric, Numbers
 from steps.common.search.index import ROWS, VECTORS, Index
@@ -43,7 +46,7 @@ FORMS = {
     "graph of float32": {"method": Method.approximate, "vectors": Numbers.float32},
     "graph of int8": {"method": Method.approximate, "vectors": Numbers.int8},
 }
-OTHERS = ("pass", "product", "sentence-transformers", "faiss flat", "usearch")
+OTHERS = ("pass", "product", "sentence-transformers", "faiss flat", *(["usearch"] if find_spec("usearch") else []))
 
 # Queries asked one by one, and those asked together.
 ALONE, TOGETHER = 100, 1000
@@ -140,7 +143,7 @@ class Usearch:
 
     def find(self, queries: np.ndarray, k: int, chosen: np.ndarray | None = None) -> Hits:
         # One query is one thread's work here too.
-        found = self.graph.search(queries, k, threads=min(len(queries), psutil.cpu_count()))
+        found = self.graph.search(queries, k, threads=min(len(queries), usable_cores()))
         return Hits(found.keys.reshape(len(queries), -1).astype(np.int64), -found.distances.reshape(len(queries), -1))
 
 
@@ -150,9 +153,9 @@ def measure_usearch(vectors: Path, queries: np.ndarray) -> dict:
     searcher = Usearch(rows.width, **DEFAULTS["graph"])
     before, start = start_measuring(), time.perf_counter()
     others = np.setdiff1d(np.arange(len(rows)), held, assume_unique=True)
-    for first in range(0, len(others), 16_384):
-        some = others[first : first + 16_384]
-        searcher.graph.add(some.astype(np.uint64), rows.take(some), threads=psutil.cpu_count())
+    for first in range(0, len(others), approximate.TOGETHER):
+        some = others[first : first + approximate.TOGETHER]
+        searcher.graph.add(some.astype(np.uint64), rows.take(some), threads=usable_cores())
     built = {"build_s": time.perf_counter() - start, "build_mb": peak_mb() - before}
     quality = compare(searcher, rows, held, excludes=False)
     found = {"recall_at_10": quality.recall_at_10, "ndcg_at_10": quality.ndcg_at_10}

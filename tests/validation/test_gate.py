@@ -148,6 +148,22 @@ def test_a_model_that_cannot_predict_fails_its_checks_and_does_not_stop_the_gate
     assert check.value == "IndexError: index out of range in self"
 
 
+def test_suites_that_cannot_be_scored_are_one_failed_check_beside_all_others(step, tiny_run, tiny_suite, monkeypatch):
+    import mlflow
+
+    def fail(*given):
+        raise RuntimeError("no scores")
+
+    monkeypatch.setattr(gate, "score_all", fail)
+    given = [f"suite.path={tiny_suite}", "candidates=[]", "latency_calls=2", "serving.enabled=false"]
+    code, out, _ = step("validate", *given)
+    assert code == 1
+    checks = mlflow.artifacts.load_dict(f"runs:/{last_json(out)['run_id']}/validation.json")["checks"]
+    (failed,) = [check for check in checks if not check["passed"]]
+    assert (failed["name"], failed["value"]) == ("quality/runs", "RuntimeError: no scores")
+    assert {"serving/inputs", "predict/shape"} <= {check["name"] for check in checks}
+
+
 def test_with_hydra_full_error_the_gate_shows_where_it_failed(monkeypatch):
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     with pytest.raises(ZeroDivisionError):

@@ -92,7 +92,7 @@ class Server:
                 with contextlib.suppress(httpx.HTTPError):
                     # Another server may answer on this port; then ours has ended.
                     if client.get("/ping").status_code == 200 and self.process.poll() is None:
-                        logger.info("serving on %s after %.1f s", self.url, time.monotonic() - self.started)
+                        logger.info("serving on %s", self.url)
                         return None
                 if time.monotonic() > end:
                     return f"no answer to /ping in {seconds:g} s. {self._last_words()}"
