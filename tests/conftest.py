@@ -251,6 +251,12 @@ def forks(all_forks) -> Forks:
 
 
 @pytest.fixture
+def quick_programs(all_forks, monkeypatch):
+    """This environment's `python`, `mlflow` and `uvicorn` begin with torch and mlflow imported, whoever begins them."""
+    monkeypatch.setattr(sys, "executable", str(all_forks.programs / "python"))
+
+
+@pytest.fixture
 def shell(tmp_path):
     """Run a command line in a new folder, with this environment's programs first; returns the CompletedProcess."""
     folder = tmp_path / "caller"

@@ -294,6 +294,7 @@ def test_the_recipe_for_a_kind_of_suite_gives_one(follow, monkeypatch, tmp_path)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_programs")
 def test_the_recipe_for_an_entry_point_gives_one(clone, shell):
     """In a copy of the project, as a process: its config is read where a step starts."""
     title, schema = "A new entry point", "steps/common/launch/config.py"

@@ -222,7 +222,7 @@ def test_a_disk_that_cannot_be_written_is_found_before_anything_is_loaded(step, 
 
 
 @pytest.fixture
-def server(start, tmp_path, tiny_run):
+def server(quick_programs, start, tmp_path, tiny_run):
     """A tracking server over the store of this test, that can be stopped and started again."""
 
     class Server:

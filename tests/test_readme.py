@@ -84,6 +84,7 @@ def test_conda_yaml_pins_every_dependency_exactly():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_programs")
 def test_the_chain_runs_from_a_git_url_at_a_branch_and_a_commit(shell, git_url, clone):
     """The three lines of the README with a git URL in place of `.`, each run ID from the line before."""
     (shell.folder / "texts.csv").write_text('text,n\n"Stars, and planets",1\nBread and butter,2\n')
@@ -223,6 +224,7 @@ def test_main_lands_on_a_real_server_and_the_model_serves(shell, clone, start, m
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_programs")
 def test_ui_command_of_the_readme_shows_the_runs(shell, start, step, tiny_run):
     port = free_port()
     command = next(command for command in README.commands() if command.startswith("mlflow ui")).replace(

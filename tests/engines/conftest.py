@@ -3,13 +3,18 @@
 import pytest
 from helpers import spark as sparks
 from helpers.encodes import some_texts, write_jsonl
+from helpers.forks import SOCKET
 
 
 @pytest.fixture(scope="session", autouse=True)
-def quick_java():
-    """JVMs that live for seconds: compiling what they run as well as they can costs them more than it gains."""
+def quick_starts(all_forks):
+    """JVMs that live for seconds: compiling what they run as well as they can costs them more than it gains.
+
+    Their Python workers begin with torch and mlflow imported.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+        patch.setenv(SOCKET, all_forks.socket)
         yield
 
 

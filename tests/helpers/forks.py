@@ -3,6 +3,8 @@
 `Forks.start` does what `subprocess.Popen([sys.executable, *words])` does: one process has imported what the steps need,
 has computed nothing, and forks itself for each command. What runs there runs as __main__, with arguments, environment,
 folder and output of its own, ends as Python ends, and can be killed. What a start imports is not seen this way.
+
+`python`, `mlflow` and `uvicorn` of `Forks.programs` do so too, for what the tests do not begin themselves: as_fork.py.
 """
 
 import contextlib
@@ -16,14 +18,21 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from helpers.as_fork import send
 
 PROJECT = Path(__file__).resolve().parents[2]
 PRELOADED = ("torch", "sentence_transformers", "mlflow", "pyarrow.parquet", "scipy.stats")
 # What every step imports first; of HEAVY in test_processes.py it imports nothing.
 LIGHT = ("steps.common.launch.process",)
+# Names the socket in the environment of what is begun by others than the tests.
+SOCKET = "TESTS_FORKS"
+# Programs of this environment that are modules of Python, and the words that run them.
+PROGRAMS = {"python": "", "mlflow": "-m mlflow", "uvicorn": "-m uvicorn"}
 
 
 class Fork:
@@ -76,18 +85,11 @@ class Forks:
 
     def start(self, *words: str | Path, cwd: Path = PROJECT, env: Mapping[str, str] | None = None) -> Fork:
         """Begin `python WORDS`, which is `-m MODULE ...`, `-c CODE ...` or `SCRIPT ...`."""
-        if self._server is None:
-            self._server = self._begin()
+        self._begin()
         folder, argv = Path(tempfile.mkdtemp(dir=self._folder)), [str(word) for word in words]
-        connection = socket.socket(socket.AF_UNIX)
-        connection.connect(str(self._socket))
-        request = {
-            "argv": argv,
-            "cwd": str(cwd),
-            "env": dict(os.environ if env is None else env),
-            "folder": str(folder),
-        }
-        connection.sendall(json.dumps(request).encode() + b"\n")
+        request = {"argv": argv, "cwd": str(cwd), "env": dict(os.environ if env is None else env)}
+        with Path(os.devnull).open() as nothing, (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
+            connection = send(self._socket, request, [stream.fileno() for stream in (nothing, out, err)])
         self._begun.append(Fork(argv, connection, folder))
         return self._begun[-1]
 
@@ -108,12 +110,36 @@ class Forks:
             self._server.kill()
             self._server.wait()
 
-    def _begin(self) -> subprocess.Popen:
+    @property
+    def socket(self) -> str:
+        """Where the process listens that has imported the modules."""
+        self._begin()
+        return str(self._socket)
+
+    @property
+    def programs(self) -> Path:
+        """A folder of programs that begin as forks, to stand first on a PATH."""
+        self._begin()
+        folder = self._folder / "programs"
+        if not folder.exists():
+            folder.mkdir()
+            for name, words in PROGRAMS.items():
+                program = folder / name
+                client = Path(__file__).with_name("as_fork.py")
+                start = f'{sys.executable} -S -E {client} {self._socket} {folder / "python"} {words} "$@"'
+                program.write_text(f"#!/bin/sh\nexec {start}\n")
+                program.chmod(0o755)
+        return folder
+
+    def _begin(self) -> None:
+        if self._server is not None:
+            return
         log = self._folder / "forks.log"
         with log.open("wb") as stream:
             server = subprocess.Popen(
-                [sys.executable, __file__, self._socket, *self._preloaded],
+                [sys.executable, "-m", "helpers.forks", self._socket, *self._preloaded],
                 cwd=PROJECT,
+                env=os.environ | {"PYTHONPATH": str(PROJECT / "tests")},
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,
@@ -122,7 +148,7 @@ class Forks:
         while not self._socket.exists():
             assert server.poll() is None and time.monotonic() < end, log.read_text(encoding="utf-8")
             time.sleep(0.02)
-        return server
+        self._server = server
 
 
 def serve(path: str, *preloaded: str) -> dict:
@@ -146,29 +172,47 @@ def serve(path: str, *preloaded: str) -> dict:
 
 def keep(connection: socket.socket) -> dict:
     """Fork once more, tell the process and how it ended, and return the request in that process alone."""
-    request = json.loads(connection.makefile("r").readline())
+    data, streams, _, _ = socket.recv_fds(connection, 1 << 16, 3)
+    while not data.endswith(b"\n"):
+        data += connection.recv(1 << 16)
     pid = os.fork()
     if pid == 0:
         connection.close()
-        return request
+        return json.loads(data) | {"streams": streams}
     connection.sendall(f"{pid}\n".encode())
+    threading.Thread(target=end_with, args=(connection, pid), daemon=True).start()
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     with contextlib.suppress(OSError):
         connection.sendall(f"{code}\n".encode())
     os._exit(0)
 
 
+def end_with(connection: socket.socket, pid: int) -> None:
+    """Kill a process, and what it has begun in its group, when the one that asked for it has gone."""
+    with contextlib.suppress(OSError):
+        connection.recv(1)
+    with contextlib.suppress(OSError):
+        os.killpg(pid, signal.SIGKILL)
+
+
 def become(request: dict) -> None:
     """Turn this process into the one that was asked for: its environment, folder, output and signals."""
+    # A group that can be killed.
+    os.setpgid(0, 0)
     os.environ.clear()
     os.environ.update(request["env"])
+    if "executable" in request:
+        # Begun by as_fork.py, in another checkout perhaps.
+        sys.executable = request["executable"]
+        sys.path = [path for path in sys.path if Path(path) not in (PROJECT, PROJECT / "tests")]
+        sys.path.insert(0, request["cwd"])
     sys.path[1:1] = [
         path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path not in sys.path
     ]
     os.chdir(request["cwd"])
-    for number, name in ((1, "out"), (2, "err")):
-        with (Path(request["folder"]) / name).open("wb") as stream:
-            os.dup2(stream.fileno(), number)
+    for number, stream in enumerate(request["streams"]):
+        os.dup2(stream, number)
+        os.close(stream)
     # As in a terminal: a shell that begins the tests in the background has SIGINT ignored, and children inherit it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -188,7 +232,6 @@ def run_as_main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.path[:1] = [str(PROJECT), str(PROJECT / "tests")]
     wanted = serve(*sys.argv[1:])
     become(wanted)
     run_as_main(wanted["argv"])

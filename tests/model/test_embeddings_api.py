@@ -95,6 +95,7 @@ def test_the_run_of_log_model_still_stands_for_the_model_itself(logged, step, ti
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_programs")
 def test_a_body_of_an_openai_client_is_answered_by_a_real_server(logged, source, shell):
     import mlflow
 

@@ -238,6 +238,7 @@ def test_texts_stay_out_and_bad_outputs_are_refused(chain, step, mine, tmp_path)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_programs")
 def test_a_real_server_answers_as_the_model_does(chain, mine):
     import mlflow
 

@@ -288,6 +288,7 @@ def test_pairs_get_the_scores_of_sentence_transformers(chain, step, tmp_path, ti
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_programs")
 def test_a_real_server_answers_queries_as_the_step_does(chain, step):
     import mlflow
 
