@@ -1,6 +1,10 @@
 """Fixtures: every test has its own tracking store, one tiny model is built once, real data is found or skipped."""
 
 import contextlib
+import copy
+import functools
+import gc
+import importlib
 import io
 import json
 import logging
@@ -14,12 +18,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.forks import Forks
-from helpers.models import TINY_WORDS
+from helpers.forks import PRELOADED, Forks
+from helpers.models import TINY_WORDS, convert_logged
 from helpers.project import LEAKED, PROJECT, SHARED_DATA
 from helpers.servers import wait_for_server
 from helpers.steps import last_json, run_step
 from helpers.stores import copy_store, forget_mlflow, working_in
+from omegaconf import OmegaConf
 from pyarrow import fs
 
 from steps.common.launch import arguments
@@ -29,6 +34,15 @@ def pytest_configure() -> None:
     """Forget the run of `mlflow run -e test`, before any fixture: those of a module come before those of a test."""
     for name in LEAKED:
         os.environ.pop(name, None)
+    # In a new environment each file is compiled when it is first imported: two processes begin at either end.
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        for name in PRELOADED if os.environ["PYTEST_XDIST_WORKER"] == "gw0" else reversed(PRELOADED):
+            importlib.import_module(name)
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported stays; the collector need not look through it again and again."""
+    gc.freeze()
 
 
 @pytest.hookimpl(trylast=True)
@@ -60,6 +74,32 @@ def registered_schemas():
     arguments.register_schemas()
     # As a launch does. OpenVINO's converter lets the root logger say errors only, and a test may come before the first launch.
     logging.getLogger("steps").setLevel(logging.INFO)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def parsed_once():
+    """Hydra reads a dozen files for each config that it composes; what has been parsed is not parsed again."""
+    load = OmegaConf.load
+    parse = functools.cache(lambda text: load(io.StringIO(text)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            OmegaConf, "load", lambda file: copy.deepcopy(parse(file.read())) if hasattr(file, "read") else load(file)
+        )
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def hasty_sqlite():
+    """Stores of tests need not outlive a power cut."""
+    from sqlalchemy import Engine, event
+
+    def hurry(connection, _):
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous = OFF")
+
+    event.listen(Engine, "connect", hurry)
+    yield
+    event.remove(Engine, "connect", hurry)
 
 
 @pytest.fixture(autouse=True)
@@ -187,10 +227,11 @@ def step(capfd, store):
 
 @pytest.fixture(scope="session")
 def tiny_store(tmp_path_factory, tiny_model_folder) -> tuple[Path, dict]:
-    """A tracking store in which the tiny model was logged once, and the summary of log_model."""
+    """A tracking store in which the tiny model was logged once and converted for OpenVINO, and the summary of log_model."""
     folder, shown = tmp_path_factory.mktemp("store"), io.StringIO()
     with working_in(folder), contextlib.redirect_stdout(shown):
         assert run_step("log_model", "model=local", "--model.path", str(tiny_model_folder)) == 0, shown.getvalue()
+        convert_logged(last_json(shown.getvalue())["run_id"])
     return folder, last_json(shown.getvalue())
 
 

@@ -62,8 +62,18 @@ def test_another_error_is_not_taken_for_want_of_memory(cramped):
     assert backend._model.failures == 1
 
 
+@pytest.fixture(scope="module")
+def quick_workers():
+    """Processes of several devices begin with torch imported."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["sentence_transformers"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.multiprocessing, "get_context", lambda method: context)
+        yield
+
+
 @pytest.fixture
-def two_devices(tiny):
+def two_devices(tiny, quick_workers):
     """Load a model on two devices: the backend, and its processes, which end with the test."""
     loaded = []
 

@@ -1,8 +1,7 @@
 """A part made alone: in any order, in any process, with the same bytes."""
 
 import json
-import multiprocessing
-import os
+import pickle
 import random
 
 import pyarrow.parquet as pq
@@ -10,21 +9,26 @@ import pytest
 from helpers.corpora import open_corpus
 from helpers.counting import put
 from helpers.outputs import ORIGIN
-from helpers.parts import Letters, WindowBackend, content, job_of, open_beside, options, output_of, some_texts
+from helpers.parts import Letters, WindowBackend, content, job_of, options, output_of, some_texts
 
 from steps.common.corpus.opening import SCAN
 from steps.common.corpus.readers import jsonl
 from steps.common.embeddings import pipeline
 
+# Makes every second part of some jobs, from the last on.
+MAKE_PARTS = """
+import pickle, sys
+from pathlib import Path
+from helpers.parts import WindowBackend, open_beside
+from steps.common.embeddings import pipeline
+for job, folder in pickle.loads(Path(sys.argv[1]).read_bytes()):
+    for part in range(job.parts - int(sys.argv[2]), -1, -2):
+        pipeline.make_part(job, part, WindowBackend(), open_beside(folder))
+"""
 
-def make_parts(jobs, last):
-    """Make every second part of some jobs, from the last on."""
-    for job, folder in jobs:
-        for part in range(job.parts - last, -1, -2):
-            pipeline.make_part(job, part, WindowBackend(), open_beside(folder))
 
-
-def test_parts_made_in_reverse_order_by_two_processes_are_those_of_one_encode(tmp_path, monkeypatch):
+def test_parts_made_in_reverse_order_by_two_processes_are_those_of_one_encode(tmp_path, forks):
+    """Texts have other hashes in them than in this process."""
     rng = random.Random(7)
     for name in "ab":
         put(tmp_path / f"{name}.jsonl", some_texts(rng, 50))
@@ -41,15 +45,10 @@ def test_parts_made_in_reverse_order_by_two_processes_are_those_of_one_encode(tm
     ]
     for _, folder in jobs:
         output_of(folder)
-    spawn, processes = multiprocessing.get_context("spawn"), []
-    for last in (1, 2):
-        # The hashes of texts differ between the two.
-        monkeypatch.setitem(os.environ, "PYTHONHASHSEED", str(last))
-        processes.append(spawn.Process(target=make_parts, args=(jobs, last)))
-        processes[-1].start()
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0, 0]
+    (tmp_path / "jobs").write_bytes(pickle.dumps(jobs))
+    processes = [forks.start("-c", MAKE_PARTS, tmp_path / "jobs", last) for last in (1, 2)]
+    assert [process.communicate(300)[1] for process in processes] == ["", ""]
+    assert [process.returncode for process in processes] == [0, 0]
 
     for job, folder in jobs:
         whole_folder, backend = folder.with_suffix(".whole"), WindowBackend()

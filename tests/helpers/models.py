@@ -65,3 +65,13 @@ class FolderStore:
 
     def keep(self, name: str, folder: Path) -> Path:
         return Path(shutil.copytree(folder, self.folder / name, dirs_exist_ok=True))
+
+
+def convert_logged(run_id: str) -> None:
+    """Keep with a logged model what OpenVINO makes of it, as its first encode does."""
+    from steps.common.model import load
+    from steps.common.model.find import download, find_model
+
+    found = find_model(run_id, preceding="log_model", experiment_id="0")
+    folder = download(found)
+    load.load_backend(found, folder, load.load_native(folder), backend_settings("openvino", "f32"))

@@ -50,7 +50,8 @@ def environment() -> dict[str, str]:
 
 def _install(*what: str) -> Path:
     """A folder with packages that pip, or uv, has installed; kept for the tests after these. Skips where it cannot."""
-    key = hashlib.sha256(repr([what, (PROJECT / "spark.txt").read_text(), sys.version]).encode()).hexdigest()[:16]
+    pins = Path(what[-1]).read_text() if "-r" in what else what
+    key = hashlib.sha256(repr([pins, sys.version]).encode()).hexdigest()[:16]
     folder = Path(tempfile.gettempdir()) / f"spark-tests-{os.getuid()}-{key}"
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import openvino as ov
 import torch
+from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from sentence_transformers import SentenceTransformer
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -161,7 +162,11 @@ def _convert(whole: _Whole, tokenizer: Tokenizer, texts: Sequence[str], path: Pa
         with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad(), traceable(whole):
             # The trace holds for any shape, and the check of the backend says whether it does.
             warnings.simplefilter("ignore")
-            graph = ov.convert_model(whole.eval(), example_input=example)
+            # Not traced a second time to see that the traces agree: the check compares vectors, with torch's.
+            decoder = TorchScriptPythonDecoder(
+                whole.eval(), example_input=example, trace_kwargs={"check_trace": False}, shared_memory=True
+            )
+            graph = ov.convert_model(decoder)
             for port in graph.inputs:
                 port.get_node().set_partial_shape(ov.PartialShape([-1, -1]))
             graph.validate_nodes_and_infer_types()

@@ -7,6 +7,7 @@ and turns whatever Hydra would refuse into one line that names the key and the n
 
 import contextlib
 import dataclasses
+import functools
 import re
 import shlex
 from typing import Any
@@ -81,12 +82,18 @@ class Arguments:
 
 
 def register_schemas() -> None:
-    """Tell Hydra the dataclasses of schema.py, as `<step>_schema`, and what `backend=<name>` sets."""
+    """Tell Hydra the dataclasses of STEPS, as `<step>_schema`, and what `backend=<name>` sets."""
+    _register_steps()
+    store = ConfigStore.instance()
+    for kind in registered().values():
+        store.store(group="backend", name=kind.name, node={"defaults": ["auto", "_self_"], **kind.choice})
+
+
+@functools.cache
+def _register_steps() -> None:
     store = ConfigStore.instance()
     for step, schema in STEPS.items():
         store.store(name=f"{step}_schema", node=schema)
-    for kind in registered().values():
-        store.store(group="backend", name=kind.name, node={"defaults": ["auto", "_self_"], **kind.choice})
 
 
 def translate(step: str, argv: list[str]) -> Arguments:

@@ -57,8 +57,9 @@ class Figure:
         """From <svg on, with placeholders for colours."""
         stream = io.StringIO()
         canvas = self.make(INK, FAINT)
-        # Else savefig lays it out twice, which takes as long as drawing it.
-        canvas.draw_without_rendering()
+        # Else savefig draws it once more for that.
+        if (layout := canvas.get_layout_engine()) is not None:
+            layout.execute(canvas)
         canvas.set_layout_engine("none")
         # Text stays text, in the font of the page; the salt makes ids the same in every run and distinct in a page.
         with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": self.name}):
