@@ -78,7 +78,7 @@ class Encoding:
 @pytest.mark.slow
 def test_kill_9_at_random_moments_changes_no_byte(forks, tiny_run, tmp_path):
     # Parts of several windows where many moments are tried, as in practice; few rows where it has to be quick.
-    parts, rows = 24, 1_000 if KILLS < 10 else 10_000
+    parts, rows = 24, 500 if KILLS < 10 else 10_000
     corpus = write_corpus(tmp_path / "corpus.txt", parts * rows)
     given = (f"rows_per_part={rows}",)
     whole_counts, counts = tmp_path / "whole.counts", tmp_path / "counts"
@@ -129,14 +129,14 @@ def test_kill_9_at_random_moments_changes_no_byte(forks, tiny_run, tmp_path):
 def test_a_stopped_encode_says_how_it_goes_on_and_does(forks, sent, code, tiny_run, tmp_path):
     import mlflow
 
-    corpus = write_corpus(tmp_path / "my corpus, 100 %.txt", 40_000)
+    corpus = write_corpus(tmp_path / "my corpus, 100 %.txt", 12_000)
     output = tmp_path / "out put"
     encoding = Encoding(
         forks,
         tiny_run["run_id"],
         f"'{corpus}'",
         f"'{output}'",
-        "rows_per_part=3000",
+        "rows_per_part=1000",
         "embedding.normalize=true",
         counts=tmp_path / "counts",
     )
@@ -160,7 +160,7 @@ def test_a_stopped_encode_says_how_it_goes_on_and_does(forks, sent, code, tiny_r
     assert words[:3] == ["python", "-m", "steps.encode"]
     done = forks.run(*words[1:])
     assert done.returncode == 0, done.stderr
-    assert last_json(done.stdout)["encode/resumed_rows"] == 3000 * len(before)
+    assert last_json(done.stdout)["encode/resumed_rows"] == 1000 * len(before)
     assert before.items() <= {path.name: path.stat().st_mtime_ns for path in output.glob("part-*")}.items()
 
 
@@ -254,14 +254,14 @@ def encode_runs(server) -> list:
 
 @pytest.mark.slow
 def test_a_tracking_server_may_be_away_while_embeddings_are_made(forks, server, tiny_run, tmp_path):
-    corpus = write_corpus(tmp_path / "corpus.txt", 40_000)
+    corpus = write_corpus(tmp_path / "corpus.txt", 12_000)
     patience = {"MLFLOW_TRACKING_URI": server.url, "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1"}
     encoding = Encoding(
         forks,
         tiny_run["run_id"],
         corpus,
         tmp_path / "out",
-        "rows_per_part=4000",
+        "rows_per_part=1000",
         counts=tmp_path / "counts",
         **patience,
     )
@@ -275,20 +275,20 @@ def test_a_tracking_server_may_be_away_while_embeddings_are_made(forks, server, 
     assert code == 0, err
     (run,) = encode_runs(server)
     assert run.info.status == "FINISHED"
-    assert run.data.metrics["encode/rows"] == 40_000
+    assert run.data.metrics["encode/rows"] == 12_000
     assert run.data.tags["embeddings"] == str(tmp_path / "out")
 
 
 @pytest.mark.slow
 def test_what_a_tracking_server_has_not_taken_is_recorded_by_the_same_command(forks, server, tiny_run, tmp_path):
-    corpus = write_corpus(tmp_path / "corpus.txt", 40_000)
+    corpus = write_corpus(tmp_path / "corpus.txt", 12_000)
     impatience = {"MLFLOW_TRACKING_URI": server.url, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
     again = Encoding(
         forks,
         tiny_run["run_id"],
         corpus,
         tmp_path / "second",
-        "rows_per_part=4000",
+        "rows_per_part=1000",
         counts=tmp_path / "counts",
         **impatience,
     )
@@ -309,12 +309,12 @@ def test_what_a_tracking_server_has_not_taken_is_recorded_by_the_same_command(fo
         tiny_run["run_id"],
         corpus,
         tmp_path / "second",
-        "rows_per_part=4000",
+        "rows_per_part=1000",
         counts=tmp_path / "counts",
         **impatience,
     ).ended()
     assert code == 0, err
-    assert last_json(out)["encode/resumed_rows"] == 40_000
+    assert last_json(out)["encode/resumed_rows"] == 12_000
     lost, last = encode_runs(server)
     assert (lost.info.status, last.info.status) == ("KILLED", "FINISHED")
-    assert last.data.metrics["encode/rows"] == 40_000
+    assert last.data.metrics["encode/rows"] == 12_000

@@ -26,7 +26,10 @@ from pathlib import Path
 from helpers.as_fork import send
 
 PROJECT = Path(__file__).resolve().parents[2]
-PRELOADED = ("torch", "sentence_transformers", "mlflow", "pyarrow.parquet", "scipy.stats")
+PRELOADED = (
+    *("torch", "sentence_transformers", "mlflow", "pyarrow.parquet", "scipy.stats"),
+    *("mlflow.store.tracking.sqlalchemy_store", "flask", "uvicorn"),
+)
 # What every step imports first; of HEAVY in test_processes.py it imports nothing.
 LIGHT = ("steps.common.launch.process",)
 # Names the socket in the environment of what is begun by others than the tests.
