@@ -8,7 +8,7 @@ import time
 import pytest
 from helpers.encodes import content, some_texts, write_jsonl
 from helpers.pages import PROJECT, find_page
-from helpers.spark import Cluster
+from helpers.spark import DAEMON, Cluster
 from helpers.steps import error_of, last_json
 from pyarrow import fs
 
@@ -67,7 +67,9 @@ def submit(cluster: Cluster, run_id: str, there: str, output: str) -> subprocess
     words = shlex.split(command.replace("latest", run_id).replace("s3://bucket/texts", f"{there}/texts"))
     assert words[:3] == ["PYTHONPATH=.", "spark-submit", "--master"]
     given = [word for word in words[4:] if not word.startswith("output=")]
-    settings = [word for one in SMALL for word in ("--conf", one)]
+    settings = [
+        word for one in [*SMALL, *(f"{name}={value}" for name, value in DAEMON.items())] for word in ("--conf", one)
+    ]
     submitted = [f"{cluster.environment['SPARK_HOME']}/bin/spark-submit", "--master", cluster.master, *settings, *given]
     more = [f"output={output}", "rows_per_part=10", "backend=torch"]
     # Into files: Spark says more than a pipe holds that nobody reads.

@@ -8,6 +8,7 @@ folder and output of its own, ends as Python ends, and can be killed. What a sta
 """
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -158,6 +159,8 @@ def serve(path: str, *preloaded: str) -> dict:
     """Fork for every request that arrives at a socket; returns the request, in the process that is forked for it."""
     for name in preloaded:
         importlib.import_module(name)
+    # A collection in a fork would look through all of it, and copy the pages it is in.
+    gc.freeze()
     listener = socket.socket(socket.AF_UNIX)
     # The path is there from the moment on at which somebody listens.
     listener.bind(f"{path}.new")

@@ -1,5 +1,6 @@
 """The parts of an output as tasks of Spark. Each makes one as the local engine does, and commits it so: file, then record."""
 
+import gc
 import itertools
 import os
 import time
@@ -67,6 +68,11 @@ def load_backend(recipe: Recipe) -> Backend:
             device=f"cuda:{gpus.addresses[0]}" if gpus else None,
             folder=Path(SparkFiles.get(recipe.archive)) if recipe.archive else None,
         )
+        # Spark has its workers collect garbage after every task, which takes a third of a second with what a model imports. That
+        # stays; what the model before was made of goes.
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()
     return _held[key]
 
 
