@@ -181,8 +181,8 @@ def small_disk(folder: Path, size: int, options: str = ""):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs")
 def test_a_disk_that_fills_up_costs_no_finished_part(step, tiny_run, tmp_path):
-    corpus = write_corpus(tmp_path / "corpus.txt", 6_000)
-    given = (f"--run_id={tiny_run['run_id']}", f"--corpus={corpus}", "rows_per_part=500", "backend=torch")
+    corpus = write_corpus(tmp_path / "corpus.txt", 2_400)
+    given = (f"--run_id={tiny_run['run_id']}", f"--corpus={corpus}", "rows_per_part=200", "backend=torch")
     code, _, err = step("encode", *given, f"--output={tmp_path / 'whole'}")
     assert code == 0, err
     whole = content(tmp_path / "whole")
@@ -205,7 +205,7 @@ def test_a_disk_that_fills_up_costs_no_finished_part(step, tiny_run, tmp_path):
             code, out, err = step("encode", *given, f"--output={disk / 'out'}")
             assert code == 0, err
             assert content(disk / "out") == whole
-            assert last_json(out)["encode/resumed_rows"] == 500 * len(noted)
+            assert last_json(out)["encode/resumed_rows"] == 200 * len(noted)
             assert step("verify", f"--output={disk / 'out'}")[0] == 0
 
 

@@ -29,7 +29,7 @@ from helpers.as_fork import send
 PROJECT = Path(__file__).resolve().parents[2]
 PRELOADED = (
     *("torch", "sentence_transformers", "mlflow", "pyarrow.parquet", "scipy.stats"),
-    *("mlflow.store.tracking.sqlalchemy_store", "flask", "uvicorn"),
+    *("mlflow.store.tracking.sqlalchemy_store", "flask", "fastapi"),
 )
 # What every step imports first; of HEAVY in test_processes.py it imports nothing.
 LIGHT = ("steps.common.launch.process",)

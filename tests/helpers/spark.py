@@ -161,6 +161,7 @@ def session(**settings: str) -> Iterator[object]:
             "spark.ui.enabled": "false",
             "spark.log.level": "OFF",
             "spark.ui.showConsoleProgress": "false",
+            "spark.sql.shuffle.partitions": "2",
             "spark.sql.warehouse.dir": tempfile.mkdtemp(),
             **DAEMON,
             **settings,
