@@ -14,6 +14,7 @@ import json
 import os
 import runpy
 import select
+import shlex
 import signal
 import socket
 import subprocess
@@ -130,8 +131,8 @@ class Forks:
             for name, words in PROGRAMS.items():
                 program = folder / name
                 client = Path(__file__).with_name("as_fork.py")
-                start = f'{sys.executable} -S -E {client} {self._socket} {folder / "python"} {words} "$@"'
-                program.write_text(f"#!/bin/sh\nexec {start}\n")
+                start = shlex.join([sys.executable, "-S", "-E", str(client), str(self._socket), str(folder / "python")])
+                program.write_text(f'#!/bin/sh\nexec {start} {words} "$@"\n')
                 program.chmod(0o755)
         return folder
 
