@@ -1,23 +1,14 @@
 """One chain for all tests of explore: the tiny model, a corpus with hostile and foreign texts, its embeddings."""
 
-import contextlib
-import io
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from helpers.encodes import write_jsonl
 from helpers.hostile import TEXTS, TOPICS
-from helpers.steps import last_json, run_step
+from helpers.steps import summary_of
 from helpers.stores import copy_store, working_in
 from threadpoolctl import threadpool_limits
-
-
-def run(name: str, *argv: str) -> dict:
-    shown = io.StringIO()
-    with contextlib.redirect_stdout(shown):
-        assert run_step(name, *argv) == 0, shown.getvalue()
-    return last_json(shown.getvalue())
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +26,7 @@ def encoded_store(tiny_store, tmp_path_factory) -> tuple[Path, SimpleNamespace]:
         columns = {"topic": TOPICS, "year": [2000 + i for i in range(40)], "key": [f"k{i}" for i in range(40)]}
         corpus = write_jsonl(folder / "corpus.jsonl", TEXTS, **columns)
         kept = ("corpus.id_column=key", "corpus.keep_columns=[topic,year]", "rows_per_part=15", "backend=torch")
-        encode = run("encode", f"run_id={tiny_store[1]['run_id']}", f"corpus={corpus}", *kept)
+        encode = summary_of("encode", f"run_id={tiny_store[1]['run_id']}", f"corpus={corpus}", *kept)
     return folder, SimpleNamespace(log_model=tiny_store[1], encode=encode)
 
 

@@ -1,5 +1,7 @@
 """Steps in this process."""
 
+import contextlib
+import io
 import json
 import signal
 import sys
@@ -37,6 +39,14 @@ def run_step(name: str, *argv: str) -> int:
             project.logger.propagate = True
             logging.getLogger().setLevel(level)
     return 0
+
+
+def summary_of(name: str, *argv: str) -> dict:
+    """Run a step in this process that must succeed; what its last line says. For fixtures, whose output nobody captures."""
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown):
+        assert run_step(name, *argv) == 0, shown.getvalue()
+    return last_json(shown.getvalue())
 
 
 def error_of(result: tuple[int, str, str]) -> str:

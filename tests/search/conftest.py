@@ -1,25 +1,16 @@
 """One chain for all tests of search: the tiny model, a corpus with kept columns, its embeddings, an index of them."""
 
-import contextlib
-import io
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from helpers.encodes import write_jsonl
-from helpers.steps import last_json, run_step
+from helpers.steps import summary_of
 from helpers.stores import copy_store, working_in
 
 TEXTS = ["the cat is big", "a red car", "the river", None, "a dog on the house", "blue sky and stone", "a red car"]
 LANGUAGES = ["en", "en", "de", "de", "fr", None, "fr"]
 YEARS = [2019, 2020, 2021, 2022, 2023, 2024, 2025]
-
-
-def run(name: str, *argv: str) -> dict:
-    shown = io.StringIO()
-    with contextlib.redirect_stdout(shown):
-        assert run_step(name, *argv) == 0, shown.getvalue()
-    return last_json(shown.getvalue())
 
 
 @pytest.fixture(scope="session")
@@ -31,8 +22,8 @@ def searched_store(tiny_store, tmp_path_factory) -> tuple[Path, SimpleNamespace]
         corpus = write_jsonl(folder / "corpus.jsonl", TEXTS, **columns)
         model = f"run_id={tiny_store[1]['run_id']}"
         kept = ("corpus.id_column=key", "corpus.keep_columns=[lang,year,score]", "rows_per_part=3", "backend=torch")
-        encode = run("encode", model, f"corpus={corpus}", *kept)
-        index = run("index", f"run_id={encode['run_id']}")
+        encode = summary_of("encode", model, f"corpus={corpus}", *kept)
+        index = summary_of("index", f"run_id={encode['run_id']}")
     return folder, SimpleNamespace(log_model=tiny_store[1], encode=encode, index=index)
 
 

@@ -5,15 +5,13 @@ The texts of the tutorials are not part of the project: tutorials/semantic-simil
 tutorials/semantic-search.txt and tutorials/paraphrase-mining.txt (the corpora, a text a line) are read from the folder of shared data.
 """
 
-import io
-from contextlib import redirect_stdout
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from helpers.project import SHARED_DATA
-from helpers.steps import last_json, run_step
+from helpers.steps import summary_of
 from helpers.stores import working_in
 
 pytestmark = pytest.mark.slow
@@ -40,10 +38,8 @@ def minilm(tmp_path_factory):
     folder = tmp_path_factory.mktemp("minilm")
 
     def run(name: str, *argv: str) -> dict:
-        shown = io.StringIO()
-        with working_in(folder), redirect_stdout(shown):
-            assert run_step(name, *argv) == 0, shown.getvalue()
-        return last_json(shown.getvalue())
+        with working_in(folder):
+            return summary_of(name, *argv)
 
     run.folder = folder
     run.model = run("log_model", "model=all-MiniLM-L6-v2")
