@@ -5,7 +5,6 @@ The texts of the tutorials are not part of the project: tutorials/semantic-simil
 tutorials/semantic-search.txt and tutorials/paraphrase-mining.txt (the corpora, a text a line) are read from the folder of shared data.
 """
 
-
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
