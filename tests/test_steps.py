@@ -385,7 +385,7 @@ def test_a_sweep_with_a_failing_job_runs_the_others_and_fails(step, tiny_run, tm
         ("validate", ["suite.path=/no/pairs.jsonl"], "suite.path: there is no"),
         ("encode", ["--corpus=floppy://disk/key.csv"], "there is no filesystem floppy://"),
         ("encode", ["--output=floppy://disk/out"], "there is no filesystem floppy://"),
-        ("encode", ["accept_changes=[code]"], "accept_changes is for an output that was begun before"),
+        ("encode", ["accept_changes=[code]"], "accept_changes works only when an output is resumed"),
         (
             "encode",
             ["--output=out", "accept_changes=[model]"],

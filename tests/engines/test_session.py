@@ -78,7 +78,7 @@ def test_without_pyspark_a_step_says_what_to_install(step, tmp_path, monkeypatch
     ("words", "line"),
     [
         (["engine=spark"], "engine=spark needs -P output="),
-        (["engine.master=local[2]"], "engine.master changes nothing with engine.name=local"),
+        (["engine.master=local[2]"], "engine.master has no effect with engine.name=local"),
         (["engine=sparc"], "there is no engine 'sparc' in conf/engine/. Did you mean 'spark'?"),
         (["corpus=table:a", "output=table:b"], "expected engine=spark corpus=table:<name> output=table:<name>"),
         (["engine=spark", "corpus=table:a", "output=out"], "expected engine=spark corpus=table:<name>"),

@@ -82,10 +82,18 @@ def test_a_value_of_the_wrong_type_says_what_was_expected(step, word, expected):
         ("validate", "latency_calls=0", "latency_calls is 0; expected 1 or more"),
         ("validate", "tolerance.parity=nan", "tolerance.parity"),
         ("main", "rows_per_part=0", "rows_per_part is 0; expected 1 or more"),
+        ("encode", "backend.device=tpu", "backend.device takes a value such as auto, cpu, cuda, cuda:0,cuda:1 or mps, not 'tpu'."),
+        ("validate", "backend.device=''", "backend.device takes a value such as auto"),
+        ("encode", "backend.device='cuda:0,cuda:x'", "backend.device takes a value such as auto"),
     ],
-)
+)  # fmt: skip
 def test_a_value_out_of_range_says_the_least_one(step, word, expected):
     assert expected in refusal(step, word)
+
+
+@pytest.mark.parametrize("devices", ["auto", "cpu", "mps", "cuda", "cuda:3", "cuda:0,cuda:1", "cuda:0, cuda:12"])
+def test_devices_that_a_machine_may_have_are_accepted(devices):
+    assert composed("encode", "--backend.device", devices).backend.device == devices
 
 
 def test_the_least_value_itself_is_accepted():

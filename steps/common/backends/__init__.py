@@ -94,6 +94,10 @@ class Precision(StrEnum):
     int8 = "int8"
 
 
+# What `backend.device` may name; whether the machine has it is known once torch is imported.
+DEVICES = r"auto|(cpu|mps|cuda(:\d+)?)(\s*,\s*(cpu|mps|cuda(:\d+)?))*"
+
+
 @dataclass
 class Settings:
     """The node `backend` of a config, explained in conf/backend/auto.yaml; None is chosen from the machine."""
@@ -102,7 +106,7 @@ class Settings:
     precision: Precision
     batch_size: int = field(metadata={"min": 1})
     batch_tokens: int | None = field(metadata={"min": 1})
-    device: str
+    device: str = field(metadata={"matches": DEVICES, "such_as": "auto, cpu, cuda, cuda:0,cuda:1 or mps"})
     threads: int | None = field(metadata={"min": 1})
     streams: int | None = field(metadata={"min": 1})
 

@@ -2,9 +2,10 @@
 
 import contextlib
 import dataclasses
+import re
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Any
 
@@ -194,7 +195,6 @@ def _check_values(config: DictConfig, schema: Any, complete: bool, prefix: str =
             if complete:
                 raise UserError(f"{key} is required here: give -P {key}=<value>.")
         else:
-            least, below = field.metadata.get("min"), field.metadata.get("below")
             try:
                 value = config[field.name]
             except OmegaConfBaseException as error:
@@ -202,15 +202,22 @@ def _check_values(config: DictConfig, schema: Any, complete: bool, prefix: str =
                 raise UserError(
                     f"{key} cannot be resolved: {reason}. To give the characters themselves, type -P {key}=... or quote them as \\${{...}}."
                 ) from error
-            names = field.metadata["one_of"]() if "one_of" in field.metadata else None
-            if names is not None and value not in names:
-                raise UserError(f"{key} takes one of {', '.join(names)}, not {value}.")
-            if least is None:
-                continue
-            if isinstance(value, ListConfig):
-                if len(value) < least:
-                    raise UserError(f"{key} has {len(value)} entries; expected {least} or more.")
-            elif value is not None and not value >= least:  # nan is no number to compare with
-                raise UserError(f"{key} is {value}; expected {least} or more.")
-            elif below is not None and value is not None and not value < below:
-                raise UserError(f"{key} is {value}; expected less than {below}.")
+            _check_value(key, value, field.metadata)
+
+
+def _check_value(key: str, value: Any, limits: Mapping[str, Any]) -> None:
+    """Raises UserError for a value that the metadata of its field (launch.config) does not allow."""
+    if "one_of" in limits and value not in limits["one_of"]():
+        raise UserError(f"{key} takes one of {', '.join(limits['one_of']())}, not {value}.")
+    if "matches" in limits and not re.fullmatch(limits["matches"], value):
+        raise UserError(f"{key} takes a value such as {limits['such_as']}, not {value!r}.")
+    least, below = limits.get("min"), limits.get("below")
+    if least is None or value is None:
+        return
+    if isinstance(value, ListConfig):
+        if len(value) < least:
+            raise UserError(f"{key} has {len(value)} entries; expected {least} or more.")
+    elif not value >= least:  # nan is no number to compare with
+        raise UserError(f"{key} is {value}; expected {least} or more.")
+    elif below is not None and not value < below:
+        raise UserError(f"{key} is {value}; expected less than {below}.")

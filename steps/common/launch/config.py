@@ -1,7 +1,7 @@
 """Types of the config, one dataclass for each node. No defaults here: every default lives once, in conf/.
 
 `min` in a field's metadata is the least value accepted, or the least number of entries of a list; `below` is more than
-any value accepted. `one_of` returns the values accepted.
+any value accepted. `one_of` returns the values accepted. `matches` is the pattern of a text, `such_as` examples of it.
 """
 
 from dataclasses import dataclass, field

@@ -1,53 +1,91 @@
-"""Settings that would change nothing beside the others, or spoil another job: each is refused with a line that says why."""
+"""Settings that would have no effect beside the others, or spoil another job: each is refused with a line that says why."""
 
 import dataclasses
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
+from steps.common.engines.tables import table_name
 from steps.common.errors import UserError
 from steps.common.launch.config import STEPS
 from steps.common.launch.overrides import field_type
 from steps.common.quality.kinds import check_key
 
-# By step: a key, and what it is for, another key and the values with which it does something.
-NEEDED: dict[str, tuple[tuple[str, str, tuple], ...]] = {
-    "encode": (
-        ("corpus.chunk_pooling", "corpus.long_text", ("chunk",)),
-        ("corpus.chunk_overlap", "corpus.long_text", ("chunk",)),
-        ("corpus.text_column", "corpus.template", (None,)),
-        ("backend.streams", "backend.name", ("openvino", "auto")),
-        *((f"engine.{key}", "engine.name", ("spark",)) for key in ("master", "shared_files", "model_from")),
-    ),
-    "benchmark": (("corpus.text_column", "corpus.template", (None,)),),
-    "validate": tuple(
-        (f"serving.{key}", "serving.enabled", (True,)) for key in ("port", "start_timeout", "clients", "load_seconds")
-    ),
-}
+# Stands for any value but null.
+GIVEN = object()
 
-# The same of every step with a suite.
-OF_HUB = tuple((f"suite.{key}", "suite.path", (None,)) for key in ("hub_id", "revision", "split"))
+
+@dataclass(frozen=True)
+class Need:
+    """Keys, or with a dot at their end nodes, that have an effect only where another key has one of these values."""
+
+    keys: tuple[str, ...]
+    other: str
+    values: tuple[object, ...]
+
+    def is_met(self, config: DictConfig) -> bool:
+        value = OmegaConf.select(config, self.other)
+        return value in self.values or (GIVEN in self.values and value is not None)
+
+
+OWN_TEXT = (Need(("corpus.text_column",), "corpus.template", (None,)),)
+
+NEEDED: dict[str, tuple[Need, ...]] = {
+    "encode": (
+        Need(("corpus.chunk_pooling", "corpus.chunk_overlap"), "corpus.long_text", ("chunk",)),
+        Need(("engine.master", "engine.shared_files", "engine.model_from"), "engine.name", ("spark",)),
+        *OWN_TEXT,
+    ),
+    "benchmark": OWN_TEXT,
+    "validate": (
+        Need(("serving.port", "serving.start_timeout", "serving.clients", "serving.load_seconds"), "serving.enabled", (True,)),
+        Need(("comparison.promote",), "register", (GIVEN,)),
+        *OWN_TEXT,
+    ),
+    "index": (
+        Need(("graph.",), "method", ("approximate", "auto")),
+        Need(("approximate_above",), "method", ("auto",)),
+        Need(("rescore",), "vectors", ("auto", "float16", "int8", "binary")),
+    ),
+    "search": (
+        Need(("queries.",), "queries.path", (GIVEN,)),
+        Need(("queries.text_column",), "queries.template", (None,)),
+    ),
+    "similarity": (Need(("pairs.",), "pairs.path", (GIVEN,)),),
+    "explore": (Need(("port", "top_k"), "serve", (True,)),),
+}  # fmt: skip
+
+# Of every step with a suite.
+OF_HUB = (Need(("suite.hub_id", "suite.revision", "suite.split"), "suite.path", (None,)),)
+
+# Keys of validate that do something only where there is another model to compare with.
+COMPARED = ("compatibility.", "tolerance.spread", "comparison.margin", "comparison.max_loss")
 
 # Keys of a suite that say what its score has to be.
 DEMANDS = ("threshold", "references", "min_recall", "max_p95_ms", "max_loss_to_published", "max_loss_to_champion")
 
 
 def check_effect(step: str, parsed: list[Override], config: DictConfig) -> None:
-    """Refuse a setting that would change nothing beside the others."""
+    """Refuse a setting that would have no effect beside the others; raises UserError."""
     typed = {override.key_or_group: None for override in parsed if not override.is_delete()}
     if step == "log_model":
         _check_source(typed, config)
     _check_suites(typed, config)
-    for key, other, values in (*NEEDED.get(step, ()), *OF_HUB):
-        value = OmegaConf.select(config, other)
-        if key in typed and value not in values:
-            found, expected = _in_yaml(value), _in_yaml(values[0])
-            raise UserError(f"{key} changes nothing with {other}={found}; it is for {other}={expected}. Leave one out.")
+    for need in (*NEEDED.get(step, ()), *OF_HUB):
+        for key in _under(typed, need.keys):
+            if key != need.other and not need.is_met(config):
+                raise UserError(_explain(key, need, config))
+    _check_streams(step, typed, config)
+    if step == "encode" and "rows_per_part" in typed and table_name(config.output):
+        raise UserError(f"rows_per_part has no effect with output={config.output}, which has no parts. Leave it out.")
+    if step == "validate":
+        _check_compared(typed, config)
+    if step == "index":
+        _check_exact(typed, config)
     if step == "encode" and "accept_changes" in typed and config.accept_changes and config.output is None:
-        raise UserError(
-            "accept_changes is for an output that was begun before; give -P output=<folder or URI> with it."
-        )
+        raise UserError("accept_changes works only when an output is resumed. Add -P output=<folder or URI>.")
     if step == "encode" and config.engine.name == "spark" and config.output is None:
         raise UserError(
             "engine=spark needs -P output=<folder or URI> that every worker can write to: the embeddings of a run are uploaded by one process."
@@ -55,12 +93,57 @@ def check_effect(step: str, parsed: list[Override], config: DictConfig) -> None:
     chosen = [key for key in ("backend", "backend.name", "backend.precision") if key in typed]
     if step == "benchmark" and chosen:
         raise UserError(
-            f"{chosen[0]} changes nothing in a benchmark, which times each of `candidates`. Type candidates=[torch/f32,openvino/int8] to choose them."
+            f"{chosen[0]} has no effect in a benchmark, which times each of `candidates`. Type candidates=[torch/f32,openvino/int8] to choose them."
         )
     demanded = [key for key in typed if key.startswith("suite.") and key.split(".")[1] in DEMANDS]
     if step == "benchmark" and demanded:
         raise UserError(
-            f"{demanded[0]} changes nothing in a benchmark, which shows a score and demands none. Leave it out."
+            f"{demanded[0]} has no effect in a benchmark, which shows a score and demands none. Leave it out."
+        )
+
+
+def _under(typed: Iterable[str], keys: tuple[str, ...]) -> list[str]:
+    """Those of the keys typed that a need is about."""
+    return [key for key in typed if key in keys or any(key.startswith(node) for node in keys if node.endswith("."))]
+
+
+def _explain(key: str, need: Need, config: DictConfig) -> str:
+    found, first = _in_yaml(OmegaConf.select(config, need.other)), need.values[0]
+    expected = "<value>" if first is GIVEN else _in_yaml(first)
+    return f"{key} has no effect with {need.other}={found}. Leave {key} out, or set {need.other}={expected}."
+
+
+def _check_streams(step: str, typed: Iterable[str], config: DictConfig) -> None:
+    """Refuse streams where no backend has any: settings of a backend are those of validate's and benchmark's candidates too."""
+    if "backend.streams" not in typed:
+        return
+    candidates = config.get("candidates")
+    own = [] if step == "benchmark" and candidates is not None else [config.backend.name]
+    names = {name.split("/")[0] for name in (*own, *(candidates or []))}
+    if not names & {"openvino", "auto"}:
+        found = ", ".join(sorted(names))
+        raise UserError(f"backend.streams has no effect with {found}. Leave backend.streams out, or use openvino.")
+
+
+def _check_compared(typed: Iterable[str], config: DictConfig) -> None:
+    """Refuse keys of validate about another model where none is named, and about candidates where there is none."""
+    keys = [*_under(typed, COMPARED), *(key for key in typed if key.endswith(".max_loss_to_champion"))]
+    if keys and config.champion is None and config.baseline is None and config.register is None:
+        raise UserError(
+            f"{keys[0]} has no effect without another model to compare with. Leave it out, or set champion=<run ID> or register=<name>."
+        )
+    if "candidate_pairs" in typed and not config.candidates:
+        raise UserError(
+            "candidate_pairs has no effect with candidates=[]. Leave candidate_pairs out, or name candidates."
+        )
+
+
+def _check_exact(typed: Iterable[str], config: DictConfig) -> None:
+    """Refuse what is for smaller numbers, or for a graph, where every float32 vector is compared."""
+    keys = _under(typed, ("rescore", "measure.min_recall"))
+    if keys and config.method == "exact" and config.vectors in ("auto", "float32"):
+        raise UserError(
+            f"{keys[0]} has no effect in an index that compares every float32 vector. Leave {keys[0]} out, or set vectors=int8 or method=approximate."
         )
 
 
