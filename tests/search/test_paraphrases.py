@@ -170,6 +170,10 @@ def test_new_rows_are_compared_with_an_old_output(chain, step, mine, tmp_path, t
         old, f"against={tmp_path}/cut"
     )
     assert "against: there is no" in refused("against=/nowhere")
+    # Both held by their runs, the old one in fewer parts.
+    code, out, err = step("encode", model, f"corpus={corpus}", "backend=torch")
+    assert code == 0, err
+    assert len(mine(old, f"against={last_json(out)['run_id']}", "threshold=0.999")["pairs"]) == 5
 
 
 def test_ids_that_are_no_texts_are_shown_in_the_tables_of_a_run(chain, step, mine, tmp_path):

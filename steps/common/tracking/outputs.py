@@ -1,5 +1,6 @@
 """The outputs of encode, as their runs tell of them: tags that say what made them and where they are."""
 
+import tempfile
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -64,7 +65,8 @@ def open_output(where: str, scratch: Path) -> Output:
     """The output at a place; one that a run holds is downloaded. Raises UserError where the run does not hold it."""
     if where.partition(":/")[0] in OF_MLFLOW:
         try:
-            where = mlflow.artifacts.download_artifacts(where, dst_path=str(scratch))
+            # Two outputs have files of the same names.
+            where = mlflow.artifacts.download_artifacts(where, dst_path=tempfile.mkdtemp(dir=scratch))
         except (mlflow.MlflowException, OSError) as error:
             raise UserError(f"output {where} cannot be read from its run: {first_line(error)}.") from None
     return Output(locate(where), scratch)
