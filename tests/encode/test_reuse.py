@@ -164,6 +164,12 @@ def test_of_an_old_output_in_an_object_store_each_part_that_is_needed_is_fetched
     assert sorted(name for name in fetched if name.startswith("part-")) == sorted(content(old))
     code, _, err = step("verify", f"output={store}/new")
     assert code == 0, err
+    # By the run that made it, too.
+    code, out, err = renew(
+        Output(files.locate(f"{store}/new")).read_json("manifest.json")["run_id"], output=tmp_path / "again"
+    )
+    assert code == 0, err
+    assert last_json(out)["encode/reused_rows"] == 33
     assert renew(old)[0] == 0
     (tmp_path / "copy").mkdir()
     made = files.locate(f"{store}/new")

@@ -104,19 +104,19 @@ def open_place(where: str, scratch: Path) -> Output:
     """An output by folder or URI. What a run holds is read where it is, and where that cannot be reached, fetched file by file;
     what it has written elsewhere is read there.
 
-    Raises UserError for another artifact.
+    `scratch`: for files that are fetched through mlflow. Raises UserError for another artifact.
     """
     if where.partition(":/")[0] not in OF_MLFLOW:
-        return Output(locate(where), scratch)
+        return Output(locate(where))
     held = re.fullmatch(rf"runs:/([^/]+)/{EMBEDDINGS}/?", where)
     if held is None:
         raise UserError(f"reuse={where} names no output of a run; expected runs:/<run of encode>/{EMBEDDINGS}.")
     elsewhere = place_of(held[1])
     if elsewhere.partition(":/")[0] not in OF_MLFLOW:
-        return Output(locate(elsewhere), scratch)
+        return Output(locate(elsewhere))
     artifacts = mlflow.MlflowClient().get_run(held[1]).info.artifact_uri
     with contextlib.suppress(UserError):
         place = locate(f"{artifacts}/{EMBEDDINGS}")
         if place.joined(MANIFEST).info().type == fs.FileType.File:
-            return Output(place, scratch)
+            return Output(place)
     return FinishedRunOutput(held[1], scratch)
