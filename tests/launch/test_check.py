@@ -42,6 +42,11 @@ def test_a_key_cannot_be_removed(word):
     assert repr(word[1:]) in message and "cannot be removed" in message
 
 
+@pytest.mark.parametrize("step", ["validate", "main"])
+def test_an_entry_of_a_mapping_can_be_added_without_a_plus_sign(step):
+    composed(step, "--suite", "stsb", "--suite.references.org", "80")
+
+
 def test_an_entry_of_a_mapping_can_be_removed():
     assert "query" not in composed("log_model", "model=bge-small-en-v1.5", "~model.prompts.query").model.prompts
 

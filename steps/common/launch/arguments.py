@@ -224,16 +224,21 @@ def _string_by_hand(value: str, nullable: bool, multirun: bool) -> str:
     return quote(value)
 
 
+def _schemas(step: str) -> list[type]:
+    """The config of a step; those of the whole chain for main, which passes its keys on."""
+    return [STEPS[name] for name in (CHAIN if step == "main" else (step,))]
+
+
 def _kind(step: str, key: str) -> Any:
     """The declared type of a key in a step, or in whichever step of main's chain has it."""
-    kinds = (field_type(STEPS[name], key) for name in (CHAIN if step == "main" else (step,)))
+    kinds = (field_type(schema, key) for schema in _schemas(step))
     return next((kind for kind in kinds if kind is not None), None)
 
 
 def _override(step: str, key: str, value: str) -> str:
     kind = _kind(step, key)
     is_group = dataclasses.is_dataclass(kind)
-    if within_dict(STEPS[step if step != "main" else "log_model"], key):
+    if any(within_dict(schema, key) for schema in _schemas(step)):
         key = f"++{key}"  # a mapping takes new keys
     if (kind is str or is_group) or (kind == str | None and value != "null"):
         return f"{key}={written(value)}"
