@@ -211,6 +211,8 @@ def test_texts_are_taken_evenly_and_nulls_are_not(tmp_path):
     corpus = open_corpus(path)
     assert pick_texts(corpus, 9) == [f"t{i}" for i in (0, 11, 22, 33, 44, 55, 66, 77, 88)]
     assert len(pick_texts(corpus, 1000)) == 90
+    # To the end of the corpus, also where it is not a multiple.
+    assert pick_texts(corpus, 60)[-1] == "t97"
 
 
 def test_the_step_compares_what_can_run_and_says_why_the_rest_cannot(step, tiny_run, tiny_suite):

@@ -1,5 +1,7 @@
 """The texts of the sample corpus, and some of any other."""
 
+from itertools import chain
+
 from steps.common.corpus.corpus import Corpus
 from steps.common.corpus.readers import find_format, read_columns
 from steps.common.project import SAMPLE_CORPUS
@@ -29,12 +31,7 @@ def calibration_texts() -> list[str]:
 def pick_texts(corpus: Corpus, rows: int) -> list[str]:
     """Texts from evenly over a corpus, those that are null left out; all of them where there are fewer."""
     present = corpus.rows - corpus.null_rows
-    step = max(1, present // rows)
-    texts: list[str] = []
-    seen = 0
-    for batch in corpus.batches(8192):
-        for text in batch.column("text").drop_null().to_pylist():
-            if seen % step == 0 and len(texts) < rows:
-                texts.append(text)
-            seen += 1
-    return texts
+    count = min(rows, present)
+    picked = {number * present // count for number in range(count)}
+    batches = (batch.column("text").drop_null().to_pylist() for batch in corpus.batches(8192))
+    return [text for number, text in enumerate(chain.from_iterable(batches)) if number in picked]
