@@ -57,6 +57,12 @@ def test_a_seed_draws_the_same_rows_each_time_and_another_seed_others(tmp_path):
     assert first.digest != other.digest and len(set(first.queries)) == 25
 
 
+def test_the_same_rows_are_drawn_where_a_title_is_its_text(tmp_path):
+    same = read(put_corpus(tmp_path / "same.jsonl", [(b, b) for _, b in ROWS]), rows=25, title="title")
+    other = read(put_corpus(tmp_path / "other.jsonl"), rows=25, title="title")
+    assert list(same.documents.values()) == list(other.documents.values())
+
+
 def test_texts_that_repeat_are_short_or_null_are_left_out(tmp_path):
     odd = [("a", None), ("b", "short"), ("c", ROWS[0][1]), ("", "a text without a title, which has two halves")]
     path = put_corpus(tmp_path / "corpus.parquet", [*ROWS, *odd])

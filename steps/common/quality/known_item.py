@@ -99,7 +99,7 @@ def draw_pairs(where: str, conf: TitledCorpusConf, most: int, seed: int) -> list
         # A reservoir: each row so far is kept with the same probability (Vitter 1985).
         if len(kept) < most:
             kept.append(pair)
-        elif (place := draw.randrange(len(seen) // 2)) < most:
+        elif (place := draw.randrange(rows - unusable)) < most:
             kept[place] = pair
     if len(kept) < LEAST_ROWS:
         needed = (
