@@ -572,6 +572,12 @@ def test_a_json_line_that_is_no_object_is_refused_with_file_and_line(tmp_path, l
     assert f"{path} line 2" in message and "expected a JSON object" in message
 
 
+def test_a_header_that_is_not_utf_8_is_refused_with_its_line(tmp_path):
+    path = tmp_path / "c.csv"
+    path.write_bytes(b"\n\nid,te\xffxt\n")
+    assert f"{path} line 3: expected UTF-8, found byte 0xff at position 6 of line 3" in refusal(path)
+
+
 def test_a_json_line_nested_beyond_measure_is_refused_with_file_and_line(tmp_path):
     path = put(tmp_path / "c.jsonl", '{"text": ' + "[" * 100_000 + "]" * 100_000 + "}\n")
     assert f"{path} line 1" in refusal(path)

@@ -124,7 +124,7 @@ def find_baseline(name: str) -> FoundModel | None:
     """The best version there ever was, as the registered model's tags record it; None where they do not.
 
     Where its LoggedModel is gone, all that is known of it is its ID and, as its tag `validation_run_id`, the run of
-    validate that holds its units.parquet.
+    validate that holds its units.json.
 
     Raises:
         UserError: no registry.

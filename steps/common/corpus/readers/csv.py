@@ -72,7 +72,9 @@ class DelimitedFormat(LineFormat):
         if header is None:
             raise UserError(f"{place} is empty: expected a header line that names its columns.")
         if cells.undecodable:
-            raise UserError(f"{place} line 1: {cells.undecodable[0]}. {self.advise(place, cells.undecodable[0])}")
+            raise UserError(
+                f"{place} line {lines.number}: {cells.undecodable[0]}. {self.advise(place, cells.undecodable[0])}"
+            )
         for column in columns:
             if column.name not in header:
                 raise missing(place, header, column.name, _guess_delimiter(cells, columns) or RENAME)
