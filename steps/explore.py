@@ -10,15 +10,15 @@ Writes  map.html, a copy of the map that needs no server, and the texts with the
 
 import socket
 
-from steps.common.exploration.listen import listen, url_of
 from steps.common.launch.call import Call
 from steps.common.launch.config import ExploreConf
 from steps.common.launch.process import launch
+from steps.common.ports import listen, url_of
 
 
 def open_inputs(call: Call[ExploreConf]) -> socket.socket | None:
     """The port that the page will have, taken already; raises UserError where it cannot be."""
-    return listen(call.conf.port) if call.conf.serve else None
+    return listen(call.conf.port, "port") if call.conf.serve else None
 
 
 if __name__ == "__main__":

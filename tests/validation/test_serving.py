@@ -16,10 +16,11 @@ from helpers.servers import command_of
 from helpers.steps import last_json
 
 from steps.common.errors import UserError
+from steps.common.ports import HOST, free_port, listen
 from steps.common.project import child_path
 from steps.common.validation import environment, serving
 from steps.common.validation.checks import Check
-from steps.common.validation.server import HOST, check_port, free_port, serve
+from steps.common.validation.server import serve
 
 TEXTS = ["the cat is on the house", "a red car", "the dog"]
 
@@ -154,9 +155,9 @@ def test_a_port_in_use_is_one_line_before_the_work(step, tiny_run, taken_port):
 
 def test_a_port_that_does_not_exist_is_refused():
     with pytest.raises(UserError, match="serving.port is 70000; expected a port from 1 to 65535"):
-        check_port(70000)
-    check_port(free_port())
-    check_port(None)
+        listen(70000, "serving.port")
+    for port in (free_port(), None):
+        listen(port, "serving.port").close()
 
 
 def test_without_serving_the_same_payloads_go_to_the_code_of_the_server(step, tiny_run, tiny_suite):
@@ -206,7 +207,7 @@ def test_validate_serves_the_model_and_leaves_nothing_running(step, tiny_run, ti
     assert metrics["serving/requests"] > 3
     assert 0 < metrics["serving/p50_ms"] <= metrics["serving/p95_ms"] <= metrics["serving/p99_ms"]
     assert metrics["serving/requests_per_second"] > 1
-    check_port(port)
+    listen(port, "serving.port").close()
     assert not [p for p in psutil.Process().children(recursive=True) if "uvicorn" in " ".join(command_of(p))]
 
 

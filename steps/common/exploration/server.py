@@ -20,7 +20,7 @@ from starlette.routing import Route
 
 from steps.common.errors import UserError
 from steps.common.exploration.explorer import Explorer
-from steps.common.exploration.listen import HOST
+from steps.common.ports import HOST
 
 # Bytes of a request at most: a question of a quarter of a million letters in any script.
 LARGEST = 1_000_000

@@ -7,7 +7,6 @@ import logging
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,11 +19,10 @@ import httpx
 import psutil
 
 from steps.common.errors import UserError, clip
+from steps.common.ports import HOST, free_port, other_port
 from steps.common.project import child_path
 
 logger = logging.getLogger("steps")
-
-HOST = "127.0.0.1"
 
 # Seconds one request may take, and a server to end after SIGTERM.
 REQUEST_TIMEOUT = 60.0
@@ -33,34 +31,6 @@ STOP_TIMEOUT = 10.0
 
 # prctl(2): the signal a process gets when the one that started it dies.
 PR_SET_PDEATHSIG = 1
-
-PORT_REMEDY = "Give another one, or serving.port=null for a free one."
-
-
-def check_port(port: int | None) -> None:
-    """Check that a server can listen on this port; None is any free one.
-
-    Raises:
-        UserError: there is no such port, or another process listens on it.
-    """
-    if port is None:
-        return
-    if port > 65535:
-        raise UserError(f"serving.port is {port}; expected a port from 1 to 65535, or null for a free one.")
-    with socket.socket() as probe:
-        # As the server sets it: a port that a server has just left is free.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError as error:
-            raise UserError(f"serving.port={port} cannot be used on {HOST} ({error.strerror}). {PORT_REMEDY}") from None
-
-
-def free_port() -> int:
-    """A port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return probe.getsockname()[1]
 
 
 @dataclass
@@ -99,7 +69,9 @@ class Server:
                 time.sleep(0.1)
         line = self._last_words()
         if "address already in use" in line:
-            raise UserError(f"serving.port={self.port} was taken while the server started. {PORT_REMEDY}")
+            raise UserError(
+                f"serving.port={self.port} was taken while the server started. {other_port('serving.port')}"
+            )
         return f"it ended with exit code {self.process.returncode}. {line}"
 
     def _last_words(self) -> str:
