@@ -1,14 +1,11 @@
 """A model that carries vectors of one model over into the space of another. MLflow runs this file as it is ("models from
 code"), so it imports only what the model requires."""
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import mlflow
 import numpy as np
 from mlflow.models import ModelSignature
-from mlflow.models.model import ModelInfo
 from mlflow.pyfunc import PythonModel, PythonModelContext
 from mlflow.types import Schema, TensorSpec
 
@@ -34,27 +31,6 @@ def signature(shape: tuple[int, int]) -> ModelSignature:
     """Float32 [-1, old dim] in, float32 [-1, new dim] out."""
     inputs, outputs = (TensorSpec(np.dtype(np.float32), (-1, dim)) for dim in shape)
     return ModelSignature(Schema([inputs]), Schema([outputs]))
-
-
-def log(bridge: np.ndarray, *, tags: dict[str, str], requirements: list[str]) -> ModelInfo:
-    """Log a map to the active run as a model of its own.
-
-    Args:
-        bridge: float32 [old dim, new dim], for `old @ bridge`.
-        tags: of the LoggedModel; they say which models it lies between.
-    """
-    with tempfile.TemporaryDirectory() as scratch:
-        file = Path(scratch) / "map.npy"
-        np.save(file, bridge)
-        return mlflow.pyfunc.log_model(
-            name="bridge",
-            python_model=str(Path(__file__).absolute()),
-            artifacts={ARTIFACT: str(file)},
-            signature=signature(bridge.shape),
-            input_example=np.zeros((1, len(bridge)), np.float32),
-            pip_requirements=requirements,
-            tags=tags,
-        )
 
 
 mlflow.models.set_model(Bridge())

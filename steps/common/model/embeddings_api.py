@@ -8,9 +8,7 @@ not declare are ignored, with a warning in the server's log.
 """
 
 import base64
-import tempfile
 import threading
-from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -18,7 +16,6 @@ import numpy as np
 import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
-from mlflow.models.model import ModelInfo
 from mlflow.pyfunc import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, Schema
 from mlflow.types.schema import AnyType, Array, Object, Property
@@ -176,37 +173,6 @@ def signature() -> ModelSignature:
             ]
         ),
     )
-
-
-def log(
-    model: SentenceTransformer,
-    name: str,
-    *,
-    tags: dict[str, str],
-    requirements: list[str],
-    trust_remote_code: bool,
-    example: str,
-) -> ModelInfo:
-    """Log the API of a model to the active run, after that model itself.
-
-    Args:
-        name: what answers call the model.
-        tags: of the LoggedModel; they say which model it wraps.
-        example: a text for the input example.
-    """
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / ARTIFACT
-        model.save(str(folder))
-        return mlflow.pyfunc.log_model(
-            name="embeddings_api",
-            python_model=str(Path(__file__).absolute()),
-            artifacts={ARTIFACT: str(folder)},
-            model_config={"name": name, "trust_remote_code": trust_remote_code},
-            signature=signature(),
-            input_example={"input": [example], "model": name, "encoding_format": "float"},
-            pip_requirements=requirements,
-            tags=tags,
-        )
 
 
 mlflow.models.set_model(EmbeddingsAPI())

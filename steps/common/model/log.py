@@ -3,8 +3,11 @@
 import importlib.metadata
 import json
 import logging
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -124,6 +127,39 @@ def log(
     return mlflow.get_logged_model(info.model_id)
 
 
+def log_code(
+    model: ModuleType,
+    artifact: Path,
+    *,
+    signature: ModelSignature,
+    example: Any,
+    tags: dict[str, str],
+    packages: Sequence[str],
+    code_paths: list[str] | None = None,
+    config: dict[str, Any] | None = None,
+) -> ModelInfo:
+    """Log a model that MLflow runs as code to the active run, under the name of its module.
+
+    Args:
+        artifact: the file or folder that the model loads, its ARTIFACT.
+        example: an input, as mlflow takes it.
+        tags: of the LoggedModel; they say what it was made of.
+        packages: what it imports.
+        code_paths: folders of code that it needs beside its module. config: its model_config.
+    """
+    return mlflow.pyfunc.log_model(
+        name=model.__name__.rpartition(".")[2],
+        python_model=str(model.__file__),
+        artifacts={model.ARTIFACT: str(artifact)},
+        signature=signature,
+        input_example=example,
+        pip_requirements=requirements(packages),
+        tags=tags,
+        code_paths=code_paths,
+        model_config=config,
+    )
+
+
 def log_embeddings_api(
     model: SentenceTransformer, logged: LoggedModel, name: str, trust_remote_code: bool, example: str
 ) -> ModelInfo:
@@ -135,14 +171,18 @@ def log_embeddings_api(
     Args:
         name: what the answers call the model. example: a text for the input example.
     """
-    info = embeddings_api.log(
-        model,
-        name,
-        tags={ANSWERS_FOR: logged.model_id, "hub_id": name},
-        requirements=requirements(),
-        trust_remote_code=trust_remote_code,
-        example=example,
-    )
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / embeddings_api.ARTIFACT
+        model.save(str(folder))
+        info = log_code(
+            embeddings_api,
+            folder,
+            signature=embeddings_api.signature(),
+            example={"input": [example], "model": name, "encoding_format": "float"},
+            tags={ANSWERS_FOR: logged.model_id, "hub_id": name},
+            packages=REQUIREMENTS,
+            config={"name": name, "trust_remote_code": trust_remote_code},
+        )
     mlflow.set_tag(EMBEDDINGS_API, info.model_id)
     return info
 
@@ -153,9 +193,19 @@ def log_bridge(rotation: np.ndarray, old: FoundModel, new: FoundModel) -> ModelI
     Log it before metrics of the new model: mlflow attaches those to every model that the run logs later.
 
     Args:
-        rotation: float32 [old dim, new dim] (compatibility.fit_bridge).
+        rotation: float32 [old dim, new dim], for `old @ rotation` (compatibility.fit_bridge).
     """
     tags = {BRIDGES_FROM: old.logged.model_id, BRIDGES_TO: new.logged.model_id}
     for side, model in (("from", old), ("to", new)):
         tags[f"bridges_{side}"] = model.registered or model.name
-    return bridge.log(rotation, tags=tags, requirements=requirements(BRIDGE_REQUIREMENTS))
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "map.npy"
+        np.save(file, rotation)
+        return log_code(
+            bridge,
+            file,
+            signature=bridge.signature(rotation.shape),
+            example=np.zeros((1, len(rotation)), np.float32),
+            tags=tags,
+            packages=BRIDGE_REQUIREMENTS,
+        )

@@ -7,11 +7,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import mlflow
 from mlflow.models import ModelSignature
 from mlflow.models.model import ModelInfo
 
-from steps.common.model.log import requirements
+from steps.common.model.log import log_code
 from steps.common.project import PROJECT
 
 # What semantic_search.py, paraphrases.py and similarity.py import, and no more: their requirements follow from it.
@@ -33,26 +32,21 @@ def log_model(
     tags: dict[str, str],
     packages: Sequence[str] = (),
 ) -> ModelInfo:
-    """Log a model to the active run, under the name of its module.
+    """Log a model to the active run, as log_code.
 
     Args:
         model: semantic_search, paraphrases or similarity.
-        artifact: the file or folder that the model loads, its ARTIFACT.
-        example: an input, as mlflow takes it.
-        tags: of the LoggedModel; they say what it was made of.
         packages: what it imports beside REQUIREMENTS.
     """
-    name = model.__name__.rpartition(".")[2]
     with tempfile.TemporaryDirectory() as scratch:
-        return mlflow.pyfunc.log_model(
-            name=name,
-            python_model=str(Path(__file__).with_name(f"{name}.py")),
-            artifacts={model.ARTIFACT: str(artifact)},
-            code_paths=[str(copy_code(Path(scratch)))],
+        return log_code(
+            model,
+            artifact,
             signature=signature,
-            input_example=example,
-            pip_requirements=requirements((*REQUIREMENTS, *packages)),
+            example=example,
             tags=tags,
+            packages=(*REQUIREMENTS, *packages),
+            code_paths=[str(copy_code(Path(scratch)))],
         )
 
 
