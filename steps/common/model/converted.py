@@ -9,6 +9,7 @@ from pathlib import Path
 import mlflow
 from mlflow.exceptions import MlflowException
 
+from steps.common.backends import Store
 from steps.common.model.find import FoundModel
 
 logger = logging.getLogger("steps")
@@ -17,17 +18,25 @@ logger = logging.getLogger("steps")
 CONVERTED = "converted"
 
 
-class ConvertedStore:
-    """Converted models, kept among the files of the LoggedModel they were made from (a backends.Store)."""
+class FolderStore(Store):
+    """Converted models among the files of a model."""
+
+    def __init__(self, folder: Path):
+        """`folder` is where the model is."""
+        self._folder = folder / CONVERTED
+
+    def find(self, name: str) -> Path | None:
+        folder = self._folder / name
+        return folder if folder.is_dir() else None
+
+
+class ConvertedStore(FolderStore):
+    """Converted models, kept among the files of the LoggedModel they were made from."""
 
     def __init__(self, found: FoundModel, folder: Path):
         """`folder` is where the model was downloaded to."""
-        self._found, self._folder = found, folder / CONVERTED
-
-    def find(self, name: str) -> Path | None:
-        """The folder that was kept under this name; None where there is none."""
-        folder = self._folder / name
-        return folder if folder.is_dir() else None
+        super().__init__(folder)
+        self._found = found
 
     def keep(self, name: str, folder: Path) -> Path:
         """Upload a folder; where the artifact store is this disk, that is where it is read from."""

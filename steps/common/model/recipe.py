@@ -16,7 +16,7 @@ from steps.common.backends import Backend, Settings, describe_backend
 from steps.common.backends import load as backends
 from steps.common.corpus.sample import calibration_texts
 from steps.common.errors import UserError, first_line
-from steps.common.model.converted import CONVERTED
+from steps.common.model.converted import FolderStore
 from steps.common.model.find import FoundModel
 from steps.common.model.load import load_native
 from steps.common.model.reference import digest
@@ -66,7 +66,7 @@ class Recipe:
         backend = backends.load_backend(
             settings,
             load_native(folder),
-            store=_ReadOnly(folder / CONVERTED),
+            store=_ReadOnly(folder),
             calibration=lambda: self.calibration,
             prompt_name=self.prompt_name,
             task=self.task,
@@ -136,15 +136,8 @@ def describe_recipe(
     )
 
 
-@dataclass(frozen=True)
-class _ReadOnly:
-    """Converted models that came with the model (a backends.Store)."""
-
-    folder: Path
-
-    def find(self, name: str) -> Path | None:
-        found = self.folder / name
-        return found if found.is_dir() else None
+class _ReadOnly(FolderStore):
+    """Converted models that came with the model."""
 
     def keep(self, name: str, folder: Path) -> Path:
         raise UserError(

@@ -17,7 +17,7 @@ import torch
 from mlflow.exceptions import MlflowException
 from sentence_transformers import SentenceTransformer
 
-from steps.common.backends import Backend, Precision, Settings
+from steps.common.backends import Backend, Precision, Settings, Store
 from steps.common.backends.load import load_backend
 from steps.common.backends.torch import find_tasks
 from steps.common.errors import UserError, first_line
@@ -102,16 +102,6 @@ def check_same(expected: Reference, found: str, facts: dict[str, str], uri: str)
     )
 
 
-class NoStore:
-    """Keeps no converted models (a backends.Store): torch converts none."""
-
-    def find(self, name: str) -> Path | None:
-        return None
-
-    def keep(self, name: str, folder: Path) -> Path:
-        return folder
-
-
 @dataclass(frozen=True)
 class Embedded:
     """Vectors of texts, float32 [n, dim], and whether the model read less than the whole of each, bool [n]."""
@@ -164,7 +154,8 @@ class Embedder:
         return load_backend(
             settings,
             model,
-            store=NoStore(),
+            # torch converts none.
+            store=Store(),
             calibration=list,
             prompt_name=prompt_name,
             task=QUERY if queries and QUERY in find_tasks(model) else None,
