@@ -1,27 +1,19 @@
 """Vectors -> an index, and what it loses."""
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from steps.common.errors import UserError
 from steps.common.search.approximate import Graph
-from steps.common.search.compressed import Binary, Float16, Int8
+from steps.common.search.compressed import SMALLER
 from steps.common.search.conf import BuildConf, GraphConf, MeasureConf
-from steps.common.search.index import VECTORS, Exact, Facts, open_searcher, write_facts
+from steps.common.search.index import VECTORS, Facts, open_searcher, write_facts
 from steps.common.search.matrix import Rows
 from steps.common.search.measure import compare, hold_out, time_queries
 
 logger = logging.getLogger("steps")
-
-# What writes the vectors of a folder in smaller numbers.
-WRITERS: dict[str, Callable[[Rows, Path], None]] = {
-    "float16": Float16.write,
-    "int8": Int8.write,
-    "binary": Binary.write,
-}
 
 
 def build(folder: Path, conf: BuildConf) -> tuple[Facts, dict[str, float]]:
@@ -37,10 +29,11 @@ def build(folder: Path, conf: BuildConf) -> tuple[Facts, dict[str, float]]:
     held = hold_out(len(vectors), conf.measure.queries)
     measures: dict[str, float] = {}
     graph = make_graph(vectors, facts.vectors, conf.graph, held) if facts.method == "approximate" else None
-    if facts.vectors != "float32" and graph is None:
-        WRITERS[facts.vectors](vectors, folder)
+    is_smaller = facts.vectors != "float32" and graph is None
+    if is_smaller:
+        SMALLER[facts.vectors].write(vectors, folder)
     searcher = open_searcher(folder, facts, graph)
-    if len(held) and not isinstance(searcher, Exact):
+    if len(held) and (is_smaller or graph is not None):
         quality = compare(searcher, vectors, held, excludes=graph is None)
         measures |= {"recall_at_10": quality.recall_at_10, "ndcg_at_10": quality.ndcg_at_10}
     if graph is not None:
@@ -50,7 +43,7 @@ def build(folder: Path, conf: BuildConf) -> tuple[Facts, dict[str, float]]:
         p50, p95 = np.percentile(time_queries(searcher, vectors.take(held)), [50, 95])
         measures |= {"search_p50_ms": float(p50), "search_p95_ms": float(p95)}
     check_measures(measures, facts, conf.measure)
-    if facts.vectors != "float32" and graph is None and not facts.rescore:
+    if is_smaller and not facts.rescore:
         (folder / VECTORS).unlink()
     write_facts(folder, facts)
     return facts, measures

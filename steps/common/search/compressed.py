@@ -36,7 +36,7 @@ class Float16:
 
     piece = PIECE
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, dim: int):
         self._vectors = torch.from_numpy(map_matrix(folder / COMPRESSED))
 
     def __len__(self) -> int:
@@ -57,7 +57,7 @@ class Int8:
 
     piece = PIECE
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, dim: int):
         self._vectors = torch.from_numpy(map_matrix(folder / COMPRESSED))
         low, high = torch.from_numpy(np.load(folder / RANGES))
         self._step = (high - low) / 255
@@ -114,6 +114,10 @@ class Binary:
             words[:, first : first + len(piece)] = pack_signs(piece).T
             first += len(piece)
         words.flush()
+
+
+# By what index calls them: what writes the vectors of a folder in smaller numbers, and scores them.
+SMALLER: dict[str, type[Float16] | type[Int8] | type[Binary]] = {"float16": Float16, "int8": Int8, "binary": Binary}
 
 
 def pack_signs(vectors: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from steps.common.errors import UserError
 from steps.common.search.approximate import Graph
-from steps.common.search.compressed import Binary, Float16, Int8, score_again
+from steps.common.search.compressed import SMALLER, score_again
 from steps.common.search.filters import choose_rows
 from steps.common.search.matrix import Rows, map_matrix
 from steps.common.search.scan import Float32, Hits, Scored, find_top
@@ -50,20 +50,10 @@ class Searcher(Protocol):
         ...
 
 
-class Exact:
-    """Compares every vector, as it is."""
+class Exhaustive:
+    """Compares every vector; of smaller numbers, with `rescore` the best candidates again as they are."""
 
-    def __init__(self, vectors: Scored):
-        self._vectors = vectors
-
-    def find(self, queries: np.ndarray, k: int, chosen: np.ndarray | None = None) -> Hits:
-        return find_top(self._vectors, queries, k, chosen)
-
-
-class Compressed:
-    """Compares every vector in smaller numbers, and with `rescore` the best candidates again as they are."""
-
-    def __init__(self, vectors: Scored, whole: Rows | None, rescore: int):
+    def __init__(self, vectors: Scored, whole: Rows | None = None, rescore: int = 0):
         self._vectors, self._whole, self._rescore = vectors, whole, rescore
 
     def find(self, queries: np.ndarray, k: int, chosen: np.ndarray | None = None) -> Hits:
@@ -76,7 +66,7 @@ class Compressed:
 class Approximate:
     """Follows a graph; chosen rows are all compared, as they are."""
 
-    def __init__(self, graph: Graph, exact: Exact, whole: Rows | None, rescore: int):
+    def __init__(self, graph: Graph, exact: Exhaustive, whole: Rows | None, rescore: int):
         self._graph, self._exact, self._whole, self._rescore = graph, exact, whole, rescore
 
     def find(self, queries: np.ndarray, k: int, chosen: np.ndarray | None = None) -> Hits:
@@ -93,18 +83,11 @@ def open_searcher(folder: Path, facts: Facts, graph: Graph | None = None) -> Sea
     """What searches the files of a folder; `graph` is its graph, where it is in memory already."""
     whole = Rows(folder / VECTORS) if facts.rescore else None
     if facts.method == "approximate":
-        exact = Exact(Float32(map_matrix(folder / VECTORS)))
+        exact = Exhaustive(Float32(map_matrix(folder / VECTORS)))
         return Approximate(graph or Graph.read(folder, facts.effort), exact, whole, facts.rescore)
     if facts.vectors == "float32":
-        return Exact(Float32(map_matrix(folder / VECTORS)))
-    return Compressed(open_compressed(folder, facts), whole, facts.rescore)
-
-
-def open_compressed(folder: Path, facts: Facts) -> Scored:
-    """The vectors of a folder in smaller numbers."""
-    if facts.vectors == "binary":
-        return Binary(folder, facts.dim)
-    return Int8(folder) if facts.vectors == "int8" else Float16(folder)
+        return Exhaustive(Float32(map_matrix(folder / VECTORS)))
+    return Exhaustive(SMALLER[facts.vectors](folder, facts.dim), whole, facts.rescore)
 
 
 class Index:
