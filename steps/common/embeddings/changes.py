@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from steps.common.corpus.types import PLAIN
 from steps.common.embeddings.copies import READ, Damaged
 from steps.common.embeddings.digests import digest_keys, digest_texts
+from steps.common.embeddings.job import gather
 from steps.common.embeddings.manifest import CHANGES, Changes, Reused, check_files
 from steps.common.embeddings.parts import File, Part, file_facts
 from steps.common.embeddings.reuse import Reuse, read_digests
@@ -93,27 +94,13 @@ def _write(output: Output, groups: list[tuple[Side, np.ndarray, str]], kind: pa.
     try:
         with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
             for side, rows, what in groups:
-                for ids in _join(_take_ids(side, rows)):
+                for ids in map(pa.concat_arrays, gather(_take_ids(side, rows), WRITTEN)):
                     writer.write_table(pa.table([ids.cast(kind), pa.repeat(what, len(ids))], schema=schema))
         file = file_facts(temporary, CHANGES)
         output.put(temporary, CHANGES)
         return file
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _join(arrays: Iterator[pa.Array]) -> Iterator[pa.Array]:
-    """Arrays together until they have WRITTEN rows."""
-    held: list[pa.Array] = []
-    rows = 0
-    for array in arrays:
-        held.append(array)
-        rows += len(array)
-        if rows >= WRITTEN:
-            yield pa.concat_arrays(held)
-            held, rows = [], 0
-    if held:
-        yield pa.concat_arrays(held)
 
 
 def _id_type(side: Side) -> pa.DataType:

@@ -14,7 +14,7 @@ from sentence_transformers import quantize_embeddings
 from steps.common.backends import Backend, TokenizedTexts
 from steps.common.backends.check import TOLERANCE, relative_errors
 from steps.common.corpus.texts import LINE
-from steps.common.embeddings.job import Job
+from steps.common.embeddings.job import Job, gather
 from steps.common.embeddings.progress import prefetch
 from steps.common.embeddings.reuse import Held
 from steps.common.embeddings.windows import Embedded, Sample, TokenizedWindow, Window, read_windows
@@ -222,9 +222,10 @@ def sample_ranges(job: Job, backend: Backend, texts: Iterable[str]) -> np.ndarra
 
     Raises UserError where they are not finite.
     """
+    # By characters: the chunks of books would not fit into memory at once.
     extremes = [
         value_ranges(_compute(job, backend, *tokenize(job, backend, group), lambda rows: None)[0])
-        for group in _groups(texts, job.limits.bytes)
+        for group in gather(texts, job.limits.bytes)
     ]
     if not extremes:
         return np.zeros((2, job.dim), np.float32)
@@ -247,19 +248,6 @@ def sample_texts(job: Job, rows: range) -> Iterator[str]:
         taken = range(-first % step, batch.num_rows, step)
         yield from batch.column("text").take(pa.array(taken, pa.int64())).drop_null().to_pylist()
         first += batch.num_rows
-
-
-def _groups(texts: Iterable[str], size: int) -> Iterator[list[str]]:
-    """Texts together until they hold `size` characters: the chunks of books would not fit into memory at once."""
-    group, held = [], 0
-    for text in texts:
-        group.append(text)
-        held += len(text)
-        if held >= size:
-            yield group
-            group, held = [], 0
-    if group:
-        yield group
 
 
 @dataclass(frozen=True)

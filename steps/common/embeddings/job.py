@@ -2,9 +2,9 @@
 
 import functools
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,8 @@ from steps.common.vectors import STORED, check_dim, stored_width
 
 if TYPE_CHECKING:
     from steps.common.embeddings.chunks import Chunker
+
+Item = TypeVar("Item", bound=Sized)
 
 
 @dataclass(frozen=True)
@@ -130,3 +132,17 @@ def consecutive(parts: Iterable[int]) -> Iterator[range]:
     for _, group in itertools.groupby(enumerate(parts), key=lambda pair: pair[1] - pair[0]):
         run = [part for _, part in group]
         yield range(run[0], run[-1] + 1)
+
+
+def gather(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Items together until their lengths add up to `size`."""
+    held: list[Item] = []
+    length = 0
+    for item in items:
+        held.append(item)
+        length += len(item)
+        if length >= size:
+            yield held
+            held, length = [], 0
+    if held:
+        yield held
