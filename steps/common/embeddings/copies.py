@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from steps.common.embeddings.manifest import Manifest
-from steps.common.embeddings.parts import ENDINGS, File, Part, file_facts
+from steps.common.embeddings.parts import ENDINGS, File, Part, embedding_matrix, file_facts
 from steps.common.storage.output import Output
 from steps.common.storage.stream import BUFFER
 from steps.common.vectors import STORED, stored_width
@@ -107,16 +107,9 @@ class Copies:
                 # Page by page, not a row group at a time.
                 rows = pq.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER)
                 for batch in rows.iter_batches(READ, columns=["embedding"]):
-                    file.write(self._to_matrix(batch.column("embedding")).data)
+                    file.write(embedding_matrix(batch.column("embedding"), self._width, self._dtype).data)
         file.flush()
         return Copy(file, file.tell(), lengths)
-
-    def _to_matrix(self, column: pa.Array) -> np.ndarray:
-        """A batch of vectors, zeros where null."""
-        matrix = np.zeros((len(column), self._width), self._dtype)
-        valid = column.is_valid().to_numpy(zero_copy_only=False)
-        matrix[valid] = column.drop_null().flatten().to_numpy().reshape(-1, self._width)
-        return matrix
 
     def _make_room(self, size: int) -> None:
         """Close the copies that were used least recently, until one of `size` bytes leaves room on the disk."""

@@ -178,9 +178,14 @@ class Manifest:
     @property
     def files(self) -> list[File]:
         """Every file of the output but the manifest itself."""
-        changes = [self.reused.changes.file] if self.reused and self.reused.changes else []
-        rejects = [self.rejects] if self.rejects else []
-        return [file for part in self.parts for file in part.files] + rejects + changes
+        return list_files(self.parts, self.rejects, self.reused)
+
+
+def list_files(parts: Iterable[Part], rejects: File | None, reused: Reused | None) -> list[File]:
+    """Every file of an output but the manifest."""
+    changes = reused.changes if reused else None
+    more = [rejects, changes and changes.file]
+    return [file for part in parts for file in part.files] + [file for file in more if file]
 
 
 def digest_of(content: dict[str, Any]) -> str:

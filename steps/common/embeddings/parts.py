@@ -112,6 +112,14 @@ def embedding_column(vectors: np.ndarray, valid: np.ndarray, kind: pa.DataType) 
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values, type=kind, mask=pa.array(~valid))
 
 
+def embedding_matrix(column: pa.Array, width: int, dtype: np.dtype, empty: float = 0) -> np.ndarray:
+    """The vectors of a column: [rows, width], filled with `empty` where null."""
+    matrix = np.full((len(column), width), empty, dtype)
+    valid = column.is_valid().to_numpy(zero_copy_only=False)
+    matrix[valid] = column.drop_null().flatten().to_numpy().reshape(-1, width)
+    return matrix
+
+
 class ParquetPart:
     """The files of one part while it is written, as Parquet."""
 
@@ -211,11 +219,8 @@ class NpyPart:
 
     def write(self, table: pa.Table) -> None:
         column = table.column("embedding").combine_chunks()
-        valid = column.is_valid().to_numpy(zero_copy_only=False)
         empty = np.nan if np.issubdtype(self._dtype, np.floating) else 0
-        matrix = np.full((len(column), self._width), empty, self._dtype)
-        matrix[valid] = column.drop_null().flatten().to_numpy().reshape(-1, self._width)
-        self._stream.write(matrix.tobytes())
+        self._stream.write(embedding_matrix(column, self._width, self._dtype, empty).tobytes())
         self._others.write(table.drop_columns("embedding"))
 
     def _write_header(self) -> None:

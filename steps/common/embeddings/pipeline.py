@@ -24,7 +24,7 @@ from steps.common.each import Each, here
 from steps.common.embeddings import verify
 from steps.common.embeddings.encoder import embed_window, tokenize_windows
 from steps.common.embeddings.job import Job
-from steps.common.embeddings.manifest import Reused, check_files
+from steps.common.embeddings.manifest import Reused, check_files, list_files
 from steps.common.embeddings.parts import File, Part
 from steps.common.embeddings.progress import BackgroundWriter, Progress, prefetch
 from steps.common.embeddings.records import PartRecord, find_records, read_record, write_rejects
@@ -90,25 +90,13 @@ class Result(Counts):
 
     def files(self) -> list[File]:
         """Every file of the output but the manifest."""
-        changes = self.reused.changes if self.reused else None
-        more = [self.rejects, changes and changes.file]
-        return [file for part in self.parts for file in part.files] + [file for file in more if file]
+        return list_files(self.parts, self.rejects, self.reused)
 
     def manifest(self) -> dict:
         """What the manifest says of the whole."""
-        names = (
-            "written_rows",
-            "rows",
-            "null_rows",
-            "empty_rows",
-            "long_rows",
-            "truncated_rows",
-            "tokens",
-            "dim",
-            "dtype",
-        )
+        names = ("rows", "written_rows", *verify.TOTALS, "dim", "dtype", "rejects", "reused")
         ranges = None if self.ranges is None else self.ranges.tolist()
-        return {name: getattr(self, name) for name in (*names, "rejects", "reused")} | {"ranges": ranges}
+        return {name: getattr(self, name) for name in names} | {"ranges": ranges}
 
 
 def peak_rss_mb() -> float:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import fs
 
 from steps.common.embeddings.digests import DIGESTS
 from steps.common.embeddings.manifest import (
@@ -27,7 +28,6 @@ from steps.common.embeddings.parts import ENDINGS, File, Part, part_stem
 from steps.common.embeddings.plan import shown
 from steps.common.embeddings.records import find_rejects
 from steps.common.errors import UserError, first_line
-from steps.common.storage import place as files
 from steps.common.storage.output import DONE, PLAN, WORK, Output
 from steps.common.storage.place import Place
 from steps.common.vectors import STORED, stored_width
@@ -70,15 +70,15 @@ def check_output(place: Place) -> Place:
 
     Raises UserError for a file, or a folder that holds something else, cannot be written or has a folder for a file.
     """
-    if place.info().type == files.fs.FileType.File:
+    if place.info().type == fs.FileType.File:
         raise UserError(f"output {place} is a file; expected a folder that is new, empty or an output of encode.")
     output = Output(place)
     check_kinds(output)
     state, names = state_of(output), output.names()
     if state == "foreign" or (state == "whole" and not _is_ours(output, names)):
-        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        some = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         raise UserError(
-            f"output {place} already holds {shown}; expected a folder that is new, empty or an output of encode. Give another one, or move that away."
+            f"output {place} already holds {some}; expected a folder that is new, empty or an output of encode. Give another one, or move that away."
         )
     if place.local is not None:
         try:
