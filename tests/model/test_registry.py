@@ -134,7 +134,7 @@ def test_a_version_that_fails_the_gate_gets_no_alias_and_the_champion_stays(log,
             0,
             1200,
             "challenger",
-            "not shown to be as good as the champion version 1: +0.00 points (-1.00 to +1.00); about 1,200 more pairs would decide, margin 0.5; version 1 stays champion",
+            "not shown to be as good as the champion version 1: +0.00 points (-1.00 to +1.00), margin 0.5; about 1,200 more pairs would decide; version 1 stays champion",
         ),
     ],
 )
@@ -191,7 +191,10 @@ def test_a_best_version_without_a_record_is_in_the_way_until_the_user_begins_ane
     register(log())
     made = register(log(), champion=compared(Result.EQUAL))
     assert made.alias == "challenger"
-    assert "; the baseline tiny/1 has no score on these suites to compare with" in made.reason
+    assert (
+        "; the baseline tiny/1 has no score on these suites (to make the champion the new baseline, delete"
+        in made.reason
+    )
     client.delete_registered_model_tag("tiny", "baseline_model_id")
     assert register(log()).alias == "champion"
     assert registry.find_baseline("tiny").registered == "tiny/2"
@@ -202,7 +205,7 @@ def test_a_failed_version_that_was_made_champion_by_hand_is_no_measure(log, clie
     register(log(), failure="1 of 40 checks")
     client.set_registered_model_alias("tiny", "champion", "2")
     assert registry.find_champion("tiny") is None
-    assert "tiny/2 has the alias champion, but failed its validation; it is not compared with" in "".join(log_messages)
+    assert "tiny/2 has the alias champion, but failed its validation, so it is not compared" in "".join(log_messages)
     assert register(log(), baseline=compared(Result.WORSE, -3)).alias == "challenger"
     assert register(log(), baseline=compared(Result.EQUAL)).alias == "champion"
     # It was no champion, and is not brought back.

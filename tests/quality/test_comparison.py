@@ -121,7 +121,11 @@ def test_what_only_one_suite_can_see_is_not_averaged_away():
     found = result_of(*pairs)
     assert found.difference.low > -0.5
     assert found.result is Result.WORSE and not found.is_no_worse
-    assert found.describe_points().endswith(") on seeing")
+    # Each number beside what it is of: the pooled one, then that of the suite.
+    pooled, lost = found.describe_points().split("; more than the margin is lost on ")
+    assert pooled.startswith(f"{found.difference.value:+.2f} points over all suites (")
+    assert lost == f"seeing ({found.suites['seeing'].value:+.2f})"
+    assert found.describe("it") == f"worse than it: {pooled}, margin 0.5; more than the margin is lost on {lost}"
 
 
 def test_two_small_losses_pass_one_by_one_and_not_together():

@@ -95,14 +95,14 @@ def find_champion(name: str) -> FoundModel | None:
         return None
     if _failed(held):
         logger.warning(
-            "%s/%s has the alias %s, but failed its validation; it is not compared with", name, held.version, CHAMPION
+            "%s/%s has the alias %s, but failed its validation, so it is not compared", name, held.version, CHAMPION
         )
         return None
     try:
         return of_version(client, held)
     except UserError as error:
         raise UserError(
-            f"the {CHAMPION} of {name!r} cannot be compared with: {error} To remove the alias: mlflow.MlflowClient().delete_registered_model_alias({name!r}, {CHAMPION!r})."
+            f"the {CHAMPION} of {name!r} cannot be compared: {error} To remove the alias: mlflow.MlflowClient().delete_registered_model_alias({name!r}, {CHAMPION!r})."
         ) from None
 
 
@@ -263,9 +263,9 @@ def _objections(
     objections = []
     baseline = validated.compared.get("baseline")
     if baseline is not None and "baseline" not in validated.comparisons:
-        lacks = "is deleted, and left no record on" if baseline.is_gone else "has no score on"
+        lacks = "is deleted and has no recorded score on" if baseline.is_gone else "has no score on"
         objections.append(
-            f"the baseline {baseline.registered or baseline.uri} {lacks} these suites to compare with (to begin anew with the {CHAMPION}, delete the tag {BASELINE_MODEL} of the registered model)"
+            f"the baseline {baseline.registered or baseline.uri} {lacks} these suites (to make the {CHAMPION} the new baseline, delete the tag {BASELINE_MODEL} of the registered model)"
         )
     if held is None or _failed(held):
         return objections

@@ -65,16 +65,25 @@ class Comparison:
         Args:
             other: what the model is compared with, such as `the champion`.
         """
-        return f"{READINGS[self.result]} {other}: {self.describe_points()}, margin {self.margin:g}"
+        return f"{READINGS[self.result]} {other}: {self._describe_all()}, margin {self.margin:g}{self._describe_rest()}"
 
     def describe_points(self) -> str:
-        """The difference and its interval, where it is lost, and what would decide."""
+        """The difference and its interval, on which suites too much is lost, and what would decide."""
+        return self._describe_all() + self._describe_rest()
+
+    def _describe_all(self) -> str:
         if not math.isfinite(self.difference.value):
             return "no score to compare"
-        shown = f"{self.difference.value:+z.2f} points ({self.difference.low:+z.2f} to {self.difference.high:+z.2f})"
-        lost = [name for name, found in self.suites.items() if found.high < -self.margin]
-        on = f" on {', '.join(lost)}" if self.result is Result.WORSE and lost else ""
-        return f"{shown}{on}" + (f"; about {self.needed:,} more pairs would decide" if self.needed else "")
+        over = " over all suites" if len(self.suites) > 1 else ""
+        interval = f"({self.difference.low:+z.2f} to {self.difference.high:+z.2f})"
+        return f"{self.difference.value:+z.2f} points{over} {interval}"
+
+    def _describe_rest(self) -> str:
+        """The suites that lose more than the margin, each with its own points, and how many pairs would decide."""
+        lost = [f"{name} ({found.value:+z.2f})" for name, found in self.suites.items() if found.high < -self.margin]
+        if self.result is Result.WORSE and lost and len(self.suites) > 1 and math.isfinite(self.difference.value):
+            return f"; more than the margin is lost on {', '.join(lost)}"
+        return f"; about {self.needed:,} more pairs would decide" if self.needed else ""
 
 
 def find_worst(comparisons: Mapping[str, Comparison]) -> Result | None:
