@@ -31,7 +31,7 @@ def open_inputs(call: Call[BenchmarkConf]) -> tuple[Corpus, Suite]:
     (suite,) = kinds.read_suites(find_suites([call.conf.suite]))
     if suite.of_one_model:
         raise UserError(
-            f"suite {suite.name} is over an index, which holds the vectors of one model; expected texts. validate scores it."
+            f"Suite {suite.name} (kind {call.conf.suite.kind}) scores only the model of its index. Use it with validate; give benchmark another suite."
         )
     return texts, suite
 

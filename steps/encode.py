@@ -126,7 +126,7 @@ def check_validated(found: FoundModel) -> None:
         logger.warning("model %s was never validated; run validate to know its quality", found.logged.model_id)
     if found.compatibility == "reindex_required":
         logger.warning(
-            "vectors of %s do not mix with those of the champion before it (compatibility=reindex_required): embed all of a corpus again, into a new output, and replace its index as a whole",
+            "vectors of %s cannot be searched together with those of the previous champion (compatibility=reindex_required): encode the whole corpus into a new output, and replace the whole index",
             found.registered,
         )
 

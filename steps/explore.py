@@ -96,7 +96,7 @@ def open_found(name: str, folder: Path, reference: Reference, without: int = 0) 
     """Open an index; raises UserError where it has no float32 vectors."""
     if not (folder / VECTORS).exists():
         raise UserError(
-            f"the index of {name} keeps no float32 vectors (rescore=0), and a map needs them. Give the run of encode that it was made of."
+            f"the index of {name} keeps no float32 vectors (rescore=0), and a map needs them. Give the encode run that it was made from."
         )
     return Explored(name, Index(folder), Rows(folder / VECTORS), reference, without)
 

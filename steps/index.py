@@ -58,7 +58,7 @@ def check_dtype(manifest: Manifest, conf: IndexConf, where: str) -> None:
     """Raises UserError for embeddings that the metric cannot use."""
     if manifest.dtype == "binary" and conf.metric == "dot":
         raise UserError(
-            f"embeddings {where} are binary, which keeps signs, and metric=dot needs the length of a vector. Take metric=cosine, or encode with embedding.dtype=float32."
+            f"embeddings {where} are binary (signs only), and metric=dot needs the length of each vector. Take metric=cosine, or encode with embedding.dtype=float32."
         )
 
 

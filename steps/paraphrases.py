@@ -99,7 +99,7 @@ def gather(where: str | Run, name: str, keep_text: bool, scratch: Path) -> Colle
     folder, whole = scratch / name, open_whole(where, scratch)
     if whole.manifest.dtype == "binary":
         raise UserError(
-            f"embeddings {whole.where} are binary, which keeps signs, and a threshold is a cosine. Encode with embedding.dtype=float32, float16 or int8."
+            f"embeddings {whole.where} are binary (signs only), and the threshold is a cosine of texts. Encode with embedding.dtype=float32, float16 or int8."
         )
     rows = collect(whole.output, whole.manifest, folder, keep_text=keep_text).rows
     return Collected(whole.where, whole.manifest, folder, rows)
@@ -122,7 +122,7 @@ def check_comparable(new: Manifest, old: Manifest, where: str) -> None:
     ]
     if differ:
         raise UserError(
-            f"against={where} was made in another way: {'; '.join(differ)}. Such vectors cannot be compared, whatever their dimensions: encode one of the two again."
+            f"against={where} was made with another model or other settings: {'; '.join(differ)}. Their vectors cannot be compared: encode one of the two again."
         )
 
 

@@ -25,7 +25,7 @@ from steps.common.project import PROJECT
 # then wait for ever (its issue 1323).
 PARALLEL = ("-n", "2", "--dist", "worksteal", "--max-worker-restart", "0")
 
-# File that pytest, given `-p steps.test`, notes every test in, a line each: what became of it, and its name.
+# File that pytest, given `-p steps.test`, notes every test in, a line each: its result, and its name.
 JOURNAL = "TESTS_JOURNAL"
 # File of the names of the tests that were run already; pytest leaves them out.
 DONE = "TESTS_DONE"
@@ -90,7 +90,7 @@ def run_tests(words: list[str], folder: Path) -> int:
 
 
 class Journal:
-    """Notes what becomes of every test, at once: a crash leaves no time for it."""
+    """Notes the result of every test at once: a crash leaves no time for it."""
 
     def __init__(self, path: Path):
         self._path = path

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers.encodes import WORDS
+from helpers.encodes import RESUME, WORDS
 from helpers.project import PROJECT
 from helpers.servers import free_port, wait_for
 from helpers.steps import last_json
@@ -155,8 +155,8 @@ def test_a_stopped_encode_says_how_it_goes_on_and_does(forks, sent, code, tiny_r
     before = finished(output)
     assert before
 
-    (line,) = [line for line in err.splitlines() if line.startswith("to go on: ")]
-    words = shlex.split(line.removeprefix("to go on: "))
+    (line,) = [line for line in err.splitlines() if line.startswith(RESUME)]
+    words = shlex.split(line.removeprefix(RESUME))
     assert words[:3] == ["python", "-m", "steps.encode"]
     done = forks.run(*words[1:])
     assert done.returncode == 0, done.stderr
@@ -200,7 +200,7 @@ def test_a_disk_that_fills_up_costs_no_finished_part(step, tiny_run, tmp_path):
             noted = finished(disk / "out")
             assert not (disk / "out" / "manifest.json").exists()
             code, _, err = step("verify", f"--output={disk / 'out'}")
-            assert code == 1 and ("is not whole" in err or "has no manifest.json" in err)
+            assert code == 1 and ("is not complete" in err or "has no manifest.json" in err)
             subprocess.run(["mount", "-o", f"remount,size={4 * size}", str(disk)], check=True)
             code, out, err = step("encode", *given, f"--output={disk / 'out'}")
             assert code == 0, err

@@ -377,7 +377,7 @@ def test_a_sweep_with_a_failing_job_runs_the_others_and_fails(step, tiny_run, tm
         ("validate", ["run_id=0123456789abcdef0123456789abcdef"], "there is no run '0123456789abcdef0123456789abcdef'"),
         ("validate", ["run_id=latest"], "has no finished run of log_model"),
         ("encode", ["run_id=latest"], "has no finished run of validate"),
-        ("encode", ["--corpus", "no/such file.csv"], "Type the absolute path: -P corpus='/"),
+        ("encode", ["--corpus", "no/such file.csv"], "Type an absolute path, for example: -P corpus='/"),
         ("encode", ["corpus.text_column=body"], "has no column 'body'; its columns are 'id', 'topic', 'text'"),
         ("encode", ["backend.device=cuda:7", "run_id=latest"], "has no finished run"),
         ("log_model", ["model=local", "model.path=/no/such/model"], "model.path: there is no '/no/such/model'"),
@@ -509,7 +509,7 @@ def test_a_library_that_ends_the_process_is_an_error(step, tiny_run, monkeypatch
     code, _, err = step("encode", f"--run_id={tiny_run['run_id']}")
     assert code == 1
     assert err.splitlines()[-1] == (
-        "error: a library ended the process, with exit code 0, before the step was done; HYDRA_FULL_ERROR=1 shows where."
+        "error: A library called exit(0) before the step was done. Set HYDRA_FULL_ERROR=1 to see where."
     )
     run = mlflow.search_runs(search_all_experiments=True, filter_string="tags.step = 'encode'", output_format="list")[0]
     assert run.info.status == "FAILED" and "sys.exit(0)" in mlflow.artifacts.load_text(

@@ -65,7 +65,7 @@ def test_a_model_that_attention_takes_nothing_of_is_padded(tiny, unpad, monkeypa
     backend = unpad("mean")
     for attention, reason in (
         (refuse, "FlashAttention only supports Ampere GPUs or newer."),
-        (lambda query, *given, **options: query, "without padding its vectors are off by"),
+        (lambda query, *given, **options: query, "without padding its vectors differ by"),
     ):
         monkeypatch.setattr(unpadded, "varlen_attn", attention)
         monkeypatch.setattr(backend, "_model", copy.deepcopy(tiny.model("mean")))

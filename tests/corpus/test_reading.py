@@ -388,7 +388,7 @@ def test_a_row_is_found_in_its_file(tmp_path):
 
 def test_empty_objects_cannot_be_kept(tmp_path):
     path = put(tmp_path / "c.jsonl", '{"text": "a", "more": {"deep": [{}]}}\n')
-    assert "holds nothing but empty objects" in refusal(path, keep_columns=["more"])
+    assert "holds only empty objects" in refusal(path, keep_columns=["more"])
 
 
 # encodings and line ends that are none

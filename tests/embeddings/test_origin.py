@@ -71,11 +71,11 @@ def test_a_part_of_another_model_is_named_and_made_again(tmp_path, format, recor
         shutil.copy(other / ".encode/done/part-00001.json", folder / ".encode/done")
         parts = [whole.parts[0], foreign.parts[1]]
         manifests.write_manifest(output_of(folder), dataclasses.replace(whole, parts=parts))
-    said = "says that something else made it: "
+    said = "its metadata does not match the origin of the output: "
     said += "model_id m-2, expected m-1; backend openvino/int8, expected torch/f32"
     findings = verify.verify_output(output_of(folder))[1]
     name = "part-00001.npy" if format == "npy" else "part-00001.parquet"
-    assert f"{name} {said}" in findings
+    assert f"{name}: {said}" in findings
     assert verify.describe_remedy(findings) == "Run the same encode again to repair it."
     pipeline.encode_corpus(job, WindowBackend(), output_of(folder))
     assert all((folder / name).read_bytes() == data for name, data in before.items() if name.startswith("part-"))

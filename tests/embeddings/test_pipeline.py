@@ -481,7 +481,7 @@ def test_an_error_in_on_part_ends_the_run_as_itself(tmp_path, folder, part, rows
 
 
 def test_an_output_folder_that_goes_away_ends_the_run(tmp_path, folder):
-    with pytest.raises(UserError, match="[Rr]un the same command again to go on"):
+    with pytest.raises(UserError, match="[Rr]un the same command again to resume"):
         encode_corpus(
             corpus_of(tmp_path, *"abcdefgh"),
             CountingBackend(),

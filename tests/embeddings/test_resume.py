@@ -283,7 +283,7 @@ def test_ranges_that_are_not_finite_are_refused(tmp_path):
             return super().embed(tokens, on_rows) * np.float32("nan")
 
     corpus = open_corpus(put(tmp_path / "corpus.jsonl", ["a", "b"]))
-    with pytest.raises(UserError, match="some embeddings of this model are not finite"):
+    with pytest.raises(UserError, match="some embeddings of this model are NaN or infinite"):
         find_ranges(job_of(corpus, options(dtype="int8")), Broken())
 
 

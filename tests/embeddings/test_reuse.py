@@ -285,8 +285,9 @@ def test_vectors_that_the_same_model_has_made_agree_with_those_computed_now(tmp_
     backend = Backend()
     encode(dataclasses.replace(job, reuse=reused(tmp_path / "old", CHECKED)), tmp_path / "new", backend)
     assert 0 < len(backend.seen) <= CHECKED
-    assert "computed anew, agree within" in caplog.text
-    with pytest.raises(UserError, match="holds other vectors than are computed now: .* of .* reused texts are off by"):
+    assert "computed again and agree within" in caplog.text
+    said = r"differ from those computed now: .* of .* reused texts by up to .* \(relative\); at most .* is expected of"
+    with pytest.raises(UserError, match=said):
         encode(dataclasses.replace(job, reuse=reused(tmp_path / "old", CHECKED)), tmp_path / "other", Shifted())
     assert [path.name for path in (tmp_path / "other").glob("part-*")] == []
 
@@ -300,7 +301,7 @@ def test_new_texts_beyond_the_ranges_of_the_old_output_are_a_warning(tmp_path, c
         job = dataclasses.replace(new, reuse=reused(tmp_path / "old"), ranges=old.ranges)
         caplog.clear()
         encode(job, tmp_path / name, Backend())
-        assert caplog.text.count("are beyond the ranges that int8 of reuse=") == warnings
+        assert caplog.text.count("are outside the int8 ranges of reuse=") == warnings
 
 
 def test_a_stored_number_stands_for_all_that_are_stored_as_it():

@@ -275,7 +275,7 @@ def test_only_files_that_encode_names_so_are_removed(output):
 def test_an_output_without_its_end_is_not_verified(output):
     put_part(output, 0, table_of(0, 3))
     output.write_text(PLAN, "{}")
-    with pytest.raises(UserError, match="is not whole: encode is still at it, or was stopped before its end"):
+    with pytest.raises(UserError, match="is not complete: encode is still running, or was stopped"):
         verify.verify_output(output)
 
 

@@ -10,7 +10,7 @@ def test_a_version_that_needs_every_text_embedded_again_says_so(step, tiny_run, 
     asked = (f"--corpus={corpus}", f"--output={tmp_path / 'out'}", "backend=torch")
     code, _, err = step("encode", "--run_id=models:/tiny@champion", *asked)
     assert code == 0, err
-    assert "vectors of tiny/1 do not mix with those of the champion before it" in err
+    assert "vectors of tiny/1 cannot be searched together with those of the previous champion" in err
 
     mlflow.MlflowClient().set_model_version_tag("tiny", version, "compatibility", "compatible")
     code, _, err = step("encode", "--run_id=models:/tiny@champion", *asked)

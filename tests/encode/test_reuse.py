@@ -109,7 +109,7 @@ def test_an_encode_that_was_stopped_goes_on_to_the_same_bytes(old, renew, tmp_pa
     old.rename(tmp_path / "gone")
     code, out, err = renew(old)
     assert code == 0, err
-    assert "What is missing is computed." in err
+    assert "Texts without a stored vector are computed." in err
     found = last_json(out)
     assert (found["encode/reused_rows"], found["encode/computed_rows"]) == (24, 7)
     assert manifest_of(new)["reused"]["rows"] == 24
@@ -209,7 +209,7 @@ def test_what_cannot_be_reused_is_one_line(step, old, renew, without_models, tin
         shutil.copytree(old, tmp_path / name)
         damage(tmp_path / name)
     cases += [
-        (tmp_path / "interrupted", "", "is not whole: encode is still at it, or was stopped before its end"),
+        (tmp_path / "interrupted", "", "is not complete: encode is still running, or was stopped"),
         (tmp_path / "newer", "", "has format 99, this version of the project reads formats 2 to 5"),
     ]
     failed = []

@@ -5,7 +5,7 @@ import shlex
 import shutil
 
 import pytest
-from helpers.encodes import manifest_of, some_texts, write_jsonl
+from helpers.encodes import RESUME, manifest_of, some_texts, write_jsonl
 from helpers.steps import last_json
 
 from steps.common.storage import place as files
@@ -68,8 +68,8 @@ def test_a_stop_at_any_time_says_how_to_go_on(step, tiny_run, corpus, tmp_path, 
         patch.setattr(target, name, stop)
         code, _, err = step("encode", *given)
     assert code == 130
-    (line,) = [line for line in err.splitlines() if line.startswith("to go on: ")]
-    words = shlex.split(line.removeprefix("to go on: "))
+    (line,) = [line for line in err.splitlines() if line.startswith(RESUME)]
+    words = shlex.split(line.removeprefix(RESUME))
     assert words[:3] == ["python", "-m", "steps.encode"] and set(given) <= {
         word.replace("corpus.path", "corpus") for word in words
     }
@@ -88,8 +88,8 @@ def test_a_sweep_that_was_stopped_goes_on_as_a_whole(step, tiny_run, corpus, tmp
     monkeypatch.setattr(model, "load_native", stop)
     code, _, err = step("encode", "--multirun", *words)
     assert code == 130
-    (line,) = [line for line in err.splitlines() if line.startswith("to go on: ")]
-    assert shlex.split(line)[3:] == ["python", "-m", "steps.encode", "--multirun", *words]
+    (line,) = [line for line in err.splitlines() if line.startswith(RESUME)]
+    assert shlex.split(line.removeprefix(RESUME)) == ["python", "-m", "steps.encode", "--multirun", *words]
 
 
 def test_a_stop_before_mlflows_run_is_taken_over_says_to_type_the_same(step, tiny_run, corpus, tmp_path, monkeypatch):
@@ -105,7 +105,7 @@ def test_a_stop_before_mlflows_run_is_taken_over_says_to_type_the_same(step, tin
     monkeypatch.setattr(opening, "open_corpus", stop)
     code, _, err = step("encode", f"--corpus={corpus}", f"--output={tmp_path / 'out'}")
     assert code == 130
-    assert "to go on: type the same mlflow run command again." in err
+    assert f"{RESUME}type the same mlflow run command again." in err
 
 
 def test_a_stop_without_an_output_says_what_it_takes(encode, corpus, monkeypatch):
@@ -116,7 +116,7 @@ def test_a_stop_without_an_output_says_what_it_takes(encode, corpus, monkeypatch
 
     monkeypatch.setattr(opening, "open_corpus", stop)
     code, _, err = encode(corpus, output=None)
-    assert code == 130 and "only an encode with an output can go on: -P output=<folder>" in err
+    assert code == 130 and "Nothing to resume: with output=<folder> an encode can be resumed." in err
 
 
 def test_a_changed_corpus_is_refused_with_the_file(encode, corpus):

@@ -73,7 +73,7 @@ def test_a_table_gets_the_vectors_that_a_file_of_its_rows_gets(session, encode, 
     assert manifest["corpus"]["source"] == "given" and manifest["corpus"]["version"] is None
     properties = dict(session.sql("SHOW TBLPROPERTIES made").collect())
     assert properties["embeddings.model_id"] == summary["model_id"]
-    assert "is there already, and encode appends to none" in error_of(encode("table:given", "table:made", *GIVEN))
+    assert "already exists. encode writes only new tables" in error_of(encode("table:given", "table:made", *GIVEN))
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_a_job_that_fails_leaves_no_table_and_its_name_can_be_taken(session, enc
         patch.setattr(live.LiveMetrics, "counts", stop)
         patch.setattr(spark, "POLL", 0.1)
         code, _, err = encode("table:given", "table:stopped", *given)
-        assert code == 143 and "to begin again: python -m steps.encode" in err
+        assert code == 143 and "to start again: python -m steps.encode" in err
     assert not session.catalog.tableExists("stopped")
 
 

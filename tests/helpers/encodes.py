@@ -5,6 +5,9 @@ import json
 from steps.common.storage import place as files
 from steps.common.storage.output import Output
 
+# What the line begins with that an encode prints when it is stopped; the rest is the command.
+RESUME = "to resume (finished parts are kept): "
+
 WORDS = [
     "the",
     "cat",

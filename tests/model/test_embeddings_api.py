@@ -149,8 +149,8 @@ def test_a_body_of_an_openai_client_is_answered_by_a_real_server(logged, source,
             assert ask(input=["cat " * 500])["usage"]["prompt_tokens"] == 64
 
             for body, reason in (
-                ({"input": [5, 6, 7]}, "input holds numbers, the token ids of some tokenizer"),
-                ({"input": [[5, 6], [7]]}, "input holds numbers, the token ids of some tokenizer"),
+                ({"input": [5, 6, 7]}, "input holds token ids; expected text"),
+                ({"input": [[5, 6], [7]]}, "input holds token ids; expected text"),
                 ({"input": []}, "input is an empty list"),
                 ({"input": None}, "input holds None"),
                 ({"input": True}, "input holds True"),

@@ -52,5 +52,5 @@ def test_a_model_that_cannot_be_had_or_is_another_is_refused(recipe, tmp_path):
             replace(made, location=location).load(threads=1)
     with pytest.raises(UserError, match="is not the one that the plan was made with"):
         replace(made, model_digest="0" * 64).load(threads=1)
-    with pytest.raises(UserError, match="loads as torch f32 on cpu, where the plan has torch f32 on cuda:0"):
+    with pytest.raises(UserError, match="loads the backend as torch f32 on cpu; the plan says torch f32 on cuda:0"):
         replace(made, device="cuda:0").load(threads=1)

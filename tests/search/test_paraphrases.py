@@ -166,7 +166,7 @@ def test_new_rows_are_compared_with_an_old_output(chain, step, mine, tmp_path, t
     old = f"run_id={chain.encode['run_id']}"
     code, _, err = step("encode", model, f"corpus={corpus}", f"output={tmp_path}/cut", "embedding.truncate_dim=16")
     assert code == 0, err
-    assert "was made in another way: embedding.truncate_dim is 16, expected None" in refused(
+    assert "was made with another model or other settings: embedding.truncate_dim is 16, expected None" in refused(
         old, f"against={tmp_path}/cut"
     )
     assert "against: there is no" in refused("against=/nowhere")
@@ -221,7 +221,7 @@ def test_texts_stay_out_and_bad_outputs_are_refused(chain, step, mine, tmp_path)
         output = f"output={tmp_path}/{dtype}"
         code, _, err = step("encode", model, f"corpus={corpus}", output, f"embedding.dtype={dtype}", "backend=torch")
         assert code == 0, err
-    assert "are binary, which keeps signs" in refused(f"embeddings={tmp_path}/binary")
+    assert "are binary (signs only), and" in refused(f"embeddings={tmp_path}/binary")
     equal = mine(f"embeddings={tmp_path}/int8", "threshold=0.999")
     assert set(zip(equal["pairs"]["id_1"], equal["pairs"]["id_2"])) == {(1, 6)}
     (tmp_path / "apart.jsonl").write_text('{"text": "the cat is big"}\n{"text": "a red car"}\n')

@@ -198,8 +198,8 @@ def test_an_index_is_made_of_any_whole_output_and_of_no_other(chain, step, tmp_p
         (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
         return line
 
-    assert "are binary, which keeps signs" in refused(f"embeddings={tmp_path}/binary", "metric=dot")
-    assert "vectors=binary keeps signs" in refused("metric=dot", "vectors=binary")
+    assert "are binary (signs only), and" in refused(f"embeddings={tmp_path}/binary", "metric=dot")
+    assert "vectors=binary keeps only signs" in refused("metric=dot", "vectors=binary")
     assert "is a run of log_model" in refused(model)
     assert "embeddings: there is no" in refused("embeddings=/nowhere")
     part = tmp_path / "int8" / "part-00000.parquet"

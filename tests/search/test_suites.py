@@ -100,7 +100,8 @@ def test_two_models_are_compared_each_by_an_index_of_its_own(chain, step, querie
     champion = f"champion={chain.log_model['run_id']}"
     code, out, err = step("validate", f"run_id={new}", *words, index, champion)
     assert code == 0, err
-    assert "has to be validated with an index of its own vectors first, and has no record of queries" in err
+    uri = f"models:/{chain.log_model['model_id']}"
+    assert f"The champion {uri} has no recorded score on queries, so it is not compared. Validate it on" in err
 
     old = f"run_id={chain.log_model['run_id']}"
     assert step("validate", old, *words, f"suite.index={chain.index['run_id']}")[0] == 0
@@ -134,7 +135,7 @@ def test_an_id_that_the_index_does_not_hold_is_named(chain, step, tmp_path):
 
 def test_another_step_refuses_a_suite_over_an_index(chain, step, queries):
     line = error_of(step("benchmark", "suite=index", f"suite.path={queries}", "corpus=sample"))
-    assert "suite queries is over an index" in line and "validate scores it" in line
+    assert "Suite queries (kind index) scores only the model of its index. Use it with validate" in line
 
 
 # Chunks

@@ -76,7 +76,7 @@ def test_a_champion_whose_weights_are_not_finite_fails_nobody(step, tiny_run, ti
     code, out, err = step("validate", *words)
     assert code == 0, err
     assert "may replace the champion" in out and "better than the champion: no score to compare" in out
-    assert "the champion's vectors hold numbers that are not finite" in err
+    assert "The champion's vectors contain NaN or infinity, so they are not compared." in err
 
 
 def test_a_corpus_of_too_few_texts_is_one_line(step, tiny_run, tiny_suite, tmp_path):

@@ -30,7 +30,7 @@ def test_a_common_vector_twice_as_long_is_stopped_and_the_line_says_what_to_type
     (check,) = check_mean_cosine(add(vectors, 2), 0.7, declared=False)
     assert not check.passed
     assert check.value == pytest.approx(0.8, abs=0.01)
-    assert "cosines compressed" in check.threshold
+    assert "a common offset compresses the cosines" in check.threshold
     assert "-P model.expected_facts.mean_cosine=0.8" in check.threshold
 
 
@@ -50,7 +50,7 @@ def test_beside_the_champion_the_spread_may_not_shrink(vectors):
     assert not compressed.passed
     # Of a random pair 1 / (1 + length²).
     assert compressed.value == pytest.approx(0.2, abs=0.15)
-    assert "cosines compressed" in compressed.threshold
+    assert "the cosines are compressed: their interquartile range is" in compressed.threshold
 
 
 def test_another_space_has_a_spread_of_its_own(vectors):

@@ -93,7 +93,8 @@ def test_a_model_without_scores_to_lose_to_fails_nobody(read):
 def test_a_model_whose_files_are_gone_is_named_as_what_it_is(read, store, tmp_path):
     logged = LoggedModel("0", "m-1", "tiny", str(tmp_path / "gone"), creation_timestamp=0, last_updated_timestamp=0)
     with pytest.raises(
-        UserError, match="^the champion tiny/1 cannot be compared with, .*/gone. Bring them back, or promote"
+        UserError,
+        match="^the champion tiny/1 cannot be compared: its files cannot be read from .*/gone. Restore the files, or promote",
     ):
         score_rival(FoundModel("0", logged, "tiny/1"), "champion", [read()], rules=None)
 

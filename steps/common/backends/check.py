@@ -51,7 +51,7 @@ def check_against_torch(encode: Callable[[list[str]], np.ndarray], expected: np.
     worst = float(np.concatenate(errors).max(initial=0.0))
     if worst > TOLERANCE[precision]:
         raise Unsuitable(
-            f"its embeddings are off from torch's by {worst:.3g} of their length, more than {TOLERANCE[precision]:g}"
+            f"its embeddings differ from torch's by {worst:.3g} (relative); at most {TOLERANCE[precision]:g} is allowed"
         )
     return worst
 

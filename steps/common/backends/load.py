@@ -117,7 +117,7 @@ def check_asked(settings: Settings) -> None:
 def _take_first(
     settings: Settings, found: Sequence[Candidate], take: Callable[[Candidate], T]
 ) -> tuple[Candidate, T, list[str]]:
-    """The first candidate that can be taken, with what `take` gives of it, and why those before it cannot.
+    """The first candidate that `take` accepts, with its result, and the reasons against those before it.
 
     Raises UserError where none can, or the one that was asked for cannot.
     """

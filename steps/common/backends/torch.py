@@ -42,7 +42,7 @@ ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBack
 # Most texts in a batch there: `batch_size` is meant for a CPU.
 GPU_BATCH_ROWS = 8_192
 
-# Texts the library sorts by length together, and embeds between two signs of life.
+# Texts the library sorts by length together, and embeds between two progress reports.
 LIBRARY_ROWS = 512
 
 

@@ -136,7 +136,7 @@ def make_unpadded(
         error = relative_errors(found[:, : expected.shape[1]], expected).max()
         if error <= TOLERANCE[precision]:
             return unpadded
-        reason = f"without padding its vectors are off by {error:.3g} of their length"
+        reason = f"without padding its vectors differ by {error:.3g} (relative)"
     except (RuntimeError, TypeError, ValueError) as refusal:
         # What a model does not take, or this GPU (the kernels ask for head sizes, and for Ampere or newer).
         reason = str(refusal).partition("\n")[0]

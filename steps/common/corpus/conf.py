@@ -66,7 +66,7 @@ class CorpusConf:
 
 @dataclass
 class EncodedCorpusConf(CorpusConf):
-    """Texts to read with their ids and other columns, and what becomes of long ones."""
+    """Texts to read with their ids and other columns, and how long ones are treated."""
 
     id_column: str | None
     keep_columns: list[str]

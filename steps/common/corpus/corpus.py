@@ -26,7 +26,7 @@ NOTED = ("keys", "bytes", "rows", "null_rows", "sha256")
 
 @dataclass(frozen=True)
 class Source:
-    """One file of a corpus, as it was when the corpus was opened."""
+    """One file of a corpus: its size, time and digest when the corpus was opened."""
 
     place: Place
     bytes: int
@@ -51,7 +51,7 @@ class Source:
 
     def changed(self, what: str) -> UserError:
         return UserError(
-            f"{self.place} has changed since it was opened: {what}. Run the step again on files that stay as they are."
+            f"{self.place} has changed since it was opened: {what}. Run the step again when the files no longer change."
         )
 
 

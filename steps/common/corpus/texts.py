@@ -1,4 +1,4 @@
-"""Which columns of a corpus make a text, and what becomes of a row without one."""
+"""Which columns of a corpus make a text, and how a row without one is treated."""
 
 import string
 from collections.abc import Generator
@@ -81,7 +81,7 @@ def read_texts(request: Request, format: Format, conf: CorpusConf, keys: dict[st
     inside = [column for column in columns if column.name not in keys]
     if not inside:
         raise UserError(
-            f"{place}: every column that was asked for comes from the names of its folders; expected the text in the file."
+            f"{place}: all requested columns are partition columns (folder names). The text column must be in the file."
         )
     seen = {} if request.keys is None else request.keys
     first = request.first

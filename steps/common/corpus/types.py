@@ -58,7 +58,7 @@ def common_type(found: list[tuple[pa.DataType, Place]], kind: Kind, column: Colu
     key = "corpus.id_column" if column.kind == "id" else "corpus.keep_columns"
     if _is_empty_struct(common):
         raise UserError(
-            f"column {column.name!r} of {found[0][1]} holds nothing but empty objects, which no Parquet file can. Leave it out of {key}."
+            f"column {column.name!r} of {found[0][1]} holds only empty objects, which Parquet cannot store. Leave it out of {key}."
         )
     for one in dict.fromkeys([*known, common]):
         reason = None if _is_empty_struct(one) else why_not_parquet(one)
@@ -79,7 +79,7 @@ def _check_mergeable(known: dict[pa.DataType, Place], kind: Kind, column: Column
         where = f"{one} in {first} and {other} in {second}" if first != second else f"{one} and {other} in {first}"
         key = "corpus.id_column" if is_id else "corpus.keep_columns"
         raise UserError(
-            f"column {column.name!r} is {where}: several types, and none holds every {'id as it is' if is_id else 'value exactly'}. Write the column as one type, or as strings, or leave it out of {key}."
+            f"column {column.name!r} is {where}: these have no common type that keeps every {'id unchanged' if is_id else 'value exact'}. Write the column as one type, or as strings, or leave it out of {key}."
         )
 
 
@@ -93,7 +93,7 @@ def cast(values: pa.Array, kind: pa.DataType, place: Place) -> pa.Array:
         return values.cast(kind)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise UserError(
-            f"{place} holds a value that {kind}, the type of its column in the whole corpus, cannot hold: {first_line(error)}. Write the files with one type."
+            f"{place} holds a value that does not fit {kind}, the common type of its column: {first_line(error)}. Write the files with one type."
         ) from None
 
 

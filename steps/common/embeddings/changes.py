@@ -60,7 +60,7 @@ def complete(reused: Reused | None, reuse: Reuse | None, output: Output, made: M
         # Looking for changes takes more memory than looking for texts did.
         reuse.forget()
         if len(parts) < len(reuse.manifest.parts):
-            logger.warning("%s takes the ids of the damaged parts for new ones", CHANGES)
+            logger.warning("%s lists the ids of the damaged parts as added", CHANGES)
         try:
             changes = write_changes((reuse.output, parts), (output, made.parts))
         except (UserError, Damaged, ValueError, pa.ArrowException) as error:

@@ -118,9 +118,9 @@ def _check_sample(job: Job, backend: Backend, sample: Sample) -> None:
     far = int((errors > tolerance).sum())
     if far and job.reuse is not None:
         raise UserError(
-            f"reuse={job.reuse.where} holds other vectors than are computed now: {far} of {len(errors)} reused texts are off by up to {errors.max():.2g} of their length, where {backend.precision} explains {tolerance:g}. Leave reuse out to compute every text, or encode with the code and the libraries that its manifest names."
+            f"The vectors of reuse={job.reuse.where} differ from those computed now: {far} of {len(errors)} reused texts by up to {errors.max():.2g} (relative); at most {tolerance:g} is expected of {backend.precision}. Leave reuse out to compute every text, or encode with the code and the libraries that its manifest names."
         )
-    logger.info("%d reused texts, computed anew, agree within %.2g of their length", len(errors), errors.max())
+    logger.info("%d reused texts were computed again and agree within %.2g (relative)", len(errors), errors.max())
 
 
 def _check_ranges(job: Job, vectors: np.ndarray) -> None:
@@ -131,7 +131,7 @@ def _check_ranges(job: Job, vectors: np.ndarray) -> None:
     if share > BEYOND:
         job.reuse.warned = True
         logger.warning(
-            "%.0f %% of the numbers of new texts are beyond the ranges that int8 of reuse=%s is scaled between, and are stored as their end. Leave reuse out to scale all anew.",
+            "%.0f %% of the numbers in the new embeddings are outside the int8 ranges of reuse=%s and were clipped. Without reuse, new ranges are computed.",
             100 * share,
             job.reuse.where,
         )
@@ -167,7 +167,7 @@ def _count_tokens(job: Job, pieces: list[list[str]] | None, tokens: TokenizedTex
 
 def _store(vectors: np.ndarray, job: Job) -> np.ndarray:
     """Embeddings [n, dim] as they are stored: [n, width]. int8 and binary are those of sentence-transformers; a value
-    beyond the ranges of int8 is stored as their end."""
+    outside the ranges of int8 is clipped."""
     dtype = job.options.dtype
     if dtype not in ("int8", "binary"):
         return vectors.astype(STORED[dtype], copy=False)
@@ -232,7 +232,7 @@ def sample_ranges(job: Job, backend: Backend, texts: Iterable[str]) -> np.ndarra
     ranges = value_ranges(np.concatenate(extremes))
     if not np.isfinite(ranges).all():
         raise UserError(
-            "embedding.dtype=int8 is scaled between the least and greatest values, and some embeddings of this model are not finite. Run validate to see what is wrong with it, or take embedding.dtype=float32."
+            "embedding.dtype=int8 needs the range of each dimension, and some embeddings of this model are NaN or infinite. Run validate to see what is wrong with it, or take embedding.dtype=float32."
         )
     return ranges
 

@@ -15,7 +15,7 @@ CHANGING = ("git_commit",)
 
 @dataclass(frozen=True)
 class Origin:
-    """What made a vector. Nothing of a run, so a part has the same bytes whoever makes it; None is what is not known or not used."""
+    """What made a vector. Nothing of a run, so a part has the same bytes whoever makes it. None: unknown or unused."""
 
     model_id: str
     # Name and revision on the Hub.

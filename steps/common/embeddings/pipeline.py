@@ -218,10 +218,10 @@ def check_part(job: Job, output: Output, number: int) -> list[str] | None:
     findings = check_files(output, part.files) or verify.check_rows(output, part)
     findings += verify.check_origin(output, part, job.origin)
     if (part.name.partition(".")[0], part.first_row, part.rows) != (stem, rows.start, len(rows)):
-        findings.append("its record is that of other rows")
+        findings.append("its record is for other rows")
     # Before format 5 no row was reused.
     if part.counts.keys() | {"reused_rows"} != asdict(Counts()).keys():
-        findings.append("its record counts something else")
+        findings.append("its record has other counters")
     return findings
 
 
@@ -271,7 +271,7 @@ def find_record(output: Output, stem: str) -> PartRecord:
     """The record of a part that is finished. Raises UserError where it is lost."""
     record = read_record(output, stem)
     if record is None:
-        raise UserError(f"output {output} has lost the record of {stem}. Run the same command again to go on.")
+        raise UserError(f"output {output} has lost the record of {stem}. Run the same command again to resume.")
     return record
 
 

@@ -112,7 +112,7 @@ def claim_output(place: Place, scratch: Path, run_id: str) -> Iterator[tuple[Out
 
 
 def _forget_restored(output: Output) -> None:
-    """Remove what was restored of an output that is whole, or was: its manifest says the same, and more."""
+    """Remove the restored records of a complete output: its manifest says the same, and more."""
     if state_of(output) == "whole" and find_manifest(output) is not None:
         output.clear_work()
 

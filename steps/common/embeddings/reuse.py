@@ -92,7 +92,7 @@ class Reuse:
         names = ("code", "versions")
         lines = find_differences(*({name: one.get(name) for name in names} for one in (self.manifest.plan, plan)))
         if lines:
-            logger.info("it was made with other code or libraries: %s", shown(list(lines.values())))
+            logger.info("the reused output was made with other code or libraries: %s", shown(list(lines.values())))
 
     @property
     def sound_parts(self) -> list[Part]:

@@ -109,7 +109,7 @@ def remove_strays(output: Output, expected: Iterable[File]) -> None:
             logger.warning("%s does not belong to this output, so it is removed", name)
             output.delete(name)
         else:
-            logger.warning("%s was not made by encode; move it away, since part-* finds it", name)
+            logger.warning("%s was not made by encode. Move it away: a reader of part-* takes it for a part", name)
 
 
 def _find_strays(output: Output, expected: Iterable[File]) -> list[str]:
@@ -165,7 +165,7 @@ def read_manifest(output: Output) -> Manifest:
     state = state_of(output)
     if state == "interrupted":
         raise UserError(
-            f"output {output} is not whole: encode is still at it, or was stopped before its end. Run the same encode again to go on."
+            f"output {output} is not complete: encode is still running, or was stopped. Run the same encode again to resume it."
         )
     if state != "whole":
         raise UserError(f"output {output} has no {MANIFEST}; expected a folder that encode has written.")
@@ -305,9 +305,9 @@ def check_rows(output: Output, part: Part) -> list[str]:
 
 
 def check_origin(output: Output, part: Part, origin: Origin | None) -> list[str]:
-    """Compare what a part that is there says of its model and settings with what it has to say; of a damaged part, what can be read.
+    """Compare the metadata of a part, its model and settings, with the origin of the output; of a damaged part, what can be read.
 
-    A matrix says it in the file beside it.
+    A matrix has them in the file beside it.
     """
     if origin is None:
         return []
@@ -317,5 +317,5 @@ def check_origin(output: Output, part: Part, origin: Origin | None) -> list[str]
         place.filesystem.open_input_file(place.path) as stream,
     ):
         other = find_other(read_facts(pq.read_schema(stream)), origin)
-        return [f"{part.name} says that something else made it: {shown(other)}"] if other else []
+        return [f"{part.name}: its metadata does not match the origin of the output: {shown(other)}"] if other else []
     return []

@@ -187,7 +187,7 @@ def explain(error: BaseException) -> UserError:
         return UserError(ours[-1])
     if "exited unexpectedly" in text:
         return UserError(
-            "a Python worker of Spark ended, most likely out of memory. Give it more (spark.executor.memoryOverhead, spark.executor.pyspark.memory), fewer tasks at once (spark.task.cpus), or a smaller backend.batch_tokens. Run the same command again to go on."
+            "a Python worker of Spark ended, most likely out of memory. Give it more (spark.executor.memoryOverhead, spark.executor.pyspark.memory), fewer tasks at once (spark.task.cpus), or a smaller backend.batch_tokens. Run the same command again to resume."
         )
     lost = re.findall(r"Lost task \S+ in stage \S+ \(TID \d+\) \([^)]*\): (.*)", text)
     raised = re.findall(r"^([A-Za-z_][\w.]*(?:Error|Exception|Interrupt)): (.*)$", text, re.MULTILINE)

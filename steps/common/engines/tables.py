@@ -191,7 +191,7 @@ def check_new(spark: Spark, name: str) -> None:
         raise UserError(f"output=table:{name} cannot be written: {first_line(error)}.") from None
     if is_there:
         raise UserError(
-            f"table {name} is there already, and encode appends to none: rows of a job that failed could stay in it. Give a new name, or drop it: DROP TABLE {name}, or DROP VIEW {name}"
+            f"table {name} already exists. encode writes only new tables, so that no rows of a failed job remain. Give another name, or drop it: DROP TABLE {name}, or DROP VIEW {name}"
         )
 
 

@@ -28,7 +28,7 @@ class Explorer:
     def search(self, query: str) -> dict[str, Any]:
         """The best rows for a question; raises UserError where it is empty."""
         if not query.strip():
-            raise UserError("The question is empty. Type what the texts are to be about.")
+            raise UserError("The question is empty. Type what to search for.")
         # JSON can hold half of a character, which no tokenizer takes.
         vector, truncated = self._embed(query.encode("utf-8", "replace").decode())
         if self._index.facts.metric == "cosine":

@@ -72,7 +72,9 @@ def draw_map(vectors: Rows, rows: np.ndarray, method: Method) -> Map:
     pca, axes, share = _project(found)
     places, measures = axes[:, :2], {"variance_share": float(share[:2].sum())}
     if method is Method.tsne and (len(rows) < FEWEST or not share.any()):
-        logger.warning("method=tsne cannot arrange %d points that differ too little; the map is by pca", len(rows))
+        logger.warning(
+            "method=tsne needs more points, or points that differ more (%d here); the map uses pca", len(rows)
+        )
     elif method is Method.tsne:
         if len(rows) > FAST:
             logger.warning("method=tsne takes long for %d points; map.points=%d takes about a minute", len(rows), FAST)

@@ -199,7 +199,7 @@
     try {
       answer = await fetch(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
     } catch {
-      throw new Error("The server of this page does not answer any more. Start explore again.");
+      throw new Error("The server of this page no longer answers. Start explore again.");
     }
     const content = await answer.json().catch(() => ({ message: `The server answered with status ${answer.status}.` }));
     if (!answer.ok) throw new Error(content.message);

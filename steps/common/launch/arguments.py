@@ -149,7 +149,7 @@ def _is_key(step: str, flag: str) -> bool:
 def choose_suites(overrides: list[str]) -> list[str]:
     """Take the suites that are named in place of those that validate scores by default.
 
-    `suite=[a,b]` becomes what Hydra would say it by: each of them under its own name in `suites`. Done twice, it is as done once.
+    `suite=[a,b]` becomes what Hydra would say it by: each of them under its own name in `suites`. Idempotent.
     """
     if not any(text.startswith(("suite=", "suite.")) for text in overrides):
         return overrides

@@ -17,7 +17,7 @@ from steps.common.project import PROJECT
 if TYPE_CHECKING:
     from steps.common.tracking.run import StepRun
 
-NOT_RESUMABLE = "only an encode with an output can go on: -P output=<folder>"
+NOT_RESUMABLE = "Nothing to resume: with output=<folder> an encode can be resumed."
 
 
 def next_command(step: str, run: "StepRun | None", **parameters: str) -> str:
@@ -56,14 +56,14 @@ def resumable(call: Call, run: "StepRun | None", run_id: str) -> Iterator[None]:
             stop.add_note("resumable")
             output = call.conf.output
             # Of a table nothing is kept.
-            what = "to begin again" if table_name(output) else "to go on"
+            what = "to start again" if table_name(output) else "to resume (finished parts are kept)"
             shown = f"{what}: {resume_command(call, run, run_id, output)}" if output else NOT_RESUMABLE
             print(shown, file=sys.stderr, flush=True)
         raise
 
 
 def resume_command(call: Call, run: "StepRun | None", run_id: str, output: str) -> str:
-    """The command that runs a step again, as it was typed but for its run_id and output; a sweep as a whole."""
+    """The command that runs a step again: the same words, with this run_id and output; a sweep as a whole."""
     if call.by_mlflow and (call.sweep or run is None):
         # The run that holds what the command needs is over, or not taken over yet.
         return "type the same mlflow run command again."

@@ -138,7 +138,7 @@ def open_reused(given: str | None, output: str | None) -> Asked:
     except UserError as error:
         if asked.noted is None:
             raise
-        logger.warning("%s What is missing is computed.", error)
+        logger.warning("%s Texts without a stored vector are computed.", error)
         return asked
 
 
@@ -194,7 +194,7 @@ def local_path(given: str, key: str, first: Path | None = None) -> Path:
     looked = " nor in ".join(map(str, bases))
     typed_as = {key: name for names in ALIASES.values() for name, key in names.items()}
     raise UserError(
-        f"{key}: there is no {given!r} in {looked}. Type the absolute path: -P {typed_as.get(key, key)}={shlex.quote(str(typed_in() / path))} (or where it really is)."
+        f"{key}: there is no {given!r} in {looked}. Type an absolute path, for example: -P {typed_as.get(key, key)}={shlex.quote(str(typed_in() / path))}"
     )
 
 

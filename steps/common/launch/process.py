@@ -92,7 +92,7 @@ def _exit_with(error: BaseException) -> NoReturn:
 
 
 def _interrupted(what: str, code: int) -> NoReturn:
-    line = f"{what}: what was finished is kept, and the run, if it had started, is marked KILLED."
+    line = f"{what}; the run, if it had started, is marked KILLED."
     print(line, file=sys.stderr, flush=True)
     sys.exit(code)
 
@@ -147,7 +147,7 @@ class _Jobs:
             except SystemExit as exit:
                 # pyspark does this, with exit code 0, where a package of it is missing: it would pass for success.
                 raise UserError(
-                    f"a library ended the process, with exit code {exit.code}, before the step was done; HYDRA_FULL_ERROR=1 shows where."
+                    f"A library called exit({exit.code}) before the step was done. Set HYDRA_FULL_ERROR=1 to see where."
                 ) from exit
 
     def finish(self) -> None:

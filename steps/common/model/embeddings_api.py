@@ -115,7 +115,7 @@ def read_request(model_input: pd.DataFrame) -> tuple[list[str], dict[str, Any]]:
         if isinstance(text, bool) or not isinstance(text, str):
             is_tokens = isinstance(text, int | np.integer | list | np.ndarray) and not isinstance(text, bool)
             raise refused(
-                "input holds numbers, the token ids of some tokenizer; expected the text itself"
+                "input holds token ids; expected text"
                 if is_tokens
                 else f"input holds {text!r}; expected a text or a list of texts"
             )

@@ -252,14 +252,14 @@ def _find_logged(client: mlflow.MlflowClient, uri: str, model_id: str, experimen
             f"{uri}: there is no logged model {model_id!r}. The newest of this experiment: {known}. {_names(client)}"
         )
     if ANSWERS_FOR in logged.tags:
-        raise UserError(f"{uri} is the embeddings API of models:/{logged.tags[ANSWERS_FOR]}. Give that model instead.")
+        raise UserError(f"{uri} is the embeddings API of models:/{logged.tags[ANSWERS_FOR]}. Give that model.")
     if EMBEDS_WITH in logged.tags:
         raise UserError(
-            f"{uri} is a model of {logged.name} that embeds with models:/{logged.tags[EMBEDS_WITH]}. Give that model instead."
+            f"{uri} is a {logged.name} model; its embedding model is models:/{logged.tags[EMBEDS_WITH]}. Give that one."
         )
     if BRIDGES_TO in logged.tags:
         raise UserError(
-            f"{uri} embeds no text: it carries vectors of models:/{logged.tags[BRIDGES_FROM]} over to models:/{logged.tags[BRIDGES_TO]}. Give that model instead."
+            f"{uri} maps vectors of models:/{logged.tags[BRIDGES_FROM]} into the space of models:/{logged.tags[BRIDGES_TO]} and embeds no text. Give models:/{logged.tags[BRIDGES_TO]}."
         )
     return FoundModel(logged.source_run_id or "", logged)
 

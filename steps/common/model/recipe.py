@@ -74,7 +74,7 @@ class Recipe:
         here = (backend.name, backend.precision, _kind(backend.device), backend.digest)
         if here != (self.name, self.precision, _kind(self.device), self.digest):
             raise UserError(
-                f"the model loads as {describe_backend(backend)}, where the plan has {self.name} {self.precision} on {self.device}. Name the backend that every machine has, with backend=, backend.precision= and backend.device=."
+                f"This machine loads the backend as {describe_backend(backend)}; the plan says {self.name} {self.precision} on {self.device}. Choose one that every machine has: backend=… backend.precision=… backend.device=…"
             )
         return backend
 
@@ -141,7 +141,7 @@ class _ReadOnly(FolderStore):
 
     def keep(self, name: str, folder: Path) -> Path:
         raise UserError(
-            f"{name}, which the plan was made with, is not kept with the model, or was made with other versions of the libraries. Let every machine have the same environment, and the first one write to the artifact store."
+            f"the plan needs {name}, which is not stored with the model or was made with other library versions. Use the same environment on every machine, and let the first one write to the artifact store."
         )
 
 

@@ -66,7 +66,7 @@ def check_conf(conf: BuildConf) -> None:
     """Raises UserError for settings that do not go together."""
     if conf.vectors == "binary" and conf.metric == "dot":
         raise UserError(
-            "vectors=binary keeps signs, and metric=dot needs the length of a vector. Take metric=cosine, or vectors=int8."
+            "vectors=binary keeps only signs, and metric=dot needs the length of each vector. Take metric=cosine, or vectors=int8."
         )
     if conf.vectors == "binary" and conf.method == "approximate":
         raise UserError(

@@ -204,7 +204,7 @@ class Output:
         except OSError as error:
             reason = error.strerror or first_line(error)
             raise UserError(
-                f"output {self} cannot be written: {reason}. The finished parts are kept. Correct that and run the same command again to go on, or give another output."
+                f"output {self} cannot be written: {reason}. The finished parts are kept. Correct that and run the same command again to resume, or give another output."
             ) from None
 
 

@@ -37,7 +37,7 @@ def open_asked(asked: Asked, plan: dict[str, Any], scratch: Path) -> Asked:
         except UserError as error:
             if noted is None:
                 raise
-            logger.warning("%s What is missing is computed.", error)
+            logger.warning("%s Texts without a stored vector are computed.", error)
     if reuse is not None:
         check_alike(reuse, plan)
     return replace(asked, reuse=reuse)

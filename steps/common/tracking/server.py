@@ -73,7 +73,7 @@ def _ask(question: Callable[[], object]) -> Exception | None:
 
 @contextlib.contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Set environment variables; on leaving, they and the other two are again as they were."""
+    """Set environment variables; restores RETRIES and TIMEOUT at the end."""
     before = {name: os.environ.get(name) for name in (RETRIES, TIMEOUT)}
     os.environ.update(values)
     try:

@@ -80,7 +80,7 @@ def read_units(found: FoundModel, backend: str | None = None) -> dict[str, np.nd
             return {}
         return {fingerprint: np.array(values, np.float64) for fingerprint, values in record["units"].items()}
     except (MlflowException, AttributeError, KeyError, TypeError, ValueError):
-        # There is none, or it is no such record any more.
+        # There is none, or it has another format.
         return {}
 
 

@@ -131,7 +131,7 @@ def check_mean_cosine(embeddings: np.ndarray, limit: float, declared: bool) -> l
     threshold = f"<= {limit:g}" + (", as declared" if declared else "")
     if mean > limit:
         typed = f"model.expected_facts.{MEAN_COSINE}={math.ceil(mean * 20) / 20:g}"
-        threshold += f"; cosines compressed: unrelated texts have {mean:.2f}, so something was added to every vector. If the model was trained to that (a low temperature, as E5), log it again with -P {typed}"
+        threshold += f"; unrelated texts have a mean cosine of {mean:.2f}: a common offset compresses the cosines. If the model is trained that way (low temperature, as E5), declare it: log it again with -P {typed}"
     return [Check("embeddings/mean_cosine", mean, threshold, mean <= limit)]
 
 
@@ -155,7 +155,7 @@ def check_spread(embeddings: np.ndarray, champion: np.ndarray, least: float) -> 
     share = float(stats.iqr(here) / stats.iqr(there))
     threshold = f">= {least:g} of the champion's spread of cosines"
     if share < least:
-        threshold += f"; cosines compressed: their middle half lies in {stats.iqr(here):.3f}, the champion's in {stats.iqr(there):.3f}. Log the model without what was added to every vector"
+        threshold += f"; the cosines are compressed: their interquartile range is {stats.iqr(here):.3f}, the champion's {stats.iqr(there):.3f}. Remove the constant added to every vector, then log the model again"
     return [Check("embeddings/spread", share, threshold, share >= least)]
 
 

@@ -60,13 +60,14 @@ def compare_rivals(
 
 
 def warn_of_unscored(rival: FoundModel, against: str, suites: list[str], *, any_scored: bool) -> None:
-    """Say that a rival has no score on some suites, and why."""
-    if rival.is_gone:
-        why = "is deleted, and its last validation did not record"
-    else:
-        why = "has to be validated with an index of its own vectors first, and has no record of"
-    then = "compared without" if any_scored else "not compared with. baseline=<run ID> names another"
-    logger.warning("the %s %s %s %s: it is %s", against, rival.registered or rival.uri, why, ", ".join(suites), then)
+    """Say that a rival has no score on some suites, and what to type to get one."""
+    gone = "is deleted and " if rival.is_gone else ""
+    then = "it is compared on the other suites only" if any_scored else "it is not compared"
+    remedy = "To compare with another model: baseline=<run ID>"
+    if not rival.is_gone:
+        remedy = "Validate it on the same questions first, with an index of its own vectors."
+    name = f"The {against} {rival.registered or rival.uri} {gone}has no recorded score"
+    logger.warning("%s on %s, so %s. %s", name, ", ".join(suites), then, remedy)
 
 
 def score_rival(rival: FoundModel, against: str, suites: Sequence[Suite], rules: ValidateConf) -> list[Score]:
@@ -98,7 +99,7 @@ def _download(rival: FoundModel, against: str) -> Path:
     except UserError as error:
         other = "promote another version" if rival.registered else f"give another {against}=<run ID>"
         raise UserError(
-            f"the {against} {rival.registered or rival.uri} cannot be compared with, since its files cannot be read from {rival.logged.artifact_location}. Bring them back, or {other}."
+            f"the {against} {rival.registered or rival.uri} cannot be compared: its files cannot be read from {rival.logged.artifact_location}. Restore the files, or {other}."
         ) from error
 
 
@@ -138,7 +139,7 @@ def check_cosines(
         other = load_by_role(stack, champion, folder, models.load_native(folder), rules.backend.of("torch/f32"))(None)
         old = other(sample)
         if not np.isfinite(old).all():
-            logger.warning("the champion's vectors hold numbers that are not finite: they are not compared with")
+            logger.warning("The champion's vectors contain NaN or infinity, so they are not compared.")
             return checks
         checks += check_spread(corpus, old, rules.tolerance.spread)
         new = corpus

@@ -151,7 +151,7 @@ def check_trained(
         Check(
             "weights/trained",
             float(score),
-            f">= {nearer:.1f}, half way from {untrained:.1f} with the same weights shuffled to the threshold",
+            f">= {nearer:.1f} (half way between the score of shuffled weights, {untrained:.1f}, and the threshold)",
             trained,
         )
     ]
