@@ -80,6 +80,31 @@ def test_every_command_of_the_documentation_is_run_by_some_test():
     assert left == []
 
 
+# Runs each module named as `python -m` does, for its --help; one process, since each import of torch takes seconds.
+HELP = """
+import runpy, sys
+for name in sys.argv[1:]:
+    sys.argv = [name, "--help"]
+    try:
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
+        sys.exit(f"{name} ran on after --help")
+    except SystemExit as end:
+        if end.code:
+            raise
+"""
+
+
+@pytest.mark.slow
+def test_helpers_of_tests_start_as_the_documentation_types_them(shell):
+    typed = r"(?:PYTHONPATH=(\S+) )?python -m (helpers\.\w+)"
+    found = {one for page in all_pages() for one in re.findall(typed, page.text)}
+    assert {path for path, _ in found} == {".:tests"}
+    names = sorted(name for _, name in found)
+    done = shell(sys.executable, "-c", HELP, *names, cwd=PROJECT, PYTHONPATH=".:tests")
+    assert done.returncode == 0, done.stderr
+    assert [name for name in names if f"PYTHONPATH=.:tests python -m {name}" not in done.stdout] == []
+
+
 def as_typed_here(command: str, run_ids: dict[str, str], folder: Path) -> str:
     """A documented command with the runs of this test, files of its folder, and the 32 dimensions of the tiny model."""
     for step, run_id in run_ids.items():

@@ -1,7 +1,6 @@
 """How fast a whole encode is on this machine's GPU, beside the library's own encode in float16, and how near their vectors are.
 
-    python -m helpers.gpu_speed CORPUS [--model FOLDER] [--column text] [--repeats 3] [--texts 20000]
-                                                           (in tests/, with the project on the path)
+    PYTHONPATH=.:tests python -m helpers.gpu_speed CORPUS [--model FOLDER] [--column text] [--repeats 3] [--texts 20000]
 
 Each encode is a process of its own, as a user starts it: compiled kernels and warm caches of an earlier one count for nothing. The library
 embeds `texts` of the corpus, taken evenly, once as warm-up. The figures of docs/speed.md come from it.

@@ -1,12 +1,13 @@
 """How long finding the paraphrases of a corpus takes, how much memory, and how many are found, beside other libraries; each in a
 process of its own, since memory is that of the process.
 
-    python -m helpers.paraphrase_speed VECTORS.npy [ROWS [NAME ...]]        (in tests/, with the project on the path)
+    PYTHONPATH=.:tests python -m helpers.paraphrase_speed VECTORS.npy [ROWS [NAME ...]]
 
 VECTORS.npy is float32 [n, dim] of unit length; ROWS of them are taken, evenly. semhash is no package of the project: put it, and what it
 needs, on the path (PYTHONPATH). The figures of docs/paraphrases.md come from it.
 """
 
+import argparse
 import json
 import subprocess
 import sys
@@ -103,19 +104,24 @@ def measure(name: str, folder: Path) -> dict:
 
 
 def main(argv: list[str]) -> None:
-    if argv[0] == "--one":
+    if argv[:1] == ["--one"]:
         print(json.dumps(measure(argv[1], Path(argv[2]))))
         return
-    vectors = Rows(Path(argv[0]))
-    count = int(argv[1]) if argv[1:] else len(vectors)
-    print(f"{argv[0]}: {count} of {len(vectors)} rows, {psutil.cpu_count()} cores", flush=True)
-    with tempfile.TemporaryDirectory(dir=Path(argv[0]).absolute().parent) as scratch:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("vectors", type=Path)
+    parser.add_argument("rows", type=int, nargs="?", help="default: all")
+    parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(NAMES)}; default: all")
+    asked = parser.parse_args(argv)
+    vectors = Rows(asked.vectors)
+    count = asked.rows or len(vectors)
+    print(f"{asked.vectors}: {count} of {len(vectors)} rows, {psutil.cpu_count()} cores", flush=True)
+    with tempfile.TemporaryDirectory(dir=asked.vectors.absolute().parent) as scratch:
         folder = Path(scratch)
         np.save(folder / VECTORS, vectors.take(spread(len(vectors), count, 0.0)[:count]))
         rows = pa.table({"id": np.arange(count)})
         with pa.ipc.new_file(folder / ROWS, rows.schema) as writer:
             writer.write_table(rows, max_chunksize=8192)
-        for name in argv[2:] or NAMES:
+        for name in asked.names or NAMES:
             command = [sys.executable, "-m", "helpers.paraphrase_speed", "--one", name, str(folder)]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             figures = json.loads(done.stdout.splitlines()[-1])

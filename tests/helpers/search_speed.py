@@ -1,12 +1,13 @@
 """How fast each form of an index is, what it loses and how much memory it takes, beside a pass over the vectors, one matrix product
 and other libraries; each in a process of its own, since memory is that of the process.
 
-    python -m helpers.search_speed VECTORS.npy [FORM ...]        (in tests/, with the project on the path)
+    PYTHONPATH=.:tests python -m helpers.search_speed VECTORS.npy [FORM ...]
 
 VECTORS.npy is float32 [n, dim] of unit length. The queries are rows of it, held out where a figure of quality is measured. The figures of
 docs/search.md come from it. usearch is measured where it is installed: float16 in a graph, with the settings of ours.
 """
 
+import argparse
 import json
 import subprocess
 import sys
@@ -175,16 +176,20 @@ def start_measuring() -> float:
 
 
 def main(argv: list[str]) -> None:
-    if argv[0] == "--build":
+    if argv[:1] == ["--build"]:
         print(json.dumps(build_here(argv[1], Path(argv[2]))))
         return
-    if argv[0] == "--one":
+    if argv[:1] == ["--one"]:
         name, vectors = argv[1], Path(argv[2])
         print(json.dumps(measure_other(name, vectors) if name in OTHERS else measure_form(name, vectors)))
         return
-    vectors = Path(argv[0]).absolute()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("vectors", type=Path)
+    parser.add_argument("forms", nargs="*", metavar="form", help=f"of {', '.join([*OTHERS, *FORMS])}; default: all")
+    asked = parser.parse_args(argv)
+    vectors = asked.vectors.absolute()
     print(f"{vectors.name}: {np.load(vectors, mmap_mode='r').shape}, {psutil.cpu_count()} cores", flush=True)
-    for name in argv[1:] or [*OTHERS, *FORMS]:
+    for name in asked.forms or [*OTHERS, *FORMS]:
         command = [sys.executable, "-m", "helpers.search_speed", "--one", name, str(vectors)]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         figures = json.loads(done.stdout.splitlines()[-1])

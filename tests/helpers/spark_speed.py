@@ -1,7 +1,7 @@
 """How fast engine=spark is beside engine=local, whether executors add up, and what killing them changes.
 
-    python -m helpers.spark_speed rate|executors|kills [--model FOLDER] [--rows 20000] [--rows-per-part 2500]
-        [--repeats 3] [--kills 10]                              (in tests/, with the project on the path)
+    PYTHONPATH=.:tests python -m helpers.spark_speed rate|executors|kills [--model FOLDER] [--rows 20000] [--rows-per-part 2500]
+        [--repeats 3] [--kills 10]
 
 rate: `local[2]` and one process in turn, with torch in float32; the start of the session is not counted in the rate.
 executors: a standalone cluster of one and of two executors of one core, with the start of their Python workers.
@@ -138,7 +138,7 @@ def kill_executors(bench: Bench, kills: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["rate", "executors", "kills"])
     parser.add_argument("--model", default="all-MiniLM-L6-v2")
     parser.add_argument("--rows", type=int, default=20_000)
