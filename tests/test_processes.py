@@ -45,7 +45,7 @@ finally:
 
 @pytest.fixture
 def imports(python):
-    """Run a step; returns what became of it, and which of HEAVY it imported."""
+    """Run a step; returns its result, and which of HEAVY it imported."""
 
     def run(step, *argv):
         done = python("-c", IMPORTS, step, *argv, light=True)

@@ -29,7 +29,7 @@ GROUPS = {
     "quality": "Quality: the suites",
     "comparison": "Comparison: no large loss to the champion or the baseline",
     "known": "Known: the facts these weights are known for",
-    "unchanged": "Unchanged: the model is as it was logged",
+    "unchanged": "Unchanged: the model equals the logged one",
     "weights": "Weights: finite and trained",
     "tokenizer": "Tokenizer: belongs to the weights",
     "predict": "Prediction: shape and type",
