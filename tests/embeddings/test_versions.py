@@ -1,5 +1,6 @@
-"""Outputs of versions 2 and 3, as the code of then wrote them: 5 rows in parts of 2, one of them null."""
+"""Outputs of versions 2, 3 and 4, as the code of then wrote them: 5 rows in parts of 2, one of them null."""
 
+import dataclasses
 import json
 import shutil
 import types
@@ -15,8 +16,11 @@ from steps.common.errors import UserError
 from steps.common.storage import place as files
 from steps.common.storage.output import PLAN, Output
 
+# What a plan says, and the version that said it first.
+NOTED_SINCE = {"plan": 2, "runs": 2, "ranges": 2, "format_version": 3, "origin": 4}
 
-@pytest.fixture(params=[2, 3])
+
+@pytest.fixture(params=[2, 3, 4])
 def old_version(request):
     return request.param
 
@@ -32,7 +36,7 @@ def old_output(tmp_path, old_version):
 def interrupt_old(output, version):
     """The records of an old version, as it wrote them before the manifest."""
     manifest = json.loads(output.read_bytes(manifests.MANIFEST))
-    plan = {name: manifest[name] for name in ("plan", "runs", "ranges", *(["format_version"] if version > 2 else []))}
+    plan = {name: manifest[name] for name, since in NOTED_SINCE.items() if since <= version}
     records.restore(output)
     output.write_text(PLAN, json.dumps(plan))
     output.delete(manifests.MANIFEST)
@@ -40,7 +44,9 @@ def interrupt_old(output, version):
 
 def test_an_output_of_an_old_version_is_verified(old_output, old_version):
     manifest, findings = verify.verify_output(old_output)
-    assert (manifest.format_version, manifest.rows, manifest.origin, findings) == (old_version, 5, None, [])
+    assert (manifest.format_version, manifest.rows, findings) == (old_version, 5, [])
+    model_id = None if old_version < 4 else manifest.model["model_id"]
+    assert (manifest.origin and manifest.origin.model_id) == model_id
     flip_a_byte(old_output.place.local / "part-00001.parquet")
     (finding,) = verify.verify_output(old_output)[1]
     assert finding.startswith("part-00001.parquet has SHA-256")
@@ -55,9 +61,11 @@ def test_an_output_of_an_old_version_goes_on_with_its_plan(old_output, old_versi
     assert verify.state_of(old_output) == state
     now = plan | {"code": "new", "corpus": plan["corpus"] | {"on_bad_row": "keep_nulls"}}
     begun = resume.begin(old_output, record_of(now, "next"), ["code"], lambda: None)
-    assert (begun.ranges_of_int8, begun.runs, begun.origin) == (None, [before.run_id, "next"], ORIGIN)
+    # A version that says what made its parts goes on saying that, and of what commit the code is now.
+    origin = dataclasses.replace(before.origin, git_commit=ORIGIN.git_commit) if before.origin else ORIGIN
+    assert (begun.ranges_of_int8, begun.runs, begun.origin) == (None, [before.run_id, "next"], origin)
     rows = [range(0, 2), range(2, 4), range(4, 5)]
-    job = types.SimpleNamespace(parts=3, stem="part-0000{}".format, rows_of=rows.__getitem__, origin=ORIGIN)
+    job = types.SimpleNamespace(parts=3, stem="part-0000{}".format, rows_of=rows.__getitem__, origin=origin)
     assert pipeline.find_finished(job, old_output) == {0, 1, 2}
     rejects = records.read_record(old_output, "part-00001").read_rejects(pa.int64())
     assert rejects.select(["row", "id", "reason"]).to_pylist() == [{"row": 3, "id": 3, "reason": "null"}]
