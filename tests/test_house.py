@@ -1,6 +1,8 @@
 """What every file of the project keeps to, beyond what ruff, mypy and the import contracts check."""
 
 import ast
+import re
+import tomllib
 from pathlib import Path
 
 from helpers.project import PROJECT
@@ -52,3 +54,16 @@ def test_no_test_imports_a_test():
         and any(part == "conftest" or part.startswith("test_") for part in node.module.split("."))
     ]
     assert imported == []
+
+
+def test_every_script_and_every_folder_of_the_code_has_its_place_in_the_layers():
+    """The contracts say nothing of what stands in no layer: it could be imported from below."""
+    tools = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    (contract,) = [one for one in tools["importlinter"]["contracts"] if one["type"] == "layers"]
+    placed = {module for layer in contract["layers"] for module in re.split(r" [|:] ", layer)}
+    modules = [path.relative_to(PROJECT).with_suffix("").parts for path, _ in STEPS]
+    # A script has a name below steps; what is common has one below that, be it a folder or a module beside the folders.
+    found = {".".join(parts[: 3 if parts[1] == "common" else 2]) for parts in modules}
+    # What holds the others, and files that are no code of a step.
+    found -= {"steps.__init__", "steps.common.__init__", "steps.data"}
+    assert sorted(found - placed) == []
