@@ -11,8 +11,8 @@ import pytest
 from helpers.architectures import (
     CALIBRATION,
     TEXTS,
-    refusal,
 )
+from helpers.errors import refusal
 from helpers.models import backend_settings, needs_precision
 from helpers.project import PROJECT
 

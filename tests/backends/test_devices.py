@@ -6,7 +6,8 @@ import signal
 
 import pytest
 import torch
-from helpers.architectures import TEXTS, assert_same, refusal
+from helpers.architectures import TEXTS, assert_same
+from helpers.errors import refusal
 
 
 class Cramped:

@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+from helpers.errors import refusal
 
 from steps.common.backends import hardware
 from steps.common.backends.hardware import cpu_quota, pick_devices, usable_cores, why_emulated
-from steps.common.errors import UserError
 
 
 @pytest.fixture
@@ -54,13 +54,6 @@ def devices(monkeypatch):
         monkeypatch.setattr(hardware, "torch", torch)
 
     return describe
-
-
-def refusal(device) -> str:
-    with pytest.raises(UserError) as caught:
-        pick_devices(device)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 # quota
@@ -215,19 +208,24 @@ def test_mps_is_picked_where_it_is(devices):
 )
 def test_devices_that_are_not_there_are_refused_with_those_that_are(devices, device):
     devices(cuda=2)
-    assert refusal(device) == f"backend.device={device} is not on this machine; expected one of auto, cpu, cuda."
+    assert (
+        refusal(pick_devices, device)
+        == f"backend.device={device} is not on this machine; expected one of auto, cpu, cuda."
+    )
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:0", "mps"])
 def test_a_machine_with_a_cpu_only_expects_that(devices, device):
     devices()
-    assert refusal(device) == f"backend.device={device} is not on this machine; expected one of auto, cpu."
+    assert (
+        refusal(pick_devices, device) == f"backend.device={device} is not on this machine; expected one of auto, cpu."
+    )
 
 
 @pytest.mark.parametrize("device", ["cpu:", "cuda:", "cuda:²"])
 def test_half_a_device_is_refused(devices, device):
     devices(cuda=2)
-    assert f"backend.device={device} is not on this machine" in refusal(device)
+    assert f"backend.device={device} is not on this machine" in refusal(pick_devices, device)
 
 
 # Number formats

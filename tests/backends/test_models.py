@@ -16,8 +16,8 @@ from helpers.architectures import (
     TAKEN,
     TEXTS,
     assert_same,
-    refusal,
 )
+from helpers.errors import refusal
 from helpers.models import FolderStore, backend_settings
 
 from steps.common.backends.convert import converted, traceable

@@ -7,7 +7,8 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers.architectures import SIZES, TEXTS, assert_same, refusal
+from helpers.architectures import SIZES, TEXTS, assert_same
+from helpers.errors import refusal
 from helpers.models import FolderStore, backend_settings
 
 from steps.common.backends.check import PROBES, TOLERANCE, Unsuitable, check_against_torch, relative_errors

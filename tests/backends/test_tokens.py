@@ -11,8 +11,8 @@ from helpers.architectures import (
     TEXTS,
     assemble,
     assert_same,
-    refusal,
 )
+from helpers.errors import refusal
 from helpers.models import backend_settings
 from helpers.project import PROJECT
 from helpers.suites import spec

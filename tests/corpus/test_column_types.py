@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from helpers.corpora import open_corpus
+from helpers.errors import refusal
 
 from steps.common.corpus.types import merge, why_not_parquet
-from steps.common.errors import UserError
 
 
 def corpus_of(folder, *arrays):
@@ -23,16 +23,13 @@ def corpus_of(folder, *arrays):
     return folder
 
 
+def opened(path, **options):
+    return open_corpus(path, **(options or {"keep_columns": ["n"]}))
+
+
 def kept(path, size=1000, **options):
-    corpus = open_corpus(path, **(options or {"keep_columns": ["n"]}))
+    corpus = opened(path, **options)
     return pa.Table.from_batches(corpus.batches(size), corpus.schema)["id" if "id_column" in options else "n"]
-
-
-def refusal(path, **options) -> str:
-    with pytest.raises(UserError) as caught:
-        open_corpus(path, **(options or {"keep_columns": ["n"]}))
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def one(value, kind) -> pa.Array:
@@ -104,7 +101,7 @@ INEXACT = [
 @pytest.mark.parametrize("options", [{"keep_columns": ["n"]}, {"id_column": "n"}])
 @pytest.mark.parametrize(("first", "second"), INEXACT, ids=lambda value: str(value.type))
 def test_types_that_no_type_keeps_exactly_are_refused_with_a_file_of_each(tmp_path, first, second, options):
-    message = refusal(corpus_of(tmp_path, first, second), **options)
+    message = refusal(opened, corpus_of(tmp_path, first, second), **options)
     assert "column 'n' is" in message and next(iter(options)) in message
     for number, kind in enumerate((first.type, second.type)):
         assert f"{kind} in {tmp_path / str(number)}.parquet".replace("<item", "<element") in message
@@ -113,7 +110,7 @@ def test_types_that_no_type_keeps_exactly_are_refused_with_a_file_of_each(tmp_pa
 def test_a_third_file_does_not_reconcile_two(tmp_path):
     columns = [one(1, pa.uint64()), one(decimal.Decimal("0.1"), pa.decimal128(5, 1)), one(-1, pa.int64())]
     for order in itertools.permutations(columns):
-        assert "uint64" in refusal(corpus_of(tmp_path, *order))
+        assert "uint64" in refusal(opened, corpus_of(tmp_path, *order))
 
 
 @pytest.mark.parametrize(
@@ -123,12 +120,12 @@ def test_a_third_file_does_not_reconcile_two(tmp_path):
 )
 def test_ids_are_not_turned_into_another_kind_of_number(tmp_path, first, second):
     assert kept(corpus_of(tmp_path, first, second)).to_pylist() == [1, 1]
-    assert "column 'n' is" in refusal(tmp_path, id_column="n")
+    assert "column 'n' is" in refusal(opened, tmp_path, id_column="n")
 
 
 def test_a_time_too_far_for_the_finer_unit_is_found_when_the_corpus_is_opened(tmp_path):
     corpus_of(tmp_path, one(FAR, pa.timestamp("ms")), one(datetime.datetime(2024, 2, 29), pa.timestamp("ns")))
-    message = refusal(tmp_path)
+    message = refusal(opened, tmp_path)
     assert str(tmp_path / "0.parquet") in message and "timestamp[ns]" in message
 
 
@@ -172,7 +169,7 @@ def test_what_parquet_cannot_hold_is_refused_when_the_corpus_is_opened(tmp_path,
     table = pa.table({"text": ["a"], "n": values})
     with pa.ipc.new_file(str(tmp_path / "c.arrow"), table.schema) as writer:
         writer.write_table(table)
-    message = refusal(tmp_path / "c.arrow", **options)
+    message = refusal(opened, tmp_path / "c.arrow", **options)
     assert f"column 'n' is {values.type}" in message and "Parquet cannot hold" in message
     assert next(iter(options)) in message
 
@@ -265,7 +262,7 @@ def test_list_views_in_a_map_are_refused(tmp_path):
     table = pa.table({"text": ["a"], "n": one([("k", [1])], pa.map_(pa.string(), pa.list_view(pa.int64())))})
     with pa.ipc.new_file(str(tmp_path / "c.arrow"), table.schema) as writer:
         writer.write_table(table)
-    assert "list views in a map" in refusal(tmp_path / "c.arrow")
+    assert "list views in a map" in refusal(opened, tmp_path / "c.arrow")
 
 
 @pytest.mark.parametrize(
@@ -283,7 +280,7 @@ def test_a_time_in_seconds_that_parquet_cannot_hold_is_found_when_the_corpus_is_
             value = pa.ListArray.from_arrays([0, 1], value)
         with pa.ipc.new_file(str(tmp_path / f"{name}.arrow"), pa.schema({"text": pa.string(), "n": kind})) as writer:
             writer.write_table(pa.table({"text": ["a"], "n": value}))
-    assert "far.arrow" in refusal(tmp_path / "far.arrow")
+    assert "far.arrow" in refusal(opened, tmp_path / "far.arrow")
     assert kept(tmp_path / "near.arrow").type == inside(pa.timestamp("ms"))
 
 
@@ -308,7 +305,7 @@ def orders(*values):
 def test_json_ids_of_two_types_are_refused_however_many_rows_and_in_any_order(tmp_path, values):
     for some in orders(*values):
         path = json_lines(tmp_path / "c.jsonl", ({"text": "a", "n": value} for value in some))
-        assert "column 'n'" in refusal(path, id_column="n")
+        assert "column 'n'" in refusal(opened, path, id_column="n")
 
 
 @pytest.mark.parametrize(
@@ -318,7 +315,7 @@ def test_json_ids_of_two_types_are_refused_however_many_rows_and_in_any_order(tm
 def test_json_values_that_share_no_type_are_refused_however_many_rows_and_in_any_order(tmp_path, values):
     for some in orders(*values):
         path = json_lines(tmp_path / "c.jsonl", ({"text": "a", "n": value} for value in some))
-        assert "column 'n'" in refusal(path)
+        assert "column 'n'" in refusal(opened, path)
 
 
 @pytest.mark.parametrize(
@@ -348,7 +345,7 @@ def test_an_empty_object_far_down_is_an_object(tmp_path):
     path = json_lines(tmp_path / "c.jsonl", [{"text": "a", "n": {"k": 1}}] * FILLER + [{"text": "b", "n": {}}])
     assert kept(path)[-1].as_py() == {"k": None}
     nothing = json_lines(tmp_path / "d.jsonl", [{"text": "a", "n": {}}] * (FILLER + 1))
-    assert "holds only empty objects, which Parquet cannot store" in refusal(nothing)
+    assert "holds only empty objects, which Parquet cannot store" in refusal(opened, nothing)
 
 
 @pytest.mark.parametrize("depth", [101, 250, 400, 900])
@@ -357,7 +354,7 @@ def test_values_nested_too_deeply_for_parquet_are_refused_with_file_and_line(tmp
     path.write_text('{"text": "a", "n": ' + "[" * 100 + "]" * 100 + "}\n")
     assert len(kept(path)) == 1
     path.write_text('{"text": "a", "n": ' + "[" * depth + "]" * depth + "}\n")
-    message = refusal(path)
+    message = refusal(opened, path)
     assert f"{path} line 1" in message and "deep" in message and len(message) < 500
 
 
@@ -365,4 +362,4 @@ def test_a_long_type_is_cut_in_the_error(tmp_path):
     objects = ({f"key {i} of many": value for i in range(100)} for value in (1, "x"))
     for name, value in zip("ab", objects):
         json_lines(tmp_path / f"{name}.jsonl", [{"text": "a", "n": value}])
-    assert len(refusal(tmp_path)) < 1200
+    assert len(refusal(opened, tmp_path)) < 1200

@@ -3,7 +3,6 @@
 import random
 
 import numpy as np
-import pytest
 import torch
 import transformers
 from helpers.models import TINY_WORDS, FolderStore, backend_settings
@@ -22,7 +21,6 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import PreTrainedTokenizerFast
 
 from steps.common.backends.load import load_backend
-from steps.common.errors import UserError
 
 LETTERS = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
 MAX_TOKENS = 64
@@ -288,13 +286,6 @@ def assert_same(found, expected):
     assert found.dtype == np.float32
     assert found.shape == expected.shape
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
-
-
-def refusal(call, *args, **options) -> str:
-    with pytest.raises(UserError) as caught:
-        call(*args, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 CALIBRATION = TEXTS[:16]

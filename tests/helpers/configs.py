@@ -1,10 +1,8 @@
 """Configs made of words of a command line, as a step that was called with them would get them."""
 
-import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from steps.common.errors import UserError
 from steps.common.launch.arguments import translate
 from steps.common.launch.check import check
 from steps.common.project import PROJECT
@@ -21,11 +19,3 @@ def composed(step: str, *argv: str):
 
 def plain(config) -> dict:
     return OmegaConf.to_container(config, enum_to_str=True)
-
-
-def refusal(step: str, *argv: str) -> str:
-    with pytest.raises(UserError) as caught:
-        given = translate(step, list(argv))
-        check(step, given.overrides, given.multirun)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)

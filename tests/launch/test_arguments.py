@@ -1,7 +1,8 @@
 """Words of a command line -> overrides of Hydra."""
 
 import pytest
-from helpers.configs import MLPROJECT, composed, refusal
+from helpers.configs import MLPROJECT, composed
+from helpers.errors import refusal
 
 from steps.common.launch import arguments
 from steps.common.launch.arguments import translate
@@ -37,7 +38,7 @@ def test_an_empty_value_is_nothing_given():
 
 
 def test_a_key_without_a_value_says_what_to_type():
-    message = refusal("encode", "--corpus")
+    message = refusal(composed, "encode", "--corpus")
     assert "--corpus needs a value" in message and "--corpus <value>" in message
 
 
@@ -54,7 +55,7 @@ def test_overrides_may_hold_keys_with_dashes_and_flags():
 
 
 def test_overrides_that_no_shell_could_split_are_refused():
-    assert "splits words" in refusal("encode", "--overrides", "'never closed")
+    assert "splits words" in refusal(composed, "encode", "--overrides", "'never closed")
 
 
 def test_a_shell_comment_sign_in_overrides_is_kept():

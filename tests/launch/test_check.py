@@ -1,7 +1,8 @@
 """What the checks of a config refuse, in one line, before anything is loaded."""
 
 import pytest
-from helpers.configs import composed, refusal
+from helpers.configs import composed
+from helpers.errors import refusal
 
 from steps.common.launch.check import check
 
@@ -23,22 +24,22 @@ from steps.common.launch.check import check
     ],
 )
 def test_an_unknown_key_names_the_nearest_one(step, word, nearest):
-    message = refusal(step, word)
+    message = refusal(composed, step, word)
     assert f"Did you mean {nearest!r}?" in message
 
 
 def test_a_key_like_no_other_is_refused_without_a_guess():
-    message = refusal("encode", "zzz=1")
+    message = refusal(composed, "encode", "zzz=1")
     assert "'zzz'" in message and "Did you mean" not in message and "python -m steps.encode --cfg job" in message
 
 
 def test_a_key_of_another_step_is_refused():
-    assert "'suite.threshold'" in refusal("encode", "suite.threshold=3")
+    assert "'suite.threshold'" in refusal(composed, "encode", "suite.threshold=3")
 
 
 @pytest.mark.parametrize("word", ["~corpus.path", "~backend", "~keep_text"])
 def test_a_key_cannot_be_removed(word):
-    message = refusal("encode", word)
+    message = refusal(composed, "encode", word)
     assert repr(word[1:]) in message and "cannot be removed" in message
 
 
@@ -74,7 +75,7 @@ def test_an_entry_of_a_mapping_can_be_removed():
     ],
 )
 def test_a_value_of_the_wrong_type_says_what_was_expected(step, word, expected):
-    assert expected in refusal(step, word)
+    assert expected in refusal(composed, step, word)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +94,7 @@ def test_a_value_of_the_wrong_type_says_what_was_expected(step, word, expected):
     ],
 )  # fmt: skip
 def test_a_value_out_of_range_says_the_least_one(step, word, expected):
-    assert expected in refusal(step, word)
+    assert expected in refusal(composed, step, word)
 
 
 @pytest.mark.parametrize("devices", ["auto", "cpu", "mps", "cuda", "cuda:3", "cuda:0,cuda:1", "cuda:0, cuda:12"])
@@ -115,14 +116,14 @@ def test_the_least_value_itself_is_accepted():
     ],
 )
 def test_an_unknown_member_of_a_group_names_the_nearest_one_and_lists_all(step, word, nearest):
-    message = refusal(step, word)
+    message = refusal(composed, step, word)
     assert f"Did you mean {nearest!r}?" in message
     assert "Choose one of:" in message and nearest in message.partition("Choose one of:")[2]
 
 
 @pytest.mark.parametrize("word", ["--model=with space", "--model=a,b", "model='../../etc/passwd'", "model="])
 def test_a_strange_member_of_a_group_is_refused(word):
-    assert "conf/model/" in refusal("log_model", word)
+    assert "conf/model/" in refusal(composed, "log_model", word)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +137,7 @@ def test_a_strange_member_of_a_group_is_refused(word):
     ],
 )
 def test_a_required_key_that_is_missing_says_what_to_type(step, words, key):
-    assert f"{key} is required here: give -P {key}=<value>" in refusal(step, *words)
+    assert f"{key} is required here: give -P {key}=<value>" in refusal(composed, step, *words)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +145,7 @@ def test_a_required_key_that_is_missing_says_what_to_type(step, words, key):
     ["word", "a b=c", "rows_per_part=$(ls)", "keep_text='open", "corpus.keep_columns={a", "-x", "corpus.quoting=a]"],
 )
 def test_an_override_that_cannot_be_read_is_shown_and_explained(word):
-    message = refusal("encode", word)
+    message = refusal(composed, "encode", word)
     assert repr(word) in message and "Expected key=value" in message
 
 
@@ -162,7 +163,7 @@ def test_an_override_that_cannot_be_read_is_shown_and_explained(word):
     ],
 )
 def test_a_sweep_without_multirun_is_refused(word):
-    message = refusal("encode", word)
+    message = refusal(composed, "encode", word)
     assert "--multirun" in message and "quote" in message
 
 
@@ -188,9 +189,9 @@ def test_with_multirun_every_value_of_a_sweep_is_composed():
     ],
 )
 def test_with_multirun_a_bad_value_anywhere_in_a_sweep_is_found_before_the_first_job(words, expected):
-    assert expected in refusal("encode", "--multirun", *words)
+    assert expected in refusal(composed, "encode", "--multirun", *words)
 
 
 def test_main_sweeps_nothing_and_says_so_with_or_without_multirun():
-    assert "one chain at a time" in refusal("main", "-m", "model=local,hub")
-    assert "Add --multirun" not in refusal("main", "model=local,hub")
+    assert "one chain at a time" in refusal(composed, "main", "-m", "model=local,hub")
+    assert "Add --multirun" not in refusal(composed, "main", "model=local,hub")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers.configs import MLPROJECT, composed, plain, refusal
+from helpers.configs import MLPROJECT, composed, plain
+from helpers.errors import refusal
 from omegaconf import MISSING, OmegaConf
 
 from steps.common.launch.check import check, share_out
@@ -102,7 +103,7 @@ def test_a_file_of_a_group_gives_every_key_of_its_node_or_what_differs_from_the_
 
 def test_a_file_that_others_build_on_is_no_choice():
     assert "_base" not in groups()["model"]
-    assert "there is no model '_base' in conf/model/" in refusal("log_model", "model=_base")
+    assert "there is no model '_base' in conf/model/" in refusal(composed, "log_model", "model=_base")
 
 
 def test_the_backends_are_choices_without_a_file():
@@ -134,7 +135,7 @@ def test_every_key_has_a_comment_above_it(file):
     ],
 )
 def test_a_key_that_was_renamed_leads_to_its_new_name(step, old, new):
-    assert f"Did you mean {new!r}?" in refusal(step, f"{old}=1")
+    assert f"Did you mean {new!r}?" in refusal(composed, step, f"{old}=1")
 
 
 def leaves(tree: dict, prefix: str = ""):

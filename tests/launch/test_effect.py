@@ -1,7 +1,8 @@
 """Settings without effect, and sweeps over one output."""
 
 import pytest
-from helpers.configs import composed, refusal
+from helpers.configs import composed
+from helpers.errors import refusal
 
 from steps.common.errors import UserError
 from steps.common.launch.arguments import translate
@@ -21,7 +22,7 @@ from steps.common.launch.check import check
     ],
 )  # fmt: skip
 def test_a_setting_of_encode_without_effect_is_refused(words, expected):
-    assert expected in refusal("encode", *words)
+    assert expected in refusal(composed, "encode", *words)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +62,7 @@ def test_a_setting_of_encode_without_effect_is_refused(words, expected):
     ],
 )  # fmt: skip
 def test_a_setting_of_another_step_without_effect_is_refused(step, words, expected):
-    assert expected in refusal(step, *words)
+    assert expected in refusal(composed, step, *words)
 
 
 def test_a_setting_of_encode_is_accepted_with_what_it_is_for():
@@ -120,7 +121,7 @@ def test_main_refuses_a_setting_of_encode_without_effect():
     ],
 )
 def test_a_sweep_over_one_output_is_refused_before_its_first_job(words, name):
-    message = refusal("encode", "--multirun", *words)
+    message = refusal(composed, "encode", "--multirun", *words)
     assert "jobs of this sweep share one output" in message and f"Give {name}, or leave output out" in message
 
 

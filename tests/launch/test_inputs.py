@@ -3,19 +3,12 @@
 from pathlib import Path
 
 import pytest
+from helpers.errors import refusal
 
 from steps.common import project as projects
-from steps.common.errors import UserError
 from steps.common.launch import paths
 from steps.common.launch.paths import check_apart, corpus_place, existing_output, local_path, open_output, output_path
 from steps.common.storage import place as files
-
-
-def refusal(call, *given) -> str:
-    with pytest.raises(UserError) as caught:
-        call(*given)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 @pytest.fixture

@@ -3,7 +3,8 @@
 import shlex
 
 import pytest
-from helpers.configs import composed, refusal
+from helpers.configs import composed
+from helpers.errors import refusal
 
 from steps.common.launch.arguments import translate
 from steps.common.launch.check import share_out
@@ -82,12 +83,12 @@ def test_nothing_to_share_leaves_every_step_its_defaults():
 
 
 def test_main_refuses_a_run_id():
-    message = refusal("main", "--run_id", "abc")
+    message = refusal(composed, "main", "--run_id", "abc")
     assert "run_id" in message and "-e encode" in message
 
 
 def test_main_refuses_a_key_that_no_step_knows():
-    assert "no step of main has a config key 'zzz'" in refusal("main", "zzz=1")
+    assert "no step of main has a config key 'zzz'" in refusal(composed, "main", "zzz=1")
 
 
 def test_declared_parameters_of_a_step_are_told_apart_from_its_other_overrides():

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from urllib.parse import unquote
 
 import pytest
+from helpers.errors import refusal
 from helpers.hub import closed_port, use_endpoint
 
 from steps.common.errors import UserError
@@ -48,13 +49,6 @@ def find(**given):
     return find_source(ModelConf(**nothing | {"name": "org/model"} | given))
 
 
-def refusal(**given) -> str:
-    with pytest.raises(UserError) as caught:
-        find(**given)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
 # a folder
 
 
@@ -68,7 +62,7 @@ def test_the_digest_that_was_expected_is_accepted(tmp_path):
 
 
 def test_weights_of_another_digest_are_refused_with_both_digests(tmp_path):
-    message = refusal(path=put_model(tmp_path), weights_sha256="0" * 64)
+    message = refusal(find, path=put_model(tmp_path), weights_sha256="0" * 64)
     assert sha256(WEIGHTS) in message and "0" * 64 in message and "model.weights_sha256" in message
 
 
@@ -86,34 +80,34 @@ def test_the_digest_of_several_files_depends_on_their_names_and_contents(tmp_pat
 
 
 def test_a_folder_that_is_not_there_is_refused_with_the_key(tmp_path):
-    assert f"model.path={tmp_path}/none" in refusal(path=tmp_path / "none")
+    assert f"model.path={tmp_path}/none" in refusal(find, path=tmp_path / "none")
 
 
 def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(WEIGHTS)
-    assert "is not a folder" in refusal(path=tmp_path / "model.safetensors")
+    assert "is not a folder" in refusal(find, path=tmp_path / "model.safetensors")
 
 
 def test_a_folder_without_a_model_says_what_was_expected(tmp_path):
-    message = refusal(path=put_model(tmp_path, readme__md=b"hello"))
+    message = refusal(find, path=put_model(tmp_path, readme__md=b"hello"))
     assert str(tmp_path) in message and "modules.json or config.json" in message
 
 
 def test_a_folder_without_weights_says_what_was_expected(tmp_path):
-    assert "expected model.safetensors" in refusal(path=put_model(tmp_path, modules__json=b"[]"))
+    assert "expected model.safetensors" in refusal(find, path=put_model(tmp_path, modules__json=b"[]"))
 
 
 @pytest.mark.parametrize(
     "place", ["pytorch_model__bin", "0_Transformer___pytorch_model__bin", "pytorch_model-00001-of-00002__bin"]
 )
 def test_weights_that_are_a_pickle_only_are_refused(tmp_path, place):
-    message = refusal(path=put_model(tmp_path, modules__json=b"[]", **{place: b"pickle"}))
+    message = refusal(find, path=put_model(tmp_path, modules__json=b"[]", **{place: b"pickle"}))
     assert "pytorch_model" in message and "pickle" in message and "safetensors" in message
 
 
 def test_a_pickled_module_beside_safe_ones_is_refused(tmp_path):
     files = {"modules__json": b"[]", "model__safetensors": WEIGHTS, "2_Dense___pytorch_model__bin": b"pickle"}
-    assert "2_Dense" in refusal(path=put_model(tmp_path, **files))
+    assert "2_Dense" in refusal(find, path=put_model(tmp_path, **files))
 
 
 def test_a_pickle_beside_the_same_weights_as_safetensors_is_not_in_the_way(tmp_path):
@@ -147,7 +141,7 @@ def test_a_package_is_found_without_importing_it(package):
 
 
 def test_a_package_with_other_weights_is_refused(package):
-    assert "model.weights_sha256" in refusal(package="weights_in_a_wheel", weights_sha256="0" * 64)
+    assert "model.weights_sha256" in refusal(find, package="weights_in_a_wheel", weights_sha256="0" * 64)
 
 
 def test_a_path_wins_over_a_package(package, tmp_path):
@@ -298,7 +292,7 @@ def test_a_package_that_is_not_installed_leaves_it_to_the_hub(hub):
 
 
 def test_weights_of_the_hub_of_another_digest_are_refused(hub):
-    assert "model.weights_sha256" in refusal(revision="main", weights_sha256="0" * 64)
+    assert "model.weights_sha256" in refusal(find, revision="main", weights_sha256="0" * 64)
 
 
 def test_a_full_commit_in_the_cache_needs_no_network(hub, tmp_path, monkeypatch):
@@ -339,23 +333,23 @@ def test_offline_a_cached_branch_is_found(hub, tmp_path, monkeypatch):
 @pytest.mark.parametrize("revision", ["main", "a" * 40])
 def test_offline_a_model_that_is_not_cached_says_what_works(hub, tmp_path, monkeypatch, revision):
     use_endpoint(monkeypatch, tmp_path, hub.endpoint, offline=True)
-    message = refusal(revision=revision)
+    message = refusal(find, revision=revision)
     assert "org/model" in message and "HF_HUB_OFFLINE" in message and "model=all-MiniLM-L6-v2" in message
     assert hub.asked == []
 
 
 def test_an_unknown_model_says_so(hub):
-    message = refusal(name="org/none")
+    message = refusal(find, name="org/none")
     assert "'org/none'" in message and "model.name" in message and "HF_TOKEN" in message
 
 
 def test_an_unknown_model_at_a_full_commit_says_so(hub):
-    assert "'org/none'" in refusal(name="org/none", revision="c" * 40)
+    assert "'org/none'" in refusal(find, name="org/none", revision="c" * 40)
 
 
 @pytest.mark.parametrize("revision", ["no-such-branch", "c" * 40, "abc123"])
 def test_an_unknown_revision_says_so(hub, revision):
-    message = refusal(revision=revision)
+    message = refusal(find, revision=revision)
     assert f"org/model has no revision {revision!r}" in message and "model.revision" in message
 
 
@@ -367,7 +361,7 @@ def test_a_revision_with_a_slash_can_be_named(hub):
 @pytest.mark.parametrize("revision", ["main", "a" * 40])
 def test_a_gated_model_says_where_to_accept_its_terms(hub, revision):
     hub.gated.add("org/model")
-    message = refusal(revision=revision)
+    message = refusal(find, revision=revision)
     assert f"{hub.endpoint}/org/model" in message and "HF_TOKEN" in message
 
 
@@ -375,26 +369,26 @@ def test_a_gated_model_says_where_to_accept_its_terms(hub, revision):
 @pytest.mark.parametrize("offline", [False, True])
 def test_a_name_that_is_no_hub_id_is_refused(hub, tmp_path, monkeypatch, name, offline):
     use_endpoint(monkeypatch, tmp_path, hub.endpoint, offline)
-    message = refusal(name=name)
+    message = refusal(find, name=name)
     assert repr(name) in message and "model.name" in message
 
 
 def test_a_model_of_the_hub_without_safetensors_is_refused(hub):
     del hub.files["sub/model.safetensors"]
-    message = refusal(revision="main")
+    message = refusal(find, revision="main")
     assert "safetensors" in message
 
 
 def test_a_repository_without_a_model_is_refused(hub):
     hub.files = {"README.md": b"hello", "data.json": b"{}"}
-    assert "modules.json or config.json" in refusal(revision="main")
+    assert "modules.json or config.json" in refusal(find, revision="main")
 
 
 @pytest.mark.parametrize("revision", ["main", "a" * 40])
 def test_a_hub_that_cannot_be_reached_is_asked_once_and_says_what_works(tmp_path, monkeypatch, requests, revision):
     endpoint = f"http://127.0.0.1:{closed_port()}"
     use_endpoint(monkeypatch, tmp_path, endpoint)
-    message = refusal(revision=revision)
+    message = refusal(find, revision=revision)
     assert requests == [hub_module.HUB_TIMEOUT]
     assert endpoint in message and "model=all-MiniLM-L6-v2" in message and "model.path=<folder>" in message
 
@@ -405,7 +399,7 @@ def test_a_hub_that_takes_the_call_and_never_answers_is_asked_once(tmp_path, mon
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         use_endpoint(monkeypatch, tmp_path, f"http://127.0.0.1:{listener.getsockname()[1]}")
-        assert "cannot be reached" in refusal(revision="main")
+        assert "cannot be reached" in refusal(find, revision="main")
     assert requests == [0.5]
 
 

@@ -5,10 +5,10 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from helpers.errors import refusal
 from helpers.suites import spec
 
 from steps.common.corpus.conf import CorpusConf, OnBadRow, Quoting
-from steps.common.errors import UserError
 from steps.common.launch.paths import find_suites
 from steps.common.quality import kinds
 from steps.common.quality.known_item import KnownItem, halve
@@ -83,7 +83,5 @@ def test_texts_that_repeat_are_short_or_null_are_left_out(tmp_path):
 )
 def test_a_corpus_that_makes_no_suite_is_one_line(tmp_path, rows, given, expected):
     path = put_corpus(tmp_path / "corpus.parquet", rows)
-    with pytest.raises(UserError) as caught:
-        read(path, **given)
-    assert expected in str(caught.value) and "\n" not in str(caught.value)
-    assert str(path) in str(caught.value)
+    message = refusal(read, path, **given)
+    assert expected in message and str(path) in message
