@@ -89,7 +89,8 @@ def test_a_damaged_part_is_damaged_whatever_byte_it_is(tmp_path):
     for i in range(len(sound)):
         path.write_bytes(sound[:i] + bytes([sound[i] ^ 255]) + sound[i + 1 :])
         assert all(
-            finding.startswith(f"{path.name} says that") for finding in verify.check_origin(output, part, ORIGIN)
+            finding.startswith(f"{path.name}: its metadata does")
+            for finding in verify.check_origin(output, part, ORIGIN)
         )
 
 

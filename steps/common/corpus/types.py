@@ -79,7 +79,7 @@ def _check_mergeable(known: dict[pa.DataType, Place], kind: Kind, column: Column
         where = f"{one} in {first} and {other} in {second}" if first != second else f"{one} and {other} in {first}"
         key = "corpus.id_column" if is_id else "corpus.keep_columns"
         raise UserError(
-            f"column {column.name!r} is {where}: these have no common type that keeps every {'id unchanged' if is_id else 'value exact'}. Write the column as one type, or as strings, or leave it out of {key}."
+            f"column {column.name!r} is {where}: several types, and no common one keeps every {'id unchanged' if is_id else 'value exact'}. Write the column as one type, or as strings, or leave it out of {key}."
         )
 
 
