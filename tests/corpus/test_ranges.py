@@ -1,9 +1,6 @@
 """Reading begins where it is asked to: at a mark that the read-through noted, in any format, and from notes of it."""
 
-import bz2
-import gzip
 import json
-import lzma
 import os
 import random
 
@@ -12,16 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from helpers.corpora import open_corpus
+from helpers.corpus_files import COMPRESS
 from pyarrow import orc
 
 from steps.common.corpus import opening as corpora
 from steps.common.errors import UserError
 from steps.common.storage.stream import _Tee
 
-COMPRESS = {
-    "": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress,
-    ".zst": lambda data: pa.compress(data, codec="zstd", asbytes=True),
-}  # fmt: skip
+PACK = {"": bytes} | COMPRESS
 LINES = ("txt", "csv", "tsv", "jsonl")
 COLUMNS = ("parquet", "arrow", "arrows", "orc")
 
@@ -74,7 +69,7 @@ def make_corpus(folder, format: str, compression: str = "", seed: int = 0, count
     for number, count in enumerate(counts):
         path = folder / f"{number}.{format}{compression}"
         if format in LINES:
-            path.write_bytes(COMPRESS[compression](in_lines(format, rng, count)))
+            path.write_bytes(PACK[compression](in_lines(format, rng, count)))
         else:
             in_columns(format, str(path), rng, count)
     return folder
@@ -90,7 +85,7 @@ def table_of(corpus, size: int, first: int = 0, end: int | None = None) -> pa.Ta
     return pa.Table.from_batches(batches, corpus.schema)
 
 
-CASES = [(format, compression) for format in LINES for compression in COMPRESS] + [(format, "") for format in COLUMNS]
+CASES = [(format, compression) for format in LINES for compression in PACK] + [(format, "") for format in COLUMNS]
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

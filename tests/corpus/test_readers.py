@@ -3,9 +3,8 @@
 import gzip
 from collections.abc import Iterator
 
-import pyarrow as pa
 import pytest
-from helpers.corpora import open_corpus
+from helpers.corpora import open_corpus, table_of
 
 from steps.common.corpus import readers
 from steps.common.corpus.readers.csv import DelimitedFormat
@@ -34,8 +33,7 @@ def toy_formats(monkeypatch):
 
 
 def rows_of(path, size=2, **options) -> list[dict]:
-    corpus = open_corpus(path, **options)
-    return pa.Table.from_batches(corpus.batches(size), corpus.schema).to_pylist()
+    return table_of(path, size, **options).to_pylist()
 
 
 def test_a_format_with_a_delimiter_of_its_own_is_one_line(tmp_path):

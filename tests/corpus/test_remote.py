@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, unquote
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers.corpora import open_corpus
+from helpers.corpora import open_corpus, read, refusal_of, table_of, texts_of
 from helpers.hub import closed_port, use_endpoint
 from pyarrow import fs
 
@@ -29,21 +29,6 @@ def upload(uri: str, content: bytes) -> str:
     with place.filesystem.open_output_stream(place.path, compression=None) as stream:
         stream.write(content)
     return uri
-
-
-def read(corpus, size=1000):
-    return pa.Table.from_batches(corpus.batches(size), corpus.schema)
-
-
-def texts_of(uri, **options):
-    return read(open_corpus(uri, **options)).column("text").to_pylist()
-
-
-def refusal(uri, **options) -> str:
-    with pytest.raises(UserError) as caught:
-        read(open_corpus(uri, **options))
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def parquet(**columns) -> bytes:
@@ -102,9 +87,9 @@ def test_a_glob_in_a_bucket_takes_what_it_matches_in_name_order(s3):
 def test_the_folders_of_a_bucket_name_columns(s3):
     upload(f"{s3}/keys/lang=en/c.txt", b"cat\n")
     upload(f"{s3}/keys/lang=gr%C3%BC n/c.txt", b"Katze\n")
-    table = read(open_corpus(f"{s3}/keys", keep_columns=["lang"]))
+    table = table_of(f"{s3}/keys", keep_columns=["lang"])
     assert table.column("lang").to_pylist() == ["en", "grü n"]
-    table = read(open_corpus(f"{s3}/keys/*/*.txt", keep_columns=["lang"]))
+    table = table_of(f"{s3}/keys/*/*.txt", keep_columns=["lang"])
     assert table.column("lang").to_pylist() == ["en", "grü n"]
 
 
@@ -124,7 +109,7 @@ def test_options_for_the_filesystem_may_stand_behind_a_uri(s3):
 
 def test_a_secret_in_a_uri_is_not_shown_again(s3):
     bucket = s3.removeprefix("s3://")
-    message = refusal(f"s3://key:hush@{bucket}/none.txt")
+    message = refusal_of(f"s3://key:hush@{bucket}/none.txt")
     upload(f"{s3}/secret.txt", b"text\n")
     corpus = open_corpus(f"s3://key:hush@{bucket}/secret.txt")
     assert str(corpus.sources[0].place) == f"{s3}/secret.txt"
@@ -140,20 +125,20 @@ def test_an_object_that_changes_while_it_is_read_is_noticed(s3):
 
 
 def test_an_object_that_is_not_there_is_named(s3):
-    assert f"{s3}/none/c.csv" in refusal(f"{s3}/none/c.csv")
-    assert f"{s3}/none/*.csv" in refusal(f"{s3}/none/*.csv")
+    assert f"{s3}/none/c.csv" in refusal_of(f"{s3}/none/c.csv")
+    assert f"{s3}/none/*.csv" in refusal_of(f"{s3}/none/*.csv")
 
 
 def test_a_damaged_object_is_named(s3):
     uri = upload(f"{s3}/damaged/c.txt.gz", gzip.compress(b"a\n" * 1000)[:-9])
-    assert f"{uri} is damaged" in refusal(uri)
+    assert f"{uri} is damaged" in refusal_of(uri)
     uri = upload(f"{s3}/damaged/c.parquet", parquet(text=["a", "b"])[:-20])
-    assert f"{uri} is damaged" in refusal(uri)
+    assert f"{uri} is damaged" in refusal_of(uri)
 
 
 @pytest.mark.parametrize("path", ["", "/", "/c.csv", "/folder/", "/*.csv"])
 def test_a_bucket_that_does_not_exist_is_named(s3, path):
-    assert f"s3://no-such-bucket{path}".rstrip("/") in refusal(f"s3://no-such-bucket{path}")
+    assert f"s3://no-such-bucket{path}".rstrip("/") in refusal_of(f"s3://no-such-bucket{path}")
 
 
 @pytest.mark.slow
@@ -161,7 +146,7 @@ def test_a_store_that_does_not_answer_is_said_in_seconds(monkeypatch):
     for name, value in (("ACCESS_KEY_ID", "k"), ("SECRET_ACCESS_KEY", "s"), ("REGION", "us-east-1")):
         monkeypatch.setenv(f"AWS_{name}", value)
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{closed_port()}")
-    message = refusal("s3://bucket/c.csv")
+    message = refusal_of("s3://bucket/c.csv")
     assert "s3://bucket/c.csv cannot be read" in message and "connect" in message
 
 
@@ -266,8 +251,8 @@ def test_compressed_lines_of_the_hub_are_streamed(hub):
 
 
 def test_a_dataset_that_is_not_on_the_hub_is_named(hub):
-    assert "hf://datasets/org/none/c.csv" in refusal("hf://datasets/org/none/c.csv")
-    assert "hf://datasets/org/data/none.csv" in refusal("hf://datasets/org/data/none.csv")
+    assert "hf://datasets/org/none/c.csv" in refusal_of("hf://datasets/org/none/c.csv")
+    assert "hf://datasets/org/data/none.csv" in refusal_of("hf://datasets/org/data/none.csv")
 
 
 def test_a_hub_that_does_not_answer_is_said_in_one_line(tmp_path, monkeypatch):
@@ -275,7 +260,7 @@ def test_a_hub_that_does_not_answer_is_said_in_one_line(tmp_path, monkeypatch):
 
     use_endpoint(monkeypatch, tmp_path, f"http://127.0.0.1:{closed_port()}")
     HfFileSystem.clear_instance_cache()
-    assert "hf://datasets/org/data/c.csv cannot be read" in refusal("hf://datasets/org/data/c.csv")
+    assert "hf://datasets/org/data/c.csv cannot be read" in refusal_of("hf://datasets/org/data/c.csv")
     HfFileSystem.clear_instance_cache()
 
 
@@ -283,7 +268,7 @@ def test_a_hub_that_does_not_answer_is_said_in_one_line(tmp_path, monkeypatch):
 
 
 def test_a_scheme_nobody_knows_is_refused_with_those_there_are():
-    message = refusal("ftpx://host/c.csv")
+    message = refusal_of("ftpx://host/c.csv")
     assert "there is no filesystem ftpx://" in message and "s3, gs, abfs, hdfs, hf" in message
 
 
@@ -293,7 +278,7 @@ def test_hdfs_without_its_library_says_what_it_needs(monkeypatch):
         pytest.skip("this machine has libhdfs")
     except OSError:
         pass
-    message = refusal("hdfs://namenode:8020/texts/c.csv")
+    message = refusal_of("hdfs://namenode:8020/texts/c.csv")
     assert "hdfs://namenode:8020/texts/c.csv" in message and "libhdfs" in message and "CLASSPATH" in message
 
 
