@@ -2,7 +2,7 @@
 
 import pytest
 from helpers.encodes import content, interrupt, manifest_of
-from helpers.steps import last_json
+from helpers.steps import error_of, last_json
 
 from steps.common.storage import place as files
 from steps.common.storage.stream import sha256
@@ -161,10 +161,7 @@ def test_what_the_model_or_the_machine_does_not_have_is_found_before_the_model_i
     encode, corpus, tmp_path, without_models, words, message
 ):
     without_models()
-    code, _, err = encode(corpus, *words)
-    assert code == 1
-    errors = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1 and message in errors[0]
+    assert message in error_of(encode(corpus, *words))
 
 
 def test_the_greatest_overlap_is_accepted(encode, corpus):

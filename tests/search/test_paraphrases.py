@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from helpers.encodes import write_jsonl
-from helpers.steps import last_json
+from helpers.steps import error_of, last_json
 from sentence_transformers import SentenceTransformer, util
 
 # Those of the corpus of conftest.py, whose fourth is null; "a red car" is there twice.
@@ -158,10 +158,7 @@ def test_new_rows_are_compared_with_an_old_output(chain, step, mine, tmp_path, t
     assert found["against"] and found["paraphrases/null_rows"] == 1
 
     def refused(*given):
-        code, _, err = step("paraphrases", *given)
-        assert code == 1
-        (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
-        return line
+        return error_of(step("paraphrases", *given))
 
     old = f"run_id={chain.encode['run_id']}"
     code, _, err = step("encode", model, f"corpus={corpus}", f"output={tmp_path}/cut", "embedding.truncate_dim=16")
@@ -210,10 +207,7 @@ def test_texts_stay_out_and_bad_outputs_are_refused(chain, step, mine, tmp_path)
     assert "text" not in model.predict(pd.DataFrame({"query": ["a red car"]}))
 
     def refused(*given):
-        code, _, err = step("paraphrases", *given)
-        assert code == 1
-        (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
-        return line
+        return error_of(step("paraphrases", *given))
 
     model = f"run_id={chain.log_model['run_id']}"
     corpus = tmp_path / "corpus.jsonl"

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from helpers.pages import find_page
-from helpers.steps import last_json
+from helpers.steps import error_of, last_json
 from sentence_transformers import SentenceTransformer, util
 
 # Those of the corpus of conftest.py: the fourth is null there.
@@ -153,9 +153,7 @@ def test_a_search_that_cannot_be_answered_ends_with_one_line(chain, step, tmp_pa
     names["MODEL"] = f"models:/{chain.log_model['model_id']}"
     for given, reason in REFUSED:
         words = [next((one.replace(name, names[name]) for name in names if name in one), one) for one in given]
-        code, _, err = step("search", *words)
-        (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
-        assert code == 1 and reason in line
+        assert reason in error_of(step("search", *words))
 
 
 def test_an_index_is_made_of_any_whole_output_and_of_no_other(chain, step, tmp_path, tiny):
@@ -193,10 +191,7 @@ def test_an_index_is_made_of_any_whole_output_and_of_no_other(chain, step, tmp_p
     np.testing.assert_allclose(answers["cut"].set_index("id")["score"][[0, 1, 2, 4, 5, 6]], cut, atol=1e-6)
 
     def refused(*given):
-        code, _, err = step("index", *given)
-        assert code == 1
-        (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
-        return line
+        return error_of(step("index", *given))
 
     assert "are binary (signs only), and" in refused(f"embeddings={tmp_path}/binary", "metric=dot")
     assert "vectors=binary keeps only signs" in refused("metric=dot", "vectors=binary")

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from helpers.project import PROJECT
 from helpers.servers import command_of
-from helpers.steps import last_json
+from helpers.steps import error_of, last_json
 
 from steps.common.errors import UserError
 from steps.common.ports import HOST, free_port, listen
@@ -144,13 +144,12 @@ def taken_port():
 
 
 def test_a_port_in_use_is_one_line_before_the_work(step, tiny_run, taken_port):
-    code, _, err = step("validate", f"run_id={tiny_run['run_id']}", f"serving.port={taken_port}")
-    assert code == 1
-    errors = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert errors == [
-        f"error: serving.port={taken_port} cannot be used on 127.0.0.1 (Address already in use). Give another one, or serving.port=null for a free one."
-    ]
-    assert "validating" not in err
+    result = step("validate", f"run_id={tiny_run['run_id']}", f"serving.port={taken_port}")
+    assert (
+        error_of(result)
+        == f"serving.port={taken_port} cannot be used on 127.0.0.1 (Address already in use). Give another one, or serving.port=null for a free one."
+    )
+    assert "validating" not in result[2]
 
 
 def test_a_port_that_does_not_exist_is_refused():
