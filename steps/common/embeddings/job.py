@@ -115,16 +115,20 @@ class Job:
     @functools.cached_property
     def schema(self) -> pa.Schema:
         """Columns of a part, and its metadata."""
-        columns = embedding_schema(
+        columns = self.make_schema(nulls=self.corpus.null_rows > 0)
+        return columns if self.origin is None else columns.with_metadata(self.origin.metadata())
+
+    def make_schema(self, *, nulls: bool) -> pa.Schema:
+        """Columns of what is written; `nulls`: whether a row may be without an embedding."""
+        return embedding_schema(
             self.corpus.id_type,
             self.width,
             self.stored_dtype,
             keep_text=self.options.keep_text,
-            nulls=self.corpus.null_rows > 0,
+            nulls=nulls,
             chunks=self.options.row_per_chunk,
             kept=self.corpus.keep_types,
         )
-        return columns if self.origin is None else columns.with_metadata(self.origin.metadata())
 
 
 def consecutive(parts: Iterable[int]) -> Iterator[range]:

@@ -116,11 +116,11 @@ def read_windows(job: Job, parts: Iterable[int]) -> Iterator[list[Window]]:
             size += sum(_size(column) for column in batch.columns)
             rows = sum(one.num_rows for one in held)
             if size >= job.limits.ahead or row + rows == job.rows_of(row // job.options.rows_per_part).stop:
-                yield _to_windows(job, held, row)
+                yield make_windows(job, held, row)
                 row, held, size = row + rows, [], 0
 
 
-def _to_windows(job: Job, batches: list[pa.RecordBatch], row: int) -> list[Window]:
+def make_windows(job: Job, batches: list[pa.RecordBatch], row: int) -> list[Window]:
     """Windows of the batches of one part, the first of which begins at a row of the corpus."""
     part = row // job.options.rows_per_part
     plans, count = find_repeats([batch.column("text").drop_null() for batch in batches], job.most_kept)

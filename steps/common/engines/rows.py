@@ -16,12 +16,10 @@ from steps.common.corpus.corpus import Corpus
 from steps.common.corpus.texts import LINE, REASON, take_texts
 from steps.common.embeddings.chunks import Chunker
 from steps.common.embeddings.encoder import embed_window, tokenize_window
-from steps.common.embeddings.job import Job, Options
+from steps.common.embeddings.job import Job, Limits, Options
 from steps.common.embeddings.origin import Origin
-from steps.common.embeddings.parts import embedding_schema
 from steps.common.embeddings.pipeline import Result
-from steps.common.embeddings.repeats import KeptVectors, find_repeats
-from steps.common.embeddings.windows import Counts, Window, count_window, cut_windows, to_table
+from steps.common.embeddings.windows import Counts, count_window, cut_windows, make_windows, to_table
 from steps.common.engines.parts import load_backend, send_model
 from steps.common.engines.spark import Spark
 from steps.common.engines.tables import Table, TableFormat, note_origin
@@ -52,7 +50,8 @@ class RowEncoder:
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         backend: Backend | None = None
-        for rows in cut_windows(map(self._take, batches), 8192, 16_000_000, sys.maxsize):
+        limits = Limits()
+        for rows in cut_windows(map(self._take, batches), limits.rows, limits.bytes, sys.maxsize):
             backend = backend or load_backend(self.recipe)
             yield from self._embed(rows, backend)
 
@@ -74,9 +73,7 @@ class RowEncoder:
         kept = {name: batch.schema.field(name).type for name in batch.schema.names[2:-2]}
         corpus = Corpus([], TableFormat(), self.conf, batch.schema.field("id").type, kept)
         job = Job(corpus, self.options, backend.dim, self.chunker)
-        plans, _ = find_repeats([batch.column("text").drop_null()], 0)
-        none = KeptVectors(np.empty((0, job.width), job.stored_dtype), np.empty(0, np.int64), np.empty(0, bool))
-        window = Window(0, 0, False, batch=batch, repeats=plans[0], kept=none)
+        (window,) = make_windows(job, [batch], 0)
         embedded = embed_window(job, backend, tokenize_window(job, backend, window), lambda rows: None)
         counts = count_window(window, embedded, backend.max_tokens, chunked=self.chunker is not None)
         if counts.long_rows and self.conf.long_text == LongText.error:
@@ -85,24 +82,10 @@ class RowEncoder:
             raise UserError(
                 f"corpus.long_text=error: table {self.table}, id {row}: the text has {embedded.lengths[first]} tokens, and the model reads {backend.max_tokens}. Take corpus.long_text=truncate or chunk, or shorten such texts."
             )
-        written, _ = to_table(window, embedded, make_schema(job))
+        written, _ = to_table(window, embedded, job.make_schema(nulls=True))
         for name, count in zip(COUNTS, asdict(counts).values()):
             written = written.append_column(name, pa.array([count] + [0] * (len(written) - 1), pa.int64()))
         yield from written.combine_chunks().to_batches()
-
-
-def make_schema(job: Job) -> pa.Schema:
-    """The columns of the new table, as Arrow has them."""
-    options, corpus = job.options, job.corpus
-    return embedding_schema(
-        corpus.id_type,
-        job.width,
-        job.stored_dtype,
-        keep_text=options.keep_text,
-        nulls=True,
-        chunks=options.row_per_chunk,
-        kept=corpus.keep_types,
-    )
 
 
 def _spark_schema(table: Table, options: Options) -> "StructType":
