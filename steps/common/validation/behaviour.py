@@ -66,9 +66,7 @@ def check_form(
     if normalizes:
         checks.append(at_most("embeddings/unit_length", float(np.abs(lengths - 1).max()), unit_tolerance))
     checks.append(Check("embeddings/shortest", float(lengths.min()), "> 0", bool(lengths.min() > 0)))
-    unit = unit_length(np.asarray(embeddings, np.float64))
-    cosines = (unit @ unit.T)[~np.eye(len(unit), dtype=bool)]
-    checks.append(at_most("embeddings/most_alike", float(cosines.max(initial=-1.0)), max_cosine))
+    checks.append(at_most("embeddings/most_alike", float(_cosines(embeddings).max(initial=-1.0)), max_cosine))
     return checks
 
 
@@ -109,9 +107,7 @@ def check_output(embeddings: np.ndarray, max_cosine: float) -> list[Check]:
     """Different texts get different vectors; no check where they are not finite, which is a check of its own."""
     if np.ndim(embeddings) != 2 or len(embeddings) < 2 or not np.isfinite(embeddings).all():
         return []
-    unit = unit_length(np.asarray(embeddings, np.float64))
-    cosines = (unit @ unit.T)[~np.eye(len(unit), dtype=bool)]
-    return [at_most("embeddings/constant", float(cosines.min()), max_cosine)]
+    return [at_most("embeddings/constant", float(_cosines(embeddings).min()), max_cosine)]
 
 
 def check_mean_cosine(embeddings: np.ndarray, limit: float, declared: bool) -> list[Check]:
@@ -126,8 +122,7 @@ def check_mean_cosine(embeddings: np.ndarray, limit: float, declared: bool) -> l
     """
     if not np.isfinite(embeddings).all():
         return []
-    unit, count = unit_length(np.asarray(embeddings, np.float64)), len(embeddings)
-    mean = float((np.square(unit.sum(axis=0)).sum() - count) / (count * (count - 1)))
+    mean = float(_cosines(embeddings).mean())
     threshold = f"<= {limit:g}" + (", as declared" if declared else "")
     if mean > limit:
         typed = f"model.expected_facts.{MEAN_COSINE}={math.ceil(mean * 20) / 20:g}"
