@@ -27,9 +27,8 @@ EXPERIMENT = "Introduction to Sentence Transformers"
 # Tag that mlflow gives a run: the commit of the project.
 COMMIT = "mlflow.source.git.commit"
 
-# mlflow cuts longer values silently, and takes 100 params in a batch.
+# mlflow cuts longer values silently.
 MAX_PARAM_LENGTH = 6000
-MAX_PARAM_BATCH = 100
 
 # A name that mlflow made up.
 GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")
@@ -174,8 +173,7 @@ def log_config(config: dict[str, Any], as_yaml: str, run_id: str) -> None:
     client = mlflow.MlflowClient()
     held = client.get_run(run_id).data.params
     params = [Param(key, shorten(str(value))) for key, value in flatten(config).items() if key not in held]
-    for start in range(0, len(params), MAX_PARAM_BATCH):
-        client.log_batch(run_id, params=params[start : start + MAX_PARAM_BATCH])
+    client.log_batch(run_id, params=params)
 
 
 def shorten(text: str, limit: int = MAX_PARAM_LENGTH) -> str:
