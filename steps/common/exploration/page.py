@@ -4,7 +4,6 @@ import base64
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +73,6 @@ def as_text(value: object) -> str | None:
     """A value of a kept column in words; None for null."""
     if value is None:
         return None
-    if isinstance(value, (date, datetime)):
-        return value.isoformat(sep=" ") if isinstance(value, datetime) else value.isoformat()
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 

@@ -79,7 +79,7 @@ def _find_suite(spec: SuiteSpec) -> SuiteSpec:
     if spec.path is not None:
         path = local_path(spec.path, "suite.path")
     elif spec.hub_id is not None:
-        path, _ = hub.download_split(spec.hub_id, spec.revision, spec.split)
+        path = hub.download_split(spec.hub_id, spec.revision, spec.split)
     else:
         raise UserError("suite.path and suite.hub_id are both null; expected a file or a dataset of the Hub.")
     documents = spec.documents and str(local_path(spec.documents, "suite.documents"))

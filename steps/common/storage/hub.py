@@ -76,8 +76,8 @@ def download_model(name: str, revision: str | None, trust_remote_code: bool) -> 
     return folder, folder.name
 
 
-def download_split(hub_id: str, revision: str | None, split: str) -> tuple[Path, str]:
-    """The Parquet file of one split of a dataset in the local cache, and the commit it is at.
+def download_split(hub_id: str, revision: str | None, split: str) -> Path:
+    """The Parquet file of one split of a dataset in the local cache.
 
     Raises UserError for an unknown dataset, split or revision, a split in several files, a Hub that cannot be reached.
     """
@@ -101,7 +101,7 @@ def download_split(hub_id: str, revision: str | None, split: str) -> tuple[Path,
         raise UserError(
             f"the dataset {hub_id} at {revision} has {len(files)} Parquet files of the split {split!r}; expected one. Check suite.split, or download them and give suite.path=<file>."
         )
-    return files[0], folder.name
+    return files[0]
 
 
 def _download(

@@ -281,11 +281,11 @@ def backends(trials: Sequence[Trial]) -> Figure:
     )
 
 
-def latency(milliseconds: np.ndarray, of: str) -> Figure:
+def latency(milliseconds: np.ndarray) -> Figure:
     """Every single call by how long it took, and the share of calls that took no longer.
 
     Args:
-        milliseconds: of each call, float [n]. of: what was called.
+        milliseconds: of each call of the loaded model, float [n].
     """
 
     def make(ink: str, faint: str) -> Canvas:
@@ -306,7 +306,7 @@ def latency(milliseconds: np.ndarray, of: str) -> Figure:
 
     return Figure(
         "latency",
-        "Latency of " + of,
+        "Latency of the loaded model (torch f32)",
         f"{len(milliseconds)} calls with one sentence each, one after another, in this process. Each mark is a call.",
         make,
     )

@@ -61,8 +61,6 @@ class Findings:
     trials: list[Trial] = field(default_factory=list)
     # Milliseconds of single calls; embeddings of the test sentences and of the sample corpus.
     latency: np.ndarray | None = None
-    # What answered those calls.
-    latency_of: str = "the loaded model (torch f32)"
     sentences: np.ndarray | None = None
     corpus: np.ndarray | None = None
     # Milliseconds of queries to an index, by the name of the metric.

@@ -205,7 +205,7 @@ def figures(findings: Findings, sentences: list[str], sample: tuple[list[str], l
     if any(trial.rows_per_second for trial in findings.trials):
         found.append(draw.backends(findings.trials))
     if findings.latency is not None:
-        found.append(draw.latency(np.asarray(findings.latency), findings.latency_of))
+        found.append(draw.latency(np.asarray(findings.latency)))
     return found
 
 
