@@ -11,6 +11,7 @@ Writes  a score a pair: similarity.parquet and a table of the run; and a LoggedM
 from steps.common.corpus import opening
 from steps.common.corpus.conf import PairedConf
 from steps.common.corpus.corpus import Corpus
+from steps.common.corpus.rows import Column
 from steps.common.errors import UserError
 from steps.common.launch.call import Call
 from steps.common.launch.config import SimilarityConf
@@ -36,7 +37,7 @@ def open_inputs(call: Call[SimilarityConf]) -> Corpus | None:
         delimiter=pairs.delimiter,
         quoting=pairs.quoting,
         on_bad_row=pairs.on_bad_row,
-        second_column=pairs.column_2,
+        second=Column(pairs.column_2, "string"),
     )
     with reading_as("pairs", text_column="column_1", keep_columns="column_2"):
         return opening.open_corpus(corpus_place(pairs.path, "pairs"), columns)

@@ -82,13 +82,13 @@ class EncodedCorpusConf(CorpusConf):
 
 @dataclass
 class PairedConf(CorpusConf):
-    """Texts to read with a second one beside each."""
+    """Texts to read with what stands beside each, if there is a column of that."""
 
-    second_column: str
+    second: Column | None
 
     @property
     def value_columns(self) -> list[Column]:
-        return [Column(self.second_column, "string")]
+        return [self.second] if self.second else []
 
 
 def template_columns(template: str) -> list[str]:

@@ -4,11 +4,11 @@ import hashlib
 import json
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
 
-from steps.common.corpus.conf import CorpusConf
+from steps.common.corpus.conf import PairedConf
 from steps.common.corpus.opening import open_corpus
 from steps.common.corpus.rows import Column
 from steps.common.errors import UserError
@@ -21,17 +21,6 @@ BATCH, LEAST = 8192, 12
 
 # Least rows of a suite: the intervals of fewer say nothing.
 LEAST_ROWS = 20
-
-
-@dataclass
-class TitledCorpusConf(CorpusConf):
-    """Texts to read with their titles, if there is a column of them."""
-
-    title: str | None
-
-    @property
-    def value_columns(self) -> list[Column]:
-        return [] if self.title is None else [Column(self.title, "text")]
 
 
 @dataclass(frozen=True)
@@ -57,8 +46,8 @@ class KnownItem(Retrieval):
                 "suite.corpus is null; a suite of kind known_item needs a corpus. Type suite=own corpus.path=<file>."
             )
         where = spec.path or spec.corpus.path
-        given = {field.name: getattr(spec.corpus, field.name) for field in fields(CorpusConf)}
-        pairs = draw_pairs(where, TitledCorpusConf(**given, title=spec.title), spec.rows, spec.seed)
+        title = None if spec.title is None else Column(spec.title, "text")
+        pairs = draw_pairs(where, PairedConf(**vars(spec.corpus), second=title), spec.rows, spec.seed)
         width = len(str(len(pairs)))
         keys = [f"{number:0{width}d}" for number in range(len(pairs))]
         return cls(
@@ -77,7 +66,7 @@ class KnownItem(Retrieval):
         return hashlib.sha256(made.encode()).hexdigest()
 
 
-def draw_pairs(where: str, conf: TitledCorpusConf, most: int, seed: int) -> list[tuple[str, str]]:
+def draw_pairs(where: str, conf: PairedConf, most: int, seed: int) -> list[tuple[str, str]]:
     """A query and its document from each of at most so many rows, drawn by a seed from those that can be used.
 
     Texts that occur twice are used once, and so are queries.
@@ -91,7 +80,7 @@ def draw_pairs(where: str, conf: TitledCorpusConf, most: int, seed: int) -> list
     kept: list[tuple[str, str]] = []
     for text, title in read_rows(where, conf):
         rows += 1
-        pair = None if text is None else split(text, title, conf.title is not None)
+        pair = None if text is None else split(text, title, conf.second is not None)
         if pair is None or not seen.isdisjoint(pair):
             unusable += 1
             continue
@@ -103,7 +92,7 @@ def draw_pairs(where: str, conf: TitledCorpusConf, most: int, seed: int) -> list
             kept[place] = pair
     if len(kept) < LEAST_ROWS:
         needed = (
-            "a title and a text" if conf.title is not None else f"a text that can be halved ({2 * LEAST} characters)"
+            "a title and a text" if conf.second is not None else f"a text that can be halved ({2 * LEAST} characters)"
         )
         raise UserError(
             f"{where} has {rows:,} rows, of which {rows - unusable} have {needed} of their own; a suite needs at least {LEAST_ROWS}. Give a larger corpus, or another column: corpus.text_column=<name>."
@@ -111,11 +100,11 @@ def draw_pairs(where: str, conf: TitledCorpusConf, most: int, seed: int) -> list
     return kept
 
 
-def read_rows(where: str, conf: TitledCorpusConf) -> Iterator[tuple[str | None, str | None]]:
+def read_rows(where: str, conf: PairedConf) -> Iterator[tuple[str | None, str | None]]:
     """The text of each row of a corpus, and its title."""
     for batch in open_corpus(where, conf).batches(BATCH):
         texts = batch.column("text").to_pylist()
-        titles = [None] * len(texts) if conf.title is None else batch.column(conf.title).to_pylist()
+        titles = [None] * len(texts) if conf.second is None else batch.column(conf.second.name).to_pylist()
         yield from zip(texts, titles)
 
 
