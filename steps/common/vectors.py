@@ -67,12 +67,16 @@ def value_ranges(embeddings: np.ndarray) -> np.ndarray:
     return np.stack([embeddings.min(axis=0), embeddings.max(axis=0)])
 
 
+def unpack_signs(stored: np.ndarray, dim: int) -> np.ndarray:
+    """Whether each dimension of what is stored as `binary`, int8 [n, width], is above 0: uint8 [n, dim]."""
+    return np.unpackbits((stored.astype(np.int16) + 128).astype(np.uint8), axis=1, count=dim)
+
+
 def nearest_stored(vectors: np.ndarray, stored: np.ndarray, dtype: str, ranges: np.ndarray | None) -> np.ndarray:
     """The vectors nearest to float32 `vectors` [n, dim] that are stored as `stored` [n, width]: themselves, where storing rounds
     them to that."""
     if dtype == "binary":
-        bits = np.unpackbits((stored.astype(np.int16) + 128).astype(np.uint8), axis=1)[:, : vectors.shape[1]]
-        return np.where(bits == (vectors > 0), vectors, 0)
+        return np.where(unpack_signs(stored, vectors.shape[1]) == (vectors > 0), vectors, 0)
     if dtype == "int8" and ranges is not None:
         # quantize_embeddings cuts what is behind the point: a number stands for all within a step of it.
         step = (ranges[1] - ranges[0]) / 255

@@ -15,7 +15,7 @@ from steps.common.search.index import ROWS, VECTORS, Facts, write_facts
 from steps.common.search.matrix import MatrixFile
 from steps.common.storage.output import Output
 from steps.common.storage.place import reaching
-from steps.common.vectors import unit_length
+from steps.common.vectors import unit_length, unpack_signs
 
 # Rows that are read together.
 READ = 8192
@@ -61,15 +61,13 @@ def collect(output: Output, manifest: Manifest, folder: Path, *, metric: str = "
 def _read(output: Output, manifest: Manifest) -> Iterator[tuple[pa.Table, np.ndarray]]:
     """The rows of an output that have an embedding: their other columns, and their vectors as they are stored."""
     for part in manifest.parts:
-        place = output.place.joined(part.name)
-        with reaching(place):
+        with reaching(output.place.joined(part.name)):
             is_matrix = part.name.endswith(ENDINGS["npy"])
             yield from _read_matrix(output, part, manifest) if is_matrix else _read_parquet(output, part)
 
 
 def _read_parquet(output: Output, part: Part) -> Iterator[tuple[pa.Table, np.ndarray]]:
-    place = output.place.joined(part.name)
-    with place.filesystem.open_input_file(place.path) as stream:
+    with output.opened(part.name) as stream:
         for batch in pq.ParquetFile(stream).iter_batches(batch_size=READ):
             table = _as_table(batch)
             table = table.filter(table.column("embedding").is_valid())
@@ -86,11 +84,7 @@ def _as_table(batch: pa.RecordBatch) -> pa.Table:
 
 def _read_matrix(output: Output, part: Part, manifest: Manifest) -> Iterator[tuple[pa.Table, np.ndarray]]:
     """As _read_parquet, of output_format=npy: there a row without an embedding is NaN, or zeros in a matrix of integers."""
-    place, beside = output.place.joined(part.name), output.place.joined(part.table)
-    with (
-        place.filesystem.open_input_file(place.path) as stream,
-        beside.filesystem.open_input_file(beside.path) as others,
-    ):
+    with output.opened(part.name) as stream, output.opened(part.table) as others:
         np.lib.format.read_magic(stream)
         (_, width), _, kind = np.lib.format.read_array_header_1_0(stream)
         for batch in pq.ParquetFile(others).iter_batches(batch_size=READ):
@@ -113,6 +107,5 @@ def _decode(stored: np.ndarray, manifest: Manifest) -> np.ndarray:
         # encode's library rounds towards zero.
         return low + (high - low) / 255 * (stored.astype(np.float32) + 128 + 0.5 * np.sign(stored))
     if manifest.dtype == "binary":
-        bits = np.unpackbits((stored.astype(np.int16) + 128).astype(np.uint8), axis=1, count=manifest.dim)
-        return 2 * bits.astype(np.float32) - 1
+        return 2 * unpack_signs(stored, manifest.dim).astype(np.float32) - 1
     return stored.astype(np.float32)
