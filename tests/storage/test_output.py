@@ -15,7 +15,7 @@ from helpers.errors import refusal
 from steps.common.errors import UserError
 from steps.common.storage import output as module
 from steps.common.storage import place as files
-from steps.common.storage.claim import Claim, _machine
+from steps.common.storage.claim import Claim, _find_start, _machine
 from steps.common.storage.output import WORK, Output
 
 
@@ -138,7 +138,7 @@ def test_a_second_claim_is_refused_and_says_who_holds_the_first(output):
 def test_the_claim_of_a_process_that_died_here_is_taken_at_once(output):
     gone = multiprocessing.get_context("spawn").Process(target=int)
     gone.start()
-    pid, started = gone.pid, psutil.Process(gone.pid).create_time()
+    pid, started = gone.pid, _find_start(gone.pid)
     gone.join()
     foreign_claim(output, machine=_machine(), pid=pid, started=started)
     with Claim(output, "run"):
@@ -146,7 +146,7 @@ def test_the_claim_of_a_process_that_died_here_is_taken_at_once(output):
 
 
 def test_the_number_of_a_dead_process_may_be_another_ones_now(output):
-    foreign_claim(output, machine=_machine(), pid=os.getpid(), started=psutil.Process().create_time() - 100)
+    foreign_claim(output, machine=_machine(), pid=os.getpid(), started=_find_start(os.getpid()) - 100)
     with Claim(output, "run"):
         pass
 
@@ -221,3 +221,13 @@ def test_the_folder_of_an_output_stays_hidden(tmp_path):
     output = Output(files.locate(tmp_path / "out"), tmp_path)
     output.make()
     assert output.workspace == Path(tmp_path / "out" / ".encode")
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/stat").exists(), reason="only Linux says when a process began by another clock"
+)
+def test_a_clock_that_is_set_does_not_make_a_writer_look_dead(output, monkeypatch):
+    with Claim(output, "first"):
+        monkeypatch.setattr(psutil.Process, "create_time", lambda self: 0.0)
+        with pytest.raises(UserError, match=r"is being written by another encode \(run first"), Claim(output, "second"):
+            raise AssertionError("a second writer")

@@ -35,7 +35,7 @@ class Claim:
     def __init__(self, output: Output, run_id: str, lease: float = LEASE, beat: float = BEAT):
         self._output, self._lease, self._beat = output, lease, beat
         self.name = f"{WORK}/claim-{uuid.uuid4().hex}.json"
-        me = {"pid": os.getpid(), "started": psutil.Process().create_time()}
+        me = {"pid": os.getpid(), "started": _find_start(os.getpid())}
         self._content = json.dumps({"machine": _machine(), "host": socket.gethostname(), "run_id": run_id, **me})
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="claim", daemon=True)
@@ -90,8 +90,7 @@ class Claim:
         if held.get("machine") != _machine():
             return age < self._lease
         try:
-            process = psutil.Process(held["pid"])
-            return process.is_running() and abs(process.create_time() - held["started"]) < 1
+            return psutil.Process(held["pid"]).is_running() and abs(_find_start(held["pid"]) - held["started"]) < 1
         except (psutil.Error, KeyError, TypeError, ValueError):
             return False
 
@@ -110,6 +109,17 @@ def check_claim(output: Output, name: str) -> None:
         raise UserError(
             f"output {output}: another encode took over because this one's heartbeat lapsed. Wait for that one."
         )
+
+
+def _find_start(pid: int) -> float:
+    """When a process of this machine began; on Linux in clock ticks since boot, which no change of the wall clock moves.
+
+    Raises psutil.NoSuchProcess where there is none.
+    """
+    with contextlib.suppress(OSError):
+        # The name of the program, in brackets, may hold spaces; starttime is the 20th field behind it (man proc_pid_stat).
+        return float(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19])
+    return psutil.Process(pid).create_time()
 
 
 def _machine() -> str:
