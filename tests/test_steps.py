@@ -190,6 +190,11 @@ def test_validate_passes_backends_and_encode_takes_the_fastest(step, tiny_run, t
     }
     assert last_json(out)["encode/computed_rows"] == 2
 
+    # What is not tried is not forgotten.
+    step("validate", f"suite.path={tiny_suite}", "candidates=[]")
+    again = json.loads(mlflow.get_logged_model(tiny_run["model_id"]).tags["validated_backends"])
+    assert again["openvino/f32"] == tag["openvino/f32"] and set(again) == set(tag)
+
 
 def test_a_failed_validation_passes_no_backend(step, tiny_run, tiny_suite):
     import mlflow

@@ -88,6 +88,9 @@ def _refuse_differences(
         raise UserError(
             f"output {output} holds the embeddings of another corpus: {shown(list(lines.values()))}. To embed only what is new or changed, give a new output: -P reuse={output} -P output=<another folder>."
         )
+    chosen = record.plan.get("backend", {}) if {"backend.name", "backend.precision"} & set(lines) else {}
+    if "name" in chosen and "precision" in chosen:
+        again += f" (-P backend={chosen['name']} -P backend.precision={chosen['precision']})"
     raise UserError(
         f"output {output} was started{version} with other settings: {shown(list(lines.values()))}.{mixed} Run encode with {again}, or give another output{remedy}."
     )

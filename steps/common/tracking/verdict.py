@@ -89,11 +89,16 @@ def tag_validation(found: FoundModel, verdict: str, run_id: str) -> None:
     mlflow.MlflowClient().set_logged_model_tags(found.logged.model_id, {VALIDATION: verdict, VALIDATION_RUN: run_id})
 
 
-def tag_backends(found: FoundModel, trials: list[Trial]) -> None:
-    """Write on the LoggedModel which backends passed, for encode's backend=auto."""
-    passed = {
-        trial.backend: {"rows_per_second": trial.rows_per_second, "digest": trial.digest}
-        for trial in trials
-        if trial.passed
-    }
+def tag_backends(found: FoundModel, trials: Sequence[Trial]) -> None:
+    """Write on the LoggedModel which backends passed, for encode's backend=auto: what earlier validations found of others stays.
+
+    Args:
+        trials: the backends that were tried now; none of a model that failed, of which no backend may be used.
+    """
+    tried = {trial.backend for trial in trials}
+    before = json.loads(found.tags.get(BACKENDS, "{}")) if trials else {}
+    passed = {name: facts for name, facts in before.items() if name not in tried}
+    for trial in trials:
+        if trial.passed:
+            passed[trial.backend] = {"rows_per_second": trial.rows_per_second, "digest": trial.digest}
     mlflow.MlflowClient().set_logged_model_tags(found.logged.model_id, {BACKENDS: json.dumps(passed)})
