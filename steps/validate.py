@@ -84,6 +84,7 @@ from steps.common.validation.compatibility import NEAREST
 from steps.common.validation.findings import Findings
 from steps.common.validation.preflight import check_deployment
 from steps.common.validation.server import serve
+from steps.common.validation.unseen import describe_moved
 
 logger = logging.getLogger("steps")
 
@@ -277,7 +278,9 @@ def main(call: Call[ValidateConf], opened: Opened) -> None:
         tag_backends(found, [] if findings.failures else findings.trials)
         mlflow.set_tag(VALIDATION, findings.verdict)
         failure = describe_failures(findings.checks) if findings.failures else None
-        validated = Validated(failure, rivals, findings.comparisons, promote=conf.comparison.promote)
+        objections = (describe_moved(findings.moved),) if findings.moved else ()
+        promote = conf.comparison.promote
+        validated = Validated(failure, rivals, findings.comparisons, objections=objections, promote=promote)
         outcome = Outcome(run, found, findings, validated)
         registration = register(conf.register, outcome) if conf.register is not None else None
         describe(outcome, registration)

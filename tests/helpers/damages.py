@@ -116,3 +116,19 @@ DAMAGES: dict[str, Callable[..., SentenceTransformer]] = {
     "half the layers": lambda model: drop_layers(model, 3),
     "1 % noise": add_noise,
 }
+
+
+@copied
+def exchange_words(model, kept: set[int], seed=0):
+    """The vectors of all tokens but these change places, at random."""
+    vectors = model[0].auto_model.embeddings.word_embeddings.weight
+    ids = torch.tensor([token for token in range(len(vectors)) if token not in kept])
+    vectors[ids] = vectors[ids[torch.randperm(len(ids), generator=torch.Generator().manual_seed(seed))]]
+
+
+@copied
+def spoil_positions(model, first=96, seed=0):
+    """Positions from one on are noise."""
+    vectors = model[0].auto_model.embeddings.position_embeddings.weight
+    noise = torch.randn(vectors[first:].shape, generator=torch.Generator().manual_seed(seed))
+    vectors[first:] = noise * vectors.std()

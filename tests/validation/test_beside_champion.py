@@ -6,9 +6,12 @@ import mlflow
 import numpy as np
 import pytest
 import torch
+from helpers.damages import exchange_words
 from helpers.models import TINY_WORDS
 from helpers.steps import last_json
 from sentence_transformers import SentenceTransformer
+
+from steps.common.corpus.sample import sample_topics
 
 FAST = ("serving.enabled=false", "candidates=[]", "latency_calls=2", "bootstrap.resamples=100")
 
@@ -84,3 +87,32 @@ def test_a_corpus_of_too_few_texts_is_one_line(step, tiny_run, tiny_suite, tmp_p
     code, _, err = step("validate", f"--suite.path={tiny_suite}", "--corpus.path", str(tmp_path / "few.txt"), *FAST)
     assert code == 1
     assert "holds 2 different texts; expected more than 10" in err.splitlines()[-1]
+
+
+def test_a_model_that_differs_only_where_no_suite_looks_is_no_champion(
+    step, tiny_run, tiny_model_folder, tiny_suite, tmp_path
+):
+    asked = (f"--suite.path={tiny_suite}", "register=tiny", *FAST)
+    code, out, err = step("validate", *asked)
+    assert code == 0 and last_json(out)["registered"] == "tiny/1 (champion)", err
+    tiny = SentenceTransformer(str(tiny_model_folder), device="cpu")
+    texts = [*sample_topics()[0], tiny_suite.read_text()]
+    used = {token for text in texts for token in tiny.tokenizer(text, truncation=False)["input_ids"]}
+    exchange_words(tiny, kept=used).save(str(tmp_path / "exchanged"))
+    code, out, err = step("log_model", "model=local", "--model.path", str(tmp_path / "exchanged"))
+    assert code == 0, err
+    code, out, err = step("validate", *asked)
+    assert code == 0, err
+    found = last_json(out)
+    assert found["registered"] == "tiny/2 (challenger)"
+    assert (
+        "no worse than" not in found["because"]
+        or "no suite measures such texts; version 1 stays champion" in found["because"]
+    )
+    assert "its vectors of rare words (" in found["because"] and "are not the champion's" in found["because"]
+    assert found["may replace the champion"].startswith("undecided, ")
+    run = mlflow.get_run(found["run_id"])
+    content = mlflow.artifacts.load_dict(f"runs:/{run.info.run_id}/validation.json")
+    assert content["compatibility"]["verdict"] == "reindex_required"
+    assert [one["texts"] for one in content["moved"]] == ["rare words", "long texts"]
+    assert mlflow.MlflowClient().get_registered_model("tiny").aliases == {"champion": 1, "challenger": 2}

@@ -6,7 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from helpers.damages import add_constant, add_noise, add_prompt, cut_to, permute, zero_attention
+from helpers.damages import (
+    add_constant,
+    add_noise,
+    add_prompt,
+    cut_to,
+    exchange_words,
+    permute,
+    round_weights,
+    spoil_positions,
+    zero_attention,
+)
 from helpers.project import PROJECT
 from sentence_transformers import SentenceTransformer
 
@@ -16,6 +26,7 @@ from steps.common.validation.checks import failed
 from steps.common.validation.compatibility import Compatibility, compare_vectors
 from steps.common.validation.gate import check_identity
 from steps.common.validation.rules import CompatibilityConf
+from steps.common.validation.unseen import find_moved
 
 pytestmark = pytest.mark.slow
 
@@ -87,3 +98,30 @@ def test_a_little_noise_is_compatible_and_a_layer_without_attention_is_not(minil
     assert found.cosine_p5 > 0.999
     assert compressed(noisy, intact) == set()
     assert compared(intact, embed(zero_attention(minilm))).verdict == "reindex_required"
+
+
+def moved(minilm, intact, model) -> list[str]:
+    """The kinds of texts that no suite holds of which a changed model has other vectors."""
+    embed_old, embed_new = (
+        lambda texts, one=one: one.encode(texts, show_progress_bar=False) for one in (minilm, model)
+    )
+    return [one.texts for one in find_moved(model, embed_old, embed_new, (intact, embed(model)))]
+
+
+def test_words_and_places_that_no_suite_holds_are_looked_at_beside_the_champion(minilm, intact):
+    used = {token for text in sample_topics()[0] for token in minilm.tokenizer(text)["input_ids"]}
+    exchanged, spoiled = exchange_words(minilm, kept=used | set(range(1000))), spoil_positions(minilm)
+    for model in (exchanged, spoiled):
+        # Nothing else sees them.
+        assert compared(intact, embed(model)).verdict == "compatible"
+        assert compressed(embed(model), intact) == set()
+    assert moved(minilm, intact, exchanged) == ["rare words", "long texts"]
+    assert moved(minilm, intact, spoiled) == ["long texts"]
+
+
+def test_a_little_noise_moves_texts_that_no_suite_holds_no_further_than_others(minilm, intact):
+    assert moved(minilm, intact, minilm) == []
+    assert moved(minilm, intact, add_noise(minilm)) == []
+    assert moved(minilm, intact, round_weights(minilm)) == []
+    # A model of its own is compared by the suites.
+    assert moved(minilm, intact, permute(minilm)) == []

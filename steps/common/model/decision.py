@@ -21,6 +21,8 @@ class Validated:
     # By "champion" and "baseline": the models it was compared with, and the results.
     compared: dict[str, FoundModel] = field(default_factory=dict)
     comparisons: dict[str, Comparison] = field(default_factory=dict)
+    # What speaks against it beside the comparisons.
+    objections: tuple[str, ...] = ()
     # False only proposes a model that would be champion.
     promote: bool = True
 
@@ -44,11 +46,12 @@ def decide(validated: Validated, champion: str | None, objections: list[str]) ->
     """Whether a model becomes champion: the gate passed, and it is better than or equal to all it was compared with.
 
     Args:
-        champion: the version that is champion now. objections: what speaks against it beside the comparisons.
+        champion: the version that is champion now. objections: more of them, from the registry.
     """
     stays = f"version {champion} stays {CHAMPION}" if champion else f"there is no {CHAMPION} yet"
     if validated.failure is not None:
         return Decision(None, f"the gate failed, {validated.failure}; {stays}")
+    objections = [*validated.objections, *objections]
     said = "; ".join([*describe_comparisons(validated), *objections])
     if objections or validated.result in (Result.WORSE, Result.UNDECIDED):
         return Decision(CHALLENGER, f"{said}; {stays}")

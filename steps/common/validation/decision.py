@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from steps.common.quality.comparison import Comparison, Result, find_worst
 from steps.common.validation.findings import Findings
+from steps.common.validation.unseen import describe_moved
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ def _explain(findings: Findings) -> str:
         else:
             merged.append((f"the {against}", found))
     reasons = [found.describe(other) for other, found in merged]
+    if findings.moved:
+        reasons.append(describe_moved(findings.moved))
     if findings.failures:
         reasons.insert(0, f"{len(findings.failures)} of {len(findings.checks)} checks failed")
     return "; ".join(reasons) or "there is no champion to compare with"

@@ -17,6 +17,7 @@ from steps.common.quality.trials import Trial
 from steps.common.validation.checks import Check, failed
 from steps.common.validation.compatibility import Compatibility
 from steps.common.validation.identity import FactChange
+from steps.common.validation.unseen import Moved
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class Findings:
     # This model's vectors beside the champion's; the map from those, float32 [champion's dim, dim], where it is asked for.
     compatibility: Compatibility | None = None
     bridge: np.ndarray | None = None
+    # Texts that no suite holds, of which the champion has other vectors.
+    moved: list[Moved] = field(default_factory=list)
     trials: list[Trial] = field(default_factory=list)
     # Milliseconds of single calls; embeddings of the test sentences and of the sample corpus.
     latency: np.ndarray | None = None
@@ -97,7 +100,7 @@ class Findings:
         results = {comparison.result for comparison in self.comparisons.values()}
         if self.failures or Result.WORSE in results:
             return False
-        return None if Result.UNDECIDED in results else True
+        return None if Result.UNDECIDED in results or self.moved else True
 
     def metrics(self) -> dict[str, float]:
         """What is logged beside the scores, by name."""

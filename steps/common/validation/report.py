@@ -57,6 +57,7 @@ def as_dict(findings: Findings, rivals: Mapping[str, dict[str, str]], **facts: o
         "facts": [asdict(change) for change in findings.fact_changes],
         "comparisons": [_comparison(against, found, rivals) for against, found in findings.comparisons.items()],
         "compatibility": asdict(findings.compatibility) if findings.compatibility else None,
+        "moved": [asdict(one) for one in findings.moved],
         "suites": [_suite(score, findings) for score in findings.scores],
         "regressed": findings.regressed,
         "disagreements": _worst(findings, lambda score: score.disagreements, lambda found: -abs(found.apart)),

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,12 @@ from steps.common.tracking import verdict
 from steps.common.validation import identity
 from steps.common.validation.behaviour import check_mean_cosine, check_spread
 from steps.common.validation.checks import Check
-from steps.common.validation.compatibility import compare_vectors, fit_bridge
+from steps.common.validation.compatibility import Verdict, compare_vectors, fit_bridge
 from steps.common.validation.findings import Findings, Subject
 from steps.common.validation.identity import MEAN_COSINE
-from steps.common.validation.rules import ValidateConf
+from steps.common.validation.rules import CompatibilityConf, ValidateConf
 from steps.common.validation.scores import check_loss, load_by_role, score_all
+from steps.common.validation.unseen import find_moved
 from steps.common.validation.weights import is_untrained
 
 logger = logging.getLogger("steps")
@@ -142,19 +144,26 @@ def check_cosines(
             logger.warning("The champion's vectors contain NaN or infinity, so they are not compared.")
             return checks
         checks += check_spread(corpus, old, rules.tolerance.spread)
-        new = corpus
-        if texts is not None:
-            own = load_by_role(stack, model.found, model.folder, model.native, rules.backend)(None)
-            old, new = other(list(texts)), own(list(texts))
+        own = load_by_role(stack, model.found, model.folder, model.native, rules.backend)(None)
+        findings.moved = find_moved(model.native, other, own, (old, corpus))
+        old, new = (old, corpus) if texts is None else (other(list(texts)), own(list(texts)))
+    note_compatibility(old, new, rules.compatibility, findings)
+    return checks
+
+
+def note_compatibility(old: np.ndarray, new: np.ndarray, conf: CompatibilityConf, findings: Findings) -> None:
+    """Compare the champion's vectors of some texts with this model's of the same, both float32 [n, dim]; the findings get the result."""
     rates = [trial.rows_per_second for trial in findings.trials if trial.passed and trial.rows_per_second]
     findings.compatibility = compare_vectors(
-        old, new, rules.compatibility, against="champion", rows_per_second=max(rates, default=None)
+        old, new, conf, against="champion", rows_per_second=max(rates, default=None)
     )
-    if rules.compatibility.bridge and findings.compatibility.bridge_recall is not None:
+    if findings.moved:
+        # Old and new vectors of a corpus with such texts do not fit.
+        findings.compatibility = replace(findings.compatibility, verdict=Verdict.REINDEX_REQUIRED)
+    if conf.bridge and findings.compatibility.bridge_recall is not None:
         findings.bridge = fit_bridge(old, new)
-    elif rules.compatibility.bridge:
+    elif conf.bridge:
         logger.warning(
             "compatibility.bridge=true: %d texts are too few for a map of %d dimensions. Give twice as many as dimensions: corpus.path=<texts>",
             *new.shape,
         )
-    return checks
