@@ -13,6 +13,7 @@ from helpers.steps import last_json
 from helpers.suites import spec
 from omegaconf import OmegaConf
 
+from docs import make_suites
 from steps.common.errors import UserError
 from steps.common.launch import paths as inputs
 from steps.common.launch.arguments import translate
@@ -22,7 +23,6 @@ from steps.common.quality.pairs import GradedPairs, Pairs
 from steps.common.quality.retrieval import Retrieval
 from steps.common.quality.suite import Suite
 from steps.common.storage import hub
-from steps.data import make_suites
 
 SHIPPED = ["builtin", "paraphrase", "retrieval", "perturbed", "long", "halves"]
 

@@ -1,4 +1,4 @@
-"""Make the suites `perturbed` and `long` of the sample corpus: python -m steps.data.make_suites
+"""Make the suites `perturbed` and `long` of the sample corpus: python -m docs.make_suites
 
 Each sentence of the corpus has a paraphrase, written for this project (suites/paraphrases.csv). The paraphrase is paired with
 the sentence itself and with what was made of it, or with others. Grades are those of SemEval (Agirre et al. 2012): 5 means
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
-DATA = Path(__file__).parent
+DATA = Path(__file__).resolve().parents[1] / "steps" / "data"
 
 SUITES = DATA / "suites"
 
