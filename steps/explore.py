@@ -45,6 +45,7 @@ from steps.common.exploration.map import Map, choose_points, draw_map
 from steps.common.exploration.server import make_app, serve
 from steps.common.launch import summary
 from steps.common.launch.commands import next_command
+from steps.common.model.answers import rename
 from steps.common.model.find import SCHEME, find_run
 from steps.common.model.indexes import SEMANTIC_SEARCH, find_embedding_model, find_index, open_index, refer_from
 from steps.common.model.reference import Embedder, Reference
@@ -121,7 +122,8 @@ def log(drawn: Map, rows: pa.Table, content: dict, scratch: Path) -> None:
         content = content | {"neighbours": drawn.find_neighbours(page.NEIGHBOURS).tolist()}
     (scratch / "map.html").write_text(page.render(content, live=False), encoding="utf-8")
     places = {"x": pa.array(drawn.places[:, 0]), "y": pa.array(drawn.places[:, 1])}
-    others = {f"{name}_" if name in places else name: rows.column(name) for name in rows.column_names}
+    names = rename(rows.column_names, places)
+    others = {names[name]: rows.column(name) for name in rows.column_names}
     pq.write_table(pa.table(others | places), scratch / "map.parquet", compression="zstd")
     for name in ("map.html", "map.parquet"):
         mlflow.log_artifact(str(scratch / name))

@@ -65,6 +65,7 @@ def test_a_pair_with_a_null_has_a_null_score_beside_other_pairs(monkeypatch):
 def test_kept_columns_with_the_names_of_an_answer_get_names_of_their_own():
     columns = ["id", "query", "query_", "score", "lang"]
     assert rename(columns) == {"id": "id", "query": "query__", "query_": "query_", "score": "score_", "lang": "lang"}
+    assert rename(["x", "x_"], ("x", "y")) == {"x_": "x_", "x": "x__"}
     wanted = ["query", "rank", "id", "score", "query__", "query_", "score_", "lang", "query_truncated"]
     assert arrange(columns) == wanted
     kinds = {"query_": pa.int64()}

@@ -3,6 +3,8 @@
 MLflow runs this beside the code of such a model (shipped.py).
 """
 
+from collections.abc import Collection
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -59,9 +61,8 @@ def make_answer(
     return pa.table(columns).select(arrange(rows.column_names))
 
 
-def rename(columns: list[str]) -> dict[str, str]:
-    """The names of an index's columns in an answer, which has columns of its own."""
-    own = (QUERY, RANK, SCORE, TRUNCATED)
+def rename(columns: list[str], own: Collection[str] = (QUERY, RANK, SCORE, TRUNCATED)) -> dict[str, str]:
+    """The names of an index's columns in an answer, or another table that has columns of its own."""
     names = {name: name for name in columns if name not in own}
     for name in columns:
         if name in own:
