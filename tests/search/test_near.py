@@ -239,7 +239,7 @@ def write_all(vectors, old, tmp_path, **columns) -> Written:
 
 def test_every_row_is_kept_or_has_one_that_stands_for_it_within_the_threshold(tmp_path, small_pieces):
     vectors = with_repeats(700)
-    written = write_all(vectors, None, tmp_path, stands_for=["x"] * 700)
+    written = write_all(vectors, None, tmp_path, stands_for=["x"] * 700, stands_for_=["y"] * 700)
     pairs, duplicates, kept, clusters = (written.tables[name] for name in (PAIRS, DUPLICATES, KEPT, CLUSTERS))
     assert written.counts == [len(pairs), len(duplicates), clusters["cluster"].max()]
     assert {*duplicates["id"]} | {*kept["id"]} == {f"n{row}" for row in range(700)} and len(duplicates) + len(
@@ -255,8 +255,8 @@ def test_every_row_is_kept_or_has_one_that_stands_for_it_within_the_threshold(tm
     assert scores.min() >= THRESHOLD - 1e-6
     # No two kept rows are near each other, so the corpus has no duplicate left.
     assert pairs_of(vectors[rows(kept["id"])]) == set()
-    assert list(kept) == ["id", "stands_for", "stands_for_"] and kept["stands_for_"].sum() == 700
-    assert kept["stands_for_"].max() >= 11
+    assert list(kept) == ["id", "stands_for", "stands_for_", "stands_for__"] and kept["stands_for__"].sum() == 700
+    assert kept["stands_for__"].max() >= 11
     assert (clusters["rows"] == clusters.groupby("cluster")["id"].transform("size")).all()
     first = clusters.groupby("cluster").first()
     assert (first["score"] == 1).all() and (np.diff(first["rows"]) <= 0).all()

@@ -98,7 +98,9 @@ def write_duplicates(mined: Mined, new: Corpus, old: Corpus | None, folder: Path
         for some in (left_out[piece] for piece in cut(len(left_out)))
     )
     write(folder / DUPLICATES, tables)
-    name = "stands_for_" if "stands_for" in new.rows.column_names else "stands_for"
+    name = "stands_for"
+    while name in new.rows.column_names:
+        name += "_"
     tables = (
         new.rows.take(pa.array(some)).append_column(name, pa.array(counts[some]))
         for some in (kept[piece] for piece in cut(len(kept)))
