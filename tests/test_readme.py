@@ -186,6 +186,9 @@ def test_main_lands_on_a_real_server_and_the_model_serves(shell, clone, start, a
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"next: open {uri} in a browser" in done.stdout
+    # Those of its steps, too, in the environment that was typed.
+    commands = re.findall("^next: (mlflow run .*)", done.stdout, re.MULTILINE)
+    assert len(commands) == 3 and all(f" {line[line.index('--env-manager') :]} " in command for command in commands)
     assert not (clone / "mlruns").exists()
     assert not (clone / "mlflow.db").exists()
 

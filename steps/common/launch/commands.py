@@ -23,9 +23,9 @@ NOT_RESUMABLE = "Nothing to resume: with output=<folder> an encode can be resume
 def next_command(step: str, run: "StepRun | None", **parameters: str) -> str:
     """The command for the next step, in the form this one was typed in: same project, version, environment, experiment.
 
-    `run` is of this step; None where it has none yet.
+    `run` is of this step; None where it has none yet. A step of main prints the form in which main was typed.
     """
-    tags = run.data.tags if run else {}
+    tags = run.typed_tags if run else {}
     if run is None or "mlflow.project.entryPoint" not in tags:
         rest = shlex.split(parameters.pop("overrides", ""))
         keys = ALIASES.get(step, {})

@@ -13,7 +13,7 @@ from typing import Any
 
 import mlflow
 from mlflow.entities import LoggedModelInput, Param, Run
-from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 
 from steps.common.embeddings.plan import flatten
 from steps.common.errors import Stopped, UserError, one_line
@@ -44,6 +44,8 @@ class StepRun(Run):
         self._may_be_named = name == step or GENERATED_NAME.fullmatch(name) is not None
         self.experiment = mlflow.get_experiment(run.info.experiment_id).name
         self.server = server.without_password(mlflow.get_tracking_uri())
+        # Of the run that was typed: main runs its steps with another manager than it was run with itself.
+        self.typed_tags = _typed_tags(run)
 
     def name_tag(self, what: str = "") -> dict[str, str]:
         """The tag that names the run by its step and what it did; none where the user has named it."""
@@ -52,6 +54,14 @@ class StepRun(Run):
     def describe(self, what: str, note: str) -> None:
         """Name the run by what it did, and describe it, in Markdown."""
         mlflow.set_tags({MLFLOW_RUN_NOTE: note, **self.name_tag(what)})
+
+
+def _typed_tags(run: Run) -> dict[str, str]:
+    """The tags of the run that the user's command began: of the parent, where that is main or a sweep, else of the run itself."""
+    parent_id = run.data.tags.get(MLFLOW_PARENT_RUN_ID)
+    parent = mlflow.get_run(parent_id).data.tags if parent_id else {}
+    # A program may run steps below a run of its own.
+    return parent if "step" in parent else run.data.tags
 
 
 @contextlib.contextmanager
