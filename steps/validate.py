@@ -88,6 +88,8 @@ from steps.common.validation.unseen import describe_moved
 
 logger = logging.getLogger("steps")
 
+REPORT = "report.html"
+
 
 def find_rivals(conf: ValidateConf, experiment_id: str) -> dict[str, FoundModel]:
     """The models to compare with: the champion, which this one would replace, and the baseline where that is another."""
@@ -206,7 +208,7 @@ def write(outcome: Outcome, registration: Registration | None, sentences: list[s
     )
     figures = report.figures(findings, sentences, sample_topics())
     mlflow.log_dict(summary.as_json(validation), "validation.json")
-    mlflow.log_text(report.as_html(validation, figures), "report.html")
+    mlflow.log_text(report.as_html(validation, figures), REPORT)
     for figure in figures:
         mlflow.log_text(figure.on_paper(), f"figures/{figure.name}.svg")
 
@@ -229,6 +231,7 @@ def show(outcome: Outcome, registration: Registration | None, sentences: list[st
             "run_id": run.info.run_id,
             "model_id": outcome.found.logged.model_id,
             "validation": findings.verdict,
+            "report": f"runs:/{run.info.run_id}/{REPORT}",
             "checks": len(findings.checks),
             "failed": len(findings.failures),
             **report.summarize(findings),
@@ -252,7 +255,7 @@ def registration_lines(registration: Registration, run: StepRun) -> dict[str, st
 def check_verdict(findings: Findings, registration: Registration | None, run_id: str) -> None:
     """Raises UserError where the model failed, or could not be registered."""
     if findings.failures:
-        raise UserError(f"validation failed, {describe_failures(findings.checks)}. See report.html of run {run_id}.")
+        raise UserError(f"validation failed, {describe_failures(findings.checks)}. See runs:/{run_id}/{REPORT}.")
     if registration and registration.version is None:
         raise UserError(f"the model passed, but register={registration.name} did not work: {registration.reason}")
 

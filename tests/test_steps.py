@@ -1,6 +1,7 @@
 """The three steps on the tiny model, in this process, against a real sqlite store."""
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -135,7 +136,13 @@ def test_metrics_of_validate_are_linked_to_model_and_suite(step, tiny_run, tiny_
     assert {"parity/max_abs_diff", "latency/p50_ms", "latency/p95_ms", "serving/ok"} <= set(metrics)
     validation = mlflow.artifacts.load_dict(f"runs:/{last_json(out)['run_id']}/validation.json")
     assert all(set(check) == {"name", "value", "threshold", "passed"} for check in validation["checks"])
-    assert "<h1>Validation" in mlflow.artifacts.load_text(f"runs:/{last_json(out)['run_id']}/report.html")
+
+
+def test_the_summary_of_validate_names_its_page(step, tiny_run, tiny_suite):
+    import mlflow
+
+    _, out, _ = step("validate", "run_id=latest", f"suite.path={tiny_suite}")
+    assert "<h1>Validation" in mlflow.artifacts.load_text(re.search(r"^  report +(runs:/.+)", out, re.MULTILINE)[1])
 
 
 def test_a_failed_gate_fails_the_run_and_encode_refuses_the_model(step, tiny_run, tiny_suite, tmp_path):
