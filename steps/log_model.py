@@ -66,7 +66,8 @@ def main(call: Call[LogModelConf], source: Source) -> None:
             name=conf.artifact_name,
             expected_facts=spec.expected_facts,
         )
-        run.describe(*notes.of_log_model(FoundModel(run.info.run_id, logged)))
+        found = FoundModel(run.info.run_id, logged)
+        run.describe(*notes.of_log_model(found, next_command("encode", run, run_id=found.uri, corpus="texts.csv")))
         shown = {"run_id": run.info.run_id, "model_id": logged.model_id}
         shown["model_uri"] = f"runs:/{run.info.run_id}/{conf.artifact_name}"
         if conf.serving.embeddings_api:

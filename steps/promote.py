@@ -44,7 +44,8 @@ def main(call: Call[PromoteConf], opened: None) -> None:
         replaced = f"{conf.name}/{promotion.replaced}" if promotion.replaced else "none"
         tag_upstream(found.run_id, found.logged.model_id)
         mlflow.set_tags({"promoted": found.registered, "replaced": replaced, "reason": conf.reason})
-        run.describe(*notes.of_promotion(found, replaced, conf.reason, uri))
+        use = next_command("encode", run, run_id=uri, corpus="texts.csv")
+        run.describe(*notes.of_promotion(found, replaced, conf.reason, uri, use))
         summary.show(
             "promote",
             {

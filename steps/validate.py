@@ -168,7 +168,9 @@ class Outcome:
 
     def note(self, uri: str) -> str:
         """The description of the model, by the URI that it is loaded by."""
-        return notes.of_validation(self.found, self.validated, self.findings.scores, self.findings.differences, uri)
+        findings = self.findings
+        use = next_command("encode", self.run, run_id=uri, corpus="texts.csv")
+        return notes.of_validation(self.found, self.validated, findings.scores, findings.differences, uri=uri, use=use)
 
 
 def register(name: str, outcome: Outcome) -> Registration:

@@ -75,12 +75,12 @@ def test_a_config_error_answers_at_once(imports):
 @pytest.mark.parametrize(
     "step, words, typed",
     [
-        ("encode", ["--corpus", "nothing.csv"], "-P corpus="),
-        ("benchmark", ["--corpus", "nothing.csv"], "-P corpus="),
-        ("main", ["--corpus", "nothing.csv"], "-P corpus="),
-        ("log_model", ["--model", "local", "--model.path", "nothing.csv"], "-P model.path="),
-        ("validate", ["--suite.path", "nothing.csv"], "-P suite.path="),
-        ("verify", ["--output", "nothing.csv"], "-P output="),
+        ("encode", ["--corpus", "nothing.csv"], "for example: corpus="),
+        ("benchmark", ["--corpus", "nothing.csv"], "for example: corpus="),
+        ("main", ["--corpus", "nothing.csv"], "for example: corpus="),
+        ("log_model", ["--model", "local", "--model.path", "nothing.csv"], "for example: model.path="),
+        ("validate", ["--suite.path", "nothing.csv"], "for example: suite.path="),
+        ("verify", ["--output", "nothing.csv"], "for example: output="),
     ],
 )
 def test_a_missing_file_is_found_before_anything_heavy_is_imported(imports, step, words, typed):

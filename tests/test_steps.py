@@ -336,6 +336,23 @@ def test_latest_takes_the_newest_finished_run_and_says_which(step, tiny_run, tin
     assert f"run_id=latest is {tiny_run['run_id']}, the newest finished run of log_model" in err
 
 
+def test_where_latest_finds_nothing_the_newest_run_of_another_experiment_is_named(step, tiny_run, monkeypatch):
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "other")
+    code, _, err = step("encode", "run_id=latest")
+    assert (
+        code == 1 and "has no finished run of validate. Run it first (python -m steps.validate), or give run_id=" in err
+    )
+    code, _, err = step("validate", "run_id=latest")
+    assert (
+        code == 1
+        and (
+            f"the experiment 'other' has no finished run of log_model. The newest is {tiny_run['run_id']} in the experiment "
+            f"'Introduction to Sentence Transformers': give run_id={tiny_run['run_id']}."
+        )
+        in err
+    )
+
+
 def test_a_sweep_becomes_nested_child_runs(step, tiny_run, tmp_path):
     import mlflow
 
@@ -389,7 +406,7 @@ def test_a_sweep_with_a_failing_job_runs_the_others_and_fails(step, tiny_run, tm
         ("validate", ["run_id=0123456789abcdef0123456789abcdef"], "there is no run '0123456789abcdef0123456789abcdef'"),
         ("validate", ["run_id=latest"], "has no finished run of log_model"),
         ("encode", ["run_id=latest"], "has no finished run of validate"),
-        ("encode", ["--corpus", "no/such file.csv"], "Type an absolute path, for example: -P corpus='/"),
+        ("encode", ["--corpus", "no/such file.csv"], "Type an absolute path, for example: corpus='/"),
         ("encode", ["corpus.text_column=body"], "has no column 'body'; its columns are 'id', 'topic', 'text'"),
         ("encode", ["backend.device=cuda:7", "run_id=latest"], "has no finished run"),
         ("log_model", ["model=local", "model.path=/no/such/model"], "model.path: there is no '/no/such/model'"),
@@ -409,7 +426,7 @@ def test_a_sweep_with_a_failing_job_runs_the_others_and_fails(step, tiny_run, tm
             "corpus.on_bad_row takes one of keep_nulls, keep_all, refuse_all, not drop",
         ),
         ("verify", ["output=/no/such/folder"], "output: there is no '/no/such/folder'"),
-        ("verify", [], "output is required here: give -P output=<value>"),
+        ("verify", [], "output is required here: give output=<value>"),
         ("outputs", ["--model", "models:/nobody/3"], "models:/nobody/3: there is no registered model 'nobody'"),
     ],
 )

@@ -225,4 +225,4 @@ def test_a_corpus_that_changed_is_refused_on_its_own_output_with_what_to_type(en
     without_models()
     code, _, err = encode(new_corpus, "corpus.id_column=key", output=old)
     assert code == 1
-    assert f"embed only what is new or changed, give a new output: -P reuse={old} -P output=<another folder>." in err
+    assert f"embed only what is new or changed, give a new output: reuse={old} output=<another folder>." in err

@@ -176,7 +176,7 @@ def test_other_versions_are_refused_unless_they_are_accepted(encode, corpus, mon
     monkeypatch.setattr(plans, "versions", lambda: {"torch": "9"})
     code, _, err = encode(corpus)
     assert code == 1
-    assert "versions.torch was " in err and "-P accept_changes=[versions]" in err
+    assert "versions.torch was " in err and "with accept_changes=[versions]" in err
     code, _, err = encode(corpus, "accept_changes=[versions]")
     assert code == 0, err
 

@@ -77,7 +77,7 @@ def test_without_pyspark_a_step_says_what_to_install(step, tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["engine=spark"], "engine=spark needs -P output="),
+        (["engine=spark"], "engine=spark needs output="),
         (["engine.master=local[2]"], "engine.master has no effect with engine.name=local"),
         (["engine=sparc"], "there is no engine 'sparc' in conf/engine/. Did you mean 'spark'?"),
         (["corpus=table:a", "output=table:b"], "expected engine=spark corpus=table:<name> output=table:<name>"),

@@ -474,6 +474,7 @@ def test_validate_registers_promote_confirms_and_later_steps_find_the_champion(
     assert note.startswith("**Validation passed**") and f'load_model("models:/{tiny_run["model_id"]}")' in note
     assert f"Scores:\n- tiny, spearman: {first['quality/tiny/spearman']:.2f} (" in note
     assert 'load_model("models:/tiny/1")' in version.description
+    assert "python -m steps.encode run_id=models:/tiny/1 corpus.path=texts.csv" in version.description
     made = mlflow.get_run(tiny_run["run_id"])
     assert made.info.run_name == "log_model local" and "licence not declared" in made.data.tags["mlflow.note.content"]
 
@@ -530,7 +531,7 @@ def test_validate_registers_promote_confirms_and_later_steps_find_the_champion(
         ("encode", ["--run_id", "models:/nope@champion"], "there is no registered model 'nope'. Registered: none yet"),
         ("benchmark", ["run_id=models:/nope/3"], "there is no registered model 'nope'"),
         ("promote", ["name=nope", "version=3", "reason=x"], "there is no registered model 'nope'"),
-        ("promote", ["name=nope", "version=3"], "reason is required here: give -P reason=<value>."),
+        ("promote", ["name=nope", "version=3"], "reason is required here: give reason=<value>."),
         ("promote", ["name=nope", "version=3", "reason= "], "reason is empty. Say why this version"),
     ],
 )

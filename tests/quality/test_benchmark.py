@@ -274,7 +274,7 @@ def test_a_corpus_of_nulls_is_one_line_before_anything_is_loaded(step, tmp_path)
     code, _, err = step("benchmark", "run_id=there-is-none", f"corpus={tmp_path}/nulls.jsonl")
     assert code == 1
     assert err == (
-        f"error: corpus.path={tmp_path}/nulls.jsonl: all 3 rows are null in 'text'; expected at least one text. Name the column that holds them: -P corpus.text_column=<column>.\n"
+        f"error: corpus.path={tmp_path}/nulls.jsonl: all 3 rows are null in 'text'; expected at least one text. Name the column that holds them: corpus.text_column=<column>.\n"
     )
 
 

@@ -239,7 +239,7 @@ def test_another_model_of_the_same_dimension_is_refused(chain, step, tmp_path, t
     # Without the model, the line says where it is looked for.
     mlflow.MlflowClient().delete_logged_model(chain.log_model["model_id"])
     code, _, err = step("index", f"run_id={chain.encode['run_id']}")
-    assert code == 1 and "has no such model. Name a run or models:/... that holds it: -P embedding_model=<run>" in err
+    assert code == 1 and "has no such model. Name a run or models:/... that holds it: embedding_model=<run>" in err
 
 
 def test_pairs_get_the_scores_of_sentence_transformers(chain, step, tmp_path, tiny):

@@ -11,11 +11,14 @@ from steps.common.engines.tables import table_name
 from steps.common.errors import Stopped
 from steps.common.launch.call import Call
 from steps.common.launch.overrides import ALIASES, parse, quote
-from steps.common.launch.paths import is_temporary_clone, typed_in
+from steps.common.launch.paths import is_temporary_clone, typed_in, typed_words
 from steps.common.project import PROJECT
 
 if TYPE_CHECKING:
     from steps.common.tracking.run import StepRun
+
+# Options of `mlflow run` that belong to one command.
+OF_ONE_STEP = ("-e", "--entry-point", "-P", "--param-list", "--run-name", "--run-id")
 
 NOT_RESUMABLE = "Nothing to resume: with output=<folder> an encode can be resumed."
 
@@ -79,9 +82,41 @@ def resume_command(call: Call, run: "StepRun | None", run_id: str, output: str) 
     return next_command(call.step, run, **declared, **({"overrides": shlex.join(kept)} if kept else {}))
 
 
+def as_typed(message: str, by_mlflow: bool) -> str:
+    """A message with its hints in the form this step was typed in; where they are raised, they are for `mlflow run .`.
+
+    `by_mlflow`: whether `mlflow run` started this process.
+    """
+    if not by_mlflow:
+        message = re.sub(r"mlflow run \. -e (\w+)", r"python -m steps.\1", message)
+        return re.sub(r"(?<![\w-])-P (?=\S)", "", message)
+    kept = _kept_words(typed_words())
+    if not kept:
+        return message
+    project, *rest = kept
+    return re.sub(
+        r"mlflow run \. -e (\w+)", lambda found: shlex.join(["mlflow", "run", project, "-e", found[1], *rest]), message
+    )
+
+
+def _kept_words(words: list[str]) -> list[str]:
+    """Of what was typed behind `mlflow run`, what holds for every step: the project first, then version, environment, …"""
+    project, kept, rest = "", [], list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("-"):
+            project = word
+            continue
+        option = word.partition("=")[0] if word.startswith("--") else word[:2]
+        value = [rest.pop(0)] if word == option and option != "--build-image" and rest else []
+        if option not in OF_ONE_STEP:
+            kept += [word, *value]
+    return [project, *kept] if project else []
+
+
 def _as_typed(value: str) -> str:
     """A string as an override; one that looks like a number is read as the string it is (arguments.translate)."""
-    return value if re.fullmatch(r"[\w./:-]+", value) else quote(value)
+    return value if re.fullmatch(r"[\w./:@-]+", value) else quote(value)
 
 
 def ui_command(run: "StepRun") -> str:

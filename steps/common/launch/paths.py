@@ -228,12 +228,24 @@ def typed_in() -> Path:
     return next(iter(_caller_folder()), PROJECT)
 
 
+def typed_words() -> list[str]:
+    """What was typed behind `mlflow run`, word by word; empty where no such command started this process."""
+    caller = _caller()
+    return caller[1] if caller else []
+
+
 def _caller_folder() -> list[Path]:
     """The folder in which the `mlflow run` that started this process was typed; empty where there is none."""
+    caller = _caller()
+    return [caller[0]] if caller else []
+
+
+def _caller() -> tuple[Path, list[str]] | None:
+    """The folder of the `mlflow run` that started this process, and its words behind `run`."""
     with contextlib.suppress(psutil.Error):
         for process in psutil.Process().parents():
             words = process.cmdline()
             program = [Path(word).name for word in words[:3]]
             if "mlflow" in program and "run" in words:
-                return [Path(process.cwd())]
-    return []
+                return Path(process.cwd()), words[words.index("run") + 1 :]
+    return None

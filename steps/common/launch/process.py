@@ -22,7 +22,7 @@ from steps.common.errors import Stopped, UserError, one_line
 from steps.common.launch import arguments
 from steps.common.launch.call import Call
 from steps.common.launch.check import check
-from steps.common.launch.commands import resumable
+from steps.common.launch.commands import as_typed, resumable
 from steps.common.launch.overrides import quote
 from steps.common.project import CONF
 
@@ -46,9 +46,11 @@ def launch(step: str, open_inputs: Callable[[Call], Any], *, manual: str | None,
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     arguments.register_schemas()
+    # mlflow forgets the variable once the run is taken over.
+    by_mlflow = bool(os.environ.get("MLFLOW_RUN_ID"))
     try:
         given = arguments.translate(step, sys.argv[1:])
-        jobs, configs = _Jobs(step, open_inputs, given, resumes), []
+        jobs, configs = _Jobs(step, open_inputs, given, resumes=resumes, by_mlflow=by_mlflow), []
         if not given.own_config:
             configs = check(step, given.overrides, given.multirun, complete=given.runs_the_step)
         if given.needs_hydra:
@@ -57,7 +59,7 @@ def launch(step: str, open_inputs: Callable[[Call], Any], *, manual: str | None,
             # Hydra would compose this config twice more.
             jobs.run(configs[0])
     except UserError as error:
-        _exit_with(error)
+        _exit_with(error, by_mlflow)
     except KeyboardInterrupt:
         _interrupted("interrupted (Ctrl-C)", 130)
     except Stopped:
@@ -82,13 +84,18 @@ def _run_hydra(jobs: "_Jobs", given: arguments.Arguments, manual: str) -> None:
         jobs.finish()
 
 
-def _exit_with(error: BaseException) -> NoReturn:
+def _exit_with(error: BaseException, by_mlflow: bool) -> NoReturn:
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         raise error
-    print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
+    _print_error(error, by_mlflow)
     if os.environ.get("MLFLOW_RUN_ID"):
         _tracking().tag_waiting_run(one_line(error))
     sys.exit(1)
+
+
+def _print_error(error: BaseException, by_mlflow: bool) -> None:
+    line = one_line(error)
+    print(f"error: {as_typed(line, by_mlflow) if isinstance(error, UserError) else line}", file=sys.stderr, flush=True)
 
 
 def _interrupted(what: str, code: int) -> NoReturn:
@@ -105,11 +112,16 @@ class _Jobs:
     """What is called with a config: once for a plain run, by Hydra once for each job of a sweep."""
 
     def __init__(
-        self, step: str, open_inputs: Callable[[Call], Any], given: arguments.Arguments, resumes: bool
+        self,
+        step: str,
+        open_inputs: Callable[[Call], Any],
+        given: arguments.Arguments,
+        *,
+        resumes: bool,
+        by_mlflow: bool,
     ) -> None:
         self.step, self._open_inputs, self._given, self._resumes = step, open_inputs, given, resumes
-        # mlflow forgets the variable once the run is taken over.
-        self._by_mlflow = bool(os.environ.get("MLFLOW_RUN_ID"))
+        self._by_mlflow = by_mlflow
         self._started, self._failed = False, 0
 
     def run(self, cfg: DictConfig) -> None:
@@ -123,8 +135,8 @@ class _Jobs:
             raise
         except Exception as error:
             if not self._started:
-                _exit_with(error)
-            print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
+                _exit_with(error, self._by_mlflow)
+            _print_error(error, self._by_mlflow)
             self._failed += 1
 
     def _call(self, cfg: DictConfig) -> Call:

@@ -164,18 +164,29 @@ def download(found: FoundModel) -> Path:
 
 
 def _latest(client: mlflow.MlflowClient, preceding: str, experiment_id: str) -> str:
+    found = _newest(client, preceding, [experiment_id])
+    if found is not None:
+        return found.info.run_id
+    name = client.get_experiment(experiment_id).name
+    elsewhere = _newest(client, preceding, [one.experiment_id for one in client.search_experiments()])
+    if elsewhere is None:
+        hint = f"Run it first (mlflow run . -e {preceding}), or give run_id=<run ID>."
+    else:
+        other = client.get_experiment(elsewhere.info.experiment_id).name
+        run_id = elsewhere.info.run_id
+        hint = f"The newest is {run_id} in the experiment {other!r}: give -P run_id={run_id}."
+    raise UserError(f"run_id=latest: the experiment {name!r} has no finished run of {preceding}. {hint}")
+
+
+def _newest(client: mlflow.MlflowClient, step: str, experiment_ids: list[str]) -> Run | None:
+    """The newest finished run of a step in these experiments."""
     found = client.search_runs(
-        [experiment_id],
-        f"tags.step = '{preceding}' and attributes.status = 'FINISHED'",
+        experiment_ids,
+        f"tags.step = '{step}' and attributes.status = 'FINISHED'",
         max_results=1,
         order_by=["attributes.start_time DESC"],
     )
-    if not found:
-        name = client.get_experiment(experiment_id).name
-        raise UserError(
-            f"run_id=latest: the experiment {name!r} has no finished run of {preceding}. Run it first (mlflow run . -e {preceding}), or give run_id=<run ID>."
-        )
-    return found[0].info.run_id
+    return found[0] if found else None
 
 
 def find_registered(client: mlflow.MlflowClient, uri: str, experiment_id: str) -> FoundModel:

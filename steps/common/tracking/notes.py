@@ -17,9 +17,12 @@ def short_name(found: FoundModel) -> str:
     return found.name.rstrip("/").rpartition("/")[2]
 
 
-def of_log_model(found: FoundModel) -> tuple[str, str]:
-    """The name of a run of log_model behind its step, and its description, which the model gets too."""
-    note = describe_model(found, found.uri)
+def of_log_model(found: FoundModel, use: str) -> tuple[str, str]:
+    """The name of a run of log_model behind its step, and its description, which the model gets too.
+
+    `use`, here and below: the command that embeds a corpus with the model.
+    """
+    note = describe_model(found, found.uri, use)
     describe_logged(found, note)
     return short_name(found), note
 
@@ -39,13 +42,19 @@ def of_encode(found: FoundModel, source: CorpusSource, result: Result, *, backen
     return f"{short_name(found)} {source.name} {result.rows:,} rows", note
 
 
-def of_promotion(found: FoundModel, replaced: str, reason: str, uri: str) -> tuple[str, str]:
+def of_promotion(found: FoundModel, replaced: str, reason: str, uri: str, use: str) -> tuple[str, str]:
     """The name of a run of promote behind its step, and its description."""
-    return found.registered or "", f"Champion in place of {replaced}: {reason}\n\n{describe_model(found, uri)}"
+    return found.registered or "", f"Champion in place of {replaced}: {reason}\n\n{describe_model(found, uri, use)}"
 
 
 def of_validation(
-    found: FoundModel, validated: Validated, scores: Sequence[Score], differences: dict[str, Difference], uri: str
+    found: FoundModel,
+    validated: Validated,
+    scores: Sequence[Score],
+    differences: dict[str, Difference],
+    *,
+    uri: str,
+    use: str,
 ) -> str:
     """The description of a validated model, by the URI that it is loaded by: verdict, comparisons, scores, use."""
     verdict = "passed" if validated.failure is None else f"failed, {validated.failure}"
@@ -54,11 +63,11 @@ def of_validation(
         *(f"{line[:1].upper()}{line[1:]}" for line in describe_comparisons(validated)),
     ]
     said = "\n".join([lines[0], *(f"- {line}" for line in lines[1:])])
-    return "\n\n".join([said, f"Scores:\n{list_scores(scores, differences)}", describe_model(found, uri)])
+    return "\n\n".join([said, f"Scores:\n{list_scores(scores, differences)}", describe_model(found, uri, use)])
 
 
-def describe_model(found: FoundModel, uri: str) -> str:
-    """What a model is, in a line, and how to load and use it."""
+def describe_model(found: FoundModel, uri: str, use: str) -> str:
+    """What a model is, in a line, and how to load it, by its URI, and use it."""
     tags = found.tags
     facts = {
         "revision": tags.get("revision", "")[:12],
@@ -67,10 +76,7 @@ def describe_model(found: FoundModel, uri: str) -> str:
         "tokens at most": tags.get("max_seq_length", ""),
     }
     known = ", ".join(f"{name} {value}" for name, value in facts.items() if value)
-    uses = [
-        f'mlflow.sentence_transformers.load_model("{uri}")',
-        f"mlflow run . -e encode -P run_id={uri} -P corpus=texts.csv",
-    ]
+    uses = [f'mlflow.sentence_transformers.load_model("{uri}")', use]
     return "\n".join([f"**{found.name}**: {known}", "", "```", *uses, "```"])
 
 
