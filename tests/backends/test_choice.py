@@ -5,6 +5,7 @@ import functools
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -214,3 +215,30 @@ def test_a_device_that_is_not_there_is_one_line(tiny):
 
 def test_openvino_has_one_cpu(tiny):
     assert "OpenVINO computes on the CPU, not on cpu,cpu" in refusal(tiny.load, "mean", "openvino", device="cpu,cpu")
+
+
+@pytest.mark.parametrize(
+    "name, precision, error, line",
+    [
+        ("torch", "f32", 8.1e-07, "backend torch f32 on cpu (what the served model computes with)"),
+        (
+            "openvino",
+            "f32",
+            8.1e-07,
+            "(asked for); vectors of 7 test texts differ from torch's in float32 by less than 0.1% of their",
+        ),
+        (
+            "openvino",
+            "int8",
+            0.1149,
+            "(asked for); vectors of 7 test texts differ from torch's in float32 by at most 11.5% of their",
+        ),
+    ],
+)
+def test_the_log_says_why_a_backend_is_taken_and_how_far_it_is_off(caplog, monkeypatch, name, precision, error, line):
+    backend = SimpleNamespace(name=name, precision=precision, device="cpu")
+    monkeypatch.setattr(load, "_load_checked", lambda candidate, request, expected: (backend, error))
+    request = SimpleNamespace(settings=backend_settings(name, precision, 32), devices=["cpu"])
+    with caplog.at_level("INFO", "steps"):
+        load._load_best(request, np.zeros((7, 4)), {})
+    assert line in caplog.text and ("differ" in caplog.text) is (name != "torch")
