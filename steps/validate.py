@@ -221,12 +221,16 @@ def show(outcome: Outcome, registration: Registration | None, sentences: list[st
     if findings.sentences is not None and np.ndim(findings.sentences) == 2:
         print("first 10 entries of each test embedding")
         summary.show_embeddings(sentences, findings.sentences)
-    for table in (
-        report.as_table(findings.checks),
+    failed = len(findings.failures)
+    print(f"{len(findings.checks) - failed} checks passed{f', {failed} failed:' if failed else ''}")
+    for names, rows in (
+        report.failures_table(findings),
         report.suites_table(findings),
         report.backends_table(findings.trials),
     ):
-        print(table)
+        if rows:
+            print()
+            summary.show_table(names, rows)
     summary.show(
         "validate",
         {
@@ -242,6 +246,7 @@ def show(outcome: Outcome, registration: Registration | None, sentences: list[st
             **outcome.metrics(),
         },
         None if findings.failures else next_command("encode", run, run_id=run.info.run_id, corpus="sample"),
+        in_json=("checks/total", "checks/failed"),
     )
 
 

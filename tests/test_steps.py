@@ -138,11 +138,15 @@ def test_metrics_of_validate_are_linked_to_model_and_suite(step, tiny_run, tiny_
     assert all(set(check) == {"name", "value", "threshold", "passed"} for check in validation["checks"])
 
 
-def test_the_summary_of_validate_names_its_page(step, tiny_run, tiny_suite):
+def test_the_summary_of_validate_names_its_page_and_says_nothing_twice(step, tiny_run, tiny_suite):
     import mlflow
 
     _, out, _ = step("validate", "run_id=latest", f"suite.path={tiny_suite}")
     assert "<h1>Validation" in mlflow.artifacts.load_text(re.search(r"^  report +(runs:/.+)", out, re.MULTILINE)[1])
+    checks = last_json(out)["checks"]
+    assert f"\n{checks} checks passed\n" in out and "known/" not in out and "compared with champion" not in out
+    assert re.findall("^  (checks|failed|checks/.*?) ", out, re.MULTILINE) == ["checks", "failed"]
+    assert last_json(out)["checks/total"] == checks
 
 
 def test_a_failed_gate_fails_the_run_and_encode_refuses_the_model(step, tiny_run, tiny_suite, tmp_path):
@@ -154,6 +158,7 @@ def test_a_failed_gate_fails_the_run_and_encode_refuses_the_model(step, tiny_run
     assert code == 1
     assert err.splitlines()[-1].startswith("error: validation failed, 1 of ")
     assert "quality/tiny/spearman" in err
+    assert re.search(r"\d checks passed, 1 failed:\n\n.*\n FAIL  quality/tiny/spearman ", out)
     failed_run = last_json(out)["run_id"]
     assert mlflow.get_run(failed_run).info.status == "FAILED"
     assert mlflow.get_logged_model(tiny_run["model_id"]).tags["validation"] == "failed"

@@ -2,19 +2,24 @@
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+import shutil
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from prettytable import PrettyTable
 
 
-def show(step: str, results: dict, next_command: str | None = None) -> None:
-    """Print results for a person, a line each, then the command to type next, then all of it as one JSON line."""
+def show(step: str, results: dict, next_command: str | None = None, *, in_json: Collection[str] = ()) -> None:
+    """Print results for a person, a line each, then the command to type next, then all of it as one JSON line.
+
+    `in_json`: names of results that only that line has, since a person has read them under another name.
+    """
     width = max(map(len, results))
     print(f"\n{step}")
     for name, value in results.items():
-        print(f"  {name:<{width}}  {_format(value)}")
+        if name not in in_json:
+            print(f"  {name:<{width}}  {_format(value)}")
     if next_command:
         print(f"\nnext: {next_command}")
     line = as_json({"step": step, **results, "next": next_command})
@@ -37,10 +42,21 @@ def _format(value: object) -> str:
 
 
 def show_table(names: Sequence[str], rows: Iterable[list[str]]) -> None:
-    """Print a table, a line for each row."""
+    """Print a table, a line for each row; on a terminal, what is too wide for it is folded within its column."""
+    cells = list(rows)
     table = PrettyTable(names, align="l", border=False)
-    table.add_rows(list(rows))
+    table.add_rows(cells)
+    # 0: a file or a pipe, which is searched line by line.
+    width = shutil.get_terminal_size((0, 0)).columns
+    if width:
+        table.max_width = widest_column([max(map(len, column)) for column in zip(names, *cells)], width)
     print(table, flush=True)
+
+
+def widest_column(widths: Sequence[int], width: int) -> int:
+    """How wide a column may be at most, so that all of them, each with a space on either side, fit into `width`."""
+    room = width - 2 * len(widths)
+    return next((most for most in range(max(widths), 1, -1) if sum(min(one, most) for one in widths) <= room), 1)
 
 
 def show_embeddings(texts: Iterable[str], embeddings: Iterable[np.ndarray]) -> None:

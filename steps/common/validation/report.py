@@ -9,18 +9,19 @@ from typing import TypeGuard
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader
-from prettytable import PrettyTable, TableStyle
 
 from steps.common.errors import clip
 from steps.common.quality.comparison import Comparison
 from steps.common.quality.scoring import Difference, Score
 from steps.common.quality.trials import Trial
 from steps.common.validation import figures as draw
-from steps.common.validation.checks import Check
 from steps.common.validation.decision import decide
 from steps.common.validation.figures import Figure
 from steps.common.validation.findings import Findings
 from steps.common.vectors import finite
+
+# The names of its columns, and its rows.
+Table = tuple[list[str], list[list[str]]]
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 
@@ -146,14 +147,14 @@ def summarize(findings: Findings) -> dict[str, str]:
     }
 
 
-def as_table(checks: list[Check]) -> str:
-    """Every check on a line, for a terminal."""
-    rows = [["pass" if check.passed else "FAIL", check.name, show(check.value), check.threshold] for check in checks]
-    return _table(["", "check", "value", "expected"], rows)
+def failures_table(findings: Findings) -> Table:
+    """Every check that failed, for a terminal."""
+    rows = [["FAIL", check.name, show(check.value), check.threshold] for check in findings.failures]
+    return ["", "check", "value", "expected"], rows
 
 
-def suites_table(findings: Findings) -> str:
-    """Every suite on a line, for a terminal."""
+def suites_table(findings: Findings) -> Table:
+    """Every suite, for a terminal; a column that no suite has a value in is left out."""
     rows = []
     for suite in (_suite(score, findings) for score in findings.scores):
         low, high = suite["interval"]
@@ -168,11 +169,13 @@ def suites_table(findings: Findings) -> str:
                 "" if champion is None else f"{show(champion['difference'])} ({champion['reading']})",
             ]
         )
-    return _table(["suite", "measure", "score", "interval", "published", "compared with champion"], rows)
+    names = ["suite", "measure", "score", "interval", "published", "compared with champion"]
+    used = [i for i, column in enumerate(zip(*rows)) if any(column)]
+    return [names[i] for i in used], [[row[i] for i in used] for row in rows]
 
 
-def backends_table(trials: list[Trial]) -> str:
-    """Every backend that was tried on a line, for a terminal."""
+def backends_table(trials: list[Trial]) -> Table:
+    """Every backend that was tried, for a terminal."""
     rows = [
         [
             "pass" if trial.passed else "no",
@@ -182,14 +185,7 @@ def backends_table(trials: list[Trial]) -> str:
         ]
         for trial in trials
     ]
-    return _table(["", "backend", "score", "lowest cosine", "rows/s", "p50 ms", "compared with torch f32"], rows)
-
-
-def _table(names: list[str], rows: list[list[str]]) -> str:
-    table = PrettyTable(names, align="l")
-    table.set_style(TableStyle.PLAIN_COLUMNS)
-    table.add_rows(rows)
-    return table.get_string()
+    return ["", "backend", "score", "lowest cosine", "rows/s", "p50 ms", "compared with torch f32"], rows
 
 
 def figures(findings: Findings, sentences: list[str], sample: tuple[list[str], list[str]]) -> list[Figure]:
