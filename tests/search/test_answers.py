@@ -16,17 +16,38 @@ from steps.common.search.pairs import score_pairs
 
 DAY = dt.datetime(2024, 1, 31, 12)
 
+NAN, INF = float("nan"), float("inf")
+
 KEPT = {
     "text": (pa.array(["a", None]), ["a", None]),
     "large": (pa.array(["a", None], pa.large_string()), ["a", None]),
     "whole": (pa.array([1, None]), [1, None]),
     "number": (pa.array([0.5, None]), [0.5, None]),
-    "no number": (pa.array([float("nan"), float("-inf")]), [None, None]),
+    "no number": (pa.array([NAN, -INF]), [None, None]),
     "flag": (pa.array([True, None]), [True, None]),
     "time": (pa.array([DAY, None]), ["2024-01-31T12:00:00", None]),
     "price": (pa.array([Decimal("0.10"), None]), [0.1, None]),
     "span": (pa.array([dt.timedelta(seconds=2), None], pa.duration("ms")), [2000, None]),
     "nested": (pa.array([{"a": [Decimal("0.10")], "b": 1}, None]), [{"a": [0.1], "b": 1}, None]),
+    "list": (pa.array([[1, NAN, None, INF], []], pa.list_(pa.float32())), [[1, None, None, None], []]),
+    "large list": (pa.array([[NAN, 2], None], pa.large_list(pa.float64())), [[None, 2], None]),
+    "fixed list": (pa.array([[NAN, 2], None], pa.list_(pa.float16(), 2)), [[None, 2], None]),
+    "tensor": (
+        pa.ExtensionArray.from_storage(
+            pa.fixed_shape_tensor(pa.float32(), [2]), pa.array([[1, NAN], [1, 2]], pa.list_(pa.float32(), 2))
+        ),
+        [[1, None], [1, 2]],
+    ),
+    "deep": (
+        pa.array([{"a": [{"b": -INF, "c": [[NAN]]}]}, {"a": None}]),
+        [{"a": [{"b": None, "c": [[None]]}]}, {"a": None}],
+    ),
+    "map": (
+        pa.array([[("a", NAN), ("b", 1)], None], pa.map_(pa.string(), pa.float64())),
+        [[["a", None], ["b", 1]], None],
+    ),
+    "times": (pa.array([[DAY, None], None]), [["2024-01-31T12:00:00", None], None]),
+    "spans": (pa.array([[dt.timedelta(seconds=2)], []], pa.large_list(pa.duration("ms"))), [[2000], []]),
     "nothing": (pa.nulls(2), [None, None]),
 }
 
@@ -44,6 +65,9 @@ def as_json(frame):
 def test_kept_columns_of_any_type_are_answered_as_json():
     rows = as_json(servable(pa.table({name: values for name, (values, _) in KEPT.items()})))
     assert {name: [row[name] for row in rows] for name in KEPT} == {name: wanted for name, (_, wanted) in KEPT.items()}
+    few = servable(pa.table({name: values.slice(0, 1) for name, (values, _) in KEPT.items()}))
+    assert as_json(few) == rows[:1]
+    assert not len(servable(pa.table({name: values.slice(0, 0) for name, (values, _) in KEPT.items()})))
     assert servable(pa.table({"score": [0.5, 1]})).dtypes["score"] == np.float64
 
 

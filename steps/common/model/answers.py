@@ -3,7 +3,9 @@
 MLflow runs this beside the code of such a model (shipped.py).
 """
 
+import math
 from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -95,9 +97,15 @@ def _column(field: pa.Field, name: str) -> ColSpec:
 
 
 def servable(answer: pa.Table) -> pd.DataFrame:
-    """An answer as JSON can hold it: None for nulls and for what is no number, doubles for decimals, whole numbers for durations."""
+    """An answer as JSON can hold it: None for nulls and, at any depth, for what is no number; doubles for decimals, whole
+    numbers for durations."""
     plain = answer.cast(pa.schema([field.with_type(_plain(field.type)) for field in answer.schema]))
     frame = plain.to_pandas(integer_object_nulls=True)
+    for field in plain.schema:
+        if pa.types.is_nested(field.type):
+            # As Python's values: a list of pandas is an array, in which a null number is NaN.
+            values = map(_finite, plain.column(field.name).to_pylist())
+            frame[field.name] = pd.Series(list(values), frame.index, object)
     return frame.apply(_without_gaps) if len(frame) else frame
 
 
@@ -106,12 +114,30 @@ def _without_gaps(column: pd.Series) -> pd.Series:
     return column.astype(object).where(~is_gap, None) if is_gap.any() else column
 
 
+def _finite(value: Any) -> Any:
+    """A value with None for each number in it that is NaN or infinite."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    # An entry of a map is a tuple.
+    return [_finite(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+
 def _plain(kind: pa.DataType) -> pa.DataType:
     """The type of values of a type in a served answer."""
     if pa.types.is_decimal(kind):
         return pa.float64()
     if pa.types.is_duration(kind):
         return pa.int64()
+    if isinstance(kind, pa.BaseExtensionType):
+        return _plain(kind.storage_type)
+    if pa.types.is_map(kind):
+        return pa.map_(_plain(kind.key_type), _plain(kind.item_type))
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(_plain(kind.value_type), kind.list_size)
+    if pa.types.is_large_list(kind):
+        return pa.large_list(_plain(kind.value_type))
     if pa.types.is_list(kind):
         return pa.list_(_plain(kind.value_type))
     if pa.types.is_struct(kind):
