@@ -3,7 +3,8 @@
 Reads   an output of encode: a folder, a URI or runs:/<run>/embeddings.
 Shows   whose embeddings they are: model, registered version, backend, prompt, commit.
 Checks  that every file of the manifest is there, byte for byte, that the parts hold every row of the corpus once and in
-        order, that each says it was made by that model, and that no other part lies beside them.
+        order, that each says it was made by that model, that no other part lies beside them, and that .manifest.json, from
+        which encode repairs the manifest, still says the same.
 Fails   when one of it is not so: exit code 1, with every finding.
 
     mlflow run . -e verify -P output=embeddings
@@ -45,6 +46,7 @@ def main(call: Call[VerifyConf], where: str) -> None:
         output = open_output(where, Path(scratch))
         start = time.perf_counter()
         manifest, findings = verify.verify_output(output)
+        findings += verify.check_copy(output, manifest)
         metrics = {
             "verify/parts": len(manifest.parts),
             "verify/rows": manifest.rows,

@@ -122,6 +122,26 @@ def test_a_manifest_that_was_changed_is_found_by_its_digest(output, copy, change
     assert (known.runs, known.ranges) == (["r"], [[0.1, 0], [1, 1]]) if copy else known is None
 
 
+def test_a_copy_of_the_manifest_that_is_missing_or_was_changed_is_found(output, tmp_path):
+    finish(output, put_part(output, 0, table_of(0, 3)), options={"output": "out"})
+    (manifest, _), copy = verify.verify_output(output), output.place.local / manifests.COPY
+    assert verify.check_copy(output, manifest) == []
+    whole = copy.read_bytes()
+    flip_a_byte(copy)
+    named = ".manifest.json, the copy of the manifest, "
+    assert verify.check_copy(output, manifest) == [f"{named}was changed since encode wrote it"]
+    copy.write_bytes(manifests.as_text(dataclasses.replace(manifest, runs=["other"])).encode())
+    assert verify.check_copy(output, manifest) == [f"{named}is that of another output"]
+    copy.unlink()
+    assert verify.check_copy(output, manifest) == [f"{named}is missing"]
+    assert verify.check_copy(output, dataclasses.replace(manifest, format_version=4)) == []
+    assert verify.check_copy(output, dataclasses.replace(manifest, options={"output": None})) == []
+    # An output that lost it can be used.
+    assert verify.check_whole(output, "out") == manifest
+    copy.write_bytes(whole)
+    assert verify.check_copy(output, manifest) == []
+
+
 def test_a_manifest_without_a_digest_is_compared_with_its_copy(output):
     finish(output, put_part(output, 0, table_of(0, 3)))
     change_manifest(output, as_version_2_without_a_digest)

@@ -1,6 +1,10 @@
 """What verify finds, and what the same encode repairs."""
 
+from pathlib import Path
+
+import pytest
 from helpers.encodes import content
+from helpers.outputs import flip_a_byte
 from helpers.steps import last_json
 
 
@@ -30,6 +34,22 @@ def test_verify_finds_damage_and_the_same_encode_mends_it(step, encode, corpus, 
     assert code == 0, err
     assert last_json(out)["encode/resumed_rows"] == 15
     assert content(tmp_path / "out") == before
+    assert step("verify", f"--output={tmp_path / 'out'}")[0] == 0
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, flip_a_byte])
+def test_verify_finds_a_damaged_copy_of_the_manifest_and_the_same_encode_writes_it_again(
+    step, encode, corpus, tmp_path, damage
+):
+    encode(corpus)
+    damage(tmp_path / "out" / ".manifest.json")
+    code, _, err = step("verify", f"--output={tmp_path / 'out'}")
+    assert code == 1
+    assert "1 finding(s): .manifest.json, the copy of the manifest, " in err
+    assert "Run the same encode again to repair it." in err
+    code, out, err = encode(corpus)
+    assert code == 0, err
+    assert last_json(out)["encode/resumed_rows"] == 35
     assert step("verify", f"--output={tmp_path / 'out'}")[0] == 0
 
 

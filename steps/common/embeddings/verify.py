@@ -40,6 +40,9 @@ MOVE = "; move it away"
 # What a manifest says of its parts together, from what it says of each.
 TOTALS = ("null_rows", "empty_rows", "long_rows", "truncated_rows", "tokens")
 
+# The first version of which every output has a copy of its manifest.
+COPIED_SINCE = 5
+
 # What is shown of the model and the settings that made an output.
 SHOWN = ("model_id", "hub_id", "registered_version", "model_digest", "backend", "prompt", "dtype", "git_commit")
 
@@ -144,6 +147,25 @@ def verify_output(output: Output) -> tuple[Manifest, list[str]]:
         ours = OURS.fullmatch(name) or name in (REJECTS, CHANGES)
         findings.append(f"{name} is not in the manifest" + ("" if ours else MOVE))
     return manifest, findings
+
+
+def check_copy(output: Output, manifest: Manifest) -> list[str]:
+    """Whether the copy of a manifest, from which encode repairs it, is there and says the same. A run holds none.
+
+    Apart from what `verify_output` finds: an output without its copy can be used like any other.
+    """
+    if manifest.format_version < COPIED_SINCE:
+        return []
+    if output.size(COPY) is None:
+        # Also where it was downloaded since, no encode can repair what was made in a run.
+        is_of_run = manifest.options.get("output") is None
+        return [] if is_of_run else [f"{COPY}, the copy of the manifest, is missing"]
+    copy = read_copy(output)
+    if copy is None:
+        return [f"{COPY}, the copy of the manifest, was changed since encode wrote it"]
+    # Of a manifest that was changed itself, verify_output says so.
+    is_other = manifest.keeps_digest() and copy != manifest
+    return [f"{COPY}, the copy of the manifest, is that of another output"] if is_other else []
 
 
 def check_whole(output: Output, where: str) -> Manifest:
