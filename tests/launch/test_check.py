@@ -102,6 +102,14 @@ def test_devices_that_a_machine_may_have_are_accepted(devices):
     assert composed("encode", "--backend.device", devices).backend.device == devices
 
 
+@pytest.mark.parametrize("key", ["backend.threads", "backend.streams"])
+@pytest.mark.parametrize("step", ["encode", "validate", "benchmark", "similarity"])
+def test_more_threads_than_a_process_can_have_are_refused(step, key):
+    composed(step, f"{key}=1024")
+    for count in ("1025", "99999999", "1000000000000000000000"):
+        assert refusal(composed, step, f"{key}={count}") == f"{key} is {count}; expected less than 1025."
+
+
 def test_the_least_value_itself_is_accepted():
     assert composed("encode", "rows_per_part=1", "embedding.truncate_dim=1").rows_per_part == 1
     assert composed("validate", "tolerance.parity=0").tolerance.parity == 0

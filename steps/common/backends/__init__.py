@@ -107,8 +107,9 @@ class Settings:
     batch_size: int = field(metadata={"min": 1})
     batch_tokens: int | None = field(metadata={"min": 1})
     device: str = field(metadata={"matches": DEVICES, "such_as": "auto, cpu, cuda, cuda:0,cuda:1 or mps"})
-    threads: int | None = field(metadata={"min": 1})
-    streams: int | None = field(metadata={"min": 1})
+    # More would end the process: the library of threads finds no memory for them.
+    threads: int | None = field(metadata={"min": 1, "below": 1025})
+    streams: int | None = field(metadata={"min": 1, "below": 1025})
 
     def of(self, candidate: str) -> "Settings":
         """These settings for another backend, name/precision; one that has the CPU only gets that."""
