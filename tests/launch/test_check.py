@@ -79,6 +79,65 @@ def test_a_value_of_the_wrong_type_says_what_was_expected(step, word, expected):
 
 
 @pytest.mark.parametrize(
+    "value, shown",
+    [("[[a]]", "[['a']]"), ("[{a: b}]", "[{'a': 'b'}]"), ("[null]", "[null]"), ("[a,null]", "[a,null]")],
+)
+def test_an_entry_of_a_list_that_is_no_word_is_refused(value, shown):
+    message = refusal(composed, "encode", f"corpus.keep_columns={value}")
+    assert message == f"corpus.keep_columns takes a list such as [a, b], not {shown}."
+
+
+@pytest.mark.parametrize(
+    "step, word, typed",
+    [
+        ("encode", "corpus.keep_columns=lang", "corpus.keep_columns=[lang]"),
+        ("encode", "accept_changes=code", "accept_changes=[code]"),
+        ("benchmark", "candidates=torch/f32", "candidates=[torch/f32]"),
+    ],
+)
+def test_a_word_in_place_of_a_list_is_shown_as_a_list(step, word, typed):
+    assert refusal(composed, step, word).endswith(f" Type {typed}.")
+    composed(step, typed, *(["output=x"] if step == "encode" else []))
+
+
+@pytest.mark.parametrize(
+    "word, meant",
+    [
+        ("embedding.dtype=fp16", "float16"),
+        ("embedding.dtype=f32", "float32"),
+        ("embedding.dtype=ubinary", "binary"),
+        ("backend.precision=fp32", "f32"),
+        ("backend.precision=float32", "f32"),
+        ("backend.precision=half", "fp16"),
+        ("backend.precision=BFloat16", "bf16"),
+        ("corpus.long_text=trunkate", "truncate"),
+        ("embedding.dtype=float8", None),
+        ("backend.precision=int4", None),
+    ],
+)
+def test_another_name_of_a_choice_is_answered_with_the_one_it_has_here(word, meant):
+    message = refusal(composed, "encode", word)
+    assert message.endswith(f" Did you mean {meant}?") if meant else "Did you mean" not in message
+
+
+def test_a_backend_with_its_precision_is_shown_as_two_words():
+    message = refusal(composed, "encode", "backend=openvino/int8")
+    assert message == "there is no backend 'openvino/int8'. Type backend=openvino backend.precision=int8."
+    composed("encode", "backend=openvino", "backend.precision=int8")
+
+
+def test_a_suite_that_is_not_there_is_answered_with_those_there_are():
+    has = "It has builtin, paraphrase, retrieval, perturbed, long, halves."
+    assert refusal(composed, "validate", "suites.nosuch.threshold=1") == f"suites has no 'nosuch'. {has}"
+    assert refusal(composed, "main", "suites.bulitin.threshold=1") == (
+        f"suites has no 'bulitin'. Did you mean 'builtin'? {has}"
+    )
+    message = refusal(composed, "validate", "suite=builtin", "suites.nosuch.threshold=1")
+    assert message.startswith("suites has no 'nosuch': a single suite is scored here, whose keys are suite.<key>.")
+    assert refusal(composed, "log_model", "model.prompts.x=1").endswith("plus sign: +model.prompts.x=<value>.")
+
+
+@pytest.mark.parametrize(
     ("step", "word", "expected"),
     [
         ("encode", "backend.batch_size=0", "backend.batch_size is 0; expected 1 or more"),

@@ -28,6 +28,7 @@ from steps.common.launch.overrides import (
     groups,
     known_keys,
     nearest,
+    nearest_choice,
     parse,
     within_dict,
 )
@@ -150,18 +151,45 @@ def _compose(step: str, overrides: list[str]) -> DictConfig:
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        key = getattr(cause, "full_key", None)
+        # Of an entry of a list, the key of the list.
+        key = re.sub(r"\[\d+\]$", "", getattr(cause, "full_key", None) or "")
         if key and within_dict(STEPS[step], key) and "not in struct" in str(cause):
-            raise UserError(
-                f"{key.rpartition('.')[0]} has no {key.rpartition('.')[2]!r} yet. Add it with a plus sign: +{key}=<value>."
-            ) from error
-        expected = describe_type(field_type(STEPS[step], key)) if key else None
-        if expected:
+            raise _explain_missing(step, key, getattr(cause, "parent_node", None)) from error
+        kind = field_type(STEPS[step], key) if key else None
+        if describe_type(kind):
             found = next((text for text in reversed(overrides) if text.lstrip("+").startswith(f"{key}=")), None)
             value = found.partition("=")[2] if found else "a value of another type"
-            remedy = "" if expected.startswith("one of") else f" Type {key}=<{expected}>."
-            raise UserError(f"{key} takes {expected}, not {value}.{remedy}") from error
+            raise UserError(f"{key} takes {describe_type(kind)}, not {value}.{_advise(key, kind, value)}") from error
         raise UserError(" ".join(str(error).split())) from error
+
+
+def _explain_missing(step: str, key: str, node: Any) -> UserError:
+    """The error of an entry that a mapping does not have; `node` is the mapping."""
+    mapping, _, name = key.rpartition(".")
+    if dataclasses.is_dataclass(field_type(STEPS[step], key)):
+        known = [str(one) for one in node] if node else []
+        if known:
+            return UserError(f"{mapping} has no {name!r}.{nearest(name, known)} It has {', '.join(known)}.")
+        return UserError(
+            f"{mapping} has no {name!r}: a single suite is scored here, whose keys are suite.<key>. Several are named with suite=[a,b]."
+        )
+    return UserError(f"{mapping} has no {name!r} yet. Add it with a plus sign: +{key}=<value>.")
+
+
+def _advise(key: str, kind: Any, value: str) -> str:
+    """What to type in place of a value of another type; for a word that is nearly one of a choice, that one."""
+    expected = str(describe_type(kind))
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        near = nearest_choice(value, [member.name for member in kind])
+        return f" Did you mean {near}?" if near else ""
+    if _is_list(kind):
+        is_plain = re.fullmatch(r"[\w./-]+(,\s*[\w./-]+)*", value) and value != "null"
+        return f" Type {key}=[{value}]." if is_plain else ""
+    return f" Type {key}=<{expected}>."
+
+
+def _is_list(kind: Any) -> bool:
+    return any(typing.get_origin(one) is list for one in (kind, *typing.get_args(kind)))
 
 
 def describe_type(kind: Any) -> str | None:
@@ -202,6 +230,9 @@ def _check_values(config: DictConfig, schema: Any, complete: bool, prefix: str =
                 raise UserError(
                     f"{key} cannot be resolved: {reason}. To give the characters themselves, type -P {key}=... or quote them as \\${{...}}."
                 ) from error
+            nested = isinstance(value, ListConfig) and any(isinstance(one, (ListConfig, DictConfig)) for one in value)
+            if nested:
+                raise UserError(f"{key} takes {describe_type(kind)}, not {value}.")
             _check_value(key, value, field.metadata)
 
 

@@ -102,7 +102,29 @@ def within_dict(schema: type, key: str) -> bool:
     return typing.get_origin(field_type(schema, key.rpartition(".")[0])) is dict if "." in key else False
 
 
+# Names of kinds of numbers, each with those that other tools have for it.
+SAME_NUMBERS = (
+    {"f32", "fp32", "float32", "single"},
+    {"f16", "fp16", "float16", "half"},
+    {"bf16", "bfloat16"},
+    {"int8", "i8"},
+    {"binary", "ubinary"},
+)
+
+
+def nearest_choice(word: str, known: list[str]) -> str | None:
+    """What a word means among some choices: another name of the same kind of number, or a slip; None where nothing is near."""
+    word = word.lower()
+    same = [choice for names in SAME_NUMBERS if word in names for choice in known if choice in names]
+    return next(iter(same or difflib.get_close_matches(word, known, n=1, cutoff=0.8)), None)
+
+
 def check_member(group: str, member: object, members: list[str]) -> None:
+    """Raises UserError for a choice that a group does not have."""
+    name, _, precision = str(member).partition("/")
+    if group == "backend" and precision and name in members:
+        # As a benchmark names its candidates.
+        raise UserError(f"there is no backend {str(member)!r}. Type backend={name} backend.precision={precision}.")
     if member not in members:
         raise UserError(
             f"there is no {group} {str(member)!r} in conf/{group}/.{nearest(str(member), members)} Choose one of: {', '.join(members)}."
