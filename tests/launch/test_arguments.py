@@ -1,5 +1,7 @@
 """Words of a command line -> overrides of Hydra."""
 
+import shlex
+
 import pytest
 from helpers.configs import MLPROJECT, composed
 from helpers.errors import refusal
@@ -7,6 +9,7 @@ from helpers.errors import refusal
 from steps.common.launch import arguments
 from steps.common.launch.arguments import translate
 from steps.common.launch.config import STEPS
+from steps.common.launch.overrides import parse
 
 
 def test_a_key_and_its_value_as_two_words():
@@ -91,7 +94,6 @@ def test_corpus_typed_by_hand_means_the_same_as_the_parameter(step):
         "--cfg job",
         "-c all",
         "--cfg job --package corpus --resolve",
-        "--config-dir /x",
     ],
 )
 def test_hydra_flags_are_kept_with_their_values(flags):
@@ -110,7 +112,7 @@ def test_a_key_that_has_the_name_of_a_hydra_flag_is_the_key_where_it_has_a_value
             assert translate(entry_point, [f"--{key}", "x"]).flags == []
 
 
-@pytest.mark.parametrize("flag", ["--cfg=job", "--config-dir=/x", "--info=defaults"])
+@pytest.mark.parametrize("flag", ["--cfg=job", "--package=corpus", "--info=defaults"])
 def test_a_hydra_flag_may_hold_its_value_after_an_equals_sign(flag):
     given = translate("encode", [flag])
     assert (" ".join(given.flags).replace("=", " "), given.overrides) == (flag.replace("=", " "), [])
@@ -129,3 +131,57 @@ def test_a_multirun_runs_the_step_and_help_does_not():
     assert not translate("encode", ["--help"]).runs_the_step
     assert not translate("encode", ["--cfg", "job"]).runs_the_step
     assert not translate("encode", ["--cfg", "job"]).multirun
+
+
+@pytest.mark.parametrize(
+    "flag", ["--config-name", "-cn", "--config-path", "-cp", "--config-dir", "--experimental-rerun"]
+)
+def test_another_config_than_that_of_the_step_is_refused(flag):
+    for words in ([f"{flag}=x"], [flag, "x"], [flag]):
+        assert refusal(translate, "encode", words).startswith(
+            f"{flag} is not used here: the config is conf/encode.yaml."
+        )
+
+
+@pytest.mark.parametrize(
+    "word, expected",
+    [
+        ("--info=x", "--info takes one of all, config, defaults, defaults-tree, plugins, searchpath, not 'x'."),
+        ("--cfg=x", "--cfg takes one of job, hydra, all, not 'x'."),
+        ("-c=", "-c takes one of job, hydra, all, not ''."),
+        ("--multirun=3", "--multirun takes no value, and '3' was given. Type --multirun alone."),
+        ("--cfg", "--cfg needs a value"),
+    ],
+)
+def test_a_value_that_a_flag_of_hydra_does_not_take_is_refused(word, expected):
+    assert refusal(translate, "encode", [word]).startswith(expected)
+
+
+@pytest.mark.parametrize("words", [["-P", "corpus=x"], ["-Pcorpus=x"]])
+def test_a_parameter_typed_as_for_mlflow_run_is_answered_with_what_to_type(words):
+    assert refusal(translate, "encode", words) == "-P belongs to mlflow run; type corpus=x here."
+
+
+@pytest.mark.parametrize("words", [["query=a\udcff"], ["--query", "a\udcff"], ["--overrides", "query='a\udcff'"]])
+def test_a_word_that_is_not_utf_8_is_refused(words):
+    message = refusal(translate, "search", words)
+    assert "a\\xff" in message and "is not UTF-8. Type it in a terminal that is set to UTF-8" in message
+    message.encode("utf-8")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[" * 2000 + "]" * 2000, '{"a": [' * 20_000])
+def test_a_long_text_of_brackets_is_taken_as_it_is(text):
+    for words in ([f"filter={text}"], ["--filter", text], ["--overrides", f"filter={shlex.quote(text)}"]):
+        (override,) = parse(translate("search", words).overrides)
+        assert override.value() == text
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[" * 2000 + "]" * 2000, "{a: (" * 20_000])
+def test_more_brackets_than_can_be_read_are_refused_in_a_short_line(text):
+    message = refusal(composed, "encode", f"corpus.keep_columns={text}")
+    assert "brackets, expected at most 200" in message and len(message) < 600
+    assert "brackets, expected at most 200" in refusal(translate, "validate", [f"suite={text}"])
+
+
+def test_many_brackets_in_quotes_are_read():
+    assert composed("log_model", "examples=['" + "[" * 500 + "']").examples == ["[" * 500]

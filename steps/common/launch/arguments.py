@@ -19,11 +19,12 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import OverrideParseException
 
 from steps.common.backends.kinds import registered
-from steps.common.errors import UserError
+from steps.common.errors import UserError, clip
 from steps.common.launch.config import STEPS
 from steps.common.launch.overrides import (
     ALIASES,
     CHAIN,
+    check_brackets,
     check_member,
     field_type,
     groups,
@@ -43,14 +44,20 @@ HYDRA_FLAGS = {
     "--config-name": True, "-cn": True, "--config-dir": True, "-cd": True, "--experimental-rerun": True,
 }  # fmt: skip
 
-# Those with which Hydra uses another config than the step's, or none.
-OTHER_CONFIG = {
-    "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
-    "--experimental-rerun", "--hydra-help", "--version", "--shell-completion", "-sc",
-}  # fmt: skip
+# Those with which Hydra uses no config.
+WITHOUT_CONFIG = {"--hydra-help", "--version", "--shell-completion", "-sc"}
+
+# Those with which Hydra would use another config than the step's, which nothing has checked.
+OTHER_CONFIG = {"--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--experimental-rerun"}
 
 # What --info may be asked about.
 INFO_TOPICS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+
+# What flags take.
+TOPICS = {"--info": INFO_TOPICS, "-i": INFO_TOPICS, **dict.fromkeys(("--cfg", "-c"), ("job", "hydra", "all"))}
+
+# Letters of a value that is taken as it is: Hydra's parser takes minutes for a long one with brackets.
+LONG = 1000
 
 
 @dataclasses.dataclass
@@ -66,8 +73,8 @@ class Arguments:
 
     @property
     def own_config(self) -> bool:
-        """Whether this step's config is not the one that Hydra will use."""
-        return bool(OTHER_CONFIG.intersection(self.flags))
+        """Whether Hydra will use no config of this step."""
+        return bool(WITHOUT_CONFIG.intersection(self.flags))
 
     @property
     def runs_the_step(self) -> bool:
@@ -103,8 +110,11 @@ def translate(step: str, argv: list[str]) -> Arguments:
     value exactly as typed, any other key takes Hydra's grammar for values. Typed by hand, `key=value` means the same,
     but quotes round a whole value, ${...} and, with --multirun, sweeps are Hydra's.
 
-    Raises UserError for a `--key` without a value, or `overrides` that a shell could not split.
+    Raises UserError for a `--key` without a value, a word that is not UTF-8, `overrides` that a shell could not split, and
+    a flag that does not do here what it says.
     """
+    for word in argv:
+        _check_word(word)
     flags: list[str] = []
     # Whether an override was typed by hand; what its value means depends on flags that may come after it.
     given_words: list[tuple[str, bool]] = []
@@ -113,13 +123,12 @@ def translate(step: str, argv: list[str]) -> Arguments:
         token = rest.pop(0)
         flag, equals, given_value = token.partition("=")
         if flag in HYDRA_FLAGS and not (_is_key(step, flag) and (equals or rest)):
-            flags.append(flag)
-            if equals:
-                flags.append(given_value)
-            elif HYDRA_FLAGS[flag] and not rest:
-                raise UserError(f"{flag} needs a value; python -m steps.{step} --hydra-help lists Hydra's flags.")
-            elif rest and (HYDRA_FLAGS[flag] or (flag in ("--info", "-i") and rest[0] in INFO_TOPICS)):
-                flags.append(rest.pop(0))
+            if not equals and rest and (HYDRA_FLAGS[flag] or (flag in ("--info", "-i") and rest[0] in INFO_TOPICS)):
+                equals, given_value = "=", rest.pop(0)
+            flags += _hydra_flag(step, flag, given_value if equals else None)
+        elif token.startswith("-P"):
+            typed = token.removeprefix("-P") or next(iter(rest), "key=value")
+            raise UserError(f"-P belongs to mlflow run; type {typed} here.")
         elif token.startswith("--"):
             key, given, value = token[2:].partition("=")
             if not given:
@@ -139,6 +148,33 @@ def translate(step: str, argv: list[str]) -> Arguments:
     if step == "main":
         overrides = _gather_for_main(overrides)
     return Arguments(flags, overrides)
+
+
+def _check_word(word: str) -> None:
+    """Raises UserError for a word of a command line that is not UTF-8. A path is none either: a run notes it as text."""
+    bad = next((letter for letter in word if "\ud800" <= letter <= "\udfff"), None)
+    if bad is not None:
+        # Python reads a byte that is not UTF-8 as such a letter.
+        shown = "".join(f"\\x{ord(one) - 0xDC00:02x}" if "\udc80" <= one <= "\udcff" else one for one in clip(word))
+        raise UserError(
+            f"{shown.encode('utf-8', 'backslashreplace').decode()} is not UTF-8. Type it in a terminal that is set to UTF-8; rename a file that has such a name."
+        )
+
+
+def _hydra_flag(step: str, flag: str, value: str | None) -> list[str]:
+    """A flag of Hydra's with its value, as words; raises UserError for one that cannot be used."""
+    if flag in OTHER_CONFIG:
+        raise UserError(f"{flag} is not used here: the config is conf/{step}.yaml. Leave it out, and type key=value.")
+    if value is None:
+        if HYDRA_FLAGS[flag]:
+            raise UserError(f"{flag} needs a value; python -m steps.{step} --hydra-help lists Hydra's flags.")
+        return [flag]
+    topics = TOPICS.get(flag)
+    if topics and value not in topics:
+        raise UserError(f"{flag} takes one of {', '.join(topics)}, not {value!r}.")
+    if not topics and not HYDRA_FLAGS[flag]:
+        raise UserError(f"{flag} takes no value, and {value!r} was given. Type {flag} alone.")
+    return [flag, value]
 
 
 def _is_key(step: str, flag: str) -> bool:
@@ -164,6 +200,7 @@ def _several_suites(text: str, shipped: list[str]) -> list[str]:
     """`suite=[a,b]` as an override for each of them; `shipped` are in the config already."""
     if not text.startswith("suite="):
         return [text]
+    check_brackets(text)
     with contextlib.suppress(OverrideParseException):
         override = OverridesParser.create().parse_overrides([text])[0]
         names = override.value()
@@ -208,6 +245,9 @@ def _string_by_hand(value: str, nullable: bool, multirun: bool) -> str:
     if nullable and value in ("", "null"):
         return "null"
     interpolated = re.search(r"\$\{.+?\}", value, re.DOTALL) is not None
+    is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    if len(value) > LONG and not (interpolated or is_quoted or multirun):
+        return quote(value)
     try:
         parsed = OverridesParser.create().parse_overrides([f"key={value}"])[0]
     except OverrideParseException:
@@ -218,7 +258,6 @@ def _string_by_hand(value: str, nullable: bool, multirun: bool) -> str:
     if parsed.is_sweep_override():
         return value if multirun else quote(value)
     read = parsed.value()
-    is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
     if isinstance(read, str) and (is_quoted or interpolated or read == value):
         return value
     return quote(value)

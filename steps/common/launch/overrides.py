@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import OverrideParseException
 
 from steps.common.backends.kinds import registered
-from steps.common.errors import UserError
+from steps.common.errors import UserError, clip
 from steps.common.project import CONF
 
 # Keys that once had another name, which the new one does not resemble: for the line that says what to type.
@@ -30,6 +30,9 @@ ALIASES = {step: {"corpus": "corpus.path"} for step in ("validate", "encode", "b
 
 # The steps that `main` runs, in order.
 CHAIN = ("log_model", "validate", "encode")
+
+# Brackets that one override may open outside of quotes.
+MOST_BRACKETS = 200
 
 ONE_CHAIN = "main runs one chain at a time. Sweep a step instead: python -m steps.encode --multirun key=a,b. A value that holds commas needs quotes."
 
@@ -63,15 +66,26 @@ def parse(overrides: list[str]) -> list[Override]:
     parser = OverridesParser.create()
     parsed = []
     for text in overrides:
+        check_brackets(text)
         try:
             parsed += parser.parse_overrides([text])
         except OverrideParseException as error:
             reason = str(error).splitlines()[0]
             raise UserError(
-                f"cannot read the override {text!r} ({reason}). Expected key=value, +key=value or ~key, "
+                f"cannot read the override {clip(text)!r} ({clip(reason)}). Expected key=value, +key=value or ~key, "
                 "with quotes round a value that holds spaces, commas, braces or equals signs."
             ) from None
     return parsed
+
+
+def check_brackets(text: str) -> None:
+    """Raises UserError for an override with more brackets than Hydra's parser can read in seconds, or in any time."""
+    outside = re.sub(r"'(\\.|[^'\\])*'|\"(\\.|[^\"\\])*\"", "", text, flags=re.DOTALL)
+    opened = sum(map(outside.count, "[{("))
+    if opened > MOST_BRACKETS:
+        raise UserError(
+            f"cannot read the override {clip(text)!r}: it opens {opened} brackets, expected at most {MOST_BRACKETS}. Put quotes round a value that holds brackets as characters."
+        )
 
 
 def groups() -> dict[str, list[str]]:

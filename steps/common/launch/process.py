@@ -11,14 +11,14 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType, ModuleType
 from typing import Any, NoReturn
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from steps.common.errors import Stopped, UserError, one_line
+from steps.common.errors import Stopped, UserError, first_line, one_line
 from steps.common.launch import arguments
 from steps.common.launch.call import Call
 from steps.common.launch.check import check
@@ -27,6 +27,9 @@ from steps.common.launch.overrides import quote
 from steps.common.project import CONF
 
 logger = logging.getLogger("steps")
+
+# The variable that asks for tracebacks, of Hydra and of the steps.
+FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
 def launch(step: str, open_inputs: Callable[[Call], Any], *, manual: str | None, resumes: bool = False) -> NoReturn:
@@ -80,12 +83,42 @@ def _run_hydra(jobs: "_Jobs", given: arguments.Arguments, manual: str) -> None:
             "hydra.help.template": quote(arguments.help_template(jobs.step, manual)),
         }
         sys.argv[1:] = given.flags + [f"{key}={value}" for key, value in settings.items()] + given.overrides
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name=jobs.step)(jobs.run)()
+        with _one_line_from_hydra() as as_before:
+
+            def run(cfg: DictConfig) -> None:
+                as_before()
+                jobs.run(cfg)
+
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name=jobs.step)(run)()
         jobs.finish()
 
 
+@contextlib.contextmanager
+def _one_line_from_hydra() -> Iterator[Callable[[], None]]:
+    """Raise what Hydra would print in several lines as a UserError; gives what ends that, which each job calls first."""
+    before = os.environ.get(FULL_ERROR)
+    # Hydra prints an error and exits, unless this is set.
+    os.environ[FULL_ERROR] = "1"
+
+    def as_before() -> None:
+        os.environ.pop(FULL_ERROR, None)
+        if before is not None:
+            os.environ[FULL_ERROR] = before
+
+    try:
+        yield as_before
+    except UserError:
+        raise
+    except Exception as error:
+        if before == "1":
+            raise
+        raise UserError(f"Hydra cannot do this: {first_line(error)}. Check what was typed for Hydra.") from error
+    finally:
+        as_before()
+
+
 def _exit_with(error: BaseException, by_mlflow: bool) -> NoReturn:
-    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+    if os.environ.get(FULL_ERROR) == "1":
         raise error
     _print_error(error, by_mlflow)
     if os.environ.get("MLFLOW_RUN_ID"):
