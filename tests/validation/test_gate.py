@@ -134,7 +134,7 @@ def test_facts_that_the_user_declares_are_required(step, tiny_model_folder, tiny
     code, _, err = step("validate", f"suite.path={tiny_suite}", "candidates=[]", "latency_calls=2")
     assert code == 1
     assert (
-        "known/pooling is mean (expected = cls, as local; if mean is meant, log the model again with -P model.expected_facts.pooling=mean)"
+        "known/pooling is mean (expected = cls, as local; if mean is meant, log the model again with model.expected_facts.pooling=mean)"
         in err
     )
 
