@@ -201,3 +201,9 @@ def test_a_kept_model_that_is_damaged_is_made_again(tiny, tmp_path, said, damage
 
     tiny.load("mean", "openvino", store=FolderStore(tmp_path))
     assert conversions(said) == 1
+
+
+def test_a_conversion_lets_no_warning_of_a_library_through(tiny, caplog):
+    caplog.set_level(logging.WARNING)
+    tiny.load("Dense", "openvino", "f32").close()
+    assert [r.getMessage() for r in caplog.records if "transformers" in r.name] == []

@@ -146,6 +146,20 @@ def traceable(module: torch.nn.Module) -> Iterator[None]:
                 config.use_cache = use_cache
 
 
+@contextlib.contextmanager
+def _hushed() -> Iterator[None]:
+    """Keep what the libraries warn of from the screen: a trace reads every property of a model, the deprecated ones too."""
+    loggers = [logging.getLogger(name) for name in ("sentence_transformers", "transformers")]
+    levels = [one.level for one in loggers]
+    for one in loggers:
+        one.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for one, level in zip(loggers, levels):
+            one.setLevel(level)
+
+
 def _configs(config: PreTrainedConfig) -> Iterator[PreTrainedConfig]:
     """A configuration, then those within it."""
     yield config
@@ -159,7 +173,7 @@ def _convert(whole: _Whole, tokenizer: Tokenizer, texts: Sequence[str], path: Pa
     ids, mask = tokenizer.pad(tokenizer(PROBES[:2]), np.arange(2))
     example = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
     try:
-        with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad(), traceable(whole):
+        with warnings.catch_warnings(), _hushed(), torch.inference_mode(False), torch.no_grad(), traceable(whole):
             # The trace holds for any shape, and the check of the backend says whether it does.
             warnings.simplefilter("ignore")
             # Not traced a second time to see that the traces agree: the check compares vectors, with torch's.
