@@ -14,16 +14,19 @@ from steps.common.launch.call import Call
 from steps.common.launch.config import SearchConf
 from steps.common.launch.paths import corpus_place, reading_as
 from steps.common.launch.process import launch
+from steps.common.search.filters import read_filter
 
 
 def open_inputs(call: Call[SearchConf]) -> Corpus | None:
-    """The file of questions, None without one; raises UserError where it cannot be read, or not one source of questions is given."""
+    """The file of questions, None without one; raises UserError where it cannot be read, or not one source of questions is given, or the filter is not JSON."""
     conf = call.conf
     given = [conf.query is not None, conf.queries.path is not None, conf.interactive]
     if sum(given) != 1:
         raise UserError(
             f'{"several of " if any(given) else "none of "}query, queries and interactive=true given; expected one. Type -P query="a red car".'
         )
+    if conf.filter:
+        read_filter(conf.filter)
     if conf.queries.path is None:
         return None
     with reading_as("queries"):

@@ -91,6 +91,13 @@ def test_a_missing_file_is_found_before_anything_heavy_is_imported(imports, step
     assert heavy == []
 
 
+def test_a_filter_that_is_no_json_is_refused_before_anything_heavy_is_imported(imports):
+    done, heavy = imports("search", "query=a", "filter={n: 2}")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: filter={n: 2} is not JSON (") and len(done.stderr.splitlines()) == 1
+    assert heavy == []
+
+
 def test_an_unreachable_tracking_server_fails_at_once(python):
     done = python("-m", "steps.encode", MLFLOW_TRACKING_URI=f"http://127.0.0.1:{RESERVED_PORT}")
     assert done.returncode == 1

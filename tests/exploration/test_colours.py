@@ -45,12 +45,15 @@ def test_a_column_is_first_by_its_name_and_refused_where_it_was_not_kept():
     for name, reason in (
         (
             "topic",
-            r"there is no kept column 'topic'; there are lang, year, tags\. Encode with corpus.keep_columns=\[topic\]",
+            r"map.colour=topic: this output has no kept column 'topic', only lang, year, tags\. Encode with corpus.keep_columns=\[topic\]\.",
         ),
-        ("text", "there is no kept column 'text'"),
+        ("text", "this output has no kept column 'text'"),
         ("tags", "the column holds list<.*>; expected texts, numbers or dates"),
     ):
         with pytest.raises(UserError, match=reason):
             colour(rows, name)
-    with pytest.raises(UserError, match="there is none"):
+    with pytest.raises(
+        UserError,
+        match=r"map.colour=lang: this output has no kept columns\. Encode with corpus.keep_columns=\[lang\]\.",
+    ):
         colour(rows.select(["id"]), "lang")

@@ -81,7 +81,7 @@ def test_what_cannot_be_explored_is_refused_in_one_line(chain, step, tmp_path):
         assert f"port={port} cannot be used on 127.0.0.1" in error_of(step("explore", f"port={port}"))
     assert "port is 70000; expected a port from 1 to 65535" in error_of(step("explore", "port=70000"))
     wanted = f"run_id={chain.encode['run_id']}"
-    assert "there is no kept column 'lang'" in error_of(step("explore", wanted, "serve=false", "map.colour=lang"))
+    assert "this output has no kept column" in error_of(step("explore", wanted, "serve=false", "map.colour=lang"))
     error = error_of(step("explore", f"run_id={chain.log_model['run_id']}", "serve=false"))
     assert "holds no embeddings (it is a run of log_model" in error
     error = error_of(step("explore", f"run_id=models:/{chain.log_model['model_id']}", "serve=false"))

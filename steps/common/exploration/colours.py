@@ -44,19 +44,14 @@ def colour(rows: pa.Table, first: str | None) -> list[Colouring]:
     """
     kept = kept_columns(rows)
     if first is not None and first not in kept:
-        raise UserError(
-            f"colour={first}: there is no kept column {first!r}; there {_list(kept)}. Encode with corpus.keep_columns=[{first}] to keep it."
-        )
+        has = f"no kept column {first!r}, only {', '.join(kept)}" if kept else "no kept columns"
+        raise UserError(f"map.colour={first}: this output has {has}. Encode with corpus.keep_columns=[{first}].")
     found = [one for name in kept if (one := _colour(name, rows.column(name))) is not None]
     if first is not None and first not in [one.name for one in found]:
         raise UserError(
-            f"colour={first}: the column holds {rows.column(first).type}; expected texts, numbers or dates."
+            f"map.colour={first}: the column holds {rows.column(first).type}; expected texts, numbers or dates."
         )
     return sorted(found, key=lambda one: one.name != first)
-
-
-def _list(names: list[str]) -> str:
-    return f"are {', '.join(names)}" if names else "is none"
 
 
 def _colour(name: str, column: pa.ChunkedArray) -> Colouring | None:

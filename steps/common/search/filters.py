@@ -35,7 +35,7 @@ def choose_rows(rows: pa.Table, given: str | None) -> np.ndarray | None:
     if not given:
         return None
     mask = np.ones(rows.num_rows, bool)
-    for name, condition in _read(given).items():
+    for name, condition in read_filter(given).items():
         if name not in rows.column_names or name == "text":
             known = ", ".join(one for one in rows.column_names if one != "text")
             raise UserError(
@@ -45,7 +45,8 @@ def choose_rows(rows: pa.Table, given: str | None) -> np.ndarray | None:
     return np.flatnonzero(mask)
 
 
-def _read(given: str) -> dict[str, Any]:
+def read_filter(given: str) -> dict[str, Any]:
+    """The conditions of a filter, by column; raises UserError for one that is not a JSON object."""
     try:
         content = json.loads(given)
     except RecursionError:
