@@ -154,6 +154,7 @@ def main(call: Call[ExploreConf], listener: socket.socket | None) -> None:
             measures["seconds"] = time.perf_counter() - start
             metrics = {f"explore/{name}": value for name, value in measures.items()}
             mlflow.log_metrics(metrics)
+            run.name(f"{measures['rows']:,} rows {conf.map.method}")
             explorer = prepare(explored, drawn, conf.top_k) if listener else None
         where = f"runs:/{run.info.run_id}/map.html"
         summary.show("explore", {"run_id": run.info.run_id, "map": where, "model": explored.model, **metrics})

@@ -99,6 +99,7 @@ def main(call: Call[IndexConf], where: str | None) -> None:
         measures |= {"rows": facts.rows, "seconds": time.perf_counter() - start}
         metrics = {f"index/{name}": value for name, value in measures.items()}
         mlflow.log_metrics(metrics, model_id=model_id)
+        run.name(f"{facts.rows:,} rows {facts.method}")
         results = {
             "run_id": run.info.run_id,
             "model_uri": f"models:/{model_id}",

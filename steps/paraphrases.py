@@ -208,6 +208,7 @@ def main(call: Call[ParaphrasesConf], named: Named) -> None:
         metrics = {f"paraphrases/{name}": value for name, value in counts.items()}
         metrics["paraphrases/seconds"] = time.perf_counter() - start
         mlflow.log_metrics(metrics, model_id=model_id)
+        run.name(f"{counts['pairs']:,} pairs of {counts['rows']:,} rows")
         show(first)
         results = {"run_id": run.info.run_id, "model_uri": f"models:/{model_id}", "embeddings": new.where}
         results |= {"against": old.where} if old else {}

@@ -116,6 +116,14 @@ def show(hits: pa.Table) -> None:
         print("no hits", flush=True)
 
 
+def describe(conf: SearchConf, asked: int) -> str:
+    """What was asked, for the name of the run."""
+    if conf.query is not None:
+        return f'"{conf.query}"'
+    name = (conf.queries.path or "").rstrip("/").rpartition("/")[2]
+    return f"{name} {asked:,} question{'s' if asked != 1 else ''}".lstrip()
+
+
 def main(call: Call[SearchConf], texts: Corpus | None) -> None:
     conf = call.conf
     with runs.run("search", call.config, call.as_yaml) as run, tempfile.TemporaryDirectory() as scratch:
@@ -134,6 +142,7 @@ def main(call: Call[SearchConf], texts: Corpus | None) -> None:
         if first:
             mlflow.log_artifact(str(path))
             log_table(pa.concat_tables(first).slice(0, TABLED).to_pandas(), "hits.json", (RANK, SCORE))
+        run.name(describe(conf, asked))
         mlflow.log_metrics({"search/queries": asked, "search/hits": found})
         summary.show(
             "search",

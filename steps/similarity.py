@@ -140,9 +140,11 @@ def main(call: Call[SimilarityConf], pairs: Corpus | None) -> None:
             "similarity/null_pairs": scored.column("score").null_count,
             "similarity/seconds": seconds,
         }
-        if pairs is not None:
-            log_corpus(locate_corpus(pairs))
+        source = locate_corpus(pairs) if pairs is not None else None
+        if source is not None:
+            log_corpus(source)
         mlflow.log_metrics(metrics)
+        run.name(f"{source.name} {scored.num_rows:,} pairs" if source else f'"{conf.sentence_1}", "{conf.sentence_2}"')
         uri = log_model(conf, found, Path(scratch))
         show(first.slice(0, SHOWN))
         results = {

@@ -51,7 +51,6 @@ if __name__ == "__main__":
 
 import contextlib
 import logging
-import math
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -189,9 +188,9 @@ def describe(outcome: Outcome, registration: Registration | None) -> None:
     found, findings, note = outcome.found, outcome.findings, outcome.note(outcome.found.uri)
     notes.describe_logged(found, note)
     registered = f"Registered as {registration}: {registration.reason}.\n\n" if registration else ""
-    score = findings.scores[0].value if findings.scores else math.nan
-    shown = f" {score:.1f}" if math.isfinite(score) else ""
-    outcome.run.describe(f"{notes.short_name(found)} {findings.verdict}{shown}", registered + note)
+    first = [score for score in findings.scores[:1] if not score.undefined]
+    shown = "".join(f" {score.suite.name} {score.value:.1f}" for score in first)
+    outcome.run.describe(f"{findings.verdict} {notes.short_name(found)}{shown}", registered + note)
 
 
 def write(outcome: Outcome, registration: Registration | None, sentences: list[str]) -> None:

@@ -56,6 +56,8 @@ def main(call: Call[VerifyConf], where: str) -> None:
         mlflow.log_metrics(metrics)
         mlflow.log_dict({"output": call.conf.output, "findings": findings, **metrics}, "verification.json")
         tag_upstream(manifest.run_id, manifest.model.get("model_id", ""))
+        verdict, name = "damaged" if findings else "whole", call.conf.output.rstrip("/").rpartition("/")[2]
+        run.name(f"{verdict} {name} {manifest.rows:,} rows")
         for finding in findings:
             print(f"  {finding}")
         summary.show(
@@ -63,7 +65,7 @@ def main(call: Call[VerifyConf], where: str) -> None:
             {
                 "run_id": run.info.run_id,
                 "output": call.conf.output,
-                "verdict": "damaged" if findings else "whole",
+                "verdict": verdict,
                 **metrics,
                 "encoded by": manifest.run_id,
                 **verify.describe_origin(manifest),

@@ -266,6 +266,31 @@ def test_encode_warns_for_a_model_that_was_never_validated(step, tiny_run, tmp_p
     assert "never validated" in err
 
 
+def test_a_run_is_named_by_what_it_did(step, tiny_run, tmp_path):
+    import mlflow
+
+    corpus, out = write_corpus(tmp_path / "c.txt", ["the cat", "the cat", "a red car"]), tmp_path / "out"
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("sentence_1,sentence_2\na,b\n")
+
+    def name_of(name, *words):
+        code, shown, err = step(name, *words)
+        assert code == 0, err
+        return mlflow.get_run(last_json(shown)["run_id"]).info.run_name
+
+    model = f"run_id={tiny_run['run_id']}"
+    assert name_of("encode", model, f"corpus={corpus}", f"output={out}") == "encode c.txt 3 rows local"
+    assert name_of("verify", f"output={out}/") == "verify whole out 3 rows"
+    assert name_of("index", f"embeddings={out}") == "index 3 rows exact"
+    assert name_of("search", "query=a red car") == 'search "a red car"'
+    assert name_of("search", f"queries={corpus}") == "search c.txt 3 questions"
+    assert len(name_of("search", f"query={'car ' * 90}")) < 100
+    assert name_of("paraphrases", "threshold=0.99") == "paraphrases 1 pairs of 3 rows"
+    assert name_of("explore", "serve=false") == "explore 3 rows pca"
+    assert name_of("similarity", model, f"pairs={pairs}") == "similarity pairs.csv 1 pairs"
+    assert name_of("similarity", model, "sentence_1=a", "sentence_2=b") == 'similarity "a", "b"'
+
+
 def test_embeddings_go_into_the_run_unless_output_says_where(step, tiny_run, tmp_path):
     import mlflow
 

@@ -466,7 +466,7 @@ def test_validate_registers_promote_confirms_and_later_steps_find_the_champion(
 
     # What MLflow's own pages show.
     run = mlflow.get_run(first["run_id"])
-    assert run.info.run_name == f"validate local passed {first['quality/tiny/spearman']:.1f}"
+    assert run.info.run_name == f"validate passed local tiny {first['quality/tiny/spearman']:.1f}"
     assert "Registered as tiny/1 (champion): the gate passed" in run.data.tags["mlflow.note.content"]
     assert 0 < run.data.metrics["system/system_memory_usage_percentage"] < 100
     assert not [thread.name for thread in threading.enumerate() if "ystem" in thread.name]
@@ -518,7 +518,7 @@ def test_validate_registers_promote_confirms_and_later_steps_find_the_champion(
     assert "run_id=models:/tiny@champion is tiny/3" in err
     run = mlflow.get_run(last_json(out)["run_id"])
     assert run.data.tags["upstream_run_id"] == tiny_run["run_id"]
-    assert run.info.run_name == "encode local c.txt 1 rows"
+    assert run.info.run_name == "encode c.txt 1 rows local"
     manifest = mlflow.artifacts.load_dict(f"runs:/{run.info.run_id}/manifest.json")
     assert manifest["model"]["registered"] == "tiny/3"
 

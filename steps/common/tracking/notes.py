@@ -39,7 +39,7 @@ def of_encode(found: FoundModel, source: CorpusSource, result: Result, *, backen
     if result.reused is not None:
         lines["reused"] = f"{result.reused_rows:,} rows of `{result.reused.output}`"
     note = "\n".join(f"- {what}: {value}" for what, value in lines.items())
-    return f"{short_name(found)} {source.name} {result.rows:,} rows", note
+    return f"{source.name} {result.rows:,} rows {short_name(found)}", note
 
 
 def of_promotion(found: FoundModel, replaced: str, reason: str, uri: str, use: str) -> tuple[str, str]:

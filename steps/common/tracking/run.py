@@ -16,7 +16,7 @@ from mlflow.entities import LoggedModelInput, Param, Run
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 
 from steps.common.embeddings.plan import flatten
-from steps.common.errors import Stopped, UserError, one_line
+from steps.common.errors import Stopped, UserError, clip, one_line
 from steps.common.tracking import server
 from steps.common.tracking.system import system_metrics
 
@@ -29,6 +29,9 @@ COMMIT = "mlflow.source.git.commit"
 
 # mlflow cuts longer values silently.
 MAX_PARAM_LENGTH = 6000
+
+# Letters of a name, of which a question may have any number.
+MAX_NAME = 80
 
 # A name that mlflow made up.
 GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")
@@ -50,6 +53,10 @@ class StepRun(Run):
     def name_tag(self, what: str = "") -> dict[str, str]:
         """The tag that names the run by its step and what it did; none where the user has named it."""
         return {MLFLOW_RUN_NAME: f"{self._step} {what}".rstrip()} if self._may_be_named else {}
+
+    def name(self, what: str) -> None:
+        """Name the run by what it did; what tells runs of its step apart comes first, since MLflow's pages cut long names."""
+        mlflow.set_tags(self.name_tag(clip(what, MAX_NAME)))
 
     def describe(self, what: str, note: str) -> None:
         """Name the run by what it did, and describe it, in Markdown."""
