@@ -90,8 +90,7 @@ def findings(tmp_path) -> Findings:
     )  # fmt: skip
 
 
-@pytest.fixture
-def page(findings) -> str:
+def render(findings: Findings) -> str:
     model = {"hub_id": "org/model", "name": "m"}
     content = report.as_dict(
         findings,
@@ -100,6 +99,11 @@ def page(findings) -> str:
         lineage={"validate run": "abc", "commit": "def"},
     )
     return report.as_html(content, report.figures(findings, SENTENCES, ([], TOPICS)))
+
+
+@pytest.fixture
+def page(findings) -> str:
+    return render(findings)
 
 
 def test_the_page_asks_nobody_for_anything(page):
@@ -170,6 +174,27 @@ def test_a_threshold_inside_the_interval_is_passed_within_noise(findings):
         assert suites[0]["within_noise"] is within
 
 
+@pytest.mark.parametrize(
+    "share, remark", [(0.5, "passed; the interval reaches below"), (1.5, "missed; the interval reaches above"), (-1, None)]
+)
+def test_a_threshold_inside_the_interval_is_named_beside_it(findings, share, remark):
+    first = findings.scores[0]
+    # low at 0, the score at 1, high at 2.
+    threshold = np.interp(share, [0, 1, 2], [first.low, first.value, first.high]) if remark else first.low - 1
+    findings.thresholds = {first.suite.name: threshold}
+    page = render(findings)
+    assert re.findall("(?:passed|missed); the interval[a-z ]*[0-9.-]+", page) == (
+        [f"{remark} {threshold:g}"] if remark else []
+    )
+
+
+def test_a_column_without_a_value_is_left_out_and_a_latency_has_its_unit(findings):
+    page = render(findings)
+    assert ">published</th>" in page and 'data-name="p50">5.0 ms</td>' in page
+    findings.references = {}
+    assert "published" not in render(findings)
+
+
 def test_every_figure_is_on_the_page_and_no_text_is_nan(page):
     for name in (
         "suites",
@@ -218,7 +243,7 @@ def test_the_plane_of_most_variance_is_found():
 
 @pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="there is no Chromium here (apt-get install chromium)")
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", [390, 820, 1280])
 def test_a_browser_draws_the_page_and_nothing_is_wider_than_the_screen(page, tmp_path, width):
     from PIL import Image
 
