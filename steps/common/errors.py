@@ -18,6 +18,10 @@ def first_line(error: BaseException) -> str:
     return clip("".join(c if c.isprintable() else repr(c)[1:-1] for c in line), 300)
 
 
+# Note on what stopped a step: its run has been marked so.
+KILLED = "run marked KILLED"
+
+
 class Stopped(BaseException):
     """SIGTERM arrived. Not an Exception, so that no step takes it for a failure of its own."""
 

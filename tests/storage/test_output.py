@@ -1,5 +1,6 @@
 """A folder that one encode at a time writes to, where every file is whole or not there."""
 
+import errno
 import hashlib
 import json
 import multiprocessing
@@ -91,7 +92,23 @@ def test_what_a_killed_encode_had_not_finished_is_removed(output):
 def test_an_output_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     output = Output(files.locate(tmp_path / "file" / "out"), tmp_path)
-    assert "cannot be written: Not a directory" in refusal(output.make)
+    assert refusal(output.make).endswith(
+        "cannot be written: Not a directory. Correct that and run the same command again, or give another output."
+    )
+
+
+def test_a_full_disk_says_that_parts_are_kept_where_there_are_any(output):
+    def fill():
+        with output.explain_errors():
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    assert refusal(fill).endswith(
+        "No space left on device. Correct that and run the same command again, or give another output."
+    )
+    output.write_text("part-00000.parquet", "")
+    assert refusal(fill).endswith(
+        "No space left on device. The finished parts are kept. Correct that and run the same command again to resume, or give another output."
+    )
 
 
 def test_a_file_in_place_of_an_output_is_read_and_not_written(tmp_path):

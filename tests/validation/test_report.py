@@ -175,7 +175,8 @@ def test_a_threshold_inside_the_interval_is_passed_within_noise(findings):
 
 
 @pytest.mark.parametrize(
-    "share, remark", [(0.5, "passed; the interval reaches below"), (1.5, "missed; the interval reaches above"), (-1, None)]
+    "share, remark",
+    [(0.5, "passed; the interval reaches below"), (1.5, "missed; the interval reaches above"), (-1, None)],
 )
 def test_a_threshold_inside_the_interval_is_named_beside_it(findings, share, remark):
     first = findings.scores[0]

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from steps.common.errors import Stopped, UserError, first_line, one_line
+from steps.common.errors import KILLED, Stopped, UserError, first_line, one_line
 from steps.common.launch import arguments
 from steps.common.launch.call import Call
 from steps.common.launch.check import check
@@ -63,10 +63,10 @@ def launch(step: str, open_inputs: Callable[[Call], Any], *, manual: str | None,
             jobs.run(configs[0])
     except UserError as error:
         _exit_with(error, by_mlflow)
-    except KeyboardInterrupt:
-        _interrupted("interrupted (Ctrl-C)", 130)
-    except Stopped:
-        _interrupted("stopped (SIGTERM)", 143)
+    except KeyboardInterrupt as stop:
+        _interrupted("interrupted (Ctrl-C)", 130, stop, by_mlflow)
+    except Stopped as stop:
+        _interrupted("stopped (SIGTERM)", 143, stop, by_mlflow)
     sys.exit(0)
 
 
@@ -131,9 +131,12 @@ def _print_error(error: BaseException, by_mlflow: bool) -> None:
     print(f"error: {as_typed(line, by_mlflow) if isinstance(error, UserError) else line}", file=sys.stderr, flush=True)
 
 
-def _interrupted(what: str, code: int) -> NoReturn:
-    line = f"{what}; the run, if it had started, is marked KILLED."
-    print(line, file=sys.stderr, flush=True)
+def _interrupted(what: str, code: int, stop: BaseException, by_mlflow: bool) -> NoReturn:
+    marked = ""
+    if KILLED in getattr(stop, "__notes__", ()):
+        # After Ctrl-C `mlflow run` writes FAILED over it.
+        marked = "; the tag error of the run says so" if by_mlflow else "; the run is marked KILLED"
+    print(f"{what}{marked}.", file=sys.stderr, flush=True)
     sys.exit(code)
 
 

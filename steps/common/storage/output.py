@@ -203,9 +203,17 @@ class Output:
             yield
         except OSError as error:
             reason = error.strerror or first_line(error)
+            kept, resume = (" The finished parts are kept.", " to resume") if self._has_parts() else ("", "")
             raise UserError(
-                f"output {self} cannot be written: {reason}. The finished parts are kept. Correct that and run the same command again to resume, or give another output."
+                f"output {self} cannot be written: {reason}.{kept} Correct that and run the same command again{resume}, or give another output."
             ) from None
+
+    def _has_parts(self) -> bool:
+        """Whether a part is finished; no where that cannot be seen."""
+        try:
+            return any(name.startswith("part-") for name in self.names())
+        except UserError:
+            return False
 
 
 def _sync_folder(folder: Path) -> None:

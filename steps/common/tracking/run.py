@@ -16,7 +16,7 @@ from mlflow.entities import LoggedModelInput, Param, Run
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 
 from steps.common.embeddings.plan import flatten
-from steps.common.errors import Stopped, UserError, clip, one_line
+from steps.common.errors import KILLED, Stopped, UserError, clip, one_line
 from steps.common.tracking import server
 from steps.common.tracking.system import system_metrics
 
@@ -135,6 +135,7 @@ def run(step: str, config: dict[str, Any], as_yaml: str, *, measured: bool = Fal
         nested, own_monitor = mlflow.active_run() is not None, False if measured else None
         active = mlflow.start_run(run_name=step, nested=nested, log_system_metrics=own_monitor)
         status, why = "FINISHED", None
+        stopped: BaseException | None = None
         try:
             step_run = StepRun(active, step)
             mlflow.set_tags({"step": step, **step_run.name_tag()})
@@ -148,7 +149,7 @@ def run(step: str, config: dict[str, Any], as_yaml: str, *, measured: bool = Fal
             # After Ctrl-C `mlflow run` sends SIGTERM as well; what follows is to be finished.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             server.give_up()
-            status = "KILLED"
+            status, stopped = "KILLED", stop
             why = "stopped (SIGTERM)" if isinstance(stop, Stopped) else "interrupted (Ctrl-C)"
             raise
         except BaseException as error:
@@ -160,7 +161,8 @@ def run(step: str, config: dict[str, Any], as_yaml: str, *, measured: bool = Fal
             _write_line(log, f"error: {why}")
             raise
         finally:
-            _end_run(status, why, log)
+            if _end_run(status, why, log) and stopped is not None:
+                stopped.add_note(KILLED)
 
 
 def _write_line(handler: logging.Handler, text: str) -> None:
@@ -168,16 +170,22 @@ def _write_line(handler: logging.Handler, text: str) -> None:
     handler.emit(logging.makeLogRecord({"levelname": "ERROR", "msg": text}))
 
 
-def _end_run(status: str, why: str | None, log: logging.FileHandler) -> None:
-    """Log the reason and the log, and end the run; where a failed step cannot do that, it is a warning, not an error."""
+def _end_run(status: str, why: str | None, log: logging.FileHandler) -> bool:
+    """Log the reason and the log, and end the run; where a failed step cannot do that, it is a warning, not an error.
+
+    Returns whether the run is ended.
+    """
     with server.optional("the run does not have its log"):
         mlflow.log_artifact(log.baseFilename)
     if why is None:
         mlflow.end_run(status)
-        return
+        return True
+    ended = False
     with server.optional(f"the run is not marked {status}"):
         mlflow.set_tag("error", why[:MAX_PARAM_LENGTH])
         mlflow.end_run(status)
+        ended = True
+    return ended
 
 
 def log_config(config: dict[str, Any], as_yaml: str, run_id: str) -> None:
