@@ -459,3 +459,44 @@ def test_of_an_output_that_is_damaged_throughout_every_id_is_new(tmp_path):
 def test_nothing_changed_is_an_empty_table(tmp_path):
     found = changes_of(tmp_path, ([1, 2], ["a", "b"]), ([2, 1], ["b", "a"]))
     assert found == {"added": [], "changed": [], "removed": []}
+
+
+def by_hand(old, new):
+    """What changed between two lists of (id, text), as sets of ids written as Python writes them."""
+    then, now = ({repr(key): {text for one, text in side if one == key} for key, _ in side} for side in (old, new))
+    return {
+        "added": {key for key in now if key not in then},
+        "changed": {key for key in now if key in then and now[key] != then[key]},
+        "removed": {key for key in then if key not in now},
+    }
+
+
+@pytest.mark.parametrize(
+    "make, kind",
+    [
+        (lambda i: {"a": i}, pa.struct([("a", pa.int64())])),
+        (lambda i: {"a": i % 5, "b": {"c": [f"é{i}", None]}}, None),
+        (lambda i: [i, i + 1], pa.list_(pa.int32())),
+        (lambda i: [i / 4, i + 1.5], pa.list_(pa.float32(), 2)),
+        (lambda i: [(f"k{i}", i)], pa.map_(pa.string(), pa.int64())),
+        (lambda i: {"a": b"\xff%d" % i}, pa.struct([("a", pa.binary())])),
+    ],
+    ids=["struct", "nested struct", "list", "fixed list", "map", "struct of bytes"],
+)
+def test_changes_of_ids_that_are_structs_or_lists_are_those_of_two_sets(tmp_path, make, kind):
+    rng = random.Random(5)
+    old = [(make(i), rng.choice("abc")) for i in range(40)]
+    new = [(key, rng.choice([text, text, "d"])) for key, text in old[6:]] + [(make(i), "n") for i in range(40, 45)]
+    rng.shuffle(new)
+    sides = [(pa.array([key for key, _ in side], kind), [text for _, text in side]) for side in (old, new)]
+    found = changes_of(tmp_path, *sides)
+    wanted = by_hand(old, new)
+    assert {what: {repr(key) for key in keys} for what, keys in found.items()} == wanted
+    assert all(wanted.values()) and all(len(keys) == len(wanted[what]) for what, keys in found.items())
+
+
+def test_structs_of_two_types_are_the_same_where_they_read_the_same(tmp_path):
+    old = pa.array([{"a": 1, "b": "x"}, {"a": 2, "b": "y"}, None])
+    new = pa.array([{"b": "x", "a": 1}, {"b": "z", "a": 2}], pa.struct([("b", pa.string()), ("a", pa.int32())]))
+    found = changes_of(tmp_path, (old, list("pqr")), (new, list("pq")))
+    assert found == {"added": ['{"a": 2, "b": "z"}'], "changed": [], "removed": ['{"a": 2, "b": "y"}', None]}

@@ -1,5 +1,6 @@
 """What an output holds that another did not, by the ids of their rows: what a downstream index has to apply."""
 
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -71,7 +72,7 @@ def complete(reused: Reused | None, reuse: Reuse | None, output: Output, made: M
 def write_changes(old: Side, new: Side) -> Changes:
     """Write which ids were added, have another text, or are gone. It takes about 40 bytes of memory a row of an output.
 
-    Ids of two types are the same where they read the same, 7 and "7", and are written as strings then.
+    Ids of two types are the same where they read the same, 7 and "7", and are written as strings then, structs as JSON.
     """
     kinds = {_id_type(side) for side in (old, new) if side[1]}
     kind = kinds.pop() if len(kinds) == 1 else pa.string()
@@ -95,7 +96,7 @@ def _write(output: Output, groups: list[tuple[Side, np.ndarray, str]], kind: pa.
         with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
             for side, rows, what in groups:
                 for ids in map(pa.concat_arrays, gather(_take_ids(side, rows), WRITTEN)):
-                    writer.write_table(pa.table([ids.cast(kind), pa.repeat(what, len(ids))], schema=schema))
+                    writer.write_table(pa.table([_cast(ids, kind), pa.repeat(what, len(ids))], schema=schema))
         file = file_facts(temporary, CHANGES)
         output.put(temporary, CHANGES)
         return file
@@ -168,7 +169,15 @@ def _to_numbers(ids: pa.Array, kind: pa.DataType) -> np.ndarray:
         numbers = ids.fill_null(0).to_numpy().astype(np.uint64)
         return np.where(ids.is_null().to_numpy(zero_copy_only=False), SPREAD, numbers)
     is_binary = any(matches(ids.type) for matches in BINARY)
-    return digest_keys(digest_texts(ids if is_binary else ids.cast(pa.string())))[:, 0]
+    return digest_keys(digest_texts(ids if is_binary else _cast(ids, pa.string())))[:, 0]
+
+
+def _cast(ids: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Ids as another type; as strings, structs and lists are written as JSON, which Arrow does not do."""
+    if not pa.types.is_nested(ids.type) or not pa.types.is_string(kind):
+        return ids.cast(kind)
+    texts = [None if one is None else json.dumps(one, default=str, sort_keys=True) for one in ids.to_pylist()]
+    return pa.array(texts, kind)
 
 
 def _are_in(numbers: np.ndarray, others: np.ndarray) -> np.ndarray:
