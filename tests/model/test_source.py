@@ -57,6 +57,11 @@ def test_a_folder_is_taken_as_it_is_with_the_digest_of_its_weights(tmp_path):
     assert (found.folder, found.name, found.revision, found.weights_sha256) == (tmp_path, "mine", None, sha256(WEIGHTS))
 
 
+def test_a_folder_that_is_null_is_required():
+    message = refusal(find, name="local")
+    assert message.startswith("model.path is required: give -P model.path=<folder>. A model of the Hub is model=hub ")
+
+
 def test_the_digest_that_was_expected_is_accepted(tmp_path):
     assert find(path=put_model(tmp_path), weights_sha256=sha256(WEIGHTS)).weights_sha256 == sha256(WEIGHTS)
 

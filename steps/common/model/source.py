@@ -26,12 +26,17 @@ def find_source(conf: ModelConf) -> Source:
     """Find the files of a model: `path` if given, absolute, else an installed `package`, else the Hub.
 
     Raises:
-        UserError: no such folder, no model or no safetensors weights in it, weights of another digest, or a Hub
+        UserError: nothing to find a model by, no such folder, no model or no safetensors weights in it, weights of another digest, or a Hub
             that cannot be reached or does not have the model.
     """
     folder, revision = Path(conf.path) if conf.path is not None else None, conf.revision
     if folder is None and conf.package is not None:
         folder = _package_folder(conf.package)
+    if folder is None and revision is None and "/" not in conf.name:
+        # As with model=local, whose name is no ID of the Hub.
+        raise UserError(
+            "model.path is required: give -P model.path=<folder>. A model of the Hub is model=hub model.name=<org/model> model.revision=<commit>."
+        )
     if folder is None:
         folder, revision = hub.download_model(conf.name, revision, conf.trust_remote_code)
     digest = weights_digest(folder)
