@@ -166,3 +166,22 @@ def test_the_log_says_how_many_files_were_taken_and_skipped(tmp_path, caplog):
     with caplog.at_level("INFO", "steps"):
         open_corpus(tmp_path / "a.txt")
     assert not caplog.text
+
+
+@pytest.mark.parametrize("folder", ["k=%FE", "%FF=a"])
+def test_a_partition_folder_that_is_not_utf_8_is_refused(tmp_path, folder):
+    for name in (folder, "k=%C3%A9"):
+        (tmp_path / name).mkdir()
+        put(tmp_path / name / "c.csv", "text\na\n")
+    message = refusal_of(tmp_path)
+    assert f"{tmp_path / folder / 'c.csv'}: " in message and "is not UTF-8" in message
+    (tmp_path / folder / "c.csv").unlink()
+    assert read(open_corpus(tmp_path, keep_columns=["k"])).column("k").to_pylist() == ["é"]
+
+
+@pytest.mark.parametrize("content", ["text,id\nx\ry,1\n", "te\rxt,id\nx,1\n"])
+def test_a_carriage_return_in_a_cell_without_quotes_is_said_in_plain_words(tmp_path, content):
+    message = refusal_of(put(tmp_path / "c.csv", content))
+    assert "a cell without quotes holds a carriage return (\\r). Put the cell in quotes, or take" in message
+    assert "universal" not in message and "corpus.quoting" not in message
+    assert texts_of(put(tmp_path / "c.csv", 'text,id\n"x\ry",1\n')) == ["x\ry"]

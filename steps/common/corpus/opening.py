@@ -159,10 +159,22 @@ def partition_keys(path: Path | str, place: Place) -> dict[str, str | None]:
     if not place.path.startswith(given.rstrip("/") + "/"):
         given = before_magic(given)
     folders = place.path.removeprefix(given.rstrip("/")).split("/")[:-1]
-    pairs = (folder.partition("=") for folder in folders if "=" in folder)
-    return {
-        unquote(name): None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value) for name, _, value in pairs
-    }
+    keys: dict[str, str | None] = {}
+    for folder in folders:
+        name, equals, value = folder.partition("=")
+        if equals:
+            keys[_decoded(place, name)] = None if value == "__HIVE_DEFAULT_PARTITION__" else _decoded(place, value)
+    return keys
+
+
+def _decoded(place: Place, quoted: str) -> str:
+    """What a folder says in percent signs; raises UserError where it is no text, since all such would look the same."""
+    try:
+        return unquote(quoted, errors="strict")
+    except UnicodeDecodeError:
+        raise UserError(
+            f"{place}: {quoted!r} in the name of its folder is not UTF-8, so it names no column or value. Rename the folder."
+        ) from None
 
 
 @dataclass(frozen=True)

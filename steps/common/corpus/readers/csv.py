@@ -17,6 +17,8 @@ GUESSES = {TAB: "tab", ";": "';'", "|": "'|'", ",": "','"}
 
 UNQUOTED = "Where a quote is a character like any other, give corpus.quoting=none"
 
+STRAY_RETURN = "a cell without quotes holds a carriage return (\\r)"
+
 # A cell may be long, but a quote that is never closed must not take the memory of a whole file.
 csv.field_size_limit(100_000_000)
 
@@ -65,9 +67,9 @@ class DelimitedFormat(LineFormat):
         try:
             header = next(filter(None, cells), None)
         except csv.Error as error:
-            guess = _guess_delimiter(cells, columns)
+            guess = _guess_delimiter(cells, columns) or self.advise(place, _explain(error))
             raise UserError(
-                f"{place} line {lines.number}: this is not valid CSV: {str(error).partition(' - ')[0]}. {guess or UNQUOTED + '.'}"
+                f"{place} line {lines.number}: this is not valid CSV: {_explain(error)}. {guess or UNQUOTED + '.'}"
             ) from None
         if header is None:
             raise UserError(f"{place} is empty: expected a header line that names its columns.")
@@ -89,7 +91,7 @@ class DelimitedFormat(LineFormat):
             try:
                 row, broken = next(cells, None), None
             except csv.Error as error:
-                row, broken = [], f"this is not valid CSV: {error}"
+                row, broken = [], f"this is not valid CSV: {_explain(error)}"
             if row is None:
                 return
             first, last_line = last_line + 1, lines.number
@@ -106,9 +108,17 @@ class DelimitedFormat(LineFormat):
                 yield first, nothing, f"expected {len(header)} columns ({names}), found {len(row)}"
 
     def advise(self, place: Place, reason: str) -> str:
+        if reason.endswith(STRAY_RETURN):
+            return "Put the cell in quotes, or take the carriage return out of it."
         if "columns (" in reason or "not valid CSV" in reason:
             return f'Quote cells that hold the delimiter or a quote, and write a quote in them twice (""). {UNQUOTED}.'
         return super().advise(place, reason)
+
+
+def _explain(error: csv.Error) -> str:
+    """What Python's reader says, without its advice to a programmer."""
+    text = str(error)
+    return STRAY_RETURN if text.startswith("new-line character seen") else text.partition(" - ")[0]
 
 
 def _guess_delimiter(cells: Cells, columns: list[Column]) -> str | None:
