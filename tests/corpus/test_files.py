@@ -3,7 +3,10 @@
 import gzip
 import hashlib
 import json
+import os
+from pathlib import Path
 
+import pytest
 from helpers.corpora import open_corpus, read, refusal_of, table_of, texts_of
 from helpers.corpus_files import put
 
@@ -185,3 +188,13 @@ def test_a_carriage_return_in_a_cell_without_quotes_is_said_in_plain_words(tmp_p
     assert "a cell without quotes holds a carriage return (\\r). Put the cell in quotes, or take" in message
     assert "universal" not in message and "corpus.quoting" not in message
     assert texts_of(put(tmp_path / "c.csv", 'text,id\n"x\ry",1\n')) == ["x\ry"]
+
+
+@pytest.mark.parametrize("name", [b"\xff.csv", b"k=\xff/c.csv"])
+def test_a_file_whose_name_is_not_utf_8_is_refused(tmp_path, name):
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+    path.parent.mkdir(exist_ok=True)
+    put(path, "text\na\n")
+    message = refusal_of(tmp_path)
+    assert "\\udcff" in message and message.endswith("is not UTF-8. Rename it, or name the other files by a glob.")
+    message.encode()

@@ -137,6 +137,11 @@ def find_files(path: Path | str, format: str = AUTO) -> list[Place]:
         )
     if not taken:
         raise UserError(f"there is no corpus at {root}: expected a file, a folder or a glob that matches files.")
+    for place in taken:
+        shown = place.path.encode("utf-8", "backslashreplace").decode()
+        if shown != place.path:
+            # Neither Arrow nor the record of a run takes such a name.
+            raise UserError(f"the name of {shown} is not UTF-8. Rename it, or name the other files by a glob.")
     return taken
 
 
