@@ -218,6 +218,17 @@ def encode_rows(call: Call[EncodeConf], opened: OpenedTable, run: StepRun, model
     return Done(result, manifests.as_text(make_manifest(call, run, model, result, **facts)), where)
 
 
+def warn_empty(result: Result) -> None:
+    """Log how many rows have an empty text: its vector says nothing, and looks like any other."""
+    if result.empty_rows:
+        rows = (
+            "1 row has an empty text and is"
+            if result.empty_rows == 1
+            else f"{result.empty_rows} rows have an empty text and are"
+        )
+        logger.warning("%s embedded as such; corpus.on_bad_row=keep_all gives such rows null embeddings", rows)
+
+
 def make_manifest(
     call: Call[EncodeConf], run: StepRun, model: Loaded, result: Result, **facts: Any
 ) -> manifests.Manifest:
@@ -257,6 +268,7 @@ def main(call: Call[EncodeConf], opened: Opened | OpenedTable) -> None:
                 else:
                     source = locate_corpus(opened.texts)
                     made = encode(call, opened, run, model, Path(scratch))
+        warn_empty(made.result)
         result, where, backend = made.result, made.where, describe_backend(model.backend)
         with recording(where):
             mlflow.log_text(made.manifest, "manifest.json")

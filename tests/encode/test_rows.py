@@ -37,6 +37,23 @@ def test_bad_rows_keep_their_place_and_their_reason(encode, tmp_path):
     assert manifest["rejects"]["sha256"] == sha256(files.locate(tmp_path / "out" / "rejects.parquet"))
 
 
+def test_rows_with_an_empty_text_are_counted_in_a_warning(encode, tmp_path):
+    def warned(texts, *words, output):
+        path = write_jsonl(tmp_path / "c.jsonl", texts)
+        code, out, err = encode(path, f"output={tmp_path / output}", *words)
+        assert code == 0, err
+        vectors = pq.read_table(tmp_path / output / "part-00000.parquet").column("embedding").to_pylist()
+        warnings = [line.partition("WARNING ")[2] for line in err.splitlines() if "empty text" in line]
+        return warnings, [vector is None for vector in vectors]
+
+    advice = "embedded as such; corpus.on_bad_row=keep_all gives such rows null embeddings"
+    texts = ["the cat", "", None, " \t"]
+    assert warned(texts, output="a") == ([f"2 rows have an empty text and are {advice}"], [False, False, True, False])
+    assert warned(texts, "corpus.on_bad_row=keep_all", output="b") == ([], [False, True, True, True])
+    assert warned(["the cat", ""], output="c") == ([f"1 row has an empty text and is {advice}"], [False, False])
+    assert warned(["the cat", None], output="d") == ([], [False, True])
+
+
 @pytest.mark.parametrize("damage", ["gone", "a byte", "other rows"])
 def test_rejects_that_are_damaged_are_made_again(step, encode, tmp_path, damage):
     path = write_jsonl(tmp_path / "c.jsonl", ["the cat", "a dog", *ODD], key=list("abcdefgh"))
