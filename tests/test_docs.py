@@ -159,7 +159,7 @@ def blocks_of_python(name: str) -> list[str]:
 
 @pytest.mark.parametrize("name", [name for name in PAGES if blocks_of_python(name) and "recipes" not in name])
 def test_python_blocks_of_a_page_run(name, step, tiny_run, tmp_path):
-    code, _, err = step("encode", f"run_id={tiny_run['run_id']}", f"output={tmp_path}/embeddings")
+    code, _, err = step("encode", f"run_id={tiny_run['run_id']}", f"output={tmp_path}/embeddings", "rows_per_part=120")
     assert code == 0, err
     for block in blocks_of_python(name):
         names: dict = {}
@@ -169,6 +169,8 @@ def test_python_blocks_of_a_page_run(name, step, tiny_run, tmp_path):
         )
         if "pyfunc" in names:
             assert names["pyfunc"].predict(["a"]).shape == (1, 32)
+        if "parts" in names:
+            assert len(names["parts"]) == 2
         if "vectors" in names:
             assert (names["vectors"].shape, names["vectors"].dtype) == ((240, 32), "float32")
 
