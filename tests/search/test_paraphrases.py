@@ -7,17 +7,12 @@ import pyarrow.parquet as pq
 import pytest
 from helpers.encodes import write_jsonl
 from helpers.steps import error_of, last_json
-from sentence_transformers import SentenceTransformer, util
+from sentence_transformers import util
 
 # Those of the corpus of conftest.py, whose fourth is null; "a red car" is there twice.
 TEXTS = ["the cat is big", "a red car", "the river", None, "a dog on the house", "blue sky and stone", "a red car"]
 KEYS = [f"k{i}" for i in range(7)]
 TABLES = ("pairs", "clusters", "duplicates", "deduplicated")
-
-
-@pytest.fixture(scope="module")
-def tiny(tiny_model_folder):
-    return SentenceTransformer(str(tiny_model_folder), device="cpu")
 
 
 @pytest.fixture
@@ -41,10 +36,10 @@ def mine(chain, step):
     return run
 
 
-def expected_pairs(tiny, threshold):
+def expected_pairs(tiny_model, threshold):
     """As the library's paraphrase mining finds them; the texts are few, so it caps none."""
     whole = [row for row, text in enumerate(TEXTS) if text is not None]
-    found = util.paraphrase_mining(tiny, [TEXTS[row] for row in whole])
+    found = util.paraphrase_mining(tiny_model, [TEXTS[row] for row in whole])
     return {
         frozenset((KEYS[whole[first]], KEYS[whole[second]])): score
         for score, first, second in found
@@ -52,12 +47,12 @@ def expected_pairs(tiny, threshold):
     }
 
 
-def test_pairs_clusters_and_duplicates_of_stored_embeddings(chain, mine, tiny):
+def test_pairs_clusters_and_duplicates_of_stored_embeddings(chain, mine, tiny_model):
     import mlflow
 
-    threshold = float(np.median(list(expected_pairs(tiny, -1).values())))
+    threshold = float(np.median(list(expected_pairs(tiny_model, -1).values())))
     found = mine(f"run_id={chain.encode['run_id']}", f"threshold={threshold}")
-    pairs, expected = found["pairs"], expected_pairs(tiny, threshold)
+    pairs, expected = found["pairs"], expected_pairs(tiny_model, threshold)
     assert list(pairs) == ["score", "id_1", "text_1", "id_2", "text_2"] and 5 < len(pairs) < 12
     by_ids = {frozenset(ids): score for *ids, score in zip(pairs["id_1"], pairs["id_2"], pairs["score"])}
     assert by_ids.keys() == expected.keys() and len(by_ids) == len(pairs)
@@ -94,7 +89,7 @@ def test_pairs_clusters_and_duplicates_of_stored_embeddings(chain, mine, tiny):
     )
 
 
-def test_the_served_model_answers_each_query_with_pairs_that_involve_it(chain, mine, tiny):
+def test_the_served_model_answers_each_query_with_pairs_that_involve_it(chain, mine, tiny_model):
     """The published tutorial's mixes in pairs of two texts of the corpus, sorts by the wrong number, answers the first query of a
     request, and crashes where a query is in the corpus."""
     import mlflow
@@ -105,7 +100,7 @@ def test_the_served_model_answers_each_query_with_pairs_that_involve_it(chain, m
     answer = model.predict(pd.DataFrame({"query": queries}))
     assert list(answer) == ["query", "rank", "id", "text", "score", "lang", "year", "score_", "query_truncated"]
     whole = [row for row, text in enumerate(TEXTS) if text is not None]
-    scores = util.cos_sim(tiny.encode(queries), tiny.encode([TEXTS[row] for row in whole])).numpy()
+    scores = util.cos_sim(tiny_model.encode(queries), tiny_model.encode([TEXTS[row] for row in whole])).numpy()
     for query, expected in zip(queries, scores):
         rows = answer[answer["query"] == query]
         near = [row for row in np.argsort(-expected, kind="stable") if expected[row] >= 0.2]
@@ -131,7 +126,7 @@ def test_the_served_model_answers_each_query_with_pairs_that_involve_it(chain, m
             model.predict(pd.DataFrame({"query": [query]}), params=params)
 
 
-def test_new_rows_are_compared_with_an_old_output(chain, step, mine, tmp_path, tiny):
+def test_new_rows_are_compared_with_an_old_output(chain, step, mine, tmp_path, tiny_model):
     new = ["a red car", "an old tree", "a red car", None, "the river"]
     corpus = write_jsonl(tmp_path / "new.jsonl", new)
     model = f"run_id={chain.log_model['run_id']}"

@@ -12,16 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from helpers.pages import find_page
 from helpers.steps import error_of, last_json
-from sentence_transformers import SentenceTransformer, util
+from sentence_transformers import util
 
 # Those of the corpus of conftest.py: the fourth is null there.
 TEXTS = ["the cat is big", "a red car", "the river", "a dog on the house", "blue sky and stone", "a red car"]
 KEYS = ["k0", "k1", "k2", "k4", "k5", "k6"]
-
-
-@pytest.fixture(scope="module")
-def tiny(tiny_model_folder):
-    return SentenceTransformer(str(tiny_model_folder), device="cpu")
 
 
 def hits_of(summary):
@@ -30,14 +25,16 @@ def hits_of(summary):
     return pq.read_table(mlflow.artifacts.download_artifacts(summary["table"])).to_pandas()
 
 
-def test_an_index_answers_in_words_from_stored_embeddings(chain, step, tiny, monkeypatch):
+def test_an_index_answers_in_words_from_stored_embeddings(chain, step, tiny_model, monkeypatch):
     import mlflow
 
     code, out, err = step("search", f"run_id={chain.index['run_id']}", "query=a big tree", "top_k=4")
     assert code == 0, err
     hits = hits_of(last_json(out))
     # As sentence-transformers' own search, with the model's prompt for queries.
-    (expected,) = util.semantic_search(tiny.encode(["a big tree"], prompt_name="query"), tiny.encode(TEXTS), top_k=4)
+    (expected,) = util.semantic_search(
+        tiny_model.encode(["a big tree"], prompt_name="query"), tiny_model.encode(TEXTS), top_k=4
+    )
     assert hits["id"].tolist() == [KEYS[hit["corpus_id"]] for hit in expected]
     np.testing.assert_allclose(hits["score"], [hit["score"] for hit in expected], atol=1e-6)
     assert hits["rank"].tolist() == [1, 2, 3, 4]
@@ -156,13 +153,13 @@ def test_a_search_that_cannot_be_answered_ends_with_one_line(chain, step, tmp_pa
         assert reason in error_of(step("search", *words))
 
 
-def test_an_index_is_made_of_any_whole_output_and_of_no_other(chain, step, tmp_path, tiny):
+def test_an_index_is_made_of_any_whole_output_and_of_no_other(chain, step, tmp_path, tiny_model):
     import mlflow
 
     model = f"run_id={chain.log_model['run_id']}"
     corpus = tmp_path / "corpus.jsonl"
-    queries = tiny.encode(["the car"], prompt_name="query")
-    vectors = tiny.encode(TEXTS)
+    queries = tiny_model.encode(["the car"], prompt_name="query")
+    vectors = tiny_model.encode(TEXTS)
     answers = {}
     for name, *more in (
         ("npy", "output_format=npy", "keep_text=false"),
@@ -242,7 +239,7 @@ def test_another_model_of_the_same_dimension_is_refused(chain, step, tmp_path, t
     assert code == 1 and "has no such model. Name a run or models:/... that holds it: embedding_model=<run>" in err
 
 
-def test_pairs_get_the_scores_of_sentence_transformers(chain, step, tmp_path, tiny):
+def test_pairs_get_the_scores_of_sentence_transformers(chain, step, tmp_path, tiny_model):
     import mlflow
 
     first = ["the cat is big", "a red car", None, "the cat is big"]
@@ -251,7 +248,7 @@ def test_pairs_get_the_scores_of_sentence_transformers(chain, step, tmp_path, ti
     pd.DataFrame({"a": first, "b": second}).to_json(pairs, orient="records", lines=True)
     run, columns = f"run_id={chain.log_model['run_id']}", ("pairs.column_1=a", "pairs.column_2=b", "backend=torch")
     whole = [0, 1, 3]
-    vectors = [tiny.encode([texts[i] for i in whole]) for texts in (first, second)]
+    vectors = [tiny_model.encode([texts[i] for i in whole]) for texts in (first, second)]
     code, out, err = step("similarity", run, f"pairs={pairs}", "metric=euclidean", *columns)
     assert code == 0, err
     summary = last_json(out)

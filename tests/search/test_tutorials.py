@@ -32,7 +32,7 @@ OTHERS = [0.82074248, 0.74619573, 0.68307399, 0.67135804]
 
 
 @pytest.fixture(scope="module")
-def minilm(tmp_path_factory):
+def run(tmp_path_factory):
     """Run steps in a store of this module, after log_model with the real weights."""
     folder = tmp_path_factory.mktemp("minilm")
 
@@ -52,16 +52,16 @@ def texts_of(name):
     return path
 
 
-def load(minilm, uri):
+def load(run, uri):
     import mlflow
 
-    mlflow.set_tracking_uri(f"sqlite:///{minilm.folder}/mlflow.db")
+    mlflow.set_tracking_uri(f"sqlite:///{run.folder}/mlflow.db")
     return mlflow.pyfunc.load_model(uri)
 
 
-def test_each_pair_of_a_request_gets_its_score_and_the_scores_are_those_published(minilm):
+def test_each_pair_of_a_request_gets_its_score_and_the_scores_are_those_published(run):
     # The published model scores the first row of a request, and returns it as a nested array.
-    model = load(minilm, minilm("similarity", "sentence_1=I like apples", "sentence_2=I like oranges")["model_uri"])
+    model = load(run, run("similarity", "sentence_1=I like apples", "sentence_2=I like oranges")["model_uri"])
     short = pd.DataFrame({"sentence_1": ["I like apples"] * 2, "sentence_2": ["I like oranges", "I like apples"]})
     np.testing.assert_allclose(model.predict(short)["score"], [PAIRS[0], 1], atol=5e-4)
 
@@ -69,12 +69,12 @@ def test_each_pair_of_a_request_gets_its_score_and_the_scores_are_those_publishe
     np.testing.assert_allclose(model.predict(pairs)["score"], PAIRS, atol=5e-4)
 
 
-def test_each_query_of_a_request_is_answered_and_the_scores_are_those_published(minilm):
+def test_each_query_of_a_request_is_answered_and_the_scores_are_those_published(run):
     # The published model embeds the whole corpus when it is loaded, answers the first query of a request, and returns tuples
     # where its signature says strings.
     corpus = texts_of("semantic-search.txt")
-    run_id = minilm("encode", f"run_id={minilm.model['run_id']}", f"corpus={corpus}")["run_id"]
-    model = load(minilm, minilm("index", f"run_id={run_id}")["model_uri"])
+    run_id = run("encode", f"run_id={run.model['run_id']}", f"corpus={corpus}")["run_id"]
+    model = load(run, run("index", f"run_id={run_id}")["model_uri"])
     queries = pd.DataFrame({"query": ["I'd like some ideas for a meal to cook.", "Latest stories on computing"]})
     answer = model.predict(queries, params={"top_k": 3, "minimum_score": 0.2})
     meal = answer[answer["query"] == queries["query"][0]]
@@ -87,13 +87,13 @@ def test_each_query_of_a_request_is_answered_and_the_scores_are_those_published(
     assert len(model.predict(queries[1:], params={"top_k": 10, "minimum_score": 0.4})) == 0
 
 
-def test_the_paraphrases_of_a_text_are_those_it_has_itself_and_pairs_of_the_corpus_stand_apart(minilm):
+def test_the_paraphrases_of_a_text_are_those_it_has_itself_and_pairs_of_the_corpus_stand_apart(run):
     # The published model takes every pair of corpus and query above the threshold for a paraphrase of the query, the first of its
     # texts, and sorts by that text's number; answers the first query of a request, embedding the corpus again; and returns scores as texts.
     corpus = texts_of("paraphrase-mining.txt")
-    run_id = minilm("encode", f"run_id={minilm.model['run_id']}", f"corpus={corpus}")["run_id"]
-    mined = minilm("paraphrases", f"run_id={run_id}", "threshold=0.65")
-    model = load(minilm, mined["model_uri"])
+    run_id = run("encode", f"run_id={run.model['run_id']}", f"corpus={corpus}")["run_id"]
+    mined = run("paraphrases", f"run_id={run_id}", "threshold=0.65")
+    model = load(run, mined["model_uri"])
     in_corpus = corpus.read_text().splitlines()[0]
     answer = model.predict(pd.DataFrame({"query": ["Space exploration is fascinating.", in_corpus]}))
     space = answer[answer["query"] == "Space exploration is fascinating."]
@@ -104,13 +104,13 @@ def test_the_paraphrases_of_a_text_are_those_it_has_itself_and_pairs_of_the_corp
     itself = answer[answer["query"] == in_corpus].iloc[0]
     assert itself["text"] == in_corpus and itself["score"] == pytest.approx(1)
     # The scores that are published for others are those of pairs of the corpus, which the step finds.
-    pairs = pq.read_table(fetch(minilm, f"runs:/{mined['run_id']}/pairs.parquet")).column("score").to_numpy()
+    pairs = pq.read_table(fetch(run, f"runs:/{mined['run_id']}/pairs.parquet")).column("score").to_numpy()
     for score in (*OTHERS, TRAVEL[1]):
         assert np.abs(pairs - score).min() < 5e-4
 
 
-def fetch(minilm, uri):
+def fetch(run, uri):
     import mlflow
 
-    mlflow.set_tracking_uri(f"sqlite:///{minilm.folder}/mlflow.db")
+    mlflow.set_tracking_uri(f"sqlite:///{run.folder}/mlflow.db")
     return mlflow.artifacts.download_artifacts(uri)

