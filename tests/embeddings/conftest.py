@@ -1,7 +1,13 @@
-"""An output, still empty."""
+"""An output, still empty, and the lines that say how far an encode has come."""
+
+import io
+import logging
+import re
+import sys
 
 import pytest
 
+from steps.common.embeddings import progress
 from steps.common.storage import place as files
 from steps.common.storage.output import Output
 
@@ -13,3 +19,13 @@ def output(tmp_path):
     output = Output(files.locate(folder), tmp_path)
     output.make()
     return output
+
+
+@pytest.fixture
+def shown(monkeypatch, caplog):
+    """The rows of the progress lines so far, [(done, of all), ...]; every call shows one."""
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    monkeypatch.setattr(progress, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(progress.logger, "propagate", True)
+    caplog.set_level(logging.INFO, logger="steps")
+    return lambda: [(int(done), int(total)) for done, total in re.findall(r"(\d+) of (\d+) rows", caplog.text)]

@@ -7,7 +7,7 @@ import random
 import pyarrow.parquet as pq
 import pytest
 from helpers.corpora import open_corpus
-from helpers.counting import put
+from helpers.encodes import write_jsonl
 from helpers.outputs import ORIGIN
 from helpers.parts import Letters, WindowBackend, content, job_of, options, output_of, some_texts
 
@@ -32,7 +32,7 @@ def test_parts_made_in_reverse_order_by_two_processes_are_those_of_one_encode(tm
     """Texts have other hashes in them than in this process."""
     rng = random.Random(7)
     for name in "ab":
-        put(tmp_path / f"{name}.jsonl", some_texts(rng, 50))
+        write_jsonl(tmp_path / f"{name}.jsonl", some_texts(rng, 50))
     corpus, limits = open_corpus(f"{tmp_path}/*.jsonl"), {"rows": 5, "read": 7, "kept": 48, "ahead": 300}
     given = {
         "plain": ({}, {}),
@@ -62,7 +62,9 @@ def test_parts_made_in_reverse_order_by_two_processes_are_those_of_one_encode(tm
 
 
 def test_a_part_is_returned_as_its_record_says(tmp_path):
-    job = job_of(open_corpus(put(tmp_path / "corpus.jsonl", ["a", "b", None, "d", "e"])), options(rows_per_part=2))
+    job = job_of(
+        open_corpus(write_jsonl(tmp_path / "corpus.jsonl", ["a", "b", None, "d", "e"])), options(rows_per_part=2)
+    )
     part = pipeline.make_part(job, 1, WindowBackend(), output_of(tmp_path / "out"))
     assert (part.name, part.first_row, part.rows, part.counts["null_rows"]) == ("part-00001.parquet", 2, 2, 1)
     assert pq.read_table(tmp_path / "out" / part.name).column("text").to_pylist() == [None, "d"]
@@ -86,7 +88,7 @@ def read(monkeypatch):
 
 
 def test_an_encode_with_its_last_part_missing_reads_from_the_mark_before_it(tmp_path, read):
-    path = put(tmp_path / "corpus.jsonl", [f"text {i}" for i in range(30_000)])
+    path = write_jsonl(tmp_path / "corpus.jsonl", [f"text {i}" for i in range(30_000)])
     corpus, given = open_corpus(path), options(rows_per_part=10_000)
     noted = json.loads(json.dumps(corpus.noted()))
     pipeline.encode_corpus(job_of(corpus, given), WindowBackend(), output_of(tmp_path / "out"))
@@ -103,7 +105,7 @@ def test_an_encode_with_its_last_part_missing_reads_from_the_mark_before_it(tmp_
 
 
 def test_missing_parts_that_follow_each_other_are_read_in_one_go(tmp_path, read):
-    job = job_of(open_corpus(put(tmp_path / "corpus.jsonl", "abcdefghij")), options(rows_per_part=2))
+    job = job_of(open_corpus(write_jsonl(tmp_path / "corpus.jsonl", "abcdefghij")), options(rows_per_part=2))
     pipeline.encode_corpus(job, WindowBackend(), output_of(tmp_path / "out"))
     for part in (0, 2, 3):
         (tmp_path / "out" / f"part-0000{part}.parquet").unlink()

@@ -6,7 +6,7 @@ import shutil
 import pyarrow.parquet as pq
 import pytest
 from helpers.corpora import open_corpus
-from helpers.counting import put
+from helpers.encodes import write_jsonl
 from helpers.outputs import ORIGIN, make_manifest, record_of
 from helpers.parts import WindowBackend, job_of, options, output_of
 
@@ -38,7 +38,9 @@ def format(request):
 def make(tmp_path, name, format="parquet", origin=ORIGIN):
     """A whole output of nine texts in two parts: its folder and its job."""
     path = tmp_path / "corpus.jsonl"
-    job = job_of(open_corpus(path if path.exists() else put(path, "abcdefghi")), options(format=format), origin=origin)
+    job = job_of(
+        open_corpus(path if path.exists() else write_jsonl(path, "abcdefghi")), options(format=format), origin=origin
+    )
     output = output_of(tmp_path / name)
     result = pipeline.encode_corpus(job, WindowBackend(), output)
     facts = {name: value for name, value in result.manifest().items() if name != "ranges"}

@@ -1,22 +1,19 @@
 """Corpus -> backend -> parts, with a backend whose vectors can be worked out by hand."""
 
-import io
-import logging
 import random
-import re
 import shutil
-import sys
 import threading
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from helpers import parts
 from helpers.corpora import open_corpus
-from helpers.counting import CountingBackend, put, vector_of
+from helpers.counting import CountingBackend, vector_of
+from helpers.encodes import read_parts, write_jsonl
 
-from steps.common.embeddings import pipeline, progress
-from steps.common.embeddings.job import Job, Limits, Options
+from steps.common.embeddings import pipeline
+from steps.common.embeddings.job import Job, Limits
 from steps.common.embeddings.pipeline import Result, peak_rss_mb
 from steps.common.embeddings.windows import Counts
 from steps.common.errors import UserError
@@ -81,16 +78,12 @@ def encode_corpus(corpus, backend, folder, options, on_part=lambda path: None, *
 
 
 def options(**given):
-    return Options(
-        **(
-            {"dtype": "float32", "truncate_dim": None, "normalize": False, "rows_per_part": 1000, "keep_text": True}
-            | given
-        )
-    )
+    """Those of the other tests, but with all rows in one part."""
+    return parts.options(**{"rows_per_part": 1000} | given)
 
 
 def corpus_of(tmp_path, *texts):
-    return open_corpus(put(tmp_path / "corpus.jsonl", texts))
+    return open_corpus(write_jsonl(tmp_path / "corpus.jsonl", texts))
 
 
 @pytest.fixture
@@ -99,12 +92,8 @@ def folder(tmp_path):
     return tmp_path / "out"
 
 
-def read(folder):
-    return pa.concat_tables([pq.read_table(path) for path in sorted(folder.glob("part-*.parquet"))])
-
-
 def embeddings_in(folder):
-    return read(folder).column("embedding").to_pylist()
+    return read_parts(folder).column("embedding").to_pylist()
 
 
 def names_in(folder):
@@ -115,7 +104,7 @@ def names_in(folder):
 
 def test_every_row_gets_its_own_embedding_beside_its_id_and_text(tmp_path, folder):
     encode_corpus(corpus_of(tmp_path, "one two", "three", "four"), CountingBackend(), folder, options())
-    assert read(folder).to_pydict() == {
+    assert read_parts(folder).to_pydict() == {
         "id": [0, 1, 2],
         "text": ["one two", "three", "four"],
         "embedding": [[7, 2, 12], [5, 1, 12], [4, 1, 12]],
@@ -125,7 +114,7 @@ def test_every_row_gets_its_own_embedding_beside_its_id_and_text(tmp_path, folde
 def test_rows_keep_their_order_over_windows_and_parts(tmp_path, folder):
     texts = ["x" * ((7 * i) % 11 + 1) for i in range(25)]
     result = encode_corpus(corpus_of(tmp_path, *texts), CountingBackend(), folder, options(rows_per_part=3), rows=4)
-    assert read(folder).column("text").to_pylist() == texts
+    assert read_parts(folder).column("text").to_pylist() == texts
     assert [row[0] for row in embeddings_in(folder)] == [len(text) for text in texts]
     assert [part.rows for part in result.parts] == [3] * 8 + [1]
 
@@ -134,14 +123,14 @@ def test_every_file_of_a_corpus_is_embedded_with_its_own_ids(tmp_path, folder):
     for name, line in (("a", "k1,one"), ("b", "k2,three")):
         (tmp_path / f"{name}.csv").write_text(f"id,text\n{line}\n")
     encode_corpus(open_corpus(f"{tmp_path}/*.csv", id_column="id"), CountingBackend(), folder, options(keep_text=False))
-    assert read(folder).to_pydict() == {"id": ["k1", "k2"], "embedding": [[3, 1, 12], [5, 1, 12]]}
+    assert read_parts(folder).to_pydict() == {"id": ["k1", "k2"], "embedding": [[3, 1, 12], [5, 1, 12]]}
 
 
 def test_a_null_text_is_never_embedded_and_gets_a_null_embedding(tmp_path, folder):
     backend = CountingBackend()
     result = encode_corpus(corpus_of(tmp_path, "one", None, "three"), backend, folder, options())
     assert embeddings_in(folder) == [[3, 1, 12], None, [5, 1, 12]]
-    assert read(folder).column("text").to_pylist() == ["one", None, "three"]
+    assert read_parts(folder).column("text").to_pylist() == ["one", None, "three"]
     assert backend.seen == ["one", "three"]
     assert (result.rows, result.null_rows) == (3, 1)
 
@@ -163,7 +152,7 @@ def test_a_corpus_of_nothing_but_null_is_written(tmp_path, folder):
 
 def test_the_embeddings_are_of_fixed_size_where_no_text_is_null(tmp_path, folder):
     encode_corpus(corpus_of(tmp_path, "a"), CountingBackend(), folder, options())
-    assert read(folder).schema.field("embedding").type == pa.list_(pa.float32(), 3)
+    assert read_parts(folder).schema.field("embedding").type == pa.list_(pa.float32(), 3)
 
 
 def test_empty_and_blank_texts_are_embedded_and_counted(tmp_path, folder):
@@ -224,7 +213,7 @@ def test_normalize_scales_what_is_left_after_the_cut(tmp_path, folder):
 
 def test_float16_is_written_and_recorded(tmp_path, folder):
     result = encode_corpus(corpus_of(tmp_path, "one"), CountingBackend(), folder, options(dtype="float16"))
-    assert read(folder).schema.field("embedding").type == pa.list_(pa.float16(), 3)
+    assert read_parts(folder).schema.field("embedding").type == pa.list_(pa.float16(), 3)
     assert embeddings_in(folder) == [[3, 1, 12]]
     assert result.dtype == "float16"
 
@@ -311,7 +300,7 @@ def test_repeats_count_like_every_other_row(tmp_path, folder):
 
 def test_repeats_are_found_over_the_files_of_a_corpus(tmp_path, folder):
     for name, texts in (("a", ["one", "two words"]), ("b", ["two words", None, "one"])):
-        put(tmp_path / f"{name}.jsonl", texts)
+        write_jsonl(tmp_path / f"{name}.jsonl", texts)
     backend = CountingBackend()
     encode_corpus(open_corpus(f"{tmp_path}/*.jsonl"), backend, folder, options(), rows=1)
     assert backend.seen == ["one", "two words"]
@@ -336,14 +325,14 @@ def test_any_corpus_comes_back_in_order_whatever_its_windows(tmp_path, folder, s
     texts = [rng.choice(known) for _ in range(rng.randint(1, 60))]
     cuts = sorted(rng.choices(range(len(texts) + 1), k=2))
     for name, first, end in zip("abc", [0, *cuts], [*cuts, len(texts)]):
-        put(tmp_path / f"{name}.jsonl", texts[first:end])
+        write_jsonl(tmp_path / f"{name}.jsonl", texts[first:end])
     backend = CountingBackend(max_tokens=2)
 
     rows_per_part = rng.randint(3, 20)
     result = encode_corpus(
         open_corpus(f"{tmp_path}/*.jsonl"), backend, folder, options(rows_per_part=rows_per_part), **limits
     )
-    table = read(folder)
+    table = read_parts(folder)
     assert table.column("id").to_pylist() == list(range(len(texts)))
     assert table.column("text").to_pylist() == texts
     assert table.column("embedding").to_pylist() == [vector_of(text) for text in texts]
@@ -386,7 +375,7 @@ def test_the_next_window_is_tokenised_while_this_one_is_computed(tmp_path, folde
             return super().embed(tokens, on_rows)
 
     encode_corpus(corpus_of(tmp_path, *texts), Backend(), folder, options(), rows=1)
-    assert read(folder).column("text").to_pylist() == texts
+    assert read_parts(folder).column("text").to_pylist() == texts
 
 
 def test_the_next_window_is_computed_while_this_one_is_written(tmp_path, folder, monkeypatch):
@@ -421,7 +410,7 @@ def test_an_error_in_the_backend_leaves_the_whole_parts_and_nothing_else(tmp_pat
     assert caught.value is error
     assert backend.seen == list("abcdef")
     assert names_in(folder) == ["part-00000.parquet"]
-    assert read(folder).column("text").to_pylist() == list("abcd")
+    assert read_parts(folder).column("text").to_pylist() == list("abcd")
 
 
 def test_an_error_in_the_first_window_leaves_nothing(tmp_path, folder):
@@ -433,7 +422,7 @@ def test_an_error_in_the_first_window_leaves_nothing(tmp_path, folder):
 @pytest.mark.parametrize("texts", ["abcde", "abcdefg ", "abcdefgh"])
 def test_a_corpus_that_changed_makes_no_part(tmp_path, folder, texts):
     corpus = corpus_of(tmp_path, *"abcdefg")
-    put(tmp_path / "corpus.jsonl", texts)
+    write_jsonl(tmp_path / "corpus.jsonl", texts)
     with pytest.raises(UserError, match="corpus.jsonl has changed"):
         encode_corpus(corpus, CountingBackend(), folder, options(rows_per_part=2))
     assert names_in(folder) == []
@@ -449,11 +438,11 @@ def test_a_corpus_that_changes_meanwhile_makes_no_part_of_its_last_rows(tmp_path
             CountingBackend(),
             folder,
             options(rows_per_part=2),
-            lambda path: put(tmp_path / "corpus.jsonl", texts + "y"),
+            lambda path: write_jsonl(tmp_path / "corpus.jsonl", texts + "y"),
             read=1,
             rows=1,
         )
-    assert read(folder).column("text").to_pylist()[:2] == ["a", "b"]
+    assert read_parts(folder).column("text").to_pylist()[:2] == ["a", "b"]
     assert len(names_in(folder)) < 12
 
 
@@ -582,16 +571,6 @@ def test_the_result_measures_its_time_and_describes_itself_for_the_manifest(tmp_
 
 def test_peak_memory_is_in_megabytes():
     assert 10 < peak_rss_mb() < 1_000_000
-
-
-@pytest.fixture
-def shown(monkeypatch, caplog):
-    """The rows of the progress lines so far, [(done, of all), ...]; every call shows one."""
-    monkeypatch.setattr(sys, "stderr", io.StringIO())
-    monkeypatch.setattr(progress, "PROGRESS_SECONDS", 0.0)
-    monkeypatch.setattr(progress.logger, "propagate", True)
-    caplog.set_level(logging.INFO, logger="steps")
-    return lambda: [(int(done), int(total)) for done, total in re.findall(r"(\d+) of (\d+) rows", caplog.text)]
 
 
 def test_progress_of_a_corpus_counts_every_row_once(tmp_path, folder, shown):

@@ -3,7 +3,6 @@
 import io
 import itertools
 import logging
-import re
 import signal
 import sys
 import threading
@@ -175,16 +174,6 @@ def test_ctrl_c_while_leaving_waits_for_what_was_begun(ctrl_c):
 
 
 # progress
-
-
-@pytest.fixture
-def shown(monkeypatch, caplog):
-    """The rows of the progress lines so far, [(done, of all), ...]; every call shows one."""
-    monkeypatch.setattr(sys, "stderr", io.StringIO())
-    monkeypatch.setattr(module, "PROGRESS_SECONDS", 0.0)
-    monkeypatch.setattr(module.logger, "propagate", True)
-    caplog.set_level(logging.INFO, logger="steps")
-    return lambda: [(int(done), int(total)) for done, total in re.findall(r"(\d+) of (\d+) rows", caplog.text)]
 
 
 def test_progress_is_a_log_line_where_there_is_no_terminal(monkeypatch, caplog):

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from helpers.corpora import open_corpus
-from helpers.counting import CountingBackend, Words, put
+from helpers.counting import CountingBackend, Words
+from helpers.encodes import read_parts, write_jsonl
 from helpers.outputs import make_manifest
 from helpers.parts import Letters, WindowBackend, content, job_of, options, output_of, some_texts
 
@@ -48,7 +49,7 @@ def test_stops_anywhere_change_no_byte_and_cost_no_finished_part(tmp_path, seed)
         limits["kept"] = 4 * 3 * rng.randint(0, 3)
     if rng.random() < 0.3:
         limits["ahead"] = rng.randint(1, 900)
-    corpus = open_corpus(put(tmp_path / "corpus.jsonl", some_texts(rng, rng.randint(20, 80))))
+    corpus = open_corpus(write_jsonl(tmp_path / "corpus.jsonl", some_texts(rng, rng.randint(20, 80))))
     given = options(
         dtype=rng.choice(["float32", "float16", "int8", "binary"]),
         rows_per_part=rng.randint(1, 12),
@@ -76,7 +77,7 @@ def test_stops_anywhere_change_no_byte_and_cost_no_finished_part(tmp_path, seed)
 
 @pytest.mark.parametrize("format", ["parquet", "npy"])
 def test_a_finished_part_that_was_damaged_is_encoded_again(tmp_path, format):
-    corpus = open_corpus(put(tmp_path / "corpus.jsonl", some_texts(random.Random(1), 30)))
+    corpus = open_corpus(write_jsonl(tmp_path / "corpus.jsonl", some_texts(random.Random(1), 30)))
     encode(corpus, WindowBackend(), tmp_path / "whole", options(format=format))
     for damage in (
         lambda path: path.unlink(),
@@ -92,7 +93,7 @@ def test_a_finished_part_that_was_damaged_is_encoded_again(tmp_path, format):
 
 
 def test_an_output_that_is_whole_needs_no_computing(tmp_path):
-    corpus = open_corpus(put(tmp_path / "corpus.jsonl", some_texts(random.Random(2), 30)))
+    corpus = open_corpus(write_jsonl(tmp_path / "corpus.jsonl", some_texts(random.Random(2), 30)))
     first = encode(corpus, WindowBackend(), tmp_path / "out", options())
     backend = WindowBackend()
     second = encode(corpus, backend, tmp_path / "out", options())
@@ -102,7 +103,7 @@ def test_an_output_that_is_whole_needs_no_computing(tmp_path):
 
 
 def test_records_without_their_parts_do_not_count(tmp_path):
-    corpus = open_corpus(put(tmp_path / "corpus.jsonl", ["a"] * 10))
+    corpus = open_corpus(write_jsonl(tmp_path / "corpus.jsonl", ["a"] * 10))
     encode(corpus, WindowBackend(), tmp_path / "out", options())
     for path in (tmp_path / "out").glob("part-*"):
         path.unlink()
@@ -110,7 +111,7 @@ def test_records_without_their_parts_do_not_count(tmp_path):
 
 
 def test_parts_without_their_records_do_not_count(tmp_path):
-    corpus = open_corpus(put(tmp_path / "corpus.jsonl", ["a"] * 10))
+    corpus = open_corpus(write_jsonl(tmp_path / "corpus.jsonl", ["a"] * 10))
     encode(corpus, WindowBackend(), tmp_path / "out", options())
     for path in (tmp_path / "out" / ".encode" / "done").glob("part-*"):
         path.unlink()
@@ -119,7 +120,7 @@ def test_parts_without_their_records_do_not_count(tmp_path):
 
 @pytest.mark.parametrize("counts", [{}, {"rows": 2, "other": 1}])
 def test_a_part_whose_counts_are_others_is_encoded_again(tmp_path, counts):
-    corpus = open_corpus(put(tmp_path / "corpus.jsonl", ["a", None, "b", "c"]))
+    corpus = open_corpus(write_jsonl(tmp_path / "corpus.jsonl", ["a", None, "b", "c"]))
     encode(corpus, WindowBackend(), tmp_path / "out", options(rows_per_part=2))
     output = output_of(tmp_path / "out")
     record = records.read_record(output, "part-00000")
@@ -131,7 +132,7 @@ def test_a_part_whose_counts_are_others_is_encoded_again(tmp_path, counts):
 
 def test_rejects_and_counts_survive_a_stop(tmp_path):
     texts = ["one", None, "three", None, "", "six words are more than two", "seven"]
-    corpus = open_corpus(put(tmp_path / "corpus.jsonl", texts))
+    corpus = open_corpus(write_jsonl(tmp_path / "corpus.jsonl", texts))
 
     class Backend(StoppingBackend):
         max_tokens = 4
@@ -160,7 +161,7 @@ def test_rejects_and_counts_survive_a_stop(tmp_path):
 
 def test_a_part_says_where_its_rows_stand_in_the_corpus(tmp_path):
     for name, texts in (("a", ["1", "2", "3"]), ("b", ["4", "5"])):
-        put(tmp_path / f"{name}.jsonl", texts)
+        write_jsonl(tmp_path / f"{name}.jsonl", texts)
     result = encode(open_corpus(f"{tmp_path}/*.jsonl"), WindowBackend(), tmp_path / "out", options(rows_per_part=2))
     places = [(part.source["first"], part.source["last"]) for part in result.parts]
     a, b = str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")
@@ -175,7 +176,7 @@ def test_a_part_says_where_its_rows_stand_in_the_corpus(tmp_path):
 
 
 def test_the_vector_of_a_long_text_is_the_mean_of_its_pieces(tmp_path):
-    corpus = open_corpus(put(tmp_path / "corpus.jsonl", ["abcdefg", "ab", None, "abcdefg"]))
+    corpus = open_corpus(write_jsonl(tmp_path / "corpus.jsonl", ["abcdefg", "ab", None, "abcdefg"]))
     encode(corpus, CountingBackend(), tmp_path / "out", options(), chunker=Letters())
     column = pq.read_table(tmp_path / "out" / "part-00000.parquet").column("embedding").to_pylist()
     mean = np.mean([[3, 1, 12], [3, 1, 12], [1, 1, 12]], axis=0)
@@ -184,7 +185,7 @@ def test_the_vector_of_a_long_text_is_the_mean_of_its_pieces(tmp_path):
 
 
 def test_the_mean_of_unit_vectors_is_one_where_the_model_normalises(tmp_path):
-    corpus = open_corpus(put(tmp_path / "corpus.jsonl", ["abcdefg", "ab"]))
+    corpus = open_corpus(write_jsonl(tmp_path / "corpus.jsonl", ["abcdefg", "ab"]))
     given = options(normalize_mean=True)
     encode(corpus, CountingBackend(), tmp_path / "out", given, chunker=Letters())
     first, second = pq.read_table(tmp_path / "out" / "part-00000.parquet").column("embedding").to_pylist()
@@ -193,7 +194,7 @@ def test_the_mean_of_unit_vectors_is_one_where_the_model_normalises(tmp_path):
 
 
 def test_a_long_text_may_have_a_row_for_each_piece(tmp_path):
-    corpus = open_corpus(put(tmp_path / "corpus.jsonl", ["abcdefg", None, "ab", "abcdefg"]))
+    corpus = open_corpus(write_jsonl(tmp_path / "corpus.jsonl", ["abcdefg", None, "ab", "abcdefg"]))
     given = options(row_per_chunk=True, rows_per_part=2)
     result = encode(corpus, CountingBackend(), tmp_path / "out", given, chunker=Letters())
     parts = [pq.read_table(path) for path in sorted((tmp_path / "out").glob("part-*"))]
@@ -211,7 +212,7 @@ def test_a_long_text_may_have_a_row_for_each_piece(tmp_path):
 
 
 def test_long_rows_are_counted_and_not_cut_where_they_are_chunked(tmp_path):
-    corpus = open_corpus(put(tmp_path / "corpus.jsonl", ["a b c d e f", "a"]))
+    corpus = open_corpus(write_jsonl(tmp_path / "corpus.jsonl", ["a b c d e f", "a"]))
     backend = CountingBackend(max_tokens=4)
     result = encode(corpus, backend, tmp_path / "out", options(), chunker=Letters())
     assert (result.long_rows, result.truncated_rows) == (1, 0)
@@ -226,7 +227,7 @@ def find_ranges(job, backend):
 
 def test_ranges_are_those_of_texts_taken_evenly(tmp_path, monkeypatch):
     monkeypatch.setattr(encoder, "RANGE_TEXTS", 4)
-    corpus = open_corpus(put(tmp_path / "corpus.jsonl", [None if i == 2 else "x" * (i + 1) for i in range(8)]))
+    corpus = open_corpus(write_jsonl(tmp_path / "corpus.jsonl", [None if i == 2 else "x" * (i + 1) for i in range(8)]))
     backend = CountingBackend()
     ranges = find_ranges(job_of(corpus, options(dtype="int8"), read=3), backend)
     assert backend.seen == ["x", "x" * 5, "x" * 7]
@@ -240,8 +241,8 @@ def test_parts_on_their_own_give_the_sample_and_the_long_texts_of_all_rows(tmp_p
     monkeypatch.setattr(encoder, "RANGE_TEXTS", count)
     (tmp_path / "corpus").mkdir()
     texts = [None if i % 5 == 2 else f"text{i} " + "word " * (i % 4) for i in range(23)]
-    put(tmp_path / "corpus" / "a.jsonl", texts[:10])
-    put(tmp_path / "corpus" / "b.jsonl", texts[10:])
+    write_jsonl(tmp_path / "corpus" / "a.jsonl", texts[:10])
+    write_jsonl(tmp_path / "corpus" / "b.jsonl", texts[10:])
     job = job_of(open_corpus(tmp_path / "corpus"), options(rows_per_part=per_part), read=3)
     parts = [job.rows_of(number) for number in range(job.parts)]
     assert [text for rows in parts for text in encoder.sample_texts(job, rows)] == [
@@ -263,7 +264,7 @@ def test_parts_on_their_own_give_the_sample_and_the_long_texts_of_all_rows(tmp_p
 @pytest.mark.parametrize("row_per_chunk", [True, False])
 def test_ranges_of_chunked_texts_are_those_of_what_is_stored(tmp_path, row_per_chunk):
     # Every text is a group of its own.
-    corpus = open_corpus(put(tmp_path / "corpus.jsonl", ["a b c d e f", None, "a", "abcdefgh"]))
+    corpus = open_corpus(write_jsonl(tmp_path / "corpus.jsonl", ["a b c d e f", None, "a", "abcdefgh"]))
     chunked = {"chunker": Letters()}
     encode(corpus, CountingBackend(), tmp_path / "f", options(row_per_chunk=row_per_chunk), **chunked)
     column = pq.read_table(tmp_path / "f" / "part-00000.parquet").column("embedding").drop_null()
@@ -273,7 +274,7 @@ def test_ranges_of_chunked_texts_are_those_of_what_is_stored(tmp_path, row_per_c
 
 
 def test_a_corpus_without_a_text_has_ranges_of_nothing(tmp_path):
-    corpus = open_corpus(put(tmp_path / "corpus.jsonl", [None]))
+    corpus = open_corpus(write_jsonl(tmp_path / "corpus.jsonl", [None]))
     assert find_ranges(job_of(corpus, options(dtype="int8")), CountingBackend()).tolist() == [[0] * 3] * 2
 
 
@@ -282,7 +283,7 @@ def test_ranges_that_are_not_finite_are_refused(tmp_path):
         def embed(self, tokens, on_rows=None):
             return super().embed(tokens, on_rows) * np.float32("nan")
 
-    corpus = open_corpus(put(tmp_path / "corpus.jsonl", ["a", "b"]))
+    corpus = open_corpus(write_jsonl(tmp_path / "corpus.jsonl", ["a", "b"]))
     with pytest.raises(UserError, match="some embeddings of this model are NaN or infinite"):
         find_ranges(job_of(corpus, options(dtype="int8")), Broken())
 
@@ -290,7 +291,7 @@ def test_ranges_that_are_not_finite_are_refused(tmp_path):
 def test_int8_and_binary_are_those_of_the_library(tmp_path):
     from sentence_transformers import quantize_embeddings
 
-    corpus = open_corpus(put(tmp_path / "corpus.jsonl", ["a", "b b", "c c c", "dddd"]))
+    corpus = open_corpus(write_jsonl(tmp_path / "corpus.jsonl", ["a", "b b", "c c c", "dddd"]))
     ranges = np.array([[0, 0, 0], [3, 3, 24]], np.float32)
     vectors = CountingBackend().embed(Words(["a", "b b", "c c c", "dddd"], None), lambda rows: None)
     for dtype in ("int8", "binary"):
@@ -330,7 +331,7 @@ def test_the_code_is_known_by_its_files(tmp_path):
 
 
 def test_a_run_that_goes_on_counts_what_it_has_computed_itself(tmp_path):
-    corpus = open_corpus(put(tmp_path / "corpus.jsonl", [f"text {i}" for i in range(20)]))
+    corpus = open_corpus(write_jsonl(tmp_path / "corpus.jsonl", [f"text {i}" for i in range(20)]))
     with pytest.raises(KeyboardInterrupt):
         encode(corpus, StoppingBackend(3), tmp_path / "out", options())
     told, backend = [], WindowBackend()
@@ -347,7 +348,7 @@ def test_a_run_that_goes_on_counts_what_it_has_computed_itself(tmp_path):
 def test_a_corpus_that_moved_between_two_runs_is_named_where_it_is(tmp_path):
     texts = ["one", None, "three", None, "five", None]
     old, new = tmp_path / "old.jsonl", tmp_path / "moved" / "old.jsonl"
-    corpus = open_corpus(put(old, texts))
+    corpus = open_corpus(write_jsonl(old, texts))
     with pytest.raises(KeyboardInterrupt):
         encode(corpus, StoppingBackend(1), tmp_path / "out", options(rows_per_part=2))
     new.parent.mkdir()
@@ -411,7 +412,7 @@ def test_rows_without_an_embedding_keep_an_id_of_any_type(tmp_path, name):
 
     rejects = pq.read_table(out / "rejects.parquet")
     assert rejects.column("row").to_pylist() == [1, 2, 6, 7]
-    parts = pa.concat_tables([pq.read_table(path) for path in sorted(out.glob("part-*"))])
+    parts = read_parts(out)
     assert rejects.column("id").type == parts.column("id").type
     # Compared as they are written: NaN equals nothing.
     found, ids = rejects.column("id").to_pylist(), parts.column("id").to_pylist()

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from helpers.corpora import open_corpus
-from helpers.counting import CountingBackend, put
+from helpers.counting import CountingBackend
+from helpers.encodes import read_parts, write_jsonl
 from helpers.outputs import make_manifest
 from helpers.parts import Letters, WindowBackend, content, job_of, open_beside, options, output_of, some_texts
 
@@ -56,14 +57,10 @@ def reused(folder, unchecked=0):
     return reuse
 
 
-def rows_of(folder, files="part-*.parquet"):
-    return [row for path in sorted(folder.glob(files)) for row in pq.read_table(path).to_pylist()]
-
-
 def vectors_of(folder):
     """Each text of an output of float32, or piece of a text, and its vectors' bytes."""
     found: dict = {}
-    for row in rows_of(folder):
+    for row in read_parts(folder).to_pylist():
         if row["text"] is not None:
             found.setdefault(row["text"], set()).add(np.float32(row["embedding"]).tobytes())
     return found
@@ -75,7 +72,11 @@ def two_corpora(tmp_path, seed=3):
     old = some_texts(rng, 60)
     new = [f"{text} changed" if text and rng.random() < 0.1 else text for text in old[7:]] + ["new", None, "", "newer"]
     rng.shuffle(new)
-    return open_corpus(put(tmp_path / "old.jsonl", old)), open_corpus(put(tmp_path / "new.jsonl", new)), new
+    return (
+        open_corpus(write_jsonl(tmp_path / "old.jsonl", old)),
+        open_corpus(write_jsonl(tmp_path / "new.jsonl", new)),
+        new,
+    )
 
 
 @pytest.mark.parametrize(
@@ -123,10 +124,10 @@ def test_texts_that_the_old_output_holds_are_copied_and_the_others_computed(tmp_
 
 
 def test_repeats_of_a_reused_text_count_as_reused_in_later_windows_too(tmp_path):
-    job = job_of(open_corpus(put(tmp_path / "old.jsonl", ["a", "b"])), options(rows_per_part=12), rows=2)
+    job = job_of(open_corpus(write_jsonl(tmp_path / "old.jsonl", ["a", "b"])), options(rows_per_part=12), rows=2)
     reuse = old_output(job, tmp_path / "old", Backend())
     texts = ["a", "x", "a", "y", "x", "a", None, "b"]
-    job = job_of(open_corpus(put(tmp_path / "new.jsonl", texts)), options(rows_per_part=12), rows=2)
+    job = job_of(open_corpus(write_jsonl(tmp_path / "new.jsonl", texts)), options(rows_per_part=12), rows=2)
     backend = Backend()
     result = encode(dataclasses.replace(job, reuse=reuse), tmp_path / "new", backend)
     assert backend.seen == ["x", "y"]
@@ -161,7 +162,7 @@ def test_an_output_without_digests_is_known_by_its_texts(tmp_path, format):
 
 
 def test_an_output_with_neither_texts_nor_digests_is_refused(tmp_path):
-    job = job_of(open_corpus(put(tmp_path / "old.jsonl", ["a", "b"])), options(keep_text=False))
+    job = job_of(open_corpus(write_jsonl(tmp_path / "old.jsonl", ["a", "b"])), options(keep_text=False))
     old_output(job, tmp_path / "old", Backend())
     without_digests(tmp_path / "old")
     with pytest.raises(
@@ -188,7 +189,7 @@ def flip(path):
     ids=["changed", "missing", "empty", "changed digests", "missing digests"],
 )
 def test_a_part_that_does_not_match_its_manifest_is_computed_with_a_warning(tmp_path, caplog, damage):
-    corpus = open_corpus(put(tmp_path / "old.jsonl", "abcdefghij"))
+    corpus = open_corpus(write_jsonl(tmp_path / "old.jsonl", "abcdefghij"))
     job = job_of(corpus, options(rows_per_part=4))
     old_output(job, tmp_path / "old", Backend())
     damage(tmp_path / "old")
@@ -236,7 +237,7 @@ def test_an_encode_that_is_stopped_at_any_file_goes_on_to_the_same_bytes(tmp_pat
 def test_copies_that_the_disk_has_no_room_for_are_made_again(tmp_path, monkeypatch):
     monkeypatch.setattr(copies, "SHARE", 10**15)
     texts = [f"text {i}" for i in range(40)]
-    job = job_of(open_corpus(put(tmp_path / "old.jsonl", texts)), options(rows_per_part=4))
+    job = job_of(open_corpus(write_jsonl(tmp_path / "old.jsonl", texts)), options(rows_per_part=4))
     reuse = old_output(job, tmp_path / "old", Backend())
     for _ in range(2):
         held = reuse.find([*reversed(texts), "new"])
@@ -276,7 +277,7 @@ def test_vectors_that_the_same_model_has_made_agree_with_those_computed_now(tmp_
     caplog.set_level("INFO")
     given = {"chunker": Letters()} if more else {}
     job = job_of(
-        open_corpus(put(tmp_path / "old.jsonl", [f"text {i}" * i for i in range(40)])),
+        open_corpus(write_jsonl(tmp_path / "old.jsonl", [f"text {i}" * i for i in range(40)])),
         options(dtype=dtype, **more),
         **given,
     )
@@ -293,11 +294,11 @@ def test_vectors_that_the_same_model_has_made_agree_with_those_computed_now(tmp_
 
 
 def test_new_texts_beyond_the_ranges_of_the_old_output_are_a_warning(tmp_path, caplog):
-    old = job_of(open_corpus(put(tmp_path / "old.jsonl", ["a b", "a b c d"])), options(dtype="int8"))
+    old = job_of(open_corpus(write_jsonl(tmp_path / "old.jsonl", ["a b", "a b c d"])), options(dtype="int8"))
     old = dataclasses.replace(old, ranges=encoder.make_ranges(old, Backend(), all_texts))
     old_output(old, tmp_path / "old", Backend())
     for name, texts, warnings in (("like", ["a b", "a b c"], 0), ("unlike", ["a b", *["word " * 90] * 7], 1)):
-        new = job_of(open_corpus(put(tmp_path / f"{name}.jsonl", texts)), options(dtype="int8"))
+        new = job_of(open_corpus(write_jsonl(tmp_path / f"{name}.jsonl", texts)), options(dtype="int8"))
         job = dataclasses.replace(new, reuse=reused(tmp_path / "old"), ranges=old.ranges)
         caplog.clear()
         encode(job, tmp_path / name, Backend())

@@ -3,9 +3,8 @@
 import importlib.metadata
 import sys
 
-import pyarrow.parquet as pq
 import pytest
-from helpers.encodes import interrupt, manifest_of, some_texts, write_jsonl
+from helpers.encodes import interrupt, manifest_of, read_parts, some_texts, write_jsonl
 
 
 def write_partitions(folder, **texts):
@@ -29,8 +28,7 @@ def test_a_partition_that_was_renamed_is_another_corpus(step, encode, tmp_path):
     assert "encode: run" not in err
     (folder / "lang=fr").rename(folder / "lang=en")
     assert encode(*words)[0] == 0
-    rows = [row for path in sorted((tmp_path / "out").glob("part-*")) for row in pq.read_table(path).to_pylist()]
-    assert [row["lang"] for row in rows] == ["de"] * 12 + ["en"] * 12
+    assert read_parts(tmp_path / "out")["lang"].to_pylist() == ["de"] * 12 + ["en"] * 12
     assert step("verify", f"--output={tmp_path / 'out'}")[0] == 0
 
 

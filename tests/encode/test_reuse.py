@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from helpers.encodes import content, interrupt, manifest_of, some_texts, write_jsonl
+from helpers.encodes import content, interrupt, manifest_of, read_parts, some_texts, write_jsonl
 from helpers.steps import last_json
 from pyarrow import fs
 
@@ -20,8 +20,7 @@ NEW = [*reversed(OLD[5:]), "the new cat", "the red stone is new", OLD[7]]
 
 
 def vectors_of(folder):
-    rows = [row for path in sorted(folder.glob("part-*.parquet")) for row in pq.read_table(path).to_pylist()]
-    return {row["text"]: np.float32(row["embedding"]).tobytes() for row in rows}
+    return {row["text"]: np.float32(row["embedding"]).tobytes() for row in read_parts(folder).to_pylist()}
 
 
 @pytest.fixture

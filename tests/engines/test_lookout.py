@@ -3,7 +3,8 @@
 import logging
 
 from helpers.corpora import open_corpus
-from helpers.counting import CountingBackend, put
+from helpers.counting import CountingBackend
+from helpers.encodes import write_jsonl
 from helpers.parts import job_of, options, output_of
 
 from steps.common.embeddings import progress
@@ -12,7 +13,7 @@ from steps.common.engines.parts import Lookout
 
 
 def test_the_log_says_how_many_parts_are_there_whoever_has_made_them(tmp_path, monkeypatch, caplog):
-    put(tmp_path / "a.jsonl", [f"text {i}" for i in range(23)])
+    write_jsonl(tmp_path / "a.jsonl", [f"text {i}" for i in range(23)])
     job, output = job_of(open_corpus(tmp_path / "a.jsonl"), options(rows_per_part=5)), output_of(tmp_path / "out")
     for number in (0, 2, 4):
         make_part(job, number, CountingBackend(), output)

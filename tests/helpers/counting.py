@@ -1,6 +1,5 @@
-"""A backend whose vectors can be counted by hand, and its corpora."""
+"""A backend whose vectors can be counted by hand."""
 
-import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,8 +40,3 @@ class CountingBackend:
 
 def vector_of(text):
     return None if text is None else [len(text), len(text.split()), 12]
-
-
-def put(path, texts):
-    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    return path

@@ -2,6 +2,9 @@
 
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from steps.common.storage import place as files
 from steps.common.storage.output import Output
 
@@ -37,6 +40,11 @@ def write_jsonl(path, texts, **columns):
     rows = [{"text": text} | {name: values[i] for name, values in columns.items()} for i, text in enumerate(texts)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+def read_parts(folder) -> pa.Table:
+    """The rows of an output, one part behind the other."""
+    return pa.concat_tables([pq.read_table(path) for path in sorted(folder.glob("part-*.parquet"))])
 
 
 def content(folder):

@@ -9,3 +9,11 @@ def spec(**given):
     named = {"kind": "sts", "split": "test", "document_id": "id", "document": "text", "rows": 500, "seed": 0}
     values = dict.fromkeys(SuiteSpec.__dataclass_fields__) | columns | named | {"references": {}, "threshold": 0.0}
     return SuiteSpec(**(values | given))
+
+
+def read_suite(path, **given):
+    """The suite that a file holds."""
+    from steps.common.quality import kinds
+
+    (suite,) = kinds.read_suites([spec(path=path, **given)])
+    return suite

@@ -53,9 +53,9 @@ WITHIN = {"f32": 0.05, "bf16": 0.05, "int8": 0.3}
 @pytest.mark.parametrize("name, precision", BACKENDS)
 @pytest.mark.parametrize("file, published", [("stsb-test.jsonl", 82.03), ("sick-r-test.jsonl", 77.58)])
 def test_published_scores_are_reproduced(load, shared_data, file, published, name, precision):
-    from helpers.suites import spec
+    from helpers.suites import read_suite
 
-    from steps.common.quality import kinds, scoring
+    from steps.common.quality import scoring
 
     if name == "openvino":
         needs_precision(precision)
@@ -66,8 +66,7 @@ def test_published_scores_are_reproduced(load, shared_data, file, published, nam
         different, places = np.unique(texts, return_inverse=True)
         return encode(different.tolist())[places]
 
-    (suite,) = kinds.read_suites([spec(path=shared_data / "sts" / file)])
-    found = scoring.spearman(suite, encode_once)
+    found = scoring.spearman(read_suite(shared_data / "sts" / file), encode_once)
     assert found == pytest.approx(published, abs=WITHIN[precision])
 
 
@@ -107,14 +106,13 @@ def test_neighbours_in_the_sample_corpus_are_visibly_right(torch_backend):
 
 def test_the_builtin_suite_is_what_the_readme_says():
     from helpers.project import PROJECT
-    from helpers.suites import spec
+    from helpers.suites import read_suite
 
     from steps.common.corpus import readers
-    from steps.common.quality import kinds
     from steps.common.storage import place as files
 
     path = PROJECT / "steps" / "data" / "suites" / "builtin.jsonl"
-    (suite,) = kinds.read_suites([spec(path=path)])
+    suite = read_suite(path)
     assert suite.name == "builtin"
     assert len(suite.scores) == 180
     assert (suite.scores.min(), suite.scores.max()) == (0, 5)

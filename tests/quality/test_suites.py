@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from helpers.errors import refusal
 from helpers.steps import last_json
-from helpers.suites import spec
+from helpers.suites import read_suite, spec
 from omegaconf import OmegaConf
 
 from docs import make_suites
@@ -25,11 +25,6 @@ from steps.common.quality.suite import Suite
 from steps.common.storage import hub
 
 SHIPPED = ["builtin", "paraphrase", "retrieval", "perturbed", "long", "halves"]
-
-
-def read(path, **given) -> Suite:
-    (suite,) = kinds.read_suites([spec(path=path, **given)])
-    return suite
 
 
 def put_suite(path, *rows):
@@ -52,7 +47,7 @@ def test_a_suite_is_read_from_every_format(tmp_path, ending):
         path.write_text('sentence1,sentence2,score\n"a, b","c ""d""",1.5\ne,ü,4\n')
     else:
         path.write_text('sentence1\tsentence2\tscore\na, b\t"c ""d"""\t1.5\ne\tü\t4\n')
-    suite = read(path)
+    suite = read_suite(path)
     assert (suite.name, suite.path) == ("pairs", path)
     assert (suite.first, suite.second) == (["a, b", "e"], ['c "d"', "ü"])
     np.testing.assert_array_equal(suite.scores, [1.5, 4])
@@ -61,57 +56,57 @@ def test_a_suite_is_read_from_every_format(tmp_path, ending):
 def test_a_suite_takes_the_name_and_columns_it_is_given(tmp_path):
     path = tmp_path / "p.csv"
     path.write_text("left,right,gold\na,b,1\nc,d,2\n")
-    suite = read(path, name="mine", sentence1="left", sentence2="right", score="gold")
+    suite = read_suite(path, name="mine", sentence1="left", sentence2="right", score="gold")
     assert suite.name == "mine"
     assert suite.first == ["a", "c"]
 
 
 def test_integer_and_decimal_grades_may_be_mixed(tmp_path):
-    suite = read(put_suite(tmp_path / "p.jsonl", ("a", "b", 1), ("c", "d", 2.5)))
+    suite = read_suite(put_suite(tmp_path / "p.jsonl", ("a", "b", 1), ("c", "d", 2.5)))
     np.testing.assert_array_equal(suite.scores, [1, 2.5])
 
 
 def test_a_missing_column_lists_the_columns_there_are(tmp_path):
     path = tmp_path / "p.csv"
     path.write_text("sentence1,sentence2,similarity\na,b,1\n")
-    message = refusal(read, path)
+    message = refusal(read_suite, path)
     assert "'score'" in message and "'similarity'" in message and "suite.score" in message
 
 
 def test_a_sentence_that_is_missing_names_its_row(tmp_path):
-    assert "row 2" in refusal(read, put_suite(tmp_path / "p.jsonl", ("a", "b", 1), ("c", None, 2)))
+    assert "row 2" in refusal(read_suite, put_suite(tmp_path / "p.jsonl", ("a", "b", 1), ("c", None, 2)))
 
 
 @pytest.mark.parametrize("grade", ["high", "", "nan", "inf"])
 def test_a_grade_that_is_no_number_names_its_row(tmp_path, grade):
     path = tmp_path / "p.csv"
     path.write_text(f"sentence1,sentence2,score\na,b,1\nc,d,{grade}\n")
-    message = refusal(read, path)
+    message = refusal(read_suite, path)
     assert "row 2" in message and "'score'" in message
 
 
 def test_one_pair_is_too_few(tmp_path):
-    assert "at least two" in refusal(read, put_suite(tmp_path / "p.jsonl", ("a", "b", 1)))
+    assert "at least two" in refusal(read_suite, put_suite(tmp_path / "p.jsonl", ("a", "b", 1)))
 
 
 def test_an_empty_suite_is_refused(tmp_path):
     path = tmp_path / "p.csv"
     path.write_text("sentence1,sentence2,score\n")
-    assert str(path) in refusal(read, path)
+    assert str(path) in refusal(read_suite, path)
 
 
 def test_equal_grades_are_refused(tmp_path):
-    assert "different grades" in refusal(read, put_suite(tmp_path / "p.jsonl", ("a", "b", 3), ("c", "d", 3)))
+    assert "different grades" in refusal(read_suite, put_suite(tmp_path / "p.jsonl", ("a", "b", 3), ("c", "d", 3)))
 
 
 def test_a_text_file_is_no_suite(tmp_path):
     path = tmp_path / "p.txt"
     path.write_text("a\n")
-    assert "sentence1, sentence2 and score" in refusal(read, path)
+    assert "sentence1, sentence2 and score" in refusal(read_suite, path)
 
 
 def test_a_suite_that_is_not_there_is_refused_with_its_path(tmp_path):
-    assert f"{tmp_path}/none.jsonl" in refusal(read, tmp_path / "none.jsonl")
+    assert f"{tmp_path}/none.jsonl" in refusal(read_suite, tmp_path / "none.jsonl")
 
 
 # paraphrases
@@ -119,7 +114,7 @@ def test_a_suite_that_is_not_there_is_refused_with_its_path(tmp_path):
 
 def test_paraphrases_are_graded_with_1_and_0(tmp_path):
     path = put_suite(tmp_path / "p.jsonl", ("a", "b", 1), ("c", "d", 0))
-    suite = read(path, kind="paraphrase")
+    suite = read_suite(path, kind="paraphrase")
     assert (suite.kind, suite.metric) == ("paraphrase", "average_precision")
     np.testing.assert_array_equal(suite.scores, [1, 0])
 
@@ -129,7 +124,7 @@ def test_graded_pairs_are_no_paraphrases(tmp_path):
     with pytest.raises(
         UserError, match=r"row 2: expected 1 \(same meaning\) or 0 in 'score', found 4.5.*suite.kind=sts"
     ):
-        read(path, kind="paraphrase")
+        read_suite(path, kind="paraphrase")
 
 
 # retrieval
@@ -142,7 +137,7 @@ def put_retrieval(folder, queries, documents="id,text\nd1,one\nd2,two\n3,three\n
 
 
 def read_retrieval(path, documents):
-    return read(path, kind="retrieval", documents=documents)
+    return read_suite(path, kind="retrieval", documents=documents)
 
 
 def test_a_query_has_the_documents_of_all_its_rows(tmp_path):

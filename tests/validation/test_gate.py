@@ -11,12 +11,12 @@ from helpers.broken_models import BROKEN, save_broken
 from helpers.models import TINY_WORDS
 from helpers.project import PROJECT
 from helpers.steps import last_json
-from helpers.suites import spec
+from helpers.suites import read_suite
 from sentence_transformers import SentenceTransformer
 
 from steps.common.model import facts as identity
 from steps.common.model.facts import facts
-from steps.common.quality import kinds, scoring
+from steps.common.quality import scoring
 from steps.common.validation import checks as quality
 from steps.common.validation import gate
 from steps.common.validation import weights as sanity
@@ -38,8 +38,7 @@ def encoder(model):
 def looked_into(model, tags) -> list[Check]:
     """What the gate says of a model without MLflow and the checks that the step's own tests run."""
     checks = gate.check_identity(tags, model) + check_output(encoder(model)(SENTENCES), 0.999)
-    (builtin,) = kinds.read_suites([spec(path=PROJECT / "steps" / "data" / "suites" / "builtin.jsonl")])
-    suite = builtin.sample(90)
+    suite = read_suite(PROJECT / "steps" / "data" / "suites" / "builtin.jsonl").sample(90)
     score = scoring.spearman(suite, encoder(model))
     if any(check.name.startswith(gate.NAMES_CAUSE) for check in quality.failed(checks)):
         return checks

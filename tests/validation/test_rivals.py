@@ -1,5 +1,6 @@
 """Another model is compared by the units that its last validation recorded, where scoring it again would give the same."""
 
+import functools
 import json
 import math
 from types import SimpleNamespace
@@ -7,12 +8,12 @@ from types import SimpleNamespace
 import mlflow
 import numpy as np
 import pytest
-from helpers.suites import spec
+from helpers.suites import read_suite
 from mlflow.entities import LoggedModel
 
 from steps.common.errors import UserError
 from steps.common.model.find import VALIDATION_RUN, FoundModel
-from steps.common.quality import kinds, scoring
+from steps.common.quality import scoring
 from steps.common.quality.comparison import compare
 from steps.common.quality.spec import Bootstrap, ComparisonConf
 from steps.common.tracking import verdict
@@ -28,7 +29,7 @@ COSINES = [0.1, 0.2, 0.3, 0.4, 0.6, 0.5]
 def read(tmp_path):
     path = tmp_path / "pairs.jsonl"
     path.write_text("\n".join(map(json.dumps, ROWS)))
-    return lambda **given: kinds.read_suites([spec(path=str(path), **given)])[0]
+    return functools.partial(read_suite, str(path))
 
 
 @pytest.fixture
