@@ -250,19 +250,22 @@ def encode_runs(server) -> list:
     return mlflow.MlflowClient(server.url).search_runs(["1"], "tags.step = 'encode'", order_by=["start_time ASC"])
 
 
+@pytest.fixture
+def encode_tracked(forks, server, tiny_run, tmp_path):
+    """Begin an encode of 12,000 texts into tmp_path/out, or go on with it; its run is on the server."""
+    corpus, counts = write_corpus(tmp_path / "corpus.txt", 12_000), tmp_path / "counts"
+
+    def begin(**env: str) -> Encoding:
+        env["MLFLOW_TRACKING_URI"] = server.url
+        output = tmp_path / "out"
+        return Encoding(forks, tiny_run["run_id"], corpus, output, "rows_per_part=1000", counts=counts, **env)
+
+    return begin
+
+
 @pytest.mark.slow
-def test_a_tracking_server_may_be_away_while_embeddings_are_made(forks, server, tiny_run, tmp_path):
-    corpus = write_corpus(tmp_path / "corpus.txt", 12_000)
-    patience = {"MLFLOW_TRACKING_URI": server.url, "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1"}
-    encoding = Encoding(
-        forks,
-        tiny_run["run_id"],
-        corpus,
-        tmp_path / "out",
-        "rows_per_part=1000",
-        counts=tmp_path / "counts",
-        **patience,
-    )
+def test_a_tracking_server_may_be_away_while_embeddings_are_made(encode_tracked, server, tmp_path):
+    encoding = encode_tracked(MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR="1")
     encoding.wait_until_it_computes()
     server.stop()
     while not (tmp_path / "out" / "manifest.json").exists():
@@ -278,39 +281,22 @@ def test_a_tracking_server_may_be_away_while_embeddings_are_made(forks, server, 
 
 
 @pytest.mark.slow
-def test_what_a_tracking_server_has_not_taken_is_recorded_by_the_same_command(forks, server, tiny_run, tmp_path):
-    corpus = write_corpus(tmp_path / "corpus.txt", 12_000)
-    impatience = {"MLFLOW_TRACKING_URI": server.url, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
-    again = Encoding(
-        forks,
-        tiny_run["run_id"],
-        corpus,
-        tmp_path / "second",
-        "rows_per_part=1000",
-        counts=tmp_path / "counts",
-        **impatience,
-    )
-    again.wait_until_it_computes()
+def test_what_a_tracking_server_has_not_taken_is_recorded_by_the_same_command(encode_tracked, server, tmp_path):
+    impatience = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+    encoding = encode_tracked(**impatience)
+    encoding.wait_until_it_computes()
     server.stop()
-    code, _, err = again.ended()
+    code, _, err = encoding.ended()
     assert code == 1
     assert re.search(
-        r"error: the embeddings at .*second are whole, but the tracking server has not taken the results", err
+        r"error: the embeddings at .*out are whole, but the tracking server has not taken the results", err
     )
     assert "Traceback" not in err
-    assert (tmp_path / "second" / "manifest.json").exists()
+    assert (tmp_path / "out" / "manifest.json").exists()
     server.start()
     (lost,) = encode_runs(server)
     assert lost.info.status == "RUNNING"
-    code, out, err = Encoding(
-        forks,
-        tiny_run["run_id"],
-        corpus,
-        tmp_path / "second",
-        "rows_per_part=1000",
-        counts=tmp_path / "counts",
-        **impatience,
-    ).ended()
+    code, out, err = encode_tracked(**impatience).ended()
     assert code == 0, err
     assert last_json(out)["encode/resumed_rows"] == 12_000
     lost, last = encode_runs(server)

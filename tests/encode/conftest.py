@@ -6,10 +6,10 @@ from helpers.encodes import some_texts, write_jsonl
 
 @pytest.fixture
 def encode(step, tiny_run, tmp_path):
-    """Encode a corpus into tmp_path/out; returns (exit code, stdout, stderr)."""
+    """Encode a corpus into tmp_path/out, with the tiny model or that of another run; returns (exit code, stdout, stderr)."""
 
-    def run(corpus, *more, output=tmp_path / "out"):
-        given = [f"--run_id={tiny_run['run_id']}", f"--corpus={corpus}", "rows_per_part=10", "backend=torch"]
+    def run(corpus, *more, output=tmp_path / "out", run_id=tiny_run["run_id"]):
+        given = [f"--run_id={run_id}", f"--corpus={corpus}", "rows_per_part=10", "backend=torch"]
         return step("encode", *given, *([f"--output={output}"] if output else []), *more)
 
     return run

@@ -137,38 +137,21 @@ def test_a_corpus_that_moved_is_the_same_corpus(encode, corpus, tmp_path):
     assert code == 0, err
 
 
-def test_another_model_is_refused(step, encode, corpus, tiny_model_folder, tmp_path):
-    from sentence_transformers import SentenceTransformer
-
+def test_another_model_is_refused(step, encode, corpus, own_tiny_model, tmp_path):
     encode(corpus)
-    other = SentenceTransformer(str(tiny_model_folder), device="cpu")
     with __import__("torch").no_grad():
-        next(other.parameters()).mul_(1.01)
-    other.save(str(tmp_path / "other"))
+        next(own_tiny_model.parameters()).mul_(1.01)
+    own_tiny_model.save(str(tmp_path / "other"))
     _, out, _ = step("log_model", "model=local", f"--model.path={tmp_path / 'other'}")
-    code, _, err = step(
-        "encode",
-        f"--run_id={last_json(out)['run_id']}",
-        f"--corpus={corpus}",
-        "rows_per_part=10",
-        "backend=torch",
-        f"--output={tmp_path / 'out'}",
-    )
+    code, _, err = encode(corpus, run_id=last_json(out)["run_id"])
     assert code == 1
     assert "model.files was " in err and "Vectors of two models do not mix." in err
 
 
-def test_the_same_model_logged_again_is_the_same_model(step, encode, corpus, tiny_model_folder, tmp_path):
+def test_the_same_model_logged_again_is_the_same_model(step, encode, corpus, tiny_model_folder):
     encode(corpus)
     _, out, _ = step("log_model", "model=local", f"--model.path={tiny_model_folder}")
-    code, _, err = step(
-        "encode",
-        f"--run_id={last_json(out)['run_id']}",
-        f"--corpus={corpus}",
-        "rows_per_part=10",
-        "backend=torch",
-        f"--output={tmp_path / 'out'}",
-    )
+    code, _, err = encode(corpus, run_id=last_json(out)["run_id"])
     assert code == 0, err
 
 

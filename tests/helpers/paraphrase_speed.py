@@ -9,7 +9,6 @@ needs, on the path (PYTHONPATH). The figures of docs/paraphrases.md come from it
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -17,11 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-import pyarrow as pa
 import pyarrow.parquet as pq
+from helpers import apart
+from helpers.collected import write_rows
 
 from steps.common.backends.machine import peak_mb
-from steps.common.search.index import ROWS, VECTORS
+from steps.common.search.index import VECTORS
 from steps.common.search.matrix import Rows
 from steps.common.search.near import spread
 from steps.common.search.paraphrases import (
@@ -118,14 +118,9 @@ def main(argv: list[str]) -> None:
     with tempfile.TemporaryDirectory(dir=asked.vectors.absolute().parent) as scratch:
         folder = Path(scratch)
         np.save(folder / VECTORS, vectors.take(spread(len(vectors), count, 0.0)[:count]))
-        rows = pa.table({"id": np.arange(count)})
-        with pa.ipc.new_file(folder / ROWS, rows.schema) as writer:
-            writer.write_table(rows, max_chunksize=8192)
+        write_rows(folder, most=8192, id=np.arange(count))
         for name in asked.names or NAMES:
-            command = [sys.executable, "-m", "helpers.paraphrase_speed", "--one", name, str(folder)]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            figures = json.loads(done.stdout.splitlines()[-1])
-            print(f"{name:18}", "  ".join(f"{key} {value:.4g}" for key, value in figures.items()), flush=True)
+            apart.show("helpers.paraphrase_speed", name, folder, width=18)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,10 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-import pyarrow as pa
 import torch
 import yaml
+from helpers import apart
+from helpers.collected import write_rows
 
 from steps.common.backends.hardware import usable_cores
 from steps.common.backends.machine import peak_mb, reset_peak, rss_mb
@@ -29,7 +30,7 @@ from steps.common.project import CONF
 from steps.common.search import approximate
 from steps.common.search.build import build
 from steps.common.search.conf import BuildConf, GraphConf, MeasureConf, Method, Metric, Numbers
-from steps.common.search.index import ROWS, VECTORS, Index
+from steps.common.search.index import VECTORS, Index
 from steps.common.search.matrix import Rows, map_matrix
 from steps.common.search.measure import compare, hold_out
 from steps.common.search.scan import Hits
@@ -86,9 +87,7 @@ def measure_form(form: str, vectors: Path) -> dict:
     with tempfile.TemporaryDirectory(dir=vectors.parent) as scratch:
         folder = Path(scratch)
         (folder / VECTORS).hardlink_to(vectors)
-        rows = pa.table({"id": np.arange(len(Rows(vectors)))})
-        with pa.ipc.new_file(folder / ROWS, rows.schema) as writer:
-            writer.write_table(rows)
+        write_rows(folder, id=np.arange(len(Rows(vectors))))
         command = [sys.executable, "-m", "helpers.search_speed", "--build", form, str(folder)]
         built = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         queries = some_rows(vectors)
@@ -190,10 +189,7 @@ def main(argv: list[str]) -> None:
     vectors = asked.vectors.absolute()
     print(f"{vectors.name}: {np.load(vectors, mmap_mode='r').shape}, {psutil.cpu_count()} cores", flush=True)
     for name in asked.forms or [*OTHERS, *FORMS]:
-        command = [sys.executable, "-m", "helpers.search_speed", "--one", name, str(vectors)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        figures = json.loads(done.stdout.splitlines()[-1])
-        print(f"{name:22}", "  ".join(f"{key} {value:.4g}" for key, value in figures.items()), flush=True)
+        apart.show("helpers.search_speed", name, vectors, width=22)
 
 
 if __name__ == "__main__":

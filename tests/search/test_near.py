@@ -4,15 +4,15 @@ import itertools
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from helpers.collected import write_rows
 from sentence_transformers import util
 
 from steps.common.search import by_score, near, scan
 from steps.common.search.by_score import Pile, pair_equal, pair_rows
 from steps.common.search.groups import Duplicates, find_clusters
-from steps.common.search.index import ROWS, VECTORS
+from steps.common.search.index import VECTORS
 from steps.common.search.near import Distinct, Pairs, find_near, join
 from steps.common.search.paraphrases import (
     CLUSTERS,
@@ -221,9 +221,7 @@ def write_all(vectors, old, tmp_path, **columns) -> Written:
         folder = tmp_path / name
         folder.mkdir()
         np.save(folder / VECTORS, vectors)
-        rows = pa.table({"id": [f"{name}{row}" for row in range(len(vectors))], **columns})
-        with pa.ipc.new_file(folder / ROWS, rows.schema) as writer:
-            writer.write_table(rows)
+        write_rows(folder, id=[f"{name}{row}" for row in range(len(vectors))], **columns)
         return Corpus(folder)
 
     new, old = corpus("n", vectors), None if old is None else corpus("o", old)

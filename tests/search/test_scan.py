@@ -6,6 +6,7 @@ from decimal import Decimal
 import numpy as np
 import pyarrow as pa
 import pytest
+from helpers.collected import write_rows
 from helpers.errors import refusal
 
 from steps.common.errors import UserError
@@ -14,7 +15,7 @@ from steps.common.search.approximate import Graph
 from steps.common.search.build import build, choose
 from steps.common.search.conf import BuildConf, GraphConf, MeasureConf, Method, Metric, Numbers, check_conf
 from steps.common.search.filters import choose_rows
-from steps.common.search.index import ROWS, VECTORS, Index
+from steps.common.search.index import VECTORS, Index
 from steps.common.search.matrix import MatrixFile, Rows
 
 CONF = BuildConf(
@@ -69,9 +70,7 @@ def folder(tmp_path):
     with MatrixFile(tmp_path / VECTORS, np.dtype(np.float32), 40) as file:
         file.append(vectors[:250])
         file.append(vectors[250:])
-    rows = pa.table({"id": np.arange(600), "even": np.arange(600) % 2 == 0})
-    with pa.ipc.new_file(tmp_path / ROWS, rows.schema) as writer:
-        writer.write_table(rows)
+    write_rows(tmp_path, id=np.arange(600), even=np.arange(600) % 2 == 0)
     return tmp_path
 
 

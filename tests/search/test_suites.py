@@ -4,8 +4,8 @@ import json
 import sys
 
 import numpy as np
-import pyarrow as pa
 import pytest
+from helpers.collected import write_rows
 from helpers.encodes import write_jsonl
 from helpers.steps import error_of, last_json
 from helpers.suites import spec
@@ -14,7 +14,7 @@ from sentence_transformers import SentenceTransformer, util
 from steps.common.errors import UserError
 from steps.common.quality.indexed import Indexed, Opened
 from steps.common.quality.scoring import embed, score
-from steps.common.search.index import ROWS, VECTORS, Facts, Index, write_facts
+from steps.common.search.index import VECTORS, Facts, Index, write_facts
 
 # Those of the corpus of conftest.py, of which one is null.
 TEXTS = ["the cat is big", "a red car", "the river", "a dog on the house", "blue sky and stone", "a red car"]
@@ -145,9 +145,7 @@ def build(folder, vectors, **columns) -> Opened:
     """An index of some vectors, beside the columns of their rows."""
     folder.mkdir()
     np.save(folder / VECTORS, vectors)
-    table = pa.table(columns)
-    with pa.ipc.new_file(folder / ROWS, table.schema) as writer:
-        writer.write_table(table)
+    write_rows(folder, **columns)
     write_facts(folder, Facts(rows=len(vectors), dim=vectors.shape[1], metric="cosine"))
     return Opened(Index(folder), None, False)
 
