@@ -134,7 +134,7 @@ def compare(conf: BenchmarkConf, found: FoundModel, texts: list[str], suite: Sui
         peaks = time_contenders(conf, contenders, texts, device)
         rows = benchmark.summarize(
             contenders,
-            {one.name: scoring.spearman(suite, one.encode) for one in benchmark.running(contenders)},
+            {one.name: scoring.compute_score(suite, one.encode) for one in benchmark.running(contenders)},
             tokens=int(lengths.sum()),
             # The number of operations is unknown for models without token ids, such as a bag of words.
             flops=matrix_flops(native, lengths) if make_tokenizer(native, None) else None,
@@ -178,7 +178,7 @@ def time_contenders(
     return peaks
 
 
-METRICS = ("ratio", "sentences_per_second", "tokens_per_second", "peak_share", "peak_mb", "cosine_min", "spearman")
+METRICS = ("ratio", "sentences_per_second", "tokens_per_second", "peak_share", "peak_mb", "cosine_min", "score")
 
 
 def log(found: FoundModel, texts: Corpus, rows: list[Row], report: dict) -> None:

@@ -181,7 +181,7 @@ def test_validate_passes_backends_and_encode_takes_the_fastest(step, tiny_run, t
         "torch/fp16": False,
     }
     assert "fp16 is for a GPU" in trials["torch/fp16"]["reason"]
-    assert mlflow.get_run(run_id).data.metrics["backends/openvino-f32/spearman"] == trials["openvino/f32"]["spearman"]
+    assert mlflow.get_run(run_id).data.metrics["backends/openvino-f32/score"] == trials["openvino/f32"]["score"]
     assert "openvino/f32" in mlflow.artifacts.load_text(f"runs:/{run_id}/report.html")
     tag = json.loads(mlflow.get_logged_model(tiny_run["model_id"]).tags["validated_backends"])
     assert set(tag) == {"torch/f32", "openvino/f32"}

@@ -72,7 +72,7 @@ def test_the_ratio_is_the_median_of_pairs_and_the_share_is_of_the_peak_of_its_pr
     assert fast.peak_mb == 620.0
     assert fast.cosine_min == pytest.approx(0.8)
     assert fast.cosine_mean == pytest.approx(2.8 / 3)
-    assert fast.spearman_difference == -0.5
+    assert fast.score_difference == -0.5
     assert fast.padding_share == 0.25
 
 
@@ -234,7 +234,7 @@ def test_the_step_compares_what_can_run_and_says_why_the_rest_cannot(step, tiny_
     assert [row["name"] for row in report["rows"]] == ["stock", "torch/f32", "openvino/f32"]
     assert "fp16 is for a GPU" in report["left_out"]["torch/fp16"]
     assert all(row["cosine_min"] > 0.9999 and len(row["seconds"]) == 2 for row in report["rows"])
-    assert all(row["spearman_difference"] == pytest.approx(0, abs=0.01) for row in report["rows"])
+    assert all(row["score_difference"] == pytest.approx(0, abs=0.01) for row in report["rows"])
     assert report["texts"] == 24
     assert report["corpus"]["sources"][0]["path"].endswith("sample_corpus.csv")
     run = mlflow.get_run(run_id)

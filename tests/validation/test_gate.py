@@ -39,10 +39,10 @@ def looked_into(model, tags) -> list[Check]:
     """What the gate says of a model without MLflow and the checks that the step's own tests run."""
     checks = gate.check_identity(tags, model) + check_output(encoder(model)(SENTENCES), 0.999)
     suite = read_suite(PROJECT / "steps" / "data" / "suites" / "builtin.jsonl").sample(90)
-    score = scoring.spearman(suite, encoder(model))
+    score = scoring.compute_score(suite, encoder(model))
     if any(check.name.startswith(gate.NAMES_CAUSE) for check in quality.failed(checks)):
         return checks
-    return checks + sanity.check_trained(score, 45.0, lambda other: scoring.spearman(suite, encoder(other)), model)
+    return checks + sanity.check_trained(score, 45.0, lambda other: scoring.compute_score(suite, encoder(other)), model)
 
 
 @pytest.mark.slow

@@ -91,8 +91,8 @@ class Row:
     padding_share: float | None
     cosine_min: float
     cosine_mean: float
-    spearman: float
-    spearman_difference: float
+    score: float
+    score_difference: float
     seconds: list[float]
 
 
@@ -136,7 +136,7 @@ def run_rounds(
 
 def summarize(
     contenders: Sequence[Contender],
-    spearman: dict[str, float],
+    scores: dict[str, float],
     *,
     tokens: int,
     flops: float | None,
@@ -146,7 +146,7 @@ def summarize(
     """One row for each contender that ran, the stock one first.
 
     Args:
-        spearman: score of each on the suite.
+        scores: of each on the suite.
         tokens: tokens of all texts as the model reads them, without padding.
         flops: floating point operations of the matrix products they need; None where that is unknown.
         peaks: operations a second of the machine, by precision.
@@ -173,8 +173,8 @@ def summarize(
                 padding_share=one.padding_share(),
                 cosine_min=float(cosines.min()),
                 cosine_mean=float(cosines.mean()),
-                spearman=spearman[one.name],
-                spearman_difference=spearman[one.name] - spearman[STOCK],
+                score=scores[one.name],
+                score_difference=scores[one.name] - scores[STOCK],
                 seconds=one.seconds,
             )
         )
@@ -201,8 +201,8 @@ def as_table(rows: Sequence[Row], stopped: Sequence[Stopped] = (), left_out: Map
                 "" if row.peak_mb is None else f"{row.peak_mb:,.0f}",
                 f"{row.cosine_min:.7f}",
                 f"{row.cosine_mean:.7f}",
-                f"{row.spearman:.2f}",
-                f"{row.spearman_difference:+z.2f}",
+                f"{row.score:.2f}",
+                f"{row.score_difference:+z.2f}",
             ]
         )
     for one in stopped:

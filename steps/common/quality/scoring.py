@@ -150,8 +150,8 @@ def _score_by_length(suite: Suite, units: np.ndarray) -> list[LengthScore]:
     ]
 
 
-def spearman(suite: Suite, encode: Encode) -> float:
-    """A suite's score x 100, Spearman's rank correlation for graded pairs; NaN if it is undefined."""
+def compute_score(suite: Suite, encode: Encode) -> float:
+    """A suite's score x 100 by one function that embeds all its texts; NaN if it is undefined."""
     return score(suite, embed(suite, lambda role: encode)).value
 
 

@@ -24,7 +24,7 @@ class Trial:
     reason: str
     # Its score on the first suite, in that suite's measure; and the difference to torch in float32 over all suites, with its
     # interval; points.
-    spearman: float | None = None
+    score: float | None = None
     difference: float | None = None
     low: float | None = None
     high: float | None = None
@@ -40,7 +40,7 @@ class Trial:
 
     def metrics(self) -> dict[str, float]:
         """What was measured, by the name of the metric."""
-        names = ("spearman", "difference", "cosine_min", "rows_per_second", "p50_ms", "p95_ms")
+        names = ("score", "difference", "cosine_min", "rows_per_second", "p50_ms", "p95_ms")
         prefix = f"backends/{self.backend.replace('/', '-')}"
         return {f"{prefix}/{name}": getattr(self, name) for name in names if getattr(self, name) is not None}
 
@@ -89,7 +89,7 @@ def judge(
         backend=name,
         passed=found.is_no_worse,
         reason=f"{found.result}, {found.describe_points()}",
-        spearman=finite(scores[0].value),
+        score=finite(scores[0].value),
         difference=finite(found.difference.value),
         low=finite(found.difference.low),
         high=finite(found.difference.high),

@@ -197,6 +197,6 @@ def check_quality(
     sample, threshold = suites[0].sample(rules.candidate_pairs), rules.scored_suites[0].threshold
 
     def score_of(other: SentenceTransformer) -> float:
-        return scoring.spearman(sample, lambda texts: other.encode(list(texts), show_progress_bar=False))
+        return scoring.compute_score(sample, lambda texts: other.encode(list(texts), show_progress_bar=False))
 
     return checks + check_trained(findings.scores[0].value, threshold, score_of, model.native)

@@ -180,7 +180,7 @@ def backends_table(trials: list[Trial]) -> Table:
         [
             "pass" if trial.passed else "no",
             trial.backend,
-            *(show(value) for value in (trial.spearman, trial.cosine_min, trial.rows_per_second, trial.p50_ms)),
+            *(show(value) for value in (trial.score, trial.cosine_min, trial.rows_per_second, trial.p50_ms)),
             trial.reason,
         ]
         for trial in trials
