@@ -9,7 +9,7 @@ import pytest
 from helpers.forks import PRELOADED
 from helpers.project import LEAKED
 
-pytest_plugins = ["fixtures.isolation", "fixtures.stores", "fixtures.models", "fixtures.processes"]
+pytest_plugins = ["fixtures.isolation", "fixtures.stores", "fixtures.models", "fixtures.suites", "fixtures.processes"]
 
 
 def pytest_configure() -> None:

@@ -1,5 +1,8 @@
 """Suites as a config gives them."""
 
+# Those of the pairs of the fixture `read_pairs`: in their order, but for two neighbours.
+COSINES = [0.1, 0.2, 0.3, 0.4, 0.6, 0.5]
+
 
 def spec(**given):
     """What a config says of a suite, but for what is given."""

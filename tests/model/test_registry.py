@@ -14,7 +14,6 @@ from steps.common.model.decision import Validated
 from steps.common.model.find import ANSWERS_FOR, FoundModel, find_model
 from steps.common.quality.comparison import Comparison, Result
 from steps.common.quality.scoring import Difference
-from steps.common.tracking import server
 
 
 @pytest.fixture
@@ -436,11 +435,9 @@ def test_a_name_that_mlflow_refuses_is_refused_before_the_work(name):
         registry.check_name(name)
 
 
-def test_a_store_without_a_registry_is_one_line_and_a_reason_where_it_goes_away_later(log, monkeypatch):
+def test_a_registry_that_goes_away_later_is_a_reason(log, monkeypatch):
     found = log()
-    server.check_registry()
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", "s3://bucket")
-    assert "s3://bucket gives no model registry" in refusal(server.check_registry)
     made = register_late(found, Validated())
     assert (made.version, made.alias, str(made)) == (None, None, "no")
     assert "gives no model registry" in made.reason

@@ -6,6 +6,7 @@ import socket
 import threading
 
 import pytest
+from helpers.errors import refusal
 
 from steps.common.errors import UserError
 from steps.common.tracking import server
@@ -55,6 +56,12 @@ def test_a_server_that_takes_the_call_and_never_answers_is_given_up_in_time(monk
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", silent)
     with pytest.raises(UserError, match=f"{silent} gives no model registry .no answer in 0.5 s"):
         server.check_registry()
+
+
+def test_a_store_without_a_registry_is_one_line(monkeypatch, store):
+    server.check_registry()
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "s3://bucket")
+    assert "s3://bucket gives no model registry" in refusal(server.check_registry)
 
 
 def test_a_server_that_refuses_the_call_is_there(monkeypatch, refusing):
