@@ -37,7 +37,7 @@ def open_inputs(call: Call[SimilarityConf]) -> Corpus | None:
         delimiter=pairs.delimiter,
         quoting=pairs.quoting,
         on_bad_row=pairs.on_bad_row,
-        second=Column(pairs.column_2, "string"),
+        second=Column(pairs.column_2, "string", "corpus.keep_columns"),
     )
     with reading_as("pairs", text_column="column_1", keep_columns="column_2"):
         return opening.open_corpus(corpus_place(pairs.path, "pairs"), columns)

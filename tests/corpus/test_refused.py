@@ -1,6 +1,8 @@
 """Files that cannot be read, or hold nothing: refused with the file, the line, and what to do."""
 
 import gzip
+import io
+import zipfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -147,13 +149,61 @@ def test_a_json_array_is_told_from_json_lines(tmp_path):
 @pytest.mark.parametrize(
     ("name", "command"),
     [
-        ("c.jsonl", "jq -c '.[]' c.jsonl > lines-c.jsonl"),
-        ("c.json", "jq -c '.[]' c.json > lines-c.json"),
-        ("c.jsonl.gz", "gzip -dc c.jsonl.gz | jq -c '.[]' > lines-c.jsonl"),
-        ("my c.jsonl", "jq -c '.[]' 'my c.jsonl' > 'lines-my c.jsonl'"),
+        ("c.jsonl", "jq -c '.[]' DIR/c.jsonl > DIR/lines-c.jsonl"),
+        ("c.json", "jq -c '.[]' DIR/c.json > DIR/lines-c.json"),
+        ("c.jsonl.gz", "gzip -dc DIR/c.jsonl.gz | jq -c '.[]' > DIR/lines-c.jsonl"),
+        ("my c.jsonl", "jq -c '.[]' 'DIR/my c.jsonl' > 'DIR/lines-my c.jsonl'"),
     ],
 )
 def test_the_command_that_converts_an_array_writes_to_another_file(tmp_path, name, command):
     content = b'[{"text": "a"}]'
     path = put(tmp_path / name, gzip.compress(content) if name.endswith("gz") else content)
-    assert refusal_of(path).endswith(command)
+    assert refusal_of(path).endswith(command.replace("DIR", str(tmp_path)))
+
+
+EXCEL = "Excel files are not read. Save the sheet as CSV (UTF-8)."
+ARCHIVE = "a zip archive is not read. Unpack it first."
+
+
+@pytest.mark.parametrize("name", ["c.xlsx", "c.XLS", "c.csv", "c.jsonl", "c.txt"])
+def test_a_workbook_of_excel_is_told_from_a_corpus(tmp_path, name):
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w") as book:
+        book.writestr("[Content_Types].xml", "<Types/>")
+        book.writestr("xl/workbook.xml", "<workbook/>")
+    for content in (sink.getvalue(), b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 1000):
+        path = put(tmp_path / name, content)
+        assert refusal_of(path) == f"{path}: {EXCEL}"
+        assert refusal_of(path, format="csv") == f"{path}: {EXCEL}"
+
+
+@pytest.mark.parametrize("name", ["c.zip", "c.csv", "c.jsonl", "c.txt"])
+def test_a_zip_archive_is_told_from_a_corpus(tmp_path, name):
+    with zipfile.ZipFile(tmp_path / name, "w") as archive:
+        archive.writestr("c.csv", "text\na\n")
+    assert refusal_of(tmp_path / name) == f"{tmp_path / name}: {ARCHIVE}"
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize(
+    "wanted, key",
+    [
+        ({"text_column": "x"}, "corpus.text_column"),
+        ({"id_column": "x"}, "corpus.id_column"),
+        ({"keep_columns": ["x"]}, "corpus.keep_columns"),
+        ({"template": "{x}"}, "corpus.template"),
+    ],
+)
+def test_a_missing_column_names_the_key_of_the_corpus_that_asked_for_it(tmp_path, ending, wanted, key):
+    path = tmp_path / f"c.{ending}"
+    if ending == "parquet":
+        pq.write_table(pa.table({"text": ["a"]}), path)
+    else:
+        put(path, "text\na\n" if ending == "csv" else '{"text": "a"}\n')
+    message = refusal_of(path, **wanted)
+    assert message == f"{path} has no column 'x'; its columns are 'text'. Name the right one, with {key}=<name>."
+
+
+def test_a_corpus_with_another_delimiter_is_told_its_own_key(tmp_path):
+    path = put(tmp_path / "c.csv", "text;n\na;1\n")
+    assert refusal_of(path).endswith("They look separated by ';': give corpus.delimiter=';'.")

@@ -363,3 +363,21 @@ def test_a_hub_that_cannot_be_reached_is_asked_once_and_is_one_line(monkeypatch,
     message = refusal(hub.download_split, "mteb/stsbenchmark-sts", "refs/convert/parquet", "test")
     assert re.search("cannot be reached.*suite=builtin", message)
     assert len(asked) == 1, asked
+
+
+@pytest.mark.parametrize(
+    "name, content, given, remedy",
+    [
+        ("s.csv", "sentence1,b,score\nx,y,1\n", {}, "Name the right one, with suite.sentence2=<name>."),
+        ("s.jsonl", '{"sentence1": "a", "sentence2": "b"}\n', {}, "Name the right one, with suite.score=<name>."),
+        ("s.csv", "sentence1;sentence2;score\nx;y;1\n", {}, "look separated by ';': save the file with commas."),
+        ("s.csv", "q,relevant\nx,y\n", {"kind": "retrieval"}, "Name the right one, with suite.query=<name>."),
+        ("s.xlsx", "", {}, "Excel files are not read. Save the sheet as CSV (UTF-8)."),
+    ],
+)
+def test_a_file_that_does_not_fit_a_suite_is_answered_with_keys_of_suites_alone(tmp_path, name, content, given, remedy):
+    (tmp_path / name).write_text(content)
+    (tmp_path / "documents.csv").write_text("id,text\ny,z\n")
+    given |= {"documents": str(tmp_path / "documents.csv")} if given else {}
+    message = refusal(read_suite, tmp_path / name, **given)
+    assert message.endswith(remedy) and "corpus." not in message

@@ -229,9 +229,9 @@ def _check_keys(conf: CorpusConf, scans: list[_Scan]) -> None:
     scans = [scan for scan in scans if scan.seen]
     for scan in scans:
         check_text_key(scan.source.place, conf, scan.seen, scan.source.keys)
-    for name in dict.fromkeys(column.name for column in conf.text_columns + conf.value_columns):
-        if scans and not any(name in scan.seen or name in scan.source.keys for scan in scans):
-            raise missing(scans[0].source.place, list(scans[0].seen), name)
+    for column in conf.text_columns + conf.value_columns:
+        if scans and not any(column.name in scan.seen or column.name in scan.source.keys for scan in scans):
+            raise missing(scans[0].source.place, list(scans[0].seen), column)
 
 
 def _odd_columns(conf: CorpusConf, types: list[pa.DataType], scan: _Scan) -> list[tuple[Column, pa.DataType]]:

@@ -23,6 +23,15 @@ class Kind(StrEnum):
     columns = "columns"
 
 
+# The key of a config that names a column of a corpus, by its kind.
+KEYS = {
+    "string": "corpus.text_column",
+    "text": "corpus.template",
+    "id": "corpus.id_column",
+    "value": "corpus.keep_columns",
+}
+
+
 @dataclass(frozen=True)
 class Column:
     """A column that is asked for, and what its values have to be.
@@ -33,6 +42,13 @@ class Column:
 
     name: str
     kind: str = "value"
+    # The key of the config that names it, where that does not follow from its kind.
+    key: str = field(default="", compare=False)
+
+    @property
+    def rename(self) -> str:
+        """What to do where there is no such column."""
+        return f"Name the right one, with {self.key or KEYS[self.kind]}=<name>."
 
 
 @dataclass(frozen=True)
@@ -72,21 +88,20 @@ class Rows:
         return f"line {self.lines[row].as_py()}" if self.lines is not None else f"row {first + row + 1}"
 
 
-def position(place: Place | str, names: list[str], wanted: str) -> int:
+def position(place: Place | str, names: list[str], column: Column) -> int:
     """The index of a column; raises UserError where it is missing or not the only one of its name."""
+    wanted = column.name
     if names.count(wanted) > 1:
         raise UserError(f"{place} has {names.count(wanted)} columns named {wanted!r}; expected one. Rename the others.")
     if wanted not in names:
-        raise missing(place, names, wanted)
+        raise missing(place, names, column)
     return names.index(wanted)
 
 
-RENAME = "Name the right one, with corpus.text_column=... or corpus.id_column=... for a corpus, suite.sentence1=..., suite.sentence2=... or suite.score=... for a suite."
-
-
-def missing(place: Place | str, names: list[str], wanted: str, remedy: str = RENAME) -> UserError:
+def missing(place: Place | str, names: list[str], column: Column, remedy: str | None = None) -> UserError:
     """The error of a column that is not there."""
-    return UserError(f"{place} has no column {wanted!r}; its columns are {', '.join(map(repr, names))}. {remedy}")
+    has = ", ".join(map(repr, names))
+    return UserError(f"{place} has no column {column.name!r}; its columns are {has}. {remedy or column.rename}")
 
 
 def null_like(array: pa.Array, bad: Iterable[int]) -> pa.Array:

@@ -117,9 +117,9 @@ def take_texts(conf: CorpusConf, columns: list[pa.Array], broken: dict[int, str]
 
 def check_text_key(place: Place, conf: CorpusConf, seen: dict[str, None], keys: dict[str, str | None]) -> None:
     """Raises UserError for a file in which no object has a text; `seen` are their keys."""
-    names = [column.name for column in conf.text_columns]
-    if not any(name in seen or name in keys for name in names):
-        raise missing(place, list(seen), names[0])
+    columns = conf.text_columns
+    if not any(column.name in seen or column.name in keys for column in columns):
+        raise missing(place, list(seen), columns[0])
 
 
 def _fill(template: str, columns: list[Column], arrays: list[pa.Array]) -> pa.Array:
@@ -153,4 +153,7 @@ def _find_reasons(texts: pa.Array, broken: dict[int, str], on_bad_row: OnBadRow)
 def _refuse(place: Place, format: Format, reason: str, where: str) -> UserError:
     what = f"the text is {reason}" if reason.startswith(("null", "empty", "only ", "with a NUL")) else reason
     remedy = "corpus.on_bad_row=keep_all keeps such rows, with a null embedding."
-    return UserError(" ".join(filter(None, [f"{place} {where}: {what}.", format.advise(place, reason), remedy])))
+    advice = format.advise(place, reason)
+    # A command comes last, so that nothing runs on behind it.
+    both = [advice, remedy] if advice.endswith(".") else [remedy, advice]
+    return UserError(f"{place} {where}: {what}. {' Or: '.join(filter(None, both))}")

@@ -119,8 +119,8 @@ def open_table(spark: Spark, name: str, conf: EncodedCorpusConf) -> Table:
         ) from None
     texts = [column.name for column in conf.text_columns]
     fields = {
-        column: known[position(f"table {name}", known.names, column)]
-        for column in [*texts, conf.id_column, *conf.keep_columns]
+        column.name: known[position(f"table {name}", known.names, column)]
+        for column in conf.text_columns + conf.value_columns
     }
     kind = fields[texts[0]].dataType.simpleString()
     if conf.template is None and kind != "string":

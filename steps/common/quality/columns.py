@@ -12,15 +12,16 @@ from steps.common.errors import UserError
 Role = str | None
 
 
-def read_columns(path: Path, columns: list[str], key: str = "suite.path") -> tuple[Path, list[list]]:
+def read_columns(path: Path, columns: dict[str, str], key: str = "suite.path") -> tuple[Path, list[list]]:
     """The file that a path names, and the values of its columns, whole.
 
     Args:
-        key: the config key that names the file.
+        columns: their names, by the keys of a suite that give them. key: the config key that names the file.
 
     Raises:
         UserError: several files, a text file, or a missing column.
     """
+    names = list(columns.values())
     place, *others = find_files(path)
     file = Path(place.local or path)
     if others:
@@ -28,10 +29,10 @@ def read_columns(path: Path, columns: list[str], key: str = "suite.path") -> tup
     format = readers.detect_format(place)
     if not format.has_columns:
         raise UserError(
-            f"{key}: {file} is a {format.name} file; expected a suite with the columns {', '.join(columns[:-1])} and {columns[-1]}."
+            f"{key}: {file} is a {format.name} file; expected a suite with the columns {', '.join(names[:-1])} and {names[-1]}."
         )
     values: list[list] = [[] for _ in columns]
-    for arrays in readers.read_columns(place, format, columns, 8192):
+    for arrays in readers.read_columns(place, format, names, 8192, [f"suite.{one}" for one in columns]):
         for column, array in zip(values, arrays):
             column += array.to_pylist()
     return file, values

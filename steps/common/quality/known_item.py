@@ -46,7 +46,7 @@ class KnownItem(Retrieval):
                 "suite.corpus is null; a suite of kind known_item needs a corpus. Type suite=own corpus.path=<file>."
             )
         where = spec.path or spec.corpus.path
-        title = None if spec.title is None else Column(spec.title, "text")
+        title = None if spec.title is None else Column(spec.title, "text", "suite.title")
         pairs = draw_pairs(where, PairedConf(**vars(spec.corpus), second=title), spec.rows, spec.seed)
         width = len(str(len(pairs)))
         keys = [f"{number:0{width}d}" for number in range(len(pairs))]

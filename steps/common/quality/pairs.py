@@ -47,7 +47,9 @@ class Pairs(Suite):
         Raises:
             UserError: a missing column, a row without sentence or number, fewer than two rows, or equal numbers.
         """
-        file, (first, second, scores) = read_columns(path, [spec.sentence1, spec.sentence2, spec.score])
+        file, (first, second, scores) = read_columns(
+            path, {"sentence1": spec.sentence1, "sentence2": spec.sentence2, "score": spec.score}
+        )
         for row, (a, b, given) in enumerate(zip(first, second, scores), start=1):
             if not isinstance(a, str) or not isinstance(b, str):
                 raise UserError(

@@ -160,7 +160,7 @@ def read_queries(path: Path, query: str, relevant: str) -> tuple[Path, dict[str,
     Raises:
         UserError: a missing column, a row without a query or without documents, or fewer than two queries.
     """
-    file, (queries, answers) = read_columns(path, [query, relevant])
+    file, (queries, answers) = read_columns(path, {"query": query, "relevant": relevant})
     wanted: dict[str, set[str]] = {}
     for row, (text, given) in enumerate(zip(queries, answers), start=1):
         keys = given.split() if isinstance(given, str) else list(given) if isinstance(given, list) else [given]
@@ -190,7 +190,7 @@ def _compute_ndcg(hits: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 def _read_documents(path: Path, id_column: str, text_column: str) -> tuple[Path, dict[str, str]]:
     """The file of the documents, and their texts by id."""
-    file, (texts, ids) = read_columns(path, [text_column, id_column], "suite.documents")
+    file, (texts, ids) = read_columns(path, {"document": text_column, "document_id": id_column}, "suite.documents")
     documents: dict[str, str] = {}
     for row, (key, text) in enumerate(zip(ids, texts), start=1):
         if key is None or not isinstance(text, str):

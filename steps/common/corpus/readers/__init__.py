@@ -2,11 +2,19 @@
 
 import importlib
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
-from steps.common.corpus.readers.format import COMPRESSIONS, Format, Request, split_name
+from steps.common.corpus.readers.format import (
+    COMPRESSIONS,
+    EXCEL,
+    Format,
+    Request,
+    refuse_archive,
+    refuse_excel,
+    split_name,
+)
 from steps.common.corpus.rows import Column
 from steps.common.errors import UserError
 from steps.common.storage.place import Place
@@ -49,6 +57,10 @@ def detect_format(place: Place) -> Format:
     """
     ending, compression = split_name(place.name)
     format = known_endings().get(ending)
+    if ending in EXCEL:
+        raise refuse_excel(place)
+    if ending == ".zip":
+        raise refuse_archive(place)
     if format is None:
         raise UserError(
             f"cannot tell the format of {place} from its ending: expected one of {', '.join(known_endings())}, and {', '.join(COMPRESSIONS)} after those of lines. Give corpus.format=<one of {', '.join(_formats)}>."
@@ -58,14 +70,19 @@ def detect_format(place: Place) -> Format:
     return format
 
 
-def read_columns(place: Place, format: Format, names: list[str], size: int) -> Iterator[list[pa.Array]]:
-    """Stream columns of a file, at most `size` rows at a time; the first column holds strings.
+def read_columns(
+    place: Place, format: Format, names: list[str], size: int, keys: Sequence[str] = ()
+) -> Iterator[list[pa.Array]]:
+    """Stream columns of a suite's file, at most `size` rows at a time; the first column holds strings.
+
+    `keys`: those of the config that name the columns.
 
     Raises UserError for a file or a row that cannot be read, with its line.
     """
-    columns = [Column(name, "value" if i else "string") for i, name in enumerate(names)]
+    kinds = ["value" if i else "string" for i in range(len(names))]
+    columns = [Column(*one) for one in zip(names, kinds, keys or [""] * len(names))]
     first = 0
-    for rows in format.read(Request(place, columns, size)):
+    for rows in format.read(Request(place, columns, size, has_dialect=False)):
         for row, reason in sorted(rows.reasons.items()):
             raise UserError(f"{place} {rows.where(row, first)}: {reason}. {format.advise(place, reason)}".strip())
         first += len(rows)

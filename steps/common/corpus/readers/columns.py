@@ -111,7 +111,7 @@ def _is_written(kind: pa.DataType) -> bool:
 def check_schema(place: Place, schema: pa.Schema, columns: list[Column]) -> None:
     """Raises UserError for a file that lacks a column, or has it as a type that cannot be what it is asked for."""
     for column in columns:
-        position(place, schema.names, column.name)
+        position(place, schema.names, column)
         kind = schema.field(column.name).type
         value_type = kind.value_type if pa.types.is_dictionary(kind) else kind
         if column.kind == "string" and not (is_string(value_type) or pa.types.is_null(value_type)):

@@ -6,7 +6,7 @@ from typing import Any
 
 from steps.common.corpus.readers.format import Request
 from steps.common.corpus.readers.lines import LineFormat, Lines, Record, is_broken
-from steps.common.corpus.rows import RENAME, Column, missing, position
+from steps.common.corpus.rows import missing, position
 from steps.common.errors import UserError
 from steps.common.storage.place import Place
 
@@ -67,7 +67,7 @@ class DelimitedFormat(LineFormat):
         try:
             header = next(filter(None, cells), None)
         except csv.Error as error:
-            guess = _guess_delimiter(cells, columns) or self.advise(place, _explain(error))
+            guess = _guess_delimiter(cells, request) or self.advise(place, _explain(error))
             raise UserError(
                 f"{place} line {lines.number}: this is not valid CSV: {_explain(error)}. {guess or UNQUOTED + '.'}"
             ) from None
@@ -79,12 +79,12 @@ class DelimitedFormat(LineFormat):
             )
         for column in columns:
             if column.name not in header:
-                raise missing(place, header, column.name, _guess_delimiter(cells, columns) or RENAME)
+                raise missing(place, header, column, _guess_delimiter(cells, request))
         return header
 
     def read_records(self, lines: Lines, request: Request, header: list[str]) -> Iterator[Record]:
         place, cells = request.place, Cells(lines, request, self.delimiter)
-        picked = [position(place, header, column.name) for column in request.columns]
+        picked = [position(place, header, column) for column in request.columns]
         nothing: list[str | None] = [None] * len(picked)
         last_line = lines.number
         while True:
@@ -121,12 +121,14 @@ def _explain(error: csv.Error) -> str:
     return STRAY_RETURN if text.startswith("new-line character seen") else text.partition(" - ")[0]
 
 
-def _guess_delimiter(cells: Cells, columns: list[Column]) -> str | None:
+def _guess_delimiter(cells: Cells, request: Request) -> str | None:
     """What to type where another character separates the columns of a header; None where none seems to."""
     for other, typed in GUESSES.items():
         names = [name.strip().strip('"') for name in cells.beginning.split(other)]
-        if other != cells.delimiter and len(names) > 1 and any(column.name in names for column in columns):
-            return f"They look separated by {'a tab' if other == TAB else typed}: for a corpus, give corpus.delimiter={typed}; a suite, save with {'commas' if cells.delimiter == ',' else 'tabs'}."
+        if other != cells.delimiter and len(names) > 1 and any(column.name in names for column in request.columns):
+            save = f"save the file with {'commas' if cells.delimiter == ',' else 'tabs'}"
+            remedy = f"give corpus.delimiter={typed}" if request.has_dialect else save
+            return f"They look separated by {'a tab' if other == TAB else typed}: {remedy}."
     return None
 
 

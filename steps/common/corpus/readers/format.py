@@ -4,11 +4,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from steps.common.corpus.rows import BEGINNING, Column, Kind, Mark, Rows
+from steps.common.errors import UserError
 from steps.common.storage.place import Place
 from steps.common.storage.stream import Digest
 
 # Ending after the format's -> how the file is compressed. Only files of lines may be: the others compress inside.
 COMPRESSIONS = {".gz": "gz", ".bz2": "bz2", ".xz": "xz", ".zst": "zst", ".zstd": "zst"}
+
+# Endings of what people take for a table, and no reader reads.
+EXCEL = (".xlsx", ".xls", ".xlsm", ".xlsb")
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Request:
 
     mark: a place at or before row `first`, from `Rows.next` of an earlier reading. digest: gets the bytes of a file of
     lines that is read whole. keys: takes keys of the objects; without it a key that no object has is an error.
+    has_dialect: whether the user can give another dialect, as of a corpus.
     """
 
     place: Place
@@ -38,6 +43,7 @@ class Request:
     mark: Mark = BEGINNING
     digest: Digest | None = None
     keys: dict[str, None] | None = None
+    has_dialect: bool = True
 
 
 class Format:
@@ -68,6 +74,14 @@ class Format:
     def advise(self, place: Place, reason: str) -> str:
         """What to do about a bad row of a file; empty where there is nothing to say."""
         return ""
+
+
+def refuse_excel(place: Place) -> UserError:
+    return UserError(f"{place}: Excel files are not read. Save the sheet as CSV (UTF-8).")
+
+
+def refuse_archive(place: Place) -> UserError:
+    return UserError(f"{place}: a zip archive is not read. Unpack it first.")
 
 
 def split_name(name: str) -> tuple[str, str | None]:

@@ -136,7 +136,7 @@ class JsonLines(LineFormat):
         if request.keys is None and seen:
             # Any object may leave a key out (null); one that all of them lack is a wrong name.
             for column in columns:
-                position(request.place, list(seen), column.name)
+                position(request.place, list(seen), column)
 
     def find_type(self, values: list[Any], column: Column) -> pa.DataType:
         return pa.string() if column.kind in ("string", "text") else json_type(values, column.kind == "id")

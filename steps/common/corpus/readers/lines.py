@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from steps.common.corpus.readers.encoding import wide_encoding
-from steps.common.corpus.readers.format import Format, Request, split_name
+from steps.common.corpus.readers.format import Format, Request, refuse_archive, refuse_excel, split_name
 from steps.common.corpus.rows import Column, Kind, Mark, Rows
 from steps.common.errors import UserError, first_line
 from steps.common.storage.place import Place, reaching
@@ -21,6 +21,9 @@ Record = tuple[int, list[Any], str | None]
 
 # What a compressed file begins with.
 MAGIC = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ\0": ".xz", b"\x28\xb5\x2f\xfd": ".zst"}
+
+# What a zip archive begins with, as a workbook of Excel is one, and a workbook of before 2007.
+ZIP, OLD_EXCEL = b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 
 # Bytes at the beginning of a file that its encoding is guessed from.
 HEAD = 1 << 16
@@ -98,6 +101,7 @@ class LineFormat(Format):
         with reaching(place), contextlib.ExitStack() as opened:
             buffer = HEAD if mark.position else None
             stream = opened.enter_context(open_bytes(place, compression, request.digest, buffer=buffer))
+            check_archive(place, stream.peek(1))
             self.check_head(place, stream.peek(1))
             has_nul = 0 in stream.peek(1)[:HEAD]
             lines = Lines(place, stream, has_nul)
@@ -158,6 +162,14 @@ def _check_magic(place: Place, raw: bytes) -> None:
             )
 
 
+def check_archive(place: Place, head: bytes) -> None:
+    """Raises UserError for a workbook of Excel or another archive, whatever its name says."""
+    if head.startswith(OLD_EXCEL) or (head.startswith(ZIP) and (b"[Content_Types].xml" in head or b"xl/" in head)):
+        raise refuse_excel(place)
+    if head.startswith(ZIP):
+        raise refuse_archive(place)
+
+
 def check_encoding(place: Place, head: bytes) -> None:
     """Raises UserError for a file of UTF-16 or UTF-32."""
     encoding = wide_encoding(head[:HEAD])
@@ -177,13 +189,15 @@ def check_line_ends(place: Place, head: bytes, carriage_returns: int) -> None:
 
 
 def to_convert(place: Place, convert: str, prefix: str) -> str:
-    """What to type to convert a file, into one of another name; what is compressed comes out as it is."""
+    """What to type to convert a file, into one of another name beside it; what is compressed comes out as it is."""
     name, compression = place.name, split_name(place.name)[1]
-    source = shlex.quote(name)
+    # A file that is elsewhere has to be fetched first.
+    folder, source = ("", name) if place.local is None else (place.path.removesuffix(name), place.path)
+    source = shlex.quote(source)
     if compression is not None:
-        made = shlex.quote(f"{prefix}-{name.rpartition('.')[0]}")
+        made = shlex.quote(f"{folder}{prefix}-{name.rpartition('.')[0]}")
         return f"{UNPACK[compression]} {source} | {convert} > {made}"
-    return f"{convert} {'< ' if convert is TR else ''}{source} > {shlex.quote(f'{prefix}-{name}')}"
+    return f"{convert} {'< ' if convert is TR else ''}{source} > {shlex.quote(f'{folder}{prefix}-{name}')}"
 
 
 def is_broken(text: str) -> bool:
