@@ -72,7 +72,7 @@ def test_an_index_is_explored_without_its_texts_and_on_a_sample(chain, step):
     code, out, err = step("index", f"run_id={chain.encode['run_id']}", "vectors=int8", "rescore=0")
     assert code == 0, err
     error = error_of(step("explore", f"run_id={last_json(out)['run_id']}", "serve=false"))
-    assert "keeps no float32 vectors (rescore=0), and a map needs them. Give the run of encode" in error
+    assert "keeps no float32 vectors (rescore=0), and a map needs them. Give the encode run that" in error
 
 
 def test_what_cannot_be_explored_is_refused_in_one_line(chain, step, tmp_path):

@@ -25,9 +25,11 @@ def test_a_model_is_called_by_the_last_part_of_its_name():
 
 
 def test_a_model_is_described_by_what_is_known_of_it_and_how_it_is_loaded():
-    note = notes.describe_model(found(hub_id="org/model", revision="0123456789abcdef", dimension="32"), "models:/m-1")
+    use = "python -m steps.encode run_id=models:/m-1"
+    model = found(hub_id="org/model", revision="0123456789abcdef", dimension="32")
+    note = notes.describe_model(model, "models:/m-1", use)
     assert note.splitlines()[0] == "**org/model**: revision 0123456789ab, licence not declared, dimensions 32"
-    assert 'load_model("models:/m-1")' in note and "-P run_id=models:/m-1" in note
+    assert 'load_model("models:/m-1")' in note and use in note.splitlines()
 
 
 def test_scores_stand_beside_those_of_the_champion_where_there_are_any():
