@@ -137,9 +137,7 @@ def test_what_an_output_was_begun_with_is_compared_before_the_run_begins(
         code, _, err = encode(corpus, change)
         assert code == 1
         assert "with other settings" in err and difference in err
-        assert ("(-P backend=torch -P backend.precision=f32)" in err) == change.startswith(
-            ("backend=", "backend.precision=")
-        )
+        assert ("(backend=torch backend.precision=f32)" in err) == change.startswith(("backend=", "backend.precision="))
         assert "encode: run" not in err
 
 

@@ -1,6 +1,7 @@
 """What a step shows when it is done, and what it writes as JSON."""
 
 import json
+import sys
 
 import pytest
 
@@ -23,13 +24,14 @@ def test_the_json_line_of_a_step_is_json(capsys, value):
     assert json.loads(line, parse_constant=refuse)["value"] in (None, [None])
 
 
-@pytest.mark.parametrize("columns, lines", [("60", 5), ("0", 1), ("500", 1)])
-def test_a_table_is_folded_to_the_width_of_the_terminal(capsys, monkeypatch, columns, lines):
+@pytest.mark.parametrize("columns, lines, terminal", [("60", 5, True), ("500", 1, True), ("60", 1, False)])
+def test_a_table_is_folded_to_the_width_of_the_terminal(capsys, monkeypatch, columns, lines, terminal):
     monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
     summary.show_table(["", "check", "value"], [["FAIL", "tokenizer_sha256", "a" * 64], ["FAIL", "b", "c d " * 20]])
     _, first, *others = capsys.readouterr().out.splitlines()
     assert first.startswith(" FAIL  tokenizer_sha256  aaa")
-    if columns == "60":
+    if lines == 5:
         assert max(map(len, [first, *others])) <= 60 and len(others) == lines - 1
     else:
         assert "a" * 64 in first and len(others) == 1

@@ -38,26 +38,26 @@ def suite_of(scores, second=("x5", "x20", "x60", "x90", "x170")):
 
 
 def test_spearman_of_the_same_order_is_100():
-    assert scoring.spearman(suite_of([5, 4, 3, 2, 1]), by_angle) == pytest.approx(100)
+    assert scoring.compute_score(suite_of([5, 4, 3, 2, 1]), by_angle) == pytest.approx(100)
 
 
 def test_spearman_of_the_reverse_order_is_minus_100():
-    assert scoring.spearman(suite_of([1, 2, 3, 4, 5]), by_angle) == pytest.approx(-100)
+    assert scoring.compute_score(suite_of([1, 2, 3, 4, 5]), by_angle) == pytest.approx(-100)
 
 
 def test_spearman_of_one_swap_is_90():
     # 1 - 6 * (1 + 1) / (5 * 24), times 100
-    assert scoring.spearman(suite_of([4, 5, 3, 2, 1]), by_angle) == pytest.approx(90)
+    assert scoring.compute_score(suite_of([4, 5, 3, 2, 1]), by_angle) == pytest.approx(90)
 
 
 def test_spearman_shares_the_rank_of_equal_grades():
     # Ranks 5 4 3 2 1 against 4.5 4.5 3 2 1: Pearson of the ranks.
     expected = np.corrcoef([5, 4, 3, 2, 1], [4.5, 4.5, 3, 2, 1])[0, 1] * 100
-    assert scoring.spearman(suite_of([5, 5, 3, 2, 1]), by_angle) == pytest.approx(expected)
+    assert scoring.compute_score(suite_of([5, 5, 3, 2, 1]), by_angle) == pytest.approx(expected)
 
 
 def test_spearman_does_not_depend_on_the_length_of_vectors():
-    assert scoring.spearman(
+    assert scoring.compute_score(
         suite_of([5, 4, 3, 2, 1]), lambda texts: by_angle(texts) * np.arange(1, len(texts) + 1)[:, None]
     ) == pytest.approx(100)
 
@@ -69,14 +69,14 @@ def test_each_distinct_sentence_is_embedded_once():
         asked.extend(texts)
         return by_angle(texts)
 
-    scoring.spearman(suite_of([5, 4, 3], second=("x5", "x5", "x20")), encode)
+    scoring.compute_score(suite_of([5, 4, 3], second=("x5", "x5", "x20")), encode)
     assert sorted(asked) == ["x", "x20", "x5"]
 
 
 @pytest.mark.parametrize("vector", [[1.0, 0.0], [math.nan, 1.0], [0.0, 0.0]])
 def test_spearman_of_a_model_that_tells_nothing_apart_is_nan(vector):
     assert math.isnan(
-        scoring.spearman(suite_of([5, 4, 3, 2, 1]), lambda texts: np.array([vector] * len(texts), np.float32))
+        scoring.compute_score(suite_of([5, 4, 3, 2, 1]), lambda texts: np.array([vector] * len(texts), np.float32))
     )
 
 

@@ -20,7 +20,7 @@ def test_a_run_that_the_user_has_named_keeps_its_name(store, name, tag):
 
 
 def test_a_config_is_flattened_and_what_mlflow_run_has_logged_is_left_alone(store):
-    config = {"given": "now", "node": {"a": 1, "b": None}} | {f"key{i}": i for i in range(runs.MAX_PARAM_BATCH)}
+    config = {"given": "now", "node": {"a": 1, "b": None}} | {f"key{i}": i for i in range(100)}
     with mlflow.start_run() as run:
         mlflow.log_param("given", "'before'")
         runs.log_config(config, "given: now", run.info.run_id)

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import sys
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
@@ -46,8 +47,8 @@ def show_table(names: Sequence[str], rows: Iterable[list[str]]) -> None:
     cells = list(rows)
     table = PrettyTable(names, align="l", border=False)
     table.add_rows(cells)
-    # 0: a file or a pipe, which is searched line by line.
-    width = shutil.get_terminal_size((0, 0)).columns
+    # A file or a pipe is searched line by line.
+    width = shutil.get_terminal_size((0, 0)).columns if sys.stdout.isatty() else 0
     if width:
         table.max_width = widest_column([max(map(len, column)) for column in zip(names, *cells)], width)
     print(table, flush=True)
