@@ -1,4 +1,4 @@
-"""A log that is heard, an output, still empty, and the lines that say how far an encode has come."""
+"""An output, still empty, and the lines that say how far an encode has come."""
 
 import io
 import logging
@@ -10,15 +10,6 @@ import pytest
 from steps.common.embeddings import progress
 from steps.common.storage import place as files
 from steps.common.storage.output import Output
-
-
-@pytest.fixture(autouse=True)
-def heard(monkeypatch):
-    """What is logged reaches caplog, whatever libraries and tests before have made of the loggers."""
-    for name, value in (("propagate", True), ("disabled", False), ("level", logging.INFO)):
-        monkeypatch.setattr(progress.logger, name, value)
-    monkeypatch.setattr(logging.root.manager, "disable", logging.NOTSET)
-    progress.logger.manager._clear_cache()
 
 
 @pytest.fixture
