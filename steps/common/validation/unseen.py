@@ -14,14 +14,16 @@ from sentence_transformers import SentenceTransformer
 from steps.common.model.facts import find_tokenizer
 from steps.common.vectors import pair_cosine
 
+Embed = Callable[[list[str]], np.ndarray]
+
 # Texts of words, tokens in each, and long texts; at most so many tokens in those, which bounds the time.
 TEXTS, TOKENS = 100, 32
 LONG_TEXTS, MOST_TOKENS = 8, 512
 
 # The distance (1 - cosine, the 5th percentile) that vectors of these texts may have moved: so many times that of the sample corpus, or
-# this. Measured with MiniLM, sample corpus -> words, long texts: 5 % noise on the weights 0.014 -> 0.025, 0.048; int8 weights
-# 0.0006 -> 0.002, 0.004; 6-bit weights 0.010 -> 0.027, 0.050. Rare words exchanged 0.000 -> 0.79, 0.43; a tenth of the words exchanged
-# 0.000 -> 0.19, 0.18; noise in the positions from 200 on 0.000 -> 0.000, 0.098.
+# this. Measured with MiniLM, sample corpus -> words, long texts: 5 % noise on the weights 0.025 -> 0.043, 0.084; 6-bit weights
+# 0.003 -> 0.005, 0.012; rare words exchanged 0.000 -> 0.77, 0.51; 3,000 words exchanged 0.000 -> 0.21, 0.15; noise in the positions
+# from 200 on 0.000 -> 0.000, 0.10 (docs/validation-and-suites.md).
 TIMES, ALLOWED = 10, 0.02
 
 
@@ -61,30 +63,37 @@ def _decode(tokenizer: Any, ids: np.ndarray) -> str:
     return str(tokenizer.decode(ids.tolist()))
 
 
+def compare_unseen(model: SentenceTransformer, old: Embed, new: Embed) -> dict[str, float]:
+    """The cosine of two models' vectors of one text, the 5th percentile of each kind of texts that no suite holds.
+
+    Args:
+        model: whose vocabulary the texts are made of.
+        old, new: embed texts by either model: float32 [n texts, dim], of one dim.
+    """
+    return {
+        name: float(np.quantile(pair_cosine(old(texts), new(texts)), 0.05)) for name, texts in make_texts(model).items()
+    }
+
+
 def find_moved(
-    model: SentenceTransformer,
-    old: Callable[[list[str]], np.ndarray],
-    new: Callable[[list[str]], np.ndarray],
-    sample: tuple[np.ndarray, np.ndarray],
+    model: SentenceTransformer, old: Embed, new: Embed, sample: tuple[np.ndarray, np.ndarray]
 ) -> list[Moved]:
     """The kinds of texts that no suite holds of which another model's vectors are not this one's, though those of the sample corpus are.
 
     Args:
-        model: whose vocabulary the texts are made of.
-        old, new: embed texts by the other model and by this one: float32 [n texts, dim].
+        model, old, new: as compare_unseen has them; old embeds by the other model, new by this one.
         sample: their vectors of the sample corpus, both [n, dim]; of other dimensions nothing is compared.
     """
     if sample[0].shape != sample[1].shape:
         return []
     seen = float(np.quantile(pair_cosine(*sample), 0.05))
     allowed = max(TIMES * (1 - seen), ALLOWED)
-    found = []
-    # Nothing is so far away that this could say anything.
-    for name, texts in make_texts(model).items() if allowed < 1 else ():
-        cosine = float(np.quantile(pair_cosine(old(texts), new(texts)), 0.05))
-        if not 1 - cosine <= allowed:  # NaN is no cosine
-            found.append(Moved(name, cosine, seen))
-    return found
+    if not allowed < 1:
+        # Nothing is so far away that this could say anything.
+        return []
+    # NaN is no cosine.
+    cosines = compare_unseen(model, old, new).items()
+    return [Moved(name, cosine, seen) for name, cosine in cosines if not 1 - cosine <= allowed]
 
 
 def describe_moved(moved: list[Moved]) -> str:
